@@ -1,0 +1,1 @@
+"""The operator: turns one FineTuneJob into pods and keeps them at it. It knows nothing of torch."""

@@ -1,0 +1,19 @@
+"""The FineTuneJob document: the only schema."""
+
+from finetune_operator.api.job import (
+    API_VERSION,
+    GROUP,
+    KIND,
+    PLURAL,
+    SHORT_NAME,
+    VERSION,
+    FineTuneJob,
+    FineTuneJobSpec,
+)
+from finetune_operator.api.status import Condition, Failure, JobStatus, Phase, Restarts, WorkersStatus
+from finetune_operator.api.workers import RunPolicy, Workers
+
+__all__ = [
+    "API_VERSION", "GROUP", "KIND", "PLURAL", "SHORT_NAME", "VERSION", "Condition", "Failure", "FineTuneJob",
+    "FineTuneJobSpec", "JobStatus", "Phase", "Restarts", "RunPolicy", "Workers", "WorkersStatus",
+]  # fmt: skip

@@ -1,0 +1,93 @@
+"""FineTuneJob: the one document a person writes. The CRD, the chart's copy of it and the reference are generated from here."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from finetune_operator.api.status import JobStatus
+from finetune_operator.api.workers import RunPolicy, Workers
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.base import Rule, Section
+
+GROUP = "finetune-operator.io"
+VERSION = "v1alpha1"
+KIND = "FineTuneJob"
+PLURAL = "finetunejobs"
+SHORT_NAME = "ftj"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+
+class FineTuneJobSpec(TrainSpec):
+    """What to train (the trainer's part) and on what to run it."""
+
+    workers: Workers = Workers()
+    run_policy: RunPolicy = RunPolicy()
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *TrainSpec.rules,
+        Rule(
+            "self.training.batchSize % "
+            "(self.training.microBatchSize * self.workers.nodes * self.workers.processesPerNode) == 0",
+            "batchSize must be a multiple of microBatchSize x workers.nodes x workers.processesPerNode: change one of them",
+            "training.batchSize",
+        ),
+        *(
+            Rule(
+                f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+                f"{field} cannot change once the job exists: apply the change under another metadata.name",
+                field,
+            )
+            for field in (
+                "model",
+                "data",
+                "objective",
+                "method",
+                "training",
+                "deepspeed",
+                "evaluation",
+                "checkpoint",
+                "export",
+                "workers",
+            )  # fmt: skip
+        ),
+    )
+
+    def train_spec(self) -> TrainSpec:
+        """The part that the trainer gets."""
+        return TrainSpec.model_validate(self.model_dump(by_alias=True, include=set(TrainSpec.model_fields)))
+
+
+class Metadata(Section):
+    """What this project reads of an object's metadata; everything else in it is left alone."""
+
+    model_config = Section.model_config | {"extra": "ignore"}
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 1
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    resource_version: str = ""
+    annotations: dict[str, Any] = Field(default_factory=dict)
+    labels: dict[str, Any] = Field(default_factory=dict)
+
+
+class FineTuneJob(Section):
+    """One model to pre-train or fine-tune."""
+
+    api_version: Literal["finetune-operator.io/v1alpha1"] = "finetune-operator.io/v1alpha1"
+    kind: Literal["FineTuneJob"] = "FineTuneJob"
+    metadata: Metadata
+    spec: FineTuneJobSpec
+    status: JobStatus = JobStatus()
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "size(self.metadata.name) <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "metadata.name names the pods and their Service: use at most 50 of a-z, 0-9 and -, beginning with a letter",
+            "metadata.name",
+        ),
+    )

@@ -1,0 +1,147 @@
+"""What every part of the document shares: camelCase names, no unknown fields, and rules written once in CEL.
+
+A rule across fields is one CEL expression. The generated CRD carries it as `x-kubernetes-validations`, so the API server
+refuses a bad document at `kubectl apply`; the same expression is evaluated here, so that `finetune validate`, a local run and
+the operator refuse it with the same sentence. Rules that mention `oldSelf` only the API server can judge.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+
+import cel
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+class Rule(NamedTuple):
+    """One constraint across fields: a CEL expression over `self` and the sentence that says what to change.
+
+    `where` names the field the sentence is about, relative to the section that declares the rule.
+    """
+
+    expression: str
+    message: str
+    where: str = ""
+
+    def schema(self) -> dict[str, JsonValue]:
+        """The rule as an entry of `x-kubernetes-validations`."""
+        entry: dict[str, JsonValue] = {"rule": self.expression, "message": self.message}
+        return entry | {"fieldPath": f".{self.where}"} if self.where else entry
+
+    @property
+    def is_transition(self) -> bool:
+        """Whether the rule compares with the stored object, which only an API server has."""
+        return "oldSelf" in self.expression
+
+
+@functools.cache
+def _compiled(expression: str) -> Any:
+    return cel.compile(expression)
+
+
+class Section(BaseModel):
+    """Base of every object in the document."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, validate_default=True
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    def document(self) -> dict[str, Any]:
+        """The section as it stands in YAML: camelCase, defaults filled in, absent fields absent."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @model_validator(mode="after")
+    def _obey_rules(self) -> Self:
+        document = self.document() if self.rules else {}
+        broken = [
+            InitErrorDetails(
+                type=PydanticCustomError("rule", "{message}", {"message": rule.message}),
+                loc=tuple(rule.where.split(".")) if rule.where else (),
+                input=document,
+            )
+            for rule in self.rules
+            if not rule.is_transition and _compiled(rule.expression).execute({"self": document}) is not True
+        ]
+        if broken:
+            raise ValidationError.from_exception_data(type(self).__name__, broken)
+        return self
+
+
+def explain(error: ValidationError, root: str = "") -> list[str]:
+    """One sentence for each mistake: the field's path as the user wrote it, then what to change."""
+    return [f"{_path(root, *item['loc'])}: {_advice(item)}" for item in error.errors(include_url=False)]
+
+
+def _path(root: str, *loc: int | str) -> str:
+    text = root
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "document"
+
+
+def _advice(item: Any) -> str:
+    value = item.get("input")
+    match item["type"]:
+        case "extra_forbidden":
+            return "no such field; remove it or correct its spelling"
+        case "missing":
+            return "is required; add it"
+        case "literal_error":
+            return f"{value!r} is not one of {item['ctx']['expected']}"
+        case "rule":
+            return str(item["msg"])
+        case "value_error":
+            return str(item["ctx"]["error"])
+        case _:
+            return f"{value!r} is refused: {item['msg']}"
+
+
+def obeys(rule: Rule) -> tuple[AfterValidator, Any]:
+    """The same for a single string: what `Annotated` needs to check it here and in the API server alike."""
+
+    def check(value: str) -> str:
+        if _compiled(rule.expression).execute({"self": value}) is not True:
+            raise PydanticCustomError("rule", "{message}", {"message": f"{value!r} is refused: {rule.message}"})
+        return value
+
+    return AfterValidator(check), Field(json_schema_extra={"x-kubernetes-validations": [rule.schema()]})
+
+
+ReadableURI = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        description="Where it lies: hf://ORGANISATION/NAME, s3://BUCKET/PATH, file:///PATH or pvc://CLAIM/PATH.",
+    ),
+    *obeys(
+        Rule(
+            "self.matches('^(hf|s3|file|pvc)://.+')",
+            "begin the address with hf://, s3://, file:// or pvc:// and name what lies there",
+        )
+    ),
+]
+WritableURI = Annotated[
+    str,
+    Field(max_length=1024, description="Where it goes: s3://BUCKET/PATH, file:///PATH or pvc://CLAIM/PATH."),
+    *obeys(
+        Rule(
+            "self.matches('^(s3|file|pvc)://.+')",
+            "begin the address with s3://, file:// or pvc:// and name a place to write to",
+        )
+    ),
+]
+SecretName = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="A Secret in the job's namespace whose keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "AWS_ENDPOINT_URL, AWS_REGION, HF_TOKEN) open this address. Without Kubernetes, or without a Secret, "
+        "environment variables of the same names are used.",
+    ),
+]
+FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]

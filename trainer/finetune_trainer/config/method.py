@@ -1,0 +1,41 @@
+"""What is learnt (the objective) and which weights may move (the method)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from finetune_trainer.config.base import Rule, Section
+
+
+class Objective(Section):
+    """The loss to minimise."""
+
+    type: Literal["CausalLM"] = Field("CausalLM", description="CausalLM predicts each token from those before it.")
+
+
+class LoRA(Section):
+    """Low-rank adapters beside frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = Field(16, ge=1, le=4096, description="Rank of each update.")
+    alpha: float = Field(32, gt=0, description="Scale of the update: alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapter.")
+    target_modules: list[str] = Field(
+        default_factory=list, max_length=256, description="Names of the layers to adapt; all linear layers when empty."
+    )
+
+
+class Method(Section):
+    """Which weights may move."""
+
+    type: Literal["Full", "LoRA"] = Field("Full", description="Full trains every weight, LoRA low-rank adapters only.")
+    lora: LoRA | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.type == 'LoRA' || !has(self.lora)",
+            "options for LoRA have no effect with another method: remove method.lora, or set method.type: LoRA",
+            "lora",
+        ),
+    )

@@ -1,0 +1,146 @@
+"""How the optimizer walks, on which DeepSpeed engine, and how often the model is examined."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from finetune_trainer.config.base import FreeForm, Rule, Section
+
+
+class Optimizer(Section):
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); biases and norms are not decayed."""
+
+    type: Literal["AdamW"] = "AdamW"
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+
+
+class Schedule(Section):
+    """Learning rate over the run: a linear warm-up, then a decay to minimumRatio of the peak at the last step."""
+
+    type: Literal["Constant", "Linear", "Cosine"] = "Linear"
+    warmup_steps: int | None = Field(None, ge=0, description="Steps of linear warm-up.")
+    warmup_ratio: float | None = Field(None, ge=0, le=1, description="The same as a share of all steps.")
+    minimum_ratio: float = Field(0.0, ge=0, le=1, description="Learning rate at the end, as a share of the peak.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.warmupSteps) || !has(self.warmupRatio)",
+            "the warm-up is given twice: keep either warmupSteps or warmupRatio",
+            "warmupRatio",
+        ),
+    )
+
+
+class Training(Section):
+    """Length of the run, batch sizes, optimizer and numerics."""
+
+    epochs: int | None = Field(None, ge=1, description="Passes over the training data; 1 when maxSteps is absent too.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps, whatever the size of the data.")
+    batch_size: int = Field(32, ge=1, le=1_000_000, description="Sequences in one optimizer step, over all ranks.")
+    micro_batch_size: int = Field(
+        4, ge=1, le=100_000, description="Sequences one rank computes at once; the rest is gradient accumulation."
+    )
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    max_gradient_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this L2 norm; 0 turns it off.")
+    precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field(
+        "Auto", description="Numbers used in the model; Auto is BFloat16 on GPUs that have it, else Float32."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="Decides initial weights, the order of the data and dropout.")
+    log_every_steps: int = Field(10, ge=1, description="A line in the log every so many steps.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.epochs) || !has(self.maxSteps)",
+            "the length is given twice: keep either training.epochs or training.maxSteps",
+            "maxSteps",
+        ),
+        Rule(
+            "self.batchSize % self.microBatchSize == 0",
+            "batchSize must be a multiple of microBatchSize: change one of them",
+            "batchSize",
+        ),
+    )
+
+
+class Offload(Section):
+    """What lives in host memory instead of on the GPU (Rajbhandari et al. 2021, arXiv:2104.07857)."""
+
+    optimizer: Literal["None", "CPU"] = Field("None", description="Optimizer state; needs zeroStage 1 or more.")
+    parameters: Literal["None", "CPU"] = Field("None", description="Parameters; needs zeroStage 3.")
+
+
+# Settings of DeepSpeed that follow from other fields of the document, and the field to use instead.
+OWNED_BY_DOCUMENT = {
+    "train_batch_size": "training.batchSize",
+    "train_micro_batch_size_per_gpu": "training.microBatchSize",
+    "gradient_accumulation_steps": "training.batchSize and training.microBatchSize",
+    "optimizer": "training.optimizer",
+    "scheduler": "training.schedule",
+    "gradient_clipping": "training.maxGradientNorm",
+    "bf16": "training.precision",
+    "fp16": "training.precision",
+}
+OWNED_IN_ZERO = {
+    "stage": "deepspeed.zeroStage",
+    "offload_optimizer": "deepspeed.offload.optimizer",
+    "offload_param": "deepspeed.offload.parameters",
+}
+
+
+class DeepSpeed(Section):
+    """The engine underneath: how training state is partitioned over ranks (ZeRO, arXiv:1910.02054)."""
+
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        1, description="What is partitioned: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."
+    )
+    offload: Offload = Offload()
+    config: FreeForm = Field(
+        default_factory=dict,
+        description="More of DeepSpeed's own configuration, merged last; what other fields decide is refused here.",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.offload.optimizer == 'None' || self.zeroStage >= 1",
+            "ZeRO stage 0 cannot offload the optimizer: set zeroStage to 1, 2 or 3, or remove offload.optimizer",
+            "offload.optimizer",
+        ),
+        Rule(
+            "self.offload.parameters == 'None' || self.zeroStage == 3",
+            "only ZeRO stage 3 can offload parameters: set zeroStage: 3, or remove offload.parameters",
+            "offload.parameters",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _nothing_is_said_twice(self) -> Self:
+        zero = self.config.get("zero_optimization")
+        if zero is not None and not isinstance(zero, dict):
+            raise ValueError("config.zero_optimization must be a mapping: write its settings below it")
+        twice = [(key, field) for key, field in OWNED_BY_DOCUMENT.items() if key in self.config]
+        twice += [(f"zero_optimization.{key}", field) for key, field in OWNED_IN_ZERO.items() if key in (zero or {})]
+        for key, field in twice:
+            raise ValueError(f"config.{key} is decided by {field}: set that and remove this")
+        return self
+
+
+class Generation(Section):
+    """Text the finished model is asked to continue, as a sample in the log and the report."""
+
+    prompts: list[str] = Field(min_length=1, max_length=32)
+    max_new_tokens: int = Field(64, ge=1, le=8192)
+
+
+class Evaluation(Section):
+    """When the model is measured on the evaluation data; with such data, always once at the end."""
+
+    every_steps: int | None = Field(None, ge=1)
+    generation: Generation | None = None
