@@ -101,9 +101,7 @@ class Progress(Section):
     epoch: float = Field(0.0, description="Passes over the training data so far.")
     percent: int = Field(0, ge=0, le=100)
     remaining_seconds: int | None = Field(None, description="Estimated from the last steps.")
-    tokens_per_second: float | None = Field(
-        None, description="Tokens learnt from, over all ranks; padding is not counted."
-    )
+    tokens_per_second: float | None = Field(None, description="Tokens learnt from, over all ranks; padding is not counted.")
     loss: float | None = Field(None, description="Mean loss per token of the last step, over all ranks.")
     eval_loss: float | None = Field(None, description="Mean loss per token on the evaluation data.")
     learning_rate: float | None = None
@@ -125,9 +123,7 @@ class RunStatus(Section):
     )
     progress: Progress = Progress()
     checkpoint: SavedCheckpoint | None = None
-    checkpoint_error: str | None = Field(
-        None, description="Why the newest checkpoint could not be stored; absent if it was."
-    )
+    checkpoint_error: str | None = Field(None, description="Why the newest checkpoint could not be stored; absent if it was.")
     in_place_restarts: int = Field(0, ge=0, description="How often this agent started its ranks anew.")
 
 
@@ -139,9 +135,7 @@ class Outcome(Section):
     rank: int | None = Field(None, description="The rank that failed first.")
     node: int | None = Field(None, description="The index of the node that failed first.")
     progress: Progress = Progress()
-    metrics: dict[str, float] = Field(
-        default_factory=dict, description="Final metrics, such as loss, evalLoss, perplexity."
-    )
+    metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics, such as loss, evalLoss, perplexity.")
     checkpoint: SavedCheckpoint | None = None
     model: str | None = Field(None, description="Address of the exported model.")
 

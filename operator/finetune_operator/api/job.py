@@ -39,18 +39,7 @@ class FineTuneJobSpec(TrainSpec):
                 f"{field} cannot change once the job exists: apply the change under another metadata.name",
                 field,
             )
-            for field in (
-                "model",
-                "data",
-                "objective",
-                "method",
-                "training",
-                "deepspeed",
-                "evaluation",
-                "checkpoint",
-                "export",
-                "workers",
-            )  # fmt: skip
+            for field in (*TrainSpec.model_fields, "workers")
         ),
     )
 

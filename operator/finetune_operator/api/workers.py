@@ -57,9 +57,7 @@ class RunPolicy(Section):
     """How long and how often the job may try, and what becomes of it afterwards."""
 
     suspend: bool = Field(False, description="True frees the pods after a checkpoint; false starts them again from it.")
-    backoff_limit: int = Field(
-        3, ge=0, le=1000, description="Failures of pods before the job fails; disruptions do not count."
-    )
+    backoff_limit: int = Field(3, ge=0, le=1000, description="Failures of pods before the job fails; disruptions do not count.")
     active_deadline_seconds: int | None = Field(
         None, ge=1, description="The job fails when it has been active this long, counted anew after a suspension."
     )

@@ -41,8 +41,7 @@ class TrainSpec(Section):
         ),
         Rule(
             "!has(self.evaluation.everySteps) || size(self.data.evaluation) > 0 || has(self.data.evaluationFraction)",
-            "there is nothing to evaluate on: add data.evaluation or data.evaluationFraction, or remove "
-            "evaluation.everySteps",
+            "there is nothing to evaluate on: add data.evaluation or data.evaluationFraction, or remove evaluation.everySteps",
             "evaluation.everySteps",
         ),
     )

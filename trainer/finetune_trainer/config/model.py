@@ -12,9 +12,7 @@ from finetune_trainer.config.base import FreeForm, ReadableURI, Rule, SecretName
 class TokenizerTraining(Section):
     """A byte-level BPE tokenizer trained on the job's own training data (Sennrich et al. 2016; Radford et al. 2019)."""
 
-    vocab_size: int = Field(
-        8192, ge=300, le=1_000_000, description="Entries of the vocabulary, special tokens included."
-    )
+    vocab_size: int = Field(8192, ge=300, le=1_000_000, description="Entries of the vocabulary, special tokens included.")
 
 
 class Tokenizer(Section):

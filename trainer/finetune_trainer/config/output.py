@@ -32,9 +32,7 @@ class Checkpoint(Section):
 class Export(Section):
     """The finished model, as a folder that transformers.pipeline() loads."""
 
-    storage: WritableURI | None = Field(
-        None, description="Where the model goes; by default checkpoint.storage + /model."
-    )
+    storage: WritableURI | None = Field(None, description="Where the model goes; by default checkpoint.storage + /model.")
     credentials: SecretName | None = Field(None, description="As checkpoint.credentials, which is also the default.")
     merge_adapters: bool = Field(
         True, description="Whether adapters are added into the weights; off: the folder holds the adapter alone."

@@ -1,0 +1,157 @@
+"""Compiles the cluster's commands from Go modules, each once.
+
+The versions stand in ``go/<module>/go.mod`` and nowhere else. A module's commands land in a directory named after the hash of
+everything that decides its bytes, so a present file is a finished one and an interrupted build goes on where it stopped.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from functools import cache as memoized
+from pathlib import Path
+
+from . import packages, paths
+from .errors import ClusterError
+
+KUBERNETES = "k8s.io/kubernetes"
+CONTAINERD = "github.com/containerd/containerd/v2"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A directory with a go.mod and the commands to build from it (command name -> Go package)."""
+
+    name: str
+    commands: dict[str, str]
+    tags: str = ""
+    cgo: bool = False
+    # Go variables that are to hold a version, each with the required module whose version that is.
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Path:
+        """The directory with this module's go.mod."""
+        return paths.SOURCES / "go" / self.name
+
+    def version(self, requirement: str) -> str:
+        """The version of a module that this one's go.mod requires."""
+        found = re.search(rf"^(?:require)?\s*{re.escape(requirement)} (v\S+)", (self.source / "go.mod").read_text(), re.M)
+        if found is None:
+            raise ClusterError(f"{self.source / 'go.mod'} does not require {requirement}.")
+        return found[1]
+
+    def flags(self) -> list[str]:
+        """Arguments of `go build`; `-s -w` leaves out debug information, a third of the link time and of the size."""
+        stamps = [f"-X {variable}={self.version(requirement)}" for variable, requirement in self.versions.items()]
+        return ["-trimpath", "-buildvcs=false", f"-tags={self.tags}", f"-ldflags={' '.join(['-s', '-w', *stamps])}"]
+
+    def directory(self) -> Path:
+        """Where this module's commands are put."""
+        digest = hashlib.sha256(" ".join([*self.flags(), str(self.cgo)]).encode())
+        for file in sorted(self.source.iterdir()):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        return paths.cache() / "bin" / f"{self.name}-{digest.hexdigest()[:16]}"
+
+
+# Longest first, so that whoever watches the list sees the worst at once.
+MODULES = (
+    Module(
+        "kubernetes",
+        {
+            name: f"{KUBERNETES}/cmd/{name}"
+            for name in (
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-scheduler",
+                "kubelet",
+                "kubectl",
+                "kube-proxy",
+            )
+        },
+        versions={"k8s.io/component-base/version.gitVersion": KUBERNETES},
+    ),
+    Module(
+        "containerd",
+        {name: f"{CONTAINERD}/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")},
+        tags="no_btrfs,no_devmapper,no_zfs,no_tracing",
+        versions={f"{CONTAINERD}/version.Version": CONTAINERD},
+    ),
+    Module("runc", {"runc": "github.com/opencontainers/runc"}, tags="seccomp", cgo=True),
+    Module("etcd", {"etcd": "go.etcd.io/etcd/server/v3"}),
+    Module("coredns", {"coredns": "."}),
+    Module("registry", {"registry": "."}),
+    Module("pause", {"pause": "."}),
+    Module(
+        "helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, versions={"helm.sh/helm/v4/internal/version.version": "helm.sh/helm/v4"}
+    ),
+    Module("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
+    Module("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}),
+)
+
+
+def build() -> None:
+    """Compile what is not there yet, one command at a time; a line and its seconds for each."""
+    if all(binary.exists() for binary in binaries().values()):
+        return
+    go = shutil.which("go") or next((str(at) for at in (Path("/usr/local/go/bin/go"),) if at.exists()), None)
+    if go is None:
+        raise ClusterError("go was not found on PATH: install Go 1.26 or newer.")
+    with paths.exclusive("build"):
+        for module in MODULES:
+            for command, package in module.commands.items():
+                if not (module.directory() / command).exists():
+                    _compile(go, module, command, package)
+        # Compiled packages take several times the room of the commands, and are of no use once those stand.
+        paths.remove_tree(_compiled_packages())
+
+
+def _compiled_packages() -> Path:
+    return paths.cache() / "go-build"
+
+
+def _compile(go: str, module: Module, command: str, package: str) -> None:
+    if module.cgo:
+        packages.require("libseccomp-dev", "pkg-config", "gcc", "libc6-dev")
+    started = time.monotonic()
+    target = module.directory() / command
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{command}.building")
+    log = paths.cache() / "logs" / f"build-{command}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {
+        "GOCACHE": str(_compiled_packages()),
+        "CGO_ENABLED": str(int(module.cgo)),
+        "GOFLAGS": "",
+        "GOWORK": "off",
+    }
+    with log.open("w") as output:
+        done = subprocess.run(
+            [go, "build", *module.flags(), "-o", str(temporary), package],
+            cwd=module.source,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode != 0:
+        last = "\n".join(log.read_text().splitlines()[-15:])
+        raise ClusterError(f"compiling {command} failed ({log}):\n{last}")
+    temporary.rename(target)
+    print(f"  built {command} in {time.monotonic() - started:.0f} s", flush=True)
+
+
+@memoized
+def binaries() -> dict[str, Path]:
+    """Every command with the file it is, or will be, compiled to."""
+    return {command: module.directory() / command for module in MODULES for command in module.commands}
+
+
+def binary(command: str) -> Path:
+    """A command's file; it must have been built."""
+    path = binaries()[command]
+    if not path.exists():
+        raise ClusterError(f"{command} has not been built: run `make cluster-build`.")
+    return path
