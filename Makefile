@@ -4,12 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock
+.PHONY: help setup run test check lint format generate lock bench clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
-setup: .venv/.ready ## the Python environment, from the lock
+setup: .venv/.ready ## make the Python environment from the lock
 
 .venv/.ready: pyproject.toml locks/dev.txt
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet uv; }
@@ -17,8 +17,38 @@ setup: .venv/.ready ## the Python environment, from the lock
 	$(BIN)/uv pip install --quiet --no-deps --editable .
 	touch $@
 
-lock: ## refresh the locks of dependencies (they name versions and hashes, no registry)
+run: setup ## train a small model on two nodes of this machine, no Kubernetes needed
+	test -s .finetune/data/stdlib.jsonl || $(BIN)/python examples/stdlib_data.py .finetune/data/stdlib.jsonl
+	$(BIN)/finetune run examples/pretrain-stdlib.yaml
+
+test: setup lint cluster-build ## everything: lint, unit, trainer, chart and real-cluster tests
+	$(BIN)/pytest
+
+check: setup lint ## the fast round: lint and unit tests
+	$(BIN)/pytest tests/unit
+
+lint: setup ## ruff, mypy --strict, import-linter, and that generated files are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy operator trainer
+	MYPYPATH=tests/cluster $(BIN)/mypy -p devcluster
+	$(BIN)/lint-imports
+	$(BIN)/python -m finetune_operator.api.generate --check
+
+format: setup ## let ruff put the code into shape
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+generate: setup ## write the CRD, the reference and the install manifest from the pydantic models and the chart
+	$(BIN)/python -m finetune_operator.api.generate
+
+lock: setup ## refresh the locks of dependencies (they name versions and hashes, no registry)
 	for extra in dev operator trainer; do \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --extra $$extra --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links --unsafe-package finetune-operator \
 	    $$(test $$extra = dev || echo --constraint locks/dev.txt) --output-file locks/$$extra.txt; done
+
+clean: ## remove what runs and tests left in this folder
+	rm -rf .finetune .pytest_cache .mypy_cache .ruff_cache
+
+include tests/cluster/devcluster/cluster.mk
