@@ -23,18 +23,21 @@ class Alive(Section):
 
 
 class Step(Section):
-    """One finished optimizer step, as rank 0 saw it; sums are over all ranks."""
+    """A finished optimizer step, as rank 0 saw it; sums are over all ranks.
+
+    Steps that come very fast are not all told: tokens and samples count from the event before this one.
+    """
 
     event: Literal["step"] = "step"
     progress: Progress
     gradient_norm: float = Field(description="L2 norm over all parameters, before clipping.")
-    tokens: int = Field(description="Tokens learnt from in this step.")
-    samples: int = Field(description="Sequences in this step.")
+    tokens: int = Field(description="Tokens learnt from since the event before.")
+    samples: int = Field(description="Sequences since the event before.")
     padding_ratio: float = Field(description="Share of the step's token positions that were padding.")
 
 
 class StepTime(Section):
-    """How long a rank took for one optimizer step, and how much of that it waited for data; seconds."""
+    """How long a rank took for one optimizer step, and how long it waited for data since the event before; seconds."""
 
     event: Literal["step_time"] = "step_time"
     seconds: float

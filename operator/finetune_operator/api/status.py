@@ -49,6 +49,7 @@ class Restarts(Section):
     disruptions: int = Field(0, description="Evictions, drains, preemptions and deletions by others; these do not.")
     by_reason: dict[str, int] = Field(default_factory=dict)
     total: int = 0
+    in_a_row: int = Field(0, description="Without ten quiet minutes between them; decides how long the next one waits.")
     last_time: str | None = None
 
 
@@ -71,5 +72,5 @@ class JobStatus(Section):
     counted_pods: list[str] = Field(
         default_factory=list,
         max_length=8192,
-        description="UIDs of ended pods already counted in restarts, not yet gone.",
+        description="UIDs of pods that have to go and are counted in restarts already, where they count at all.",
     )

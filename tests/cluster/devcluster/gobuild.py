@@ -80,6 +80,12 @@ MODULES = (
         tags="no_btrfs,no_devmapper,no_zfs,no_tracing",
         versions={f"{CONTAINERD}/version.Version": CONTAINERD},
     ),
+    # Debian's Prometheus is built without the discovery of pods; this one without any other.
+    Module(
+        "prometheus",
+        {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
+        tags="remove_all_sd,enable_kubernetes_sd",
+    ),
     Module("runc", {"runc": "github.com/opencontainers/runc"}, tags="seccomp", cgo=True),
     Module("etcd", {"etcd": "go.etcd.io/etcd/server/v3"}),
     Module("coredns", {"coredns": "."}),

@@ -1,0 +1,24 @@
+"""Names, labels and paths that pods, Services and their readers agree on (docs/architecture.md)."""
+
+from __future__ import annotations
+
+from finetune_operator.api import GROUP
+
+JOB_LABEL = f"{GROUP}/job"
+NODE_RANK_LABEL = f"{GROUP}/node-rank"
+
+HTTP_PORT = 9400
+RENDEZVOUS_PORT = 29400
+
+CONTAINER = "trainer"
+WORK_DIR = "/work"
+DOCUMENT_DIR = "/etc/finetune"
+DOCUMENT_KEY = "train.json"
+CREDENTIALS_DIR = "/etc/finetune-credentials"
+CLAIMS_DIR = "/mnt/pvc"
+TERMINATION_LOG = "/dev/termination-log"
+
+
+def pod_name(job: str, index: int) -> str:
+    """The pod of one node: the same after every restart, so that two operators cannot make two of them."""
+    return f"{job}-{index}"

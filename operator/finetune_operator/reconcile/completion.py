@@ -1,0 +1,40 @@
+"""A run is complete when pod 0 says so."""
+
+from __future__ import annotations
+
+from finetune_operator.conditions import Type, is_true
+from finetune_operator.reconcile.end import finish
+from finetune_operator.reconcile.incident import outcome_of
+from finetune_operator.reconcile.observed import Pod
+from finetune_operator.reconcile.plan import Draft
+from finetune_trainer.outcome import Outcome, Reason
+
+
+def succeeded(pod: Pod) -> bool:
+    """Whether a pod finished its part: also one that was killed after it had said so."""
+    if pod.phase == "Succeeded":
+        return True
+    outcome = outcome_of(pod)
+    return outcome is not None and outcome.reason is Reason.COMPLETE
+
+
+def complete(draft: Draft) -> bool:
+    """End the job with what its first pod left as last word."""
+    seen = draft.seen
+    first = next((pod for pod in seen.pods if pod.index == 0 and succeeded(pod)), None)
+    if first is None:
+        return False
+    outcome = outcome_of(first) or Outcome(reason=Reason.COMPLETE)
+    model = outcome.model or draft.status.model
+    message = f"The model is stored at {model}." if model else "The run finished."
+    draft.update(
+        metrics=outcome.metrics,
+        model=model,
+        checkpoint=outcome.checkpoint or draft.status.checkpoint,
+        progress=outcome.progress if outcome.progress.total_steps else draft.status.progress,
+        failure=None,
+    )
+    if is_true(draft.status.conditions, Type.RESTARTING):
+        draft.condition(Type.RESTARTING, False, Reason.COMPLETE, "The run finished.")
+    finish(draft, Type.COMPLETE, Reason.COMPLETE, message)
+    return True

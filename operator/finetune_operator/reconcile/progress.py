@@ -1,0 +1,43 @@
+"""What the run says of itself, in the status."""
+
+from __future__ import annotations
+
+from finetune_operator.conditions import Type, Why
+from finetune_operator.reconcile.plan import Draft
+
+
+def report(draft: Draft) -> bool:
+    """Take over progress and checkpoints of node 0."""
+    run = draft.seen.run
+    if draft.status.phase == "Running":
+        activity = run.activity if run is not None else "Starting"
+        draft.condition(Type.RUNNING, True, activity, f"The run is {activity.lower()}.")
+    if run is None:
+        return False
+    if run.progress.total_steps:  # a restarted run does not know yet where it stands
+        draft.update(progress=run.progress, eta=duration(run.progress.remaining_seconds))
+    if run.checkpoint is not None:
+        draft.update(checkpoint=run.checkpoint)
+    if run.checkpoint_error is not None:
+        draft.condition(
+            Type.CHECKPOINT_HEALTHY,
+            False,
+            Why.CHECKPOINT_NOT_STORED,
+            f"The newest checkpoint could not be stored, training goes on: {run.checkpoint_error}",
+        )
+    elif run.checkpoint is not None:
+        message = f"Step {run.checkpoint.step} is stored."
+        draft.condition(Type.CHECKPOINT_HEALTHY, True, Why.CHECKPOINT_STORED, message)
+    return False
+
+
+def duration(seconds: int | None) -> str | None:
+    """Remaining time as people write it: 45s, 12m, 1h05m, 2d03h."""
+    if seconds is None:
+        return None
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days}d{hours % 24:02}h"
+    if hours:
+        return f"{hours}h{minutes % 60:02}m"
+    return f"{minutes}m" if minutes else f"{seconds}s"

@@ -1,0 +1,70 @@
+"""Fake nodes, for measurements with more pods than one machine can run.
+
+kwok plays the kubelet of nodes that do not exist: pods bound to them turn Running at once and end when told to. The nodes are
+tainted, so that only pods which tolerate the taint and ask for the label land there.
+"""
+
+import json
+from pathlib import Path
+
+from . import paths, process
+from .errors import run
+from .gobuild import MODULES, binary
+
+TAINT = "kwok.x-k8s.io/node"
+SELECTOR = {"type": "kwok"}
+TOLERATION = {"key": TAINT, "operator": "Exists"}
+_NAME = "kwok"
+
+
+def start(count: int) -> None:
+    """Add `count` fake nodes, kwok-0 and so on, and play their kubelets."""
+    stages = [str(path) for kind in ("node", "pod") for path in sorted(_stages(kind).glob("*.yaml"))]
+    process.start(
+        _NAME,
+        [
+            binary("kwok"),
+            f"--kubeconfig={paths.KUBECONFIG}",
+            "--manage-all-nodes=false",
+            f"--manage-nodes-with-annotation-selector={TAINT}=fake",
+            "--node-lease-duration-seconds=40",
+            "--cidr=10.245.0.0/16",
+            *(f"--config={path}" for path in stages if not path.endswith("kustomization.yaml")),
+        ],
+    )
+    nodes = {"apiVersion": "v1", "kind": "List", "items": [_node(number) for number in range(count)]}
+    _kubectl("apply", "--filename=-", stdin=json.dumps(nodes))
+    if count:
+        _kubectl("wait", "node", f"--selector=type={SELECTOR['type']}", "--for=condition=Ready", "--timeout=60s")
+
+
+def stop() -> None:
+    """Remove the fake nodes; delete the pods on them first, while there is somebody to end them."""
+    _kubectl("delete", "node", f"--selector=type={SELECTOR['type']}", "--ignore-not-found")
+    process.stop(_NAME)
+
+
+def _node(number: int) -> dict[str, object]:
+    capacity = {"cpu": "64", "memory": "512Gi", "pods": "110"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": f"kwok-{number}",
+            "annotations": {TAINT: "fake"},
+            "labels": {**SELECTOR, "kubernetes.io/hostname": f"kwok-{number}"},
+        },
+        "spec": {"taints": [{"key": TAINT, "value": "fake", "effect": "NoSchedule"}]},
+        "status": {"capacity": capacity, "allocatable": capacity},
+    }
+
+
+def _stages(kind: str) -> Path:
+    """The behaviour kwok's authors ship for nodes or pods; it lies in the module's sources, not in the command."""
+    [module] = [module for module in MODULES if module.name == _NAME]
+    described = json.loads(run("go", "mod", "download", "-json", "sigs.k8s.io/kwok", cwd=module.source))
+    return Path(described["Dir"]) / "kustomize" / "stage" / kind / "fast"
+
+
+def _kubectl(*arguments: str, stdin: str | None = None) -> None:
+    run(binary("kubectl"), f"--kubeconfig={paths.KUBECONFIG}", *arguments, stdin=stdin)

@@ -1,0 +1,159 @@
+"""A worker: containerd, kubelet and kube-proxy in a network and a mount namespace of their own.
+
+Each worker sees directories of its own at /run, /var/lib and /var/log, so every component keeps its usual paths, two workers
+never meet, and all mounts of a worker's pods vanish with its last process.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from . import cgroups, network, node_configuration, pause, paths, process
+from .certificates import Authority
+from .errors import ClusterError, run
+from .gobuild import binaries, binary
+from .network import Node
+
+COMPONENTS = ("machine", "containerd", "kubelet", "kube-proxy")
+_SOCKET = "/run/containerd/containerd.sock"
+
+# Runs in the new namespaces: $1 is the node's name, $2 holds its run and log, $3 is its lib, $4 the pause command.
+# /run comes last because it hides $2.
+_ENTER = """
+mount -n --make-rshared /
+hostname "$1"
+mount -n --bind "$3" /var/lib
+mount -n --bind "$2/log" /var/log
+mount -n --bind "$2/run" /run
+exec "$4"
+"""
+
+
+def component(node: Node, name: str) -> str:
+    """The name of one of a node's processes; "machine" is the one that holds its namespaces."""
+    return f"{node.name}.{name}"
+
+
+def state(node: Node) -> Path:
+    """What the node sees as /run and /var/log."""
+    return paths.STATE / node.name
+
+
+def library(node: Node) -> Path:
+    """What the node sees as /var/lib."""
+    return paths.data() / node.name
+
+
+def start_machine(node: Node) -> None:
+    """Make the node's namespaces and plug its cable in."""
+    for directory in (state(node) / "run", state(node) / "log", library(node)):
+        directory.mkdir(parents=True, exist_ok=True)
+    cgroups.create(f"{node.name}/system")
+    process.start(
+        component(node, "machine"),
+        ["unshare", "--mount", "--net", "--uts", "--propagation=private", "--"]
+        + ["/bin/sh", "-ec", _ENTER, "sh", node.name, state(node), library(node), binary("pause")],
+        group=f"{node.name}/system",
+    )
+
+
+def connect(node: Node) -> None:
+    """Plug the node into the network once its namespaces stand."""
+    name = component(node, "machine")
+    process.wait_until(name, partial(_is_inside, node))
+    network.connect(node, _machine(node))
+
+
+def start_containerd(node: Node) -> None:
+    """Start the container runtime."""
+    for file, text in node_configuration.containerd(node).items():
+        paths.replace_file(state(node) / "run" / file, text)
+    _start(node, "containerd", ["containerd", "--config=/run/containerd/config.toml"])
+
+
+def load_pause(node: Node) -> None:
+    """Wait for the container runtime and give it the image every pod begins with."""
+    process.wait_until(component(node, "containerd"), partial(_containerd_answers, node))
+    if pause.image() not in ctr(node, "images", "list", "--quiet").split():
+        ctr(node, "images", "import", pause.archive())
+
+
+def write_credentials(node: Node, authority: Authority) -> None:
+    """The kubelet's and kube-proxy's certificates."""
+    directory = state(node) / "run" / "kubernetes"
+    certificate, key = authority.issue(f"system:node:{node.name}", "system:nodes", (node.name, node.address))
+    paths.replace_file(directory / "ca.crt", authority.pem)
+    paths.replace_file(directory / "kubelet.crt", certificate)
+    paths.replace_file(directory / "kubelet.key", key, mode=0o600)
+    paths.replace_file(
+        directory / "kubelet.kubeconfig", authority.kubeconfig(f"system:node:{node.name}", "system:nodes"), mode=0o600
+    )
+    paths.replace_file(directory / "kube-proxy.kubeconfig", authority.kubeconfig("system:kube-proxy"), mode=0o600)
+
+
+def start_kubelet(node: Node) -> None:
+    """Start kubelet and kube-proxy; the API server must be up."""
+    for file, text in node_configuration.kubernetes(node).items():
+        paths.replace_file(state(node) / "run" / file, text)
+    _start(
+        node,
+        "kubelet",
+        [
+            "kubelet",
+            "--config=/run/kubernetes/kubelet.json",
+            "--kubeconfig=/run/kubernetes/kubelet.kubeconfig",
+            f"--hostname-override={node.name}",
+            f"--node-ip={node.address}",
+            "--v=1",
+        ],
+    )
+    _start(node, "kube-proxy", ["kube-proxy", "--config=/run/kubernetes/kube-proxy.json"])
+
+
+def clear(node: Node) -> None:
+    """End a stopped kubelet's pods and drop their file systems, so that what stays in the cache is images alone."""
+    if process.pid(component(node, "containerd")) is None or not _containerd_answers(node):
+        return
+    if tasks := ctr(node, "tasks", "list", "--quiet").split():
+        ctr(node, "tasks", "delete", "--force", *tasks)
+    if containers := ctr(node, "containers", "list", "--quiet").split():
+        ctr(node, "containers", "delete", *containers)
+    if sandboxes := [line.split()[0] for line in ctr(node, "sandboxes", "list").splitlines()[1:]]:
+        ctr(node, "sandboxes", "remove", *sandboxes)
+
+
+def ctr(node: Node, *arguments: str | Path) -> str:
+    """Run containerd's own client against the node."""
+    return run(
+        binary("ctr"), f"--address={state(node)}{_SOCKET}", "--namespace=k8s.io", "--connect-timeout=1s", *arguments
+    )
+
+
+def _start(node: Node, name: str, command: list[str]) -> None:
+    search = {str(path.parent) for path in binaries().values()}
+    process.start(
+        component(node, name),
+        ["env", f"PATH={':'.join(sorted(search))}:/usr/sbin:/usr/bin:/sbin:/bin", *command],
+        group=f"{node.name}/system",
+        inside=_machine(node),
+    )
+
+
+def _machine(node: Node) -> int:
+    pid = process.pid(component(node, "machine"))
+    if pid is None:
+        raise process.failure(component(node, "machine"), "ended")
+    return pid
+
+
+def _is_inside(node: Node) -> bool:
+    """Whether the machine's process has got past its mounts."""
+    pid = process.pid(component(node, "machine"))
+    return pid is not None and Path(f"/proc/{pid}/exe").resolve().name == "pause"
+
+
+def _containerd_answers(node: Node) -> bool:
+    try:
+        ctr(node, "version")
+    except ClusterError:
+        return False
+    return True

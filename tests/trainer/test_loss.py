@@ -1,0 +1,64 @@
+"""The causal language model's loss against torch's and transformers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests.trainer import tiny
+from torch.nn import functional
+
+from finetune_trainer.objectives import CausalLM, cross_entropy
+
+
+@pytest.mark.parametrize("model", [tiny.llama, tiny.gpt2])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_it_equals_transformers(model: Callable[[], Any], rows: int) -> None:
+    learner, batch, objective = model(), tiny.rows(rows), CausalLM()
+    expected = learner(**batch).loss
+    expected_gradients = torch.autograd.grad(expected, list(learner.parameters()))
+    mean = objective.loss_sum(learner, batch) / objective.count(batch)
+    assert mean.item() == pytest.approx(expected.item(), rel=1e-5)
+    for got, wanted in zip(torch.autograd.grad(mean, list(learner.parameters())), expected_gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scores_at_once", [1, 300, 2**24])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
+def test_cross_entropy_equals_torch(
+    monkeypatch: pytest.MonkeyPatch, scores_at_once: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    monkeypatch.setattr(cross_entropy, "_SCORES_AT_ONCE", scores_at_once)
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(11, 100)).to(dtype).requires_grad_()
+    labels = torch.randint(0, 100, (11,))
+    labels[[2, 3, 10]] = tiny.IGNORED
+    got = cross_entropy.summed_cross_entropy(logits, labels)
+    wanted = functional.cross_entropy(logits.float(), labels, reduction="sum")
+    assert got.dtype == torch.float32
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-6)
+    (mine,), (theirs,) = torch.autograd.grad(got / 7, logits), torch.autograd.grad(wanted / 7, logits)
+    assert mine.dtype == dtype
+    torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance / 10)
+
+
+def test_ignored_rows_may_hold_anything() -> None:
+    logits = torch.tensor([[1.0, 2.0], [float("nan"), float("inf")]], requires_grad=True)
+    loss = cross_entropy.summed_cross_entropy(logits, torch.tensor([1, tiny.IGNORED]))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert logits.grad is not None
+    assert logits.grad[1].tolist() == [0, 0]
+
+
+def test_nothing_to_learn_is_a_loss_of_zero() -> None:
+    batch = tiny.rows(2) | {"labels": torch.full((2, 16), tiny.IGNORED)}
+    assert CausalLM().count(batch) == 0
+    assert CausalLM().loss_sum(tiny.llama(), batch).item() == 0
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(0.0, 1.0), (2.0, 7.38905609893065), (1000.0, None)])
+def test_perplexity(loss: float, expected: float | None) -> None:
+    assert CausalLM().metrics(loss).get("perplexity") == expected

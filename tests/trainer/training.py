@@ -1,0 +1,168 @@
+"""What a rank does in the tests of loop, adapters, evaluation and export: real engines, rows made up beforehand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tests.trainer import tiny
+from tests.trainer.ranks import Place
+
+from finetune_trainer import engine, evaluation, loop, objectives, world
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.history import History
+from finetune_trainer.outcome import NonFiniteLossError
+from finetune_trainer.progress import Reporter
+from finetune_trainer.stopping import Preempted, Stop
+from finetune_trainer.telemetry import Event
+
+
+@contextlib.contextmanager
+def joined(place: Place) -> Iterator[world.World]:
+    """The process group, from joining to leaving it."""
+    yield world.join(
+        rank=place.rank, size=place.size, local_rank=place.rank, processes_per_node=place.size, master=place.master
+    )
+    world.leave()
+
+
+@dataclass
+class Kept:
+    """Stands in for the checkpoints, which have tests of their own: what was saved, and when."""
+
+    every: int = 1000
+    saved: list[int] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def save(self, step: int, client_state: dict[str, Any]) -> None:
+        self.saved.append(step)
+        self.states.append(client_state)
+
+    def finish(self) -> None:
+        pass
+
+
+def run_of(here: world.World, spec: TrainSpec, model: Any, **changes: Any) -> tuple[loop.Run, Kept, list[Event]]:
+    """A run over rows that depend on the step's number alone, dealt to the ranks in order."""
+    total, size, micro = spec.training.max_steps or 1, spec.training.batch_size, spec.training.micro_batch_size
+    share = size // here.size
+
+    def batches(finished: int) -> Iterator[list[objectives.Batch]]:
+        for step in range(finished + 1, total + 1):
+            rows = tiny.rows(size, seed=step)
+            mine = range(here.rank * share, (here.rank + 1) * share, micro)
+            yield [tiny.part(rows, begin, begin + micro) for begin in mine]
+
+    events: list[Event] = []
+    kept = Kept()
+    settings: dict[str, Any] = {
+        "engine": engine.build(spec, model, here, engine.choose_precision(spec, here)),
+        "objective": objectives.of(spec),
+        "batches": batches,
+        "evaluation": lambda: [],
+        "has_evaluation": False,
+        "total_steps": total,
+        "checkpoints": kept,
+        "reporter": Reporter(events.append, here, total_steps=total, steps_per_epoch=2.5, log_every=1),
+        "stop": Stop(),
+    }
+    return loop.Run(spec=spec, world=here, **(settings | changes)), kept, events
+
+
+def curves(place: Place, model_name: str, cases: list[dict[str, Any]]) -> list[list[tuple[float, float]]]:
+    """(loss, gradient norm) of each step, for each case of changes to the document."""
+    results = []
+    with joined(place) as here:
+        for changes in cases:
+            run, _, events = run_of(here, tiny.spec(**changes), getattr(tiny, model_name)())
+            loop.train(run)
+            results.append([(e.progress.loss, e.gradient_norm) for e in events if e.event == "step"])
+    return results
+
+
+def reference(model: Any, spec: TrainSpec, rates: list[float]) -> list[tuple[float, float]]:
+    """The same curve by plain torch: one process, the whole batch at once, transformers' own loss."""
+    settings = spec.training.optimizer
+    optimizer = torch.optim.AdamW(
+        engine.parameter_groups(model, settings.weight_decay), betas=(settings.beta1, settings.beta2), eps=settings.epsilon
+    )
+    points = []
+    for step, rate in enumerate(rates, start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = model(**tiny.rows(spec.training.batch_size, seed=step)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), spec.training.max_gradient_norm)
+        optimizer.step()
+        points.append((loss.item(), norm.item()))
+    return points
+
+
+def diverge(place: Place, cases: list[dict[str, Any]]) -> list[tuple[str, list[int]]]:
+    """The sentence a run ended with and what it had saved by then, for each case."""
+    results = []
+    with joined(place) as here:
+        for changes in cases:
+            run, kept, _ = run_of(here, tiny.spec(**changes), tiny.llama())
+            kept.every = 2
+            try:
+                loop.train(run)
+                results.append(("", kept.saved))
+            except NonFiniteLossError as error:
+                results.append((str(error), kept.saved))
+    return results
+
+
+def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -> dict[str, Any]:
+    """Rank `told` gets SIGTERM within step `at`; the run then goes on from what was saved, in a new loop."""
+    with joined(place) as here:
+        spec = tiny.spec(**changes)
+        run, kept, events = run_of(here, spec, tiny.llama())
+        original = run.batches
+
+        def interrupted(finished: int) -> Iterator[list[objectives.Batch]]:
+            for step, batches in enumerate(original(finished), start=finished + 1):
+                if step == at and place.rank == told:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batches
+
+        run.batches = interrupted
+        run.stop.listen()
+        try:
+            loop.train(run)
+            ended = "Complete"
+        except Preempted as error:
+            ended = str(error)
+        stopped = list(kept.saved)
+        if ended != "Complete":
+            run.batches, run.stop = original, Stop()
+            run.history = History.of(kept.states[-1]["history"])
+            loop.train(run)
+        steps = [event.progress.step for event in events if event.event == "step"]
+        return {"ended": ended, "stopped": stopped, "saved": kept.saved, "steps": steps, "history": run.history.state()}
+
+
+def evaluations(place: Place, counts: list[int], stage: int) -> list[dict[str, float] | None]:
+    """The metrics on so many rows, dealt out unevenly."""
+    spec = tiny.spec(deepspeed={"zeroStage": stage})
+    with joined(place) as here:
+        model = engine.build(spec, tiny.llama(), here, "Float32")
+        results = []
+        for count in counts:
+            rows = tiny.rows(count)
+            most = -(-count // here.size)
+            mine = [row if row < count else None for row in range(here.rank, most * here.size, here.size)]
+            nothing = tiny.part(rows, 0, 1) | {"labels": torch.full((1, 16), tiny.IGNORED)}
+            batches = [nothing if row is None else tiny.part(rows, row, row + 1) for row in mine]
+            results.append(evaluation.evaluate(model, objectives.of(spec), batches, here, lambda: True))
+        results.append(evaluation.evaluate(model, objectives.of(spec), batches, here, lambda: False))
+    return results

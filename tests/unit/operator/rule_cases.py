@@ -1,0 +1,196 @@
+"""For every rule of the document one job that obeys it and one that breaks it; Python and a real API server judge both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from finetune_operator.api.crd import schema
+
+ABSENT = object()
+"""As a change's value: the field is removed."""
+
+BASE: dict[str, Any] = {
+    "apiVersion": "finetune-operator.io/v1alpha1",
+    "kind": "FineTuneJob",
+    "metadata": {"name": "job", "namespace": "default"},
+    "spec": {
+        "model": {
+            "initialization": "Scratch",
+            "config": {"model_type": "llama", "hidden_size": 64},
+            "tokenizer": {"train": {"vocabSize": 512}},
+        },
+        "data": {"train": [{"source": "file:///data"}]},
+        "checkpoint": {"storage": "s3://bucket/job"},
+    },
+}
+PRETRAINED = {"model": {"source": "hf://organisation/name"}}
+
+
+class Case(NamedTuple):
+    """Changes of BASE, field by field; the refused one breaks exactly the rule whose sentence at `field` begins so."""
+
+    field: str
+    sentence: str
+    accepted: Mapping[str, Any]
+    refused: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What the test is called."""
+        return f"{self.field}-{self.sentence}"
+
+
+def _spec(**changes: Any) -> dict[str, Any]:
+    return {"spec." + path.replace("__", "."): value for path, value in changes.items()}
+
+
+def _address(field: str, good: str, bad: str) -> Case:
+    return Case(f"spec.{field}", "begin the address with", {f"spec.{field}": good}, {f"spec.{field}": bad})
+
+
+CASES = (
+    Case("metadata.name", "metadata.name names", {"metadata.name": "a" * 50}, {"metadata.name": "a" * 51}),
+    Case("metadata.name", "metadata.name names", {"metadata.name": "a-1"}, {"metadata.name": "1-a"}),
+    Case("metadata.name", "metadata.name names", {"metadata.name": "a"}, {"metadata.name": "a.b"}),
+    Case(
+        "spec.method.type",
+        "LoRA adapts weights",
+        _spec(model=PRETRAINED["model"], method__type="LoRA"),
+        _spec(method__type="LoRA"),
+    ),
+    Case(
+        "spec.evaluation.everySteps",
+        "there is nothing to evaluate on",
+        _spec(evaluation__everySteps=5, data__evaluationFraction=0.1),
+        _spec(evaluation__everySteps=5),
+    ),
+    Case(
+        "spec.training.batchSize",
+        "batchSize must be a multiple of microBatchSize x workers",
+        _spec(training__batchSize=24, training__microBatchSize=4, workers__nodes=3, workers__processesPerNode=2),
+        _spec(training__batchSize=20, training__microBatchSize=4, workers__nodes=3, workers__processesPerNode=2),
+    ),
+    Case("spec.model.source", "initialization Pretrained needs", _spec(model=PRETRAINED["model"]), _spec(
+        model={"tokenizer": {"source": "hf://organisation/name"}, "config": {"model_type": "llama"}}
+    )),
+    Case("spec.model.tokenizer", "without model.source", {}, _spec(model__tokenizer=ABSENT)),
+    Case("spec.model.tokenizer.train", "pretrained weights keep", {}, _spec(
+        model__source="hf://organisation/name", model__initialization="Pretrained"
+    )),
+    Case(
+        "spec.model.tokenizer",
+        "give either source",
+        _spec(model__tokenizer={"source": "hf://organisation/name"}),
+        _spec(model__tokenizer__source="hf://organisation/name"),
+    ),
+    Case("spec.model.tokenizer", "give either source", {}, _spec(model__tokenizer={})),
+    Case(
+        "spec.data.evaluationFraction",
+        "evaluation data is given twice",
+        _spec(data__evaluationFraction=0.5),
+        _spec(data__evaluationFraction=0.5, data__evaluation=[{"source": "file:///held-out"}]),
+    ),
+    Case(
+        "spec.method.lora",
+        "options for LoRA",
+        _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"rank": 8}}),
+        _spec(model=PRETRAINED["model"], method={"type": "Full", "lora": {"rank": 8}}),
+    ),
+    Case("spec.training.maxSteps", "the length is given twice", _spec(training__maxSteps=1), _spec(
+        training__maxSteps=1, training__epochs=1
+    )),
+    Case(
+        "spec.training.batchSize",
+        "batchSize must be a multiple of microBatchSize:",
+        _spec(training__batchSize=6, training__microBatchSize=3),
+        _spec(training__batchSize=7, training__microBatchSize=3),
+    ),
+    Case(
+        "spec.training.schedule.warmupRatio",
+        "the warm-up is given twice",
+        _spec(training__schedule={"warmupRatio": 0}),
+        _spec(training__schedule={"warmupRatio": 0, "warmupSteps": 0}),
+    ),
+    Case(
+        "spec.deepspeed.offload.optimizer",
+        "ZeRO stage 0 cannot offload",
+        _spec(deepspeed={"zeroStage": 1, "offload": {"optimizer": "CPU"}}),
+        _spec(deepspeed={"zeroStage": 0, "offload": {"optimizer": "CPU"}}),
+    ),
+    Case(
+        "spec.deepspeed.offload.parameters",
+        "only ZeRO stage 3 can offload",
+        _spec(deepspeed={"zeroStage": 3, "offload": {"parameters": "CPU"}}),
+        _spec(deepspeed={"zeroStage": 2, "offload": {"parameters": "CPU"}}),
+    ),
+    Case(
+        "spec.checkpoint.everyMinutes",
+        "the interval is given twice",
+        _spec(checkpoint__everyMinutes=0.5),
+        _spec(checkpoint__everyMinutes=0.5, checkpoint__everySteps=10),
+    ),
+    Case("spec.model.source", "begin the address with", _spec(model__source="pvc://claim/path"), _spec(
+        model__source="organisation/name"
+    )),
+    Case(
+        "spec.model.tokenizer.source",
+        "begin the address with",
+        _spec(model__tokenizer={"source": "s3://bucket/path"}),
+        _spec(model__tokenizer={"source": "http://somewhere/else"}),
+    ),
+    Case(
+        "spec.data.train[0].source",
+        "begin the address with",
+        _spec(data__train=[{"source": "file:///a/**/*.py"}]),
+        _spec(data__train=[{"source": "/a"}]),
+    ),
+    Case(
+        "spec.data.evaluation[0].source",
+        "begin the address with",
+        _spec(data__evaluation=[{"source": "hf://a/b"}]),
+        _spec(data__evaluation=[{"source": "hf://"}]),
+    ),
+    _address("checkpoint.storage", "file:///mnt/checkpoints", "hf://organisation/name"),
+    _address("export.storage", "pvc://claim/model", "model"),
+)  # fmt: skip
+
+# A field of spec, its value when the job is created, and another one; only an API server knows both.
+TRANSITIONS = (
+    ("model", BASE["spec"]["model"], BASE["spec"]["model"] | {"attention": "Eager"}),
+    ("data", {"train": [{"source": "file:///a"}]}, {"train": [{"source": "file:///b"}]}),
+    ("objective", {"type": "CausalLM"}, ABSENT),
+    ("method", {"type": "Full"}, {"type": "LoRA"}),
+    ("training", {"seed": 1}, {"seed": 2}),
+    ("deepspeed", {"zeroStage": 1}, {"zeroStage": 2}),
+    ("evaluation", {}, {"generation": {"prompts": ["a"]}}),
+    ("checkpoint", {"storage": "s3://bucket/a"}, {"storage": "s3://bucket/b"}),
+    ("export", {}, {"mergeAdapters": False}),
+    ("workers", {"nodes": 1}, {"nodes": 2}),
+)
+
+
+def job(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """BASE with changes: the path of a field, dots between names, to its new value."""
+    result = copy.deepcopy(BASE)
+    for path, value in (changes or {}).items():
+        node, (*parents, last) = result, path.split(".")
+        for name in parents:
+            node = node.setdefault(name, {})
+        if value is ABSENT:
+            node.pop(last, None)
+        else:
+            node[last] = copy.deepcopy(value)
+    return result
+
+
+def declared(node: Mapping[str, Any] | None = None, path: str = "") -> Iterator[tuple[str, dict[str, str]]]:
+    """Every rule of the generated CRD with the field its sentence is about."""
+    node = schema() if node is None else node
+    for rule in node.get("x-kubernetes-validations", ()):
+        yield (path + rule.get("fieldPath", "")).lstrip("."), rule
+    for name, field in node.get("properties", {}).items():
+        yield from declared(field, f"{path}.{name}")
+    if "items" in node:
+        yield from declared(node["items"], f"{path}[0]")

@@ -1,0 +1,40 @@
+"""Every rule of the document, judged in Python; tests/cluster/test_rules.py has an API server judge the same documents."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+from tests.unit.operator.rule_cases import CASES, TRANSITIONS, Case, declared, job
+
+from finetune_operator.api import FineTuneJob
+from finetune_trainer.config import explain
+
+
+def test_every_rule_has_a_case() -> None:
+    untried = [
+        (field, rule["message"])
+        for field, rule in declared()
+        if "oldSelf" not in rule["rule"]
+        and not any(case.field == field and rule["message"].startswith(case.sentence) for case in CASES)
+    ]
+    assert untried == []
+
+
+def test_every_transition_rule_has_a_case() -> None:
+    frozen = [field for field, rule in declared() if "oldSelf" in rule["rule"]]
+    assert sorted(frozen) == sorted(f"spec.{field}" for field, _, _ in TRANSITIONS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_accepted(case: Case) -> None:
+    FineTuneJob.model_validate(job(case.accepted))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_refused(case: Case) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        FineTuneJob.model_validate(job(case.refused))
+    [sentence] = explain(refusal.value)
+    field, _, advice = sentence.partition(": ")
+    assert field == case.field
+    assert case.sentence in advice

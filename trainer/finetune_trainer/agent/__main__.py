@@ -1,0 +1,12 @@
+"""`python -m finetune_trainer.agent`."""
+
+import os
+import sys
+
+# The agent waits for a missing store and says so itself; the socket layer would add a line to each of its tries.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+if __name__ == "__main__":
+    from finetune_trainer.agent.command import main
+
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The environment variables of a rank."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from finetune_trainer.agent.settings import Settings
+
+GPU_DEVICES = tuple(Path(path) for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def rank_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What the agent was started with, and a default for whatever is unset there and matters.
+
+    Caches lie below the work directory because the root file system of a pod is read-only.
+    """
+    work = settings.work_dir
+    defaults = {
+        "OMP_NUM_THREADS": str(max(1, available_cores() // settings.processes_per_node)),
+        "HF_HOME": str(work / "hub"),
+        "MPLCONFIGDIR": str(work / "matplotlib"),
+        "TORCH_EXTENSIONS_DIR": str(work / "torch-extensions"),
+        "TRITON_CACHE_DIR": str(work / "triton"),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if not has_gpu(inherited):
+        defaults["DS_ACCELERATOR"] = "cpu"
+    return defaults | dict(inherited) | {"PYTHONUNBUFFERED": "1"}
+
+
+def has_gpu(environment: Mapping[str, str]) -> bool:
+    """Whether a GPU can be seen; asking its driver would cost memory on it."""
+    hidden = environment.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    return not hidden and any(device.exists() for device in GPU_DEVICES)
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity, and the container's share of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))

@@ -1,0 +1,85 @@
+"""The finished model as a folder that `transformers.pipeline()` loads, stored where the document says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune_trainer import weights
+from finetune_trainer.adapters import is_adapted
+from finetune_trainer.config import Generation, TrainSpec
+from finetune_trainer.history import History
+from finetune_trainer.storage import Credentials, Storage
+from finetune_trainer.world import World
+
+REPORTS = "training"
+log = logging.getLogger(__name__)
+
+
+def destination(spec: TrainSpec, credentials: Credentials) -> Storage:
+    """Where the model goes: export.storage, or beside the checkpoints."""
+    export, checkpoint = spec.export, spec.checkpoint
+    secret = export.credentials or checkpoint.credentials
+    if export.storage is not None:
+        return Storage.open(export.storage, credentials, secret, field="spec.export.storage")
+    return Storage.open(checkpoint.storage, credentials, secret).child("model")
+
+
+def save_model(model: Any, tokenizer: Any, spec: TrainSpec, world: World, folder: Path, alive: Callable[[], None]) -> None:
+    """Writes weights, configuration and tokenizer into `folder`, which is emptied first; rank 0 writes, all must call it.
+
+    The weights have the precision they were computed with. With `mergeAdapters: false` the folder holds the adapter alone.
+    """
+    keep_apart = is_adapted(model) and not spec.export.merge_adapters
+    state = (weights.adapter_alone if keep_apart else weights.whole_model)(model, world, alive)
+    if not world.is_first:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if keep_apart:
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = (spec.model.source or "").removeprefix("hf://").removeprefix("file://")
+        # Deciding by itself whether to store embeddings, peft would ask the hub.
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+    else:
+        plain = model.get_base_model() if is_adapted(model) else model
+        plain.config.use_cache = True
+        plain.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+    alive()
+
+
+def save_reports(folder: Path, history: History, documents: dict[str, Any]) -> None:
+    """Writes the run's history and plot, and each document as NAME.json, into the folder's `training/`."""
+    reports = folder / REPORTS
+    history.write(reports)
+    for name, content in documents.items():
+        (reports / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def samples(model: Any, tokenizer: Any, task: str, wanted: Generation) -> list[dict[str, str]]:
+    """The model's most likely continuation of each prompt; `model` is one that was loaded, or a folder of one."""
+    from transformers import pipeline
+
+    generate = pipeline(task, model=model, tokenizer=tokenizer, device=_device(model))
+    results = []
+    for prompt in wanted.prompts:
+        answer = generate(prompt, max_new_tokens=wanted.max_new_tokens, do_sample=False, return_full_text=False)
+        results.append({"prompt": prompt, "continuation": answer[0]["generated_text"]})
+        log.info("sample: %r -> %r", prompt, results[-1]["continuation"])
+    return results
+
+
+def _device(model: Any) -> torch.device:
+    """The GPU if a second copy of the model fits beside the trained one, else the host."""
+    if not torch.cuda.is_available() or not isinstance(model, str | Path):
+        return torch.device("cpu")
+    size = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
+    free, _ = torch.cuda.mem_get_info()
+    return torch.device("cuda", torch.cuda.current_device()) if free > 1.5 * size else torch.device("cpu")

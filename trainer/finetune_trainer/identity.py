@@ -1,0 +1,30 @@
+"""What a checkpoint must agree on with the document that resumes from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_trainer.config import TrainSpec
+
+
+def identity(spec: TrainSpec) -> dict[str, Any]:
+    """All of the document that decides what the weights mean and where in the data a step is.
+
+    Left out is what may change between two lives of a run: where things are stored and by whose credentials, how often
+    something is logged, evaluated or saved, and how the work is spread (micro-batches, ZeRO stage, precision, attention).
+    """
+    document = spec.document()
+    training = document["training"]
+    model = {key: value for key, value in document["model"].items() if key not in ("credentials", "attention")}
+    if "tokenizer" in model:
+        model["tokenizer"] = {key: value for key, value in model["tokenizer"].items() if key != "credentials"}
+    data = {key: value for key, value in document["data"].items() if key != "evaluation"}
+    data["train"] = [{key: value for key, value in source.items() if key != "credentials"} for source in data["train"]]
+    kept = ("epochs", "maxSteps", "batchSize", "optimizer", "schedule", "maxGradientNorm", "seed")
+    return {
+        "model": model,
+        "data": data,
+        "objective": document["objective"],
+        "method": document["method"],
+        "training": {key: training[key] for key in kept if key in training},
+    }

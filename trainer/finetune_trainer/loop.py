@@ -1,0 +1,208 @@
+"""The training loop: fetch, agree, compute, step, report. It is meant to be read from top to bottom.
+
+All ranks take the same way through it: whatever decides the way (a stop, a checkpoint that the clock asks for, a loss that
+is not finite) is summed over the ranks first.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import torch
+
+from finetune_trainer import schedule
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.engine import skips_overflow
+from finetune_trainer.engine import step as take_optimizer_step
+from finetune_trainer.evaluation import evaluate, on_device
+from finetune_trainer.history import History
+from finetune_trainer.objectives import Batch, Objective
+from finetune_trainer.outcome import NonFiniteLossError, StorageError
+from finetune_trainer.progress import Reporter
+from finetune_trainer.stopping import Preempted, PreemptedUnsaved, Stop
+from finetune_trainer.telemetry import Alive
+from finetune_trainer.world import World
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(Protocol):
+    """What the loop asks of the checkpoints; `finetune_trainer.checkpoint.Checkpoints` is the real one."""
+
+    def due(self, step: int) -> bool: ...
+
+    def save(self, step: int, client_state: dict[str, Any]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+@dataclass
+class Run:
+    """Everything one rank's loop works with.
+
+    `batches(step)` gives this rank's micro-batches of the step after `step`, and of each one after that; `evaluation()` this
+    rank's batches of the evaluation data, as many on every rank, and none without such data. `finished` counts steps.
+    """
+
+    spec: TrainSpec
+    world: World
+    engine: Any
+    objective: Objective
+    batches: Callable[[int], Iterator[list[Batch]]]
+    evaluation: Callable[[], Iterable[Batch]]
+    has_evaluation: bool
+    total_steps: int
+    checkpoints: Checkpoints
+    reporter: Reporter
+    stop: Stop
+    finished: int = 0
+    history: History = field(default_factory=History)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the engine."""
+        return {"step": self.finished, "history": self.history.state()}
+
+
+class Agreed(NamedTuple):
+    """What all ranks together know before a step."""
+
+    terms: int
+    tokens: int
+    positions: int
+    samples: int
+    stop: bool
+    save: bool
+
+
+def train(run: Run) -> None:
+    """Train from `run.finished` to the last step; at the end a checkpoint of it is stored.
+
+    Raises Preempted or PreemptedUnsaved when told to stop, NonFiniteLossError, and StorageError if the last checkpoint could
+    not be stored.
+    """
+    with run.stop.deferred():
+        saved = run.finished
+        batches = run.batches(run.finished)
+        run.engine.train()
+        while True:
+            _evaluate_if_due(run)
+            fetching = time.monotonic()
+            is_last = run.finished == run.total_steps
+            micro_batches = [] if is_last else next(batches)
+            waited = time.monotonic() - fetching
+            agreed = _agree(run, micro_batches, saved)
+            if agreed.stop and not is_last:
+                _leave_early(run, agreed.save)
+            if agreed.save:
+                run.checkpoints.save(run.finished, run.state)
+                saved = run.finished
+            if is_last:
+                break
+            started = time.monotonic()
+            loss, norm, rate = _step(run, micro_batches, agreed.terms, saved)
+            run.finished += 1
+            run.history.add(run.finished, loss, rate)
+            run.reporter.step(
+                finished=run.finished, loss=loss, gradient_norm=norm, learning_rate=rate, tokens=agreed.terms,
+                samples=agreed.samples, padding=1 - agreed.tokens / max(agreed.positions, 1),
+                seconds=waited + time.monotonic() - started, waited=waited,
+            )  # fmt: skip
+    run.checkpoints.finish()
+    run.stop.check()
+
+
+def _agree(run: Run, micro_batches: list[Batch], saved: int) -> Agreed:
+    """One small reduction in which every rank tells what it is about to compute and what it was asked for."""
+    has_news = run.finished > saved
+    terms, tokens, positions, samples, stop, due = run.world.sums(
+        sum(run.objective.count(batch) for batch in micro_batches),
+        sum(_tokens(batch) for batch in micro_batches),
+        sum(batch["input_ids"].numel() for batch in micro_batches),
+        sum(len(batch["input_ids"]) for batch in micro_batches),
+        run.stop.requested,
+        has_news and run.checkpoints.due(run.finished),
+    )
+    save = has_news and (due > 0 or stop > 0 or run.finished == run.total_steps)
+    return Agreed(int(terms), int(tokens), int(positions), int(samples), stop > 0, save)
+
+
+def _tokens(batch: Batch) -> int:
+    """Positions of the batch that are not padding."""
+    mask = batch.get("attention_mask")
+    return batch["input_ids"].numel() if mask is None else int(mask.sum())
+
+
+def _step(run: Run, micro_batches: list[Batch], terms: int, saved: int) -> tuple[float, float, float]:
+    """One optimizer step; returns mean loss, gradient norm and learning rate.
+
+    The gradient is that of (sum of all terms on all ranks) / (their number). DeepSpeed averages gradients over ranks, which
+    the factor undoes; its own division by the number of micro-batches is turned off.
+    """
+    training, step = run.spec.training, run.finished + 1
+    factor = run.world.size / max(terms, 1)
+    total = torch.zeros((), device=run.world.device)
+    for index, batch in enumerate(micro_batches):
+        run.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
+        loss_sum = run.objective.loss_sum(run.engine, on_device(batch, run.world))
+        run.engine.backward(loss_sum * factor, scale_wrt_gas=False)
+        total += loss_sum.detach()
+    rate = training.optimizer.learning_rate * schedule.factor(training.schedule, step, run.total_steps)
+    norm = take_optimizer_step(run.engine, rate, training.max_gradient_norm)
+    loss = run.world.sums(float(total))[0] / max(terms, 1)
+    _insist_on_numbers(run, step, loss, norm, saved)
+    return loss, norm, rate
+
+
+def _insist_on_numbers(run: Run, step: int, loss: float, norm: float, saved: int) -> None:
+    """Both numbers are the same on all ranks, so that all raise or none does; and it is before anything can be saved."""
+    if math.isinf(norm) and math.isfinite(loss) and skips_overflow(run.engine):
+        log.warning("step %d: a gradient overflowed; the step is skipped and the loss scale lowered", step)
+        return
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what = "the loss" if not math.isfinite(loss) else "the gradient norm"
+    last = f"the last good checkpoint is of step {saved}" if saved else "there is no checkpoint before it"
+    raise NonFiniteLossError(
+        f"step {step}: {what} became {loss if not math.isfinite(loss) else norm} ({last}): lower "
+        "spec.training.optimizer.learningRate, lengthen spec.training.schedule.warmupSteps, or look for broken rows in the data"
+    )
+
+
+def _evaluate_if_due(run: Run) -> None:
+    every = run.spec.evaluation.every_steps
+    is_due = run.finished == run.total_steps or bool(run.finished and every and run.finished % every == 0)
+    if not run.has_evaluation or not is_due or run.history.evaluated == run.finished:
+        return
+
+    def go_on() -> bool:
+        run.reporter.alive("Evaluating")
+        # At the last step there is nothing left to lose, but the result.
+        return not run.world.any(run.stop.requested)
+
+    run.reporter.report(Alive(activity="Evaluating"))
+    metrics = evaluate(run.engine, run.objective, run.evaluation(), run.world, go_on)
+    if metrics is not None:
+        run.history.add_evaluation(run.finished, metrics)
+        run.reporter.evaluated(run.finished, metrics)
+    run.reporter.report(Alive(activity="Training"))
+
+
+def _leave_early(run: Run, save: bool) -> NoReturn:
+    failure = None
+    try:
+        if save:
+            run.checkpoints.save(run.finished, run.state)
+        run.checkpoints.finish()
+    except StorageError as error:
+        failure = error
+    if run.world.any(failure is not None):
+        raise PreemptedUnsaved(
+            f"told to stop at step {run.finished}, and its checkpoint could not be stored: {failure or 'another rank says why'}"
+        )
+    raise Preempted(f"told to stop; the checkpoint of step {run.finished} is stored")
