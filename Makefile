@@ -13,7 +13,7 @@ setup: .venv/.ready ## make the Python environment from the lock
 
 .venv/.ready: pyproject.toml locks/dev.txt
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet uv; }
-	$(BIN)/uv pip install --quiet --require-hashes --requirement locks/dev.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --requirement locks/dev.txt
 	$(BIN)/uv pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -41,9 +41,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--megabytes", type=float, default=4.0)
     arguments = parser.parse_args()
-    rows = sorted(
-        definitions(Path(sysconfig.get_path("stdlib"))), key=lambda row: hashlib.sha256(row[1].encode()).digest()
-    )
+    rows = sorted(definitions(Path(sysconfig.get_path("stdlib"))), key=lambda row: hashlib.sha256(row[1].encode()).digest())
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     size = count = 0
     with arguments.out.open("w", encoding="utf-8") as out:

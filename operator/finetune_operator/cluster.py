@@ -106,7 +106,7 @@ class Cluster:
     async def _list(self, prefix: str, namespace: str | None, query: dict[str, str]) -> Listing:
         path = f"{_path(prefix, namespace)}?{urlencode(query | {'resourceVersion': '0'})}"
         body = await self._request("GET", path, accept=METADATA_LIST)
-        uids = frozenset(item["metadata"]["uid"] for item in body["items"])
+        uids = frozenset(item["metadata"]["uid"] for item in body.get("items") or ())
         return Listing(int(body["metadata"]["resourceVersion"]), uids)
 
     async def _delete(self, path: str, options: Body) -> None:

@@ -15,6 +15,7 @@ from finetune_operator.api import GROUP, PLURAL, VERSION
 from finetune_operator.cache import Job, job_key, pod_key
 from finetune_operator.running import Operator
 from finetune_operator.settings import Settings
+from finetune_operator.stateless import NoDifferences, NoProgress
 
 JOBS = (GROUP, VERSION, PLURAL)
 PODS = ("", "v1", "pods")
@@ -41,6 +42,8 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     result.posting.enabled = False
     result.peering.standalone = True
     result.scanning.disabled = True
+    result.persistence.diffbase_storage = NoDifferences()
+    result.persistence.progress_storage = NoProgress()
     result.networking.request_timeout = settings.api_timeout
     result.watching.server_timeout = 600
     result.watching.client_timeout = 660
@@ -98,7 +101,6 @@ def _add_pods(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
 async def run(operator: Operator) -> None:
     """Run until a signal comes."""
-    await asyncio.sleep(0)
     namespaces = operator.settings.served_namespaces
     await kopf.operator(
         registry=registry_of(operator),
@@ -106,3 +108,5 @@ async def run(operator: Operator) -> None:
         clusterwide=not namespaces,
         namespaces=namespaces,
     )
+    # kopf leaves its watch streams to the closing loop, which complains about them although all is well.
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)

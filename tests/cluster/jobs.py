@@ -72,6 +72,7 @@ class Jobs:
 
     cluster: Any
     namespace: str
+    secret: dict[str, str]
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """kubectl in this namespace; its output."""
@@ -141,6 +142,6 @@ class Jobs:
         """An address of the cluster's S3, opened from here with the very keys the Secret holds; `folder` keeps them."""
         keys = folder / SECRET
         keys.mkdir(parents=True, exist_ok=True)
-        for key, value in self.cluster.storage_secret.items():
+        for key, value in (self.secret | {"AWS_ENDPOINT_URL": self.cluster.s3.host_endpoint}).items():
             (keys / key).write_text(value)
         return Storage.open(storage, Credentials(folder), SECRET)

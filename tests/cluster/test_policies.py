@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.cluster.jobs import SECRET, Jobs, tiny
 
+INSTALLED_BY = "kubectl"
 LONG = 5000
 
 
@@ -48,9 +49,7 @@ def _deletion_leaves_nothing(jobs: Jobs, name: str) -> None:
     jobs.kubectl("delete", "ftj", name)
 
     def gone() -> bool:
-        listed = jobs.kubectl(
-            "get", "pods,services,configmaps", f"--selector=finetune-operator.io/job={name}", "--output=name"
-        )
+        listed = jobs.kubectl("get", "pods,services,configmaps", f"--selector=finetune-operator.io/job={name}", "--output=name")
         return not listed.strip()
 
     _wait_until(gone, "everything that belonged to the deleted job is gone")
@@ -77,7 +76,7 @@ def test_failed_pod_is_replaced_until_the_budget_is_spent(jobs: Jobs) -> None:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "nowhere"},
-        "stringData": jobs.cluster.storage_secret | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+        "stringData": jobs.secret | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
     }
     jobs.kubectl("apply", "--filename=-", stdin=json.dumps(secret))
     job = tiny(
@@ -127,7 +126,7 @@ def test_job_waits_for_its_secret(jobs: Jobs) -> None:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "comes-later"},
-        "stringData": jobs.cluster.storage_secret,
+        "stringData": jobs.secret,
     }
     jobs.kubectl("apply", "--filename=-", stdin=json.dumps(secret))
     jobs.wait_for_phase(name, "Succeeded", seconds=180)

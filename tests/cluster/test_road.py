@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.cluster.jobs import Jobs, sample
 
+INSTALLED_BY = "helm"
 STORAGE = "s3://finetune/{name}"
 
 

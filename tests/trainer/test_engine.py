@@ -9,7 +9,12 @@ import torch
 from tests.trainer import tiny
 
 from finetune_trainer.engine import (
-    Precision, accumulation_steps, choose_precision, deepspeed_config, merge, parameter_groups,
+    Precision,
+    accumulation_steps,
+    choose_precision,
+    deepspeed_config,
+    merge,
+    parameter_groups,
 )  # fmt: skip
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.world import World
@@ -81,6 +86,6 @@ def test_biases_and_norms_do_not_decay() -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed, others = parameter_groups(model, 0.1)
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
-    assert all(names[id(p)].endswith((".weight")) and "ln_" not in names[id(p)] for p in decayed["params"])
+    assert all(names[id(p)].endswith(".weight") and "ln_" not in names[id(p)] for p in decayed["params"])
     assert all(names[id(p)].endswith(".bias") or "ln_" in names[id(p)] for p in others["params"])
     assert len(decayed["params"]) + len(others["params"]) == len(names) - 1

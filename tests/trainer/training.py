@@ -7,16 +7,17 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from tests.trainer import tiny
 from tests.trainer.ranks import Place
 
-from finetune_trainer import engine, evaluation, loop, objectives, world
+from finetune_trainer import adapters, engine, evaluation, export, loop, objectives, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.history import History
-from finetune_trainer.outcome import NonFiniteLossError
+from finetune_trainer.outcome import NonFiniteLossError, SavedCheckpoint
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Preempted, Stop
 from finetune_trainer.telemetry import Event
@@ -38,6 +39,7 @@ class Kept:
     every: int = 1000
     saved: list[int] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
+    last: SavedCheckpoint | None = None
 
     def due(self, step: int) -> bool:
         return step % self.every == 0
@@ -67,7 +69,7 @@ def run_of(here: world.World, spec: TrainSpec, model: Any, **changes: Any) -> tu
         "engine": engine.build(spec, model, here, engine.choose_precision(spec, here)),
         "objective": objectives.of(spec),
         "batches": batches,
-        "evaluation": lambda: [],
+        "evaluation": list,
         "has_evaluation": False,
         "total_steps": total,
         "checkpoints": kept,
@@ -145,7 +147,7 @@ def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -
         stopped = list(kept.saved)
         if ended != "Complete":
             run.batches, run.stop = original, Stop()
-            run.history = History.of(kept.states[-1]["history"])
+            run.history = History.of(kept.states[-1]["history"]) if kept.states else History()
             loop.train(run)
         steps = [event.progress.step for event in events if event.event == "step"]
         return {"ended": ended, "stopped": stopped, "saved": kept.saved, "steps": steps, "history": run.history.state()}
@@ -166,3 +168,30 @@ def evaluations(place: Place, counts: list[int], stage: int) -> list[dict[str, f
             results.append(evaluation.evaluate(model, objectives.of(spec), batches, here, lambda: True))
         results.append(evaluation.evaluate(model, objectives.of(spec), batches, here, lambda: False))
     return results
+
+
+def export_all(place: Place, cases: list[tuple[Path, str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Trains and exports each case of folder, model and changes."""
+    with joined(place) as here:
+        return [_export(here, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
+
+
+def _export(here: world.World, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:
+    """What the live model made of a batch, for comparison with the folder's; and that exporting left it alone."""
+    learner = adapters.apply(getattr(tiny, model)(), spec.method, seed=spec.training.seed)
+    run, _, _ = run_of(here, spec, learner)
+    loop.train(run)
+    run.engine.eval()
+    signs: list[None] = []
+    before = _logits(run.engine)
+    for _ in range(2):  # a second export, as after a restart, finds the folder of the first
+        export.save_model(run.engine.module, tiny.tokenizer(), spec, here, folder, lambda: signs.append(None))
+    assert torch.equal(before, _logits(run.engine)), "exporting changed the live model"
+    frozen = [name for name, parameter in run.engine.module.named_parameters() if not parameter.requires_grad]
+    return {"logits": before.numpy(), "frozen": len(frozen), "signs": len(signs)}
+
+
+def _logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(**tiny.rows(3) | {"labels": None}).logits
+    return logits

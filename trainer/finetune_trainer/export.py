@@ -19,6 +19,7 @@ from finetune_trainer.storage import Credentials, Storage
 from finetune_trainer.world import World
 
 REPORTS = "training"
+SHARD = "5GB"  # of a file of weights; between two of them an upload gives a sign of life
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +51,7 @@ def save_model(model: Any, tokenizer: Any, spec: TrainSpec, world: World, folder
     else:
         plain = model.get_base_model() if is_adapted(model) else model
         plain.config.use_cache = True
-        plain.save_pretrained(folder, state_dict=state)
+        plain.save_pretrained(folder, state_dict=state, max_shard_size=SHARD)
     tokenizer.save_pretrained(folder)
     alive()
 
@@ -63,22 +64,52 @@ def save_reports(folder: Path, history: History, documents: dict[str, Any]) -> N
         (reports / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def samples(model: Any, tokenizer: Any, task: str, wanted: Generation) -> list[dict[str, str]]:
-    """The model's most likely continuation of each prompt; `model` is one that was loaded, or a folder of one."""
+def upload(folder: Path, target: Storage, alive: Callable[[], None]) -> None:
+    """Stores the folder, the largest files first, so that config.json appears when the weights are there.
+
+    Files of the same names are written over: doing it again after a restart changes nothing.
+    """
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: -file.stat().st_size)
+    for file in files:
+        target.put(file.relative_to(folder).as_posix(), file)
+        alive()
+    log.info("the model is stored at %s", target.uri)
+
+
+def take_samples(folder: Path, tokenizer: Any, task: str, wanted: Generation, trained: Any) -> list[dict[str, str]]:
+    """Samples of the exported model; of an adapter alone, which needs its base, from the model that was trained.
+
+    By now the model is stored: what goes wrong here is logged, and is no reason for the run to have failed.
+    """
+    if (folder / "adapter_config.json").exists():
+        if any(hasattr(parameter, "ds_id") for parameter in trained.parameters()):
+            log.warning("no samples: with zeroStage 3 and export.mergeAdapters: false no rank has the whole model")
+            return []
+        return _samples(trained.eval(), tokenizer, task, wanted)
+    return _samples(str(folder), tokenizer, task, wanted)
+
+
+def _samples(model: Any, tokenizer: Any, task: str, wanted: Generation) -> list[dict[str, str]]:
     from transformers import pipeline
 
-    generate = pipeline(task, model=model, tokenizer=tokenizer, device=_device(model))
     results = []
-    for prompt in wanted.prompts:
-        answer = generate(prompt, max_new_tokens=wanted.max_new_tokens, do_sample=False, return_full_text=False)
-        results.append({"prompt": prompt, "continuation": answer[0]["generated_text"]})
-        log.info("sample: %r -> %r", prompt, results[-1]["continuation"])
+    try:
+        device = _device(model)
+        generate = pipeline(task, model=model, tokenizer=tokenizer, device=device)
+        for prompt in wanted.prompts:
+            answer = generate(prompt, max_new_tokens=wanted.max_new_tokens, do_sample=False, return_full_text=False)
+            results.append({"prompt": prompt, "continuation": answer[0]["generated_text"]})
+            log.info("sample: %r -> %r", prompt, results[-1]["continuation"])
+    except (RuntimeError, ValueError, IndexError, MemoryError, OSError):
+        log.warning("no more samples", exc_info=True)
     return results
 
 
 def _device(model: Any) -> torch.device:
-    """The GPU if a second copy of the model fits beside the trained one, else the host."""
-    if not torch.cuda.is_available() or not isinstance(model, str | Path):
+    """Where the model is; for a folder the GPU if a second copy of the model fits beside the trained one, else the host."""
+    if not isinstance(model, str):
+        return torch.device(model.device)
+    if not torch.cuda.is_available():
         return torch.device("cpu")
     size = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
     free, _ = torch.cuda.mem_get_info()

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from finetune_trainer.outcome import Reason, TrainerError
+from finetune_trainer.stopping import Interrupted
 
 LONGEST_MESSAGE = 2000  # characters; the rest of the termination message needs room too
 
@@ -28,7 +29,7 @@ _MEMORY_ADVICE = (
 
 def explain(error: BaseException) -> tuple[Reason, str]:
     """Reason and sentence for what ended a rank."""
-    if isinstance(error, TrainerError):
+    if isinstance(error, TrainerError | Interrupted):
         return error.reason, _shortened(str(error))
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or (

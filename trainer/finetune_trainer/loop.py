@@ -17,12 +17,13 @@ import torch
 
 from finetune_trainer import schedule
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.collate import tokens as tokens_of
 from finetune_trainer.engine import skips_overflow
 from finetune_trainer.engine import step as take_optimizer_step
 from finetune_trainer.evaluation import evaluate, on_device
 from finetune_trainer.history import History
 from finetune_trainer.objectives import Batch, Objective
-from finetune_trainer.outcome import NonFiniteLossError, StorageError
+from finetune_trainer.outcome import NonFiniteLossError, SavedCheckpoint, StorageError
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Preempted, PreemptedUnsaved, Stop
 from finetune_trainer.telemetry import Alive
@@ -39,6 +40,9 @@ class Checkpoints(Protocol):
     def save(self, step: int, client_state: dict[str, Any]) -> None: ...
 
     def finish(self) -> None: ...
+
+    @property
+    def last(self) -> SavedCheckpoint | None: ...
 
 
 @dataclass
@@ -75,7 +79,6 @@ class Agreed(NamedTuple):
     terms: int
     tokens: int
     positions: int
-    samples: int
     stop: bool
     save: bool
 
@@ -110,7 +113,7 @@ def train(run: Run) -> None:
             run.history.add(run.finished, loss, rate)
             run.reporter.step(
                 finished=run.finished, loss=loss, gradient_norm=norm, learning_rate=rate, tokens=agreed.terms,
-                samples=agreed.samples, padding=1 - agreed.tokens / max(agreed.positions, 1),
+                samples=run.spec.training.batch_size, padding=1 - agreed.tokens / max(agreed.positions, 1),
                 seconds=waited + time.monotonic() - started, waited=waited,
             )  # fmt: skip
     run.checkpoints.finish()
@@ -120,22 +123,15 @@ def train(run: Run) -> None:
 def _agree(run: Run, micro_batches: list[Batch], saved: int) -> Agreed:
     """One small reduction in which every rank tells what it is about to compute and what it was asked for."""
     has_news = run.finished > saved
-    terms, tokens, positions, samples, stop, due = run.world.sums(
+    terms, tokens, positions, stop, due = run.world.sums(
         sum(run.objective.count(batch) for batch in micro_batches),
-        sum(_tokens(batch) for batch in micro_batches),
+        sum(tokens_of(batch) for batch in micro_batches),
         sum(batch["input_ids"].numel() for batch in micro_batches),
-        sum(len(batch["input_ids"]) for batch in micro_batches),
         run.stop.requested,
         has_news and run.checkpoints.due(run.finished),
     )
     save = has_news and (due > 0 or stop > 0 or run.finished == run.total_steps)
-    return Agreed(int(terms), int(tokens), int(positions), int(samples), stop > 0, save)
-
-
-def _tokens(batch: Batch) -> int:
-    """Positions of the batch that are not padding."""
-    mask = batch.get("attention_mask")
-    return batch["input_ids"].numel() if mask is None else int(mask.sum())
+    return Agreed(int(terms), int(tokens), int(positions), stop > 0, save)
 
 
 def _step(run: Run, micro_batches: list[Batch], terms: int, saved: int) -> tuple[float, float, float]:
@@ -205,4 +201,5 @@ def _leave_early(run: Run, save: bool) -> NoReturn:
         raise PreemptedUnsaved(
             f"told to stop at step {run.finished}, and its checkpoint could not be stored: {failure or 'another rank says why'}"
         )
-    raise Preempted(f"told to stop; the checkpoint of step {run.finished} is stored")
+    stored = f"the checkpoint of step {run.finished} is stored" if run.finished else "step 0 is where it will begin again"
+    raise Preempted(f"told to stop; {stored}")

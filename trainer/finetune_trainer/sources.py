@@ -10,25 +10,29 @@ import fnmatch
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
+from finetune_trainer.data.shared import appearing, exclusive
 from finetune_trainer.outcome import ConfigurationError, StorageError
 from finetune_trainer.storage import PVC_ROOT, TRANSFERS, Credentials, Entry, Storage
 
 log = logging.getLogger(__name__)
 
-TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken")
-MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
+TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors"]
 
 
 def localize(
@@ -38,7 +42,7 @@ def localize(
     credentials: Credentials,
     secret: str | None,
     field: str,
-    patterns: Sequence[str] | None = None,
+    patterns: list[str] | None = None,
     revision: str | None = None,
 ) -> Path:
     """The file or folder at `uri`, on this machine; `patterns` limits what of a remote folder is copied.
@@ -57,7 +61,9 @@ def localize(
                     )
                 )  # fmt: skip
         case "s3":
-            return _copy(uri, cache=cache, storage=Storage.open(uri, credentials, secret, field), patterns=patterns, field=field)
+            return _copy(
+                uri, cache=cache, storage=Storage.open(uri, credentials, secret, field), patterns=patterns, field=field
+            )
         case _:
             path = local_path(uri, field)
             if not path.exists():
@@ -108,17 +114,11 @@ def copy_entries(entries: Collection[Entry], uri: str, *, storage: Storage, cach
     """
     identity = json.dumps([uri, sorted(entries)])
     folder = cache / "sources" / hashlib.sha256(identity.encode()).hexdigest()[:32]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{folder}.lock"):
+    with exclusive(folder):
         if not folder.exists():
             log.info("copying %d files, %.1f MB, from %s", len(entries), sum(entry.size for entry in entries) / 1e6, uri)
-            temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-            try:
-                with ThreadPoolExecutor(TRANSFERS) as pool:
-                    list(pool.map(lambda entry: storage.download(entry.path, temporary / entry.path), entries))
-                temporary.replace(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            with appearing(folder) as temporary, ThreadPoolExecutor(TRANSFERS) as pool:
+                list(pool.map(lambda entry: storage.download(entry.path, temporary / entry.path), entries))
     return folder
 
 

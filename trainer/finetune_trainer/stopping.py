@@ -22,10 +22,16 @@ class PreemptedUnsaved(TrainerError):
     reason = Reason.PREEMPTED_UNSAVED
 
 
+class Interrupted(BaseException):
+    """Raised by the signal where it strikes; no Exception, since libraries turn those into errors of their own."""
+
+    reason = Reason.PREEMPTED
+
+
 class Stop:
     """Whether this process was told to stop.
 
-    Outside of `deferred` the signal raises `Preempted` where it strikes: before the first and after the last step there is
+    Outside of `deferred` the signal raises `Interrupted` where it strikes: before the first and after the last step there is
     nothing to save, and a restart repeats what was cut off.
     """
 
@@ -37,10 +43,14 @@ class Stop:
         """Catch SIGTERM from here on; only the main thread may."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
+    def ignore(self) -> None:
+        """From here on the signal comes too late to change anything."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     def check(self) -> None:
-        """Raise `Preempted` if the signal came."""
+        """Raise `Interrupted` if the signal came."""
         if self.requested:
-            raise Preempted("told to stop between steps; nothing was lost")
+            raise Interrupted("told to stop outside of training; no step was lost")
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

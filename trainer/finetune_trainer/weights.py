@@ -83,7 +83,7 @@ def _gathered(tensors: list[torch.Tensor]) -> Iterator[None]:
     if not partitioned:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     with GatheredParameters(partitioned), torch.no_grad():
         yield

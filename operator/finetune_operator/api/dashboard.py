@@ -10,17 +10,16 @@ WIDTH, HEIGHT = 8, 8  # Grafana's grid is 24 wide.
 
 
 class Panel(NamedTuple):
-    """A graph: its queries by legend. JOB in a query stands for the chosen jobs, BY for the labels that name one."""
+    """A graph: its queries by legend. In a query {JOB} stands for the chosen jobs, BY for the labels that name one."""
 
     title: str
     unit: str
     queries: dict[str, str]
     description: str = ""
-    kind: str = "timeseries"
     log: bool = False
 
 
-JOB = "{{namespace}}/{{job}}"
+JOB = "{{namespace}}/{{job}}"  # the legend
 
 ROWS: dict[str, tuple[Panel, ...]] = {
     "Learning": (
@@ -79,8 +78,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Checkpoint duration by phase",
             "s",
             {
-                f"{JOB} {{{{phase}}}}": "sum by (namespace, job, phase) (rate(finetune_checkpoint_duration_seconds_sum{JOB}[15m]))"
-                " / sum by (namespace, job, phase) (rate(finetune_checkpoint_duration_seconds_count{JOB}[15m]))"
+                f"{JOB} {{{{phase}}}}": "sum by (namespace, job, phase) "
+                "(rate(finetune_checkpoint_duration_seconds_sum{JOB}[15m])) / sum by (namespace, job, phase) "
+                "(rate(finetune_checkpoint_duration_seconds_count{JOB}[15m]))"
             },
             "Training stands still during snapshot only.",
         ),
@@ -88,7 +88,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             JOB: "max BY (rate(finetune_checkpoint_stall_seconds_total{JOB}[15m]))"
         }),
         Panel("Checkpoint size", "bytes", {JOB: "max BY (finetune_checkpoint_bytes{JOB})"}),
-        Panel("Failed checkpoints in an hour", "short", {JOB: "sum BY (increase(finetune_checkpoint_failures_total{JOB}[1h]))"}),
+        Panel("Failed checkpoints in an hour", "short", {
+            JOB: "sum BY (increase(finetune_checkpoint_failures_total{JOB}[1h]))"
+        }),
     ),
     "Operator": (
         Panel("Jobs by phase", "short", {"{{phase}}": "sum by (phase) (finetune_operator_jobs)"}),
@@ -144,7 +146,7 @@ def _graph(panel: Panel) -> dict[str, Any]:
         for index, (legend, query) in enumerate(panel.queries.items())
     ]
     return {
-        "type": panel.kind,
+        "type": "timeseries",
         "title": panel.title,
         "description": panel.description,
         "datasource": DATASOURCE,

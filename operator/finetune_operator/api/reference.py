@@ -48,9 +48,8 @@ def _object(path: str, node: dict[str, Any]) -> Iterator[str]:
 
 
 def _rules(node: dict[str, Any]) -> Iterator[str]:
-    for rule in node.get("x-kubernetes-validations", ()):
-        yield f"- Rule: {rule['message']}."
-    yield ""
+    rules = [f"- Rule: {rule['message']}." for rule in node.get("x-kubernetes-validations", ())]
+    yield from ([*rules, ""] if rules else ())
 
 
 def _type(field: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from . import cluster, gobuild, packages, paths, process, services
+from . import cluster, gobuild, network, packages, paths, process, services
 from .errors import ClusterError
 
 
@@ -18,7 +18,7 @@ def up() -> None:
     """Start the cluster, unless it is up."""
     if not cluster.up():
         print("  cluster is up")
-    print(f"  export KUBECONFIG={paths.KUBECONFIG} PATH={gobuild.binary('kubectl').parent}:{gobuild.binary('helm').parent}:$PATH")
+    print(f"  export KUBECONFIG={paths.KUBECONFIG} PATH={paths.COMMANDS}:$PATH")
 
 
 def status() -> None:
@@ -41,6 +41,7 @@ def main() -> None:
         sys.exit(f"usage: python -m devcluster {'|'.join(COMMANDS)}")
     if os.geteuid() != 0:
         sys.exit("devcluster: the cluster makes namespaces and mounts, so it must be started as root.")
+    network.bypass_proxies()
     try:
         COMMANDS[sys.argv[1]]()
     except ClusterError as error:

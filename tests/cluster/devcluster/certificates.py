@@ -119,11 +119,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
     """The public half of a key as PEM."""
-    return (
-        key.public_key()
-        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        .decode()
-    )
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def write_pair(directory: Path, name: str, pair: tuple[str, str]) -> tuple[Path, Path]:

@@ -1,6 +1,5 @@
 """The whole cluster: up, down, and what is running."""
 
-import json
 import time
 from pathlib import Path
 
@@ -48,15 +47,17 @@ def down() -> None:
 
 
 def clean() -> None:
-    """Stop the cluster and remove the cache as well: commands, images, packages."""
+    """Stop the cluster and remove what this tool keeps in the cache: commands and images."""
     down()
-    paths.remove_tree(paths.cache())
+    for name in ("bin", "cluster", "containers", "go-build", "logs", "registry"):
+        paths.remove_tree(paths.cache() / name)
 
 
 def _start() -> None:
     """Everything starts as soon as what it needs is there; the waiting comes last."""
     authority = Authority()
     sysctl.remember()
+    gobuild.link(paths.COMMANDS)
     network.connect_host()
     control_plane.write_credentials(authority)
     control_plane.start_api()

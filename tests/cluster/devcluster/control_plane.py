@@ -43,9 +43,7 @@ def write_credentials(authority: Authority) -> None:
     paths.replace_file(PKI / "ca.crt", authority.pem)
     service = "kubernetes.default.svc"
     names = (network.HOST, "127.0.0.1", network.API_SERVICE, "localhost", "kubernetes", "kubernetes.default", service)
-    write_pair(
-        PKI, "apiserver", authority.issue("kube-apiserver", addresses=(*names, f"{service}.{network.DNS_DOMAIN}"))
-    )
+    write_pair(PKI, "apiserver", authority.issue("kube-apiserver", addresses=(*names, f"{service}.{network.DNS_DOMAIN}")))
     write_pair(PKI, "apiserver-kubelet-client", authority.issue("kube-apiserver-kubelet-client", "system:masters"))
     write_pair(PKI, "admin", authority.issue("admin", "system:masters"))
     signing = new_key()

@@ -10,9 +10,7 @@ class ClusterError(Exception):
     """A step failed; the message is the one sentence a person needs, and names the log to read."""
 
 
-def run(
-    *command: str | Path, stdin: str | None = None, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> str:
+def run(*command: str | Path, stdin: str | None = None, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """The output of a command that must succeed; `env` is added to the environment."""
     done = subprocess.run(
         [str(word) for word in command],

@@ -161,3 +161,10 @@ def binary(command: str) -> Path:
     if not path.exists():
         raise ClusterError(f"{command} has not been built: run `make cluster-build`.")
     return path
+
+
+def link(directory: Path) -> None:
+    """Fill a directory for a person's PATH with links to the commands."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for command in binaries():
+        (directory / command).symlink_to(binary(command))

@@ -10,16 +10,19 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import packages, paths, probe, process
+from . import node, packages, paths, probe, process
 from .errors import ClusterError, run
+from .gobuild import binary
+from .network import NODES
 from .node_configuration import REGISTRY
 
 BASE = "docker.io/library/debian:bookworm-slim"
 _REPOSITORY = f"{REGISTRY}/finetune-operator"
-_CERTIFICATES = Path("/etc/ssl/certs")
+# Beside the image's own bundle and not over it, which installing ca-certificates in the image would trip on.
+_BUNDLE, _BUNDLE_INSIDE = Path("/etc/ssl/certs/ca-certificates.crt"), "/run/build-certificates.crt"
 _DEBIAN_SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 _SETTING_FILES = (Path("/etc/pip.conf"), Path("/etc/uv/uv.toml"))
-_SETTING = re.compile(r"(PIP|UV)_\w*(INDEX|FIND_LINKS|HOST|CERT|PROXY|TIMEOUT|RETRIES)")
+_SETTING = re.compile(r"(PIP|UV)_\w*(INDEX|FIND_LINKS|HOST|PROXY|TIMEOUT|RETRIES)")
 
 # buildah runs in a mount namespace of its own, where $1 is its /var/lib: whatever a killed build had mounted is gone with it.
 _BUILDAH = """
@@ -33,9 +36,11 @@ exec env CONTAINERS_CONF=/var/lib/run/containers.conf buildah --runroot /var/lib
 
 
 def image(target: str, dockerfile: Path = paths.REPOSITORY / "Dockerfile") -> str:
-    """The name under which pods of the cluster find a target of the Dockerfile, built and pushed as far as needed."""
+    """The name under which pods of the cluster find a target of the Dockerfile; built, pushed and pulled as far as needed."""
     with paths.exclusive("images"):
-        return push(build(target, dockerfile=dockerfile), target)
+        reference = push(build(target, dockerfile=dockerfile), target)
+        preload(reference)
+        return reference
 
 
 def base_image() -> str:
@@ -50,16 +55,17 @@ def build(target: str, tag: str | None = None, dockerfile: Path = paths.REPOSITO
     _make_base()
     settings = registry_settings()
     # An argument counts only where it is declared, so declare each at the head of every stage.
-    text = re.sub(r"(?mi)^FROM .*$", rf"\g<0>\nARG {' '.join(settings)}", dockerfile.read_text())
+    declared = "".join(f"\nARG {name}" for name in settings)
+    text = re.sub(r"(?mi)^FROM .*$", lambda stage: stage[0] + declared, dockerfile.read_text())
     prepared = paths.cache() / "containers" / "Dockerfile"
     paths.replace_file(prepared, text)
-    mounted = [path for path in (_CERTIFICATES, *_SETTING_FILES, *_local_indexes(settings)) if path.exists()]
+    volumes = {str(path): str(path) for path in (*_SETTING_FILES, *_local_indexes(settings)) if path.exists()}
     identifier = paths.cache() / "containers" / "image-id"
     log = paths.cache() / "logs" / f"image-{target}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     arguments = ["bud", "--layers", "--isolation=chroot", "--network=host", f"--target={target}"]
     arguments += [f"--build-arg={name}={value}" for name, value in settings.items()]
-    arguments += [f"--volume={path}:{path}:ro" for path in mounted]
+    arguments += [f"--volume={path}:{inside}:ro" for path, inside in (volumes | {str(_BUNDLE): _BUNDLE_INSIDE}).items()]
     arguments += [f"--file={prepared}", f"--iidfile={identifier}", f"--tag={tag or f'finetune-operator/{target}'}"]
     with log.open("w") as output:
         done = subprocess.run(
@@ -80,6 +86,7 @@ def push(identifier: str, name: str) -> str:
     present = probe.fetch(f"http://{_REPOSITORY.replace('/', '/v2/', 1)}/{name}/tags/list")
     if present is None or identifier[:16] not in json.loads(present)["tags"]:
         # zstd at its fastest: packing is most of the time an image with torch takes to reach a node.
+        _prune()
         _buildah(
             "push",
             "--quiet",
@@ -92,10 +99,22 @@ def push(identifier: str, name: str) -> str:
     return reference
 
 
+def preload(reference: str) -> None:
+    """Have every node pull an image now: two minutes for torch, which no test's clock should count."""
+    lacking = [worker for worker in NODES if reference not in node.ctr(worker, "images", "list", "--quiet").split()]
+    pods = [f"preload-{worker.name}" for worker in lacking]
+    for pod, worker in zip(pods, lacking, strict=True):
+        overrides = json.dumps({"spec": {"nodeName": worker.name, "terminationGracePeriodSeconds": 0}})
+        _kubectl("run", pod, f"--image={reference}", "--restart=Never", f"--overrides={overrides}", "--command", "--", "true")
+    for pod in pods:
+        _kubectl("wait", f"pod/{pod}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=15m")
+        _kubectl("delete", f"pod/{pod}")
+
+
 def registry_settings() -> dict[str, str]:
-    """What the environment tells pip and uv about registries and the certificates to trust."""
-    trust = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt", "UV_SYSTEM_CERTS": "1"}
-    return trust | {name: value for name, value in os.environ.items() if _SETTING.match(name)}
+    """What the environment tells pip and uv about registries, and the certificates to trust."""
+    trust = dict.fromkeys(("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"), _BUNDLE_INSIDE)
+    return {name: value for name, value in os.environ.items() if _SETTING.match(name)} | trust
 
 
 def _local_indexes(settings: dict[str, str]) -> list[Path]:
@@ -120,6 +139,16 @@ def _make_base() -> None:
     _buildah("config", "--cmd=bash", f"--env=PATH={search}", container)
     _buildah("commit", "--quiet", "--rm", container, BASE)
     archive.unlink()
+
+
+def _prune() -> None:
+    """Drop the steps that no current image is made of; a superseded layer of torch is 6 GB."""
+    # It fails after removing everything when one thing hung on another, so its status says nothing.
+    subprocess.run([*_prefix(), "rmi", "--prune"], stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def _kubectl(*arguments: str) -> None:
+    run(binary("kubectl"), f"--kubeconfig={paths.KUBECONFIG}", *arguments)
 
 
 def _prefix() -> list[str]:

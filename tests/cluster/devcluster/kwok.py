@@ -19,19 +19,8 @@ _NAME = "kwok"
 
 def start(count: int) -> None:
     """Add `count` fake nodes, kwok-0 and so on, and play their kubelets."""
-    stages = [str(path) for kind in ("node", "pod") for path in sorted(_stages(kind).glob("*.yaml"))]
-    process.start(
-        _NAME,
-        [
-            binary("kwok"),
-            f"--kubeconfig={paths.KUBECONFIG}",
-            "--manage-all-nodes=false",
-            f"--manage-nodes-with-annotation-selector={TAINT}=fake",
-            "--node-lease-duration-seconds=40",
-            "--cidr=10.245.0.0/16",
-            *(f"--config={path}" for path in stages if not path.endswith("kustomization.yaml")),
-        ],
-    )
+    if process.pid(_NAME) is None:
+        _start()
     nodes = {"apiVersion": "v1", "kind": "List", "items": [_node(number) for number in range(count)]}
     _kubectl("apply", "--filename=-", stdin=json.dumps(nodes))
     if count:
@@ -42,6 +31,22 @@ def stop() -> None:
     """Remove the fake nodes; delete the pods on them first, while there is somebody to end them."""
     _kubectl("delete", "node", f"--selector=type={SELECTOR['type']}", "--ignore-not-found")
     process.stop(_NAME)
+
+
+def _start() -> None:
+    stages = [path for kind in ("node", "pod") for path in sorted(_stages(kind).glob("*.yaml"))]
+    process.start(
+        _NAME,
+        [
+            binary("kwok"),
+            f"--kubeconfig={paths.KUBECONFIG}",
+            "--manage-all-nodes=false",
+            f"--manage-nodes-with-annotation-selector={TAINT}=fake",
+            "--node-lease-duration-seconds=40",
+            "--cidr=10.245.0.0/16",
+            *(f"--config={path}" for path in stages if path.name != "kustomization.yaml"),
+        ],
+    )
 
 
 def _node(number: int) -> dict[str, object]:

@@ -4,6 +4,7 @@ The host is 10.99.0.1 on a bridge of its own; each node is a network namespace w
 and a bridge for its pods inside. Nothing is translated: pods, nodes and host reach each other by address, and nobody outside.
 """
 
+import os
 import subprocess
 from dataclasses import dataclass
 
@@ -45,6 +46,15 @@ class Node:
 
 
 NODES = (Node(1), Node(2))
+
+
+def bypass_proxies() -> None:
+    """Let this process and all it starts reach the cluster's addresses directly, whatever proxy the environment names."""
+    direct = f"127.0.0.1,localhost,{HOST},{HOST}/24,{PODS},{SERVICES}"
+    for name in ("NO_PROXY", "no_proxy"):
+        before = os.environ.get(name, "")
+        if direct not in before:
+            os.environ[name] = f"{before},{direct}".lstrip(",")
 
 
 def connect_host() -> None:

@@ -7,7 +7,7 @@ never meet, and all mounts of a worker's pods vanish with its last process.
 from functools import partial
 from pathlib import Path
 
-from . import cgroups, network, node_configuration, pause, paths, process
+from . import cgroups, network, node_configuration, paths, pause, process
 from .certificates import Authority
 from .errors import ClusterError, run
 from .gobuild import binaries, binary
@@ -50,8 +50,10 @@ def start_machine(node: Node) -> None:
     cgroups.create(f"{node.name}/system")
     process.start(
         component(node, "machine"),
-        ["unshare", "--mount", "--net", "--uts", "--propagation=private", "--"]
-        + ["/bin/sh", "-ec", _ENTER, "sh", node.name, state(node), library(node), binary("pause")],
+        [
+            *("unshare", "--mount", "--net", "--uts", "--propagation=private", "--"),
+            *("/bin/sh", "-ec", _ENTER, "sh", node.name, state(node), library(node), binary("pause")),
+        ],
         group=f"{node.name}/system",
     )
 
@@ -73,6 +75,7 @@ def start_containerd(node: Node) -> None:
 def load_pause(node: Node) -> None:
     """Wait for the container runtime and give it the image every pod begins with."""
     process.wait_until(component(node, "containerd"), partial(_containerd_answers, node))
+    clear(node)  # what a cluster that was killed could not
     if pause.image() not in ctr(node, "images", "list", "--quiet").split():
         ctr(node, "images", "import", pause.archive())
 
@@ -118,21 +121,20 @@ def clear(node: Node) -> None:
     if containers := ctr(node, "containers", "list", "--quiet").split():
         ctr(node, "containers", "delete", *containers)
     if sandboxes := [line.split()[0] for line in ctr(node, "sandboxes", "list").splitlines()[1:]]:
-        ctr(node, "sandboxes", "remove", *sandboxes)
+        ctr(node, "sandboxes", "remove", "--force", *sandboxes)
 
 
 def ctr(node: Node, *arguments: str | Path) -> str:
     """Run containerd's own client against the node."""
-    return run(
-        binary("ctr"), f"--address={state(node)}{_SOCKET}", "--namespace=k8s.io", "--connect-timeout=1s", *arguments
-    )
+    return run(binary("ctr"), f"--address={state(node)}{_SOCKET}", "--namespace=k8s.io", "--connect-timeout=1s", *arguments)
 
 
 def _start(node: Node, name: str, command: list[str]) -> None:
-    search = {str(path.parent) for path in binaries().values()}
+    # containerd finds runc and its shim on PATH; the node does not see the links in the host's /run.
+    search = ":".join(sorted({str(path.parent) for path in binaries().values()}))
     process.start(
         component(node, name),
-        ["env", f"PATH={':'.join(sorted(search))}:/usr/sbin:/usr/bin:/sbin:/bin", *command],
+        ["env", f"PATH={search}:/usr/sbin:/usr/bin:/sbin:/bin", *command],
         group=f"{node.name}/system",
         inside=_machine(node),
     )

@@ -7,7 +7,7 @@ is lost together with them at a reboot; what is worth keeping (binaries, images)
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ REPOSITORY = SOURCES.parents[2]
 STATE = Path("/run/finetune-devcluster")
 LOGS = STATE / "logs"
 KUBECONFIG = STATE / "admin.kubeconfig"
+COMMANDS = STATE / "bin"
 
 # A node sees directories of its own in these places (node.py), so a cache below them would be hidden from it.
 HIDDEN_FROM_NODES = (Path("/run"), Path("/var/run"), Path("/var/lib"), Path("/var/log"))
@@ -50,6 +51,24 @@ def remove_tree(path: Path) -> None:
     """Remove a directory if it is there; what cannot be removed is an error, since it would be left behind."""
     if path.is_dir():
         shutil.rmtree(path)
+
+
+@contextmanager
+def shared(name: str) -> Iterator[Callable[[], bool]]:
+    """Hold a lock together with others; what it gives tells whether nobody else holds it, and from then on keeps others out."""
+    lock = cache() / f"{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+
+        def alone() -> bool:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        fcntl.flock(held, fcntl.LOCK_SH)
+        yield alone
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Asks components over HTTP whether they are ready, never through a proxy of the environment."""
+"""Asks components over HTTP whether they are ready."""
 
 import ssl
 import urllib.request
@@ -30,12 +30,9 @@ def trusting(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
 
 def fetch(url: str, context: ssl.SSLContext | None = None, method: str = "GET") -> str | None:
     """What the URL answers, or None when it does not, or not with success."""
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if context is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=context))
     request = urllib.request.Request(url, method=method)
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=_SECONDS) as response:
+        with urllib.request.urlopen(request, timeout=_SECONDS, context=context) as response:
             return str(response.read().decode(errors="replace"))
     except OSError:
         return None

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cluster, gobuild, images, paths, services
+from . import cluster, gobuild, images, network, paths, services
 from .errors import ClusterError, run
 from .node_configuration import REGISTRY
 
@@ -73,24 +73,33 @@ class Cluster:
 
 @contextmanager
 def running() -> Iterator[Cluster]:
-    """A cluster for the length of a test session; what was up before stays up, what this brought up goes down."""
+    """A cluster for the length of a test session.
+
+    What was up before stays up; what this session brought up goes down with it, unless another session uses it too.
+    """
     if foreign := _foreign_kubeconfig():
         yield _foreign(foreign)
         return
     if os.geteuid() != 0:
         raise ClusterError("the cluster makes namespaces and mounts: run as root, or set KUBECONFIG to use another one.")
-    brought_up = cluster.up()
-    try:
-        yield Cluster(
-            kubeconfig=paths.KUBECONFIG,
-            registry=REGISTRY,
-            s3=S3(services.S3, services.S3, services.ACCESS_KEY, services.SECRET_KEY, services.BUCKET),
-            prometheus=services.PROMETHEUS,
-            own=True,
-        )
-    finally:
-        if brought_up:
-            cluster.down()
+    network.bypass_proxies()
+    with paths.shared("sessions") as is_last:
+        brought_up = cluster.up()
+        try:
+            yield _own()
+        finally:
+            if brought_up and is_last():
+                cluster.down()
+
+
+def _own() -> Cluster:
+    return Cluster(
+        kubeconfig=paths.KUBECONFIG,
+        registry=REGISTRY,
+        s3=S3(services.S3, services.S3, services.ACCESS_KEY, services.SECRET_KEY, services.BUCKET),
+        prometheus=services.PROMETHEUS,
+        own=True,
+    )
 
 
 def _foreign_kubeconfig() -> Path | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from finetune_trainer.agent.gang import Gang, severity
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.rounds import Rounds, View
 from finetune_trainer.agent.settings import Settings
+from finetune_trainer.agent.stops import Stops
 from finetune_trainer.agent.store import Store, StoreLostError
 from finetune_trainer.outcome import Outcome, Reason
 
@@ -31,22 +31,6 @@ class RunOver(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.reason)
         self.outcome = outcome
-
-
-class Stops:
-    """How often the process was told to stop: once asks for a checkpoint, twice does not wait for it."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def install(self) -> None:
-        """Count SIGTERM and SIGINT from now on."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.tell())
-
-    def tell(self) -> None:
-        """Told once more."""
-        self.count += 1
 
 
 class Agent:
@@ -74,7 +58,8 @@ class Agent:
                     pause = FIRST_PAUSE
                     self._take_part(rounds)
                 except StoreLostError as error:
-                    (LOG.warning if pause == FIRST_PAUSE else LOG.debug)("the store is lost: %s", error)
+                    if pause == FIRST_PAUSE:
+                        LOG.info("%s: %s", "waiting for the store" if self._round == 0 else "the store is lost", error)
                     rounds = None  # agent 0 must free the port before it can host another
                     self._note_stop_by_peer()
                     self._gang.end()

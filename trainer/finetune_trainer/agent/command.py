@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_trainer.agent import termination
-from finetune_trainer.agent.agent import Agent, Stops
+from finetune_trainer.agent.agent import Agent
 from finetune_trainer.agent.environment import rank_environment
 from finetune_trainer.agent.metrics import Metrics
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.server import serve
 from finetune_trainer.agent.settings import Settings
+from finetune_trainer.agent.stops import Stops
 from finetune_trainer.outcome import Outcome, Reason
 
 LOG = logging.getLogger("finetune.agent")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one agent; its exit code."""
-    return run(parse(arguments))
+def main(stops: Stops, arguments: Sequence[str] | None = None) -> int:
+    """Run one agent; its exit code. `stops` counts signals already."""
+    return run(parse(arguments), stops)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -67,10 +68,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     )
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, stops: Stops) -> int:
     """Run the agent to its end and leave its last word; the exit code."""
-    stops = Stops()
-    stops.install()
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s agent {settings.node_rank}: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
     )

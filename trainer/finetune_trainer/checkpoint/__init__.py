@@ -1,0 +1,148 @@
+"""Checkpoints of a run: snapshot, background upload, one manifest that commits, and restore of the newest that is whole."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+
+from finetune_trainer.checkpoint import random_state
+from finetune_trainer.checkpoint.engine import SnapshotEngine
+from finetune_trainer.checkpoint.manifest import OWNER, File, Manifest, canonical, hash_of, now
+from finetune_trainer.checkpoint.place import World, by_first
+from finetune_trainer.checkpoint.restore import CLIENT_KEY, rank_file, restore
+from finetune_trainer.checkpoint.snapshot import HostMemory
+from finetune_trainer.checkpoint.topology import Topology
+from finetune_trainer.checkpoint.writer import Job, Writer
+from finetune_trainer.config import Checkpoint
+from finetune_trainer.outcome import SavedCheckpoint, StorageError
+from finetune_trainer.storage import Storage
+from finetune_trainer.telemetry import CheckpointFailed, Report
+
+__all__ = ["Checkpoints"]
+
+DEFAULT_MINUTES = 30.0
+PATIENCE_SECONDS = 30.0  # how long a save waits for the one before, unless that one is in trouble
+
+
+class Checkpoints:
+    """One rank's side of it; except `due` and `last`, everything is collective.
+
+    A save blocks training for as long as it takes DeepSpeed to gather references to its state; the copying runs beside the
+    next forward and backward passes, and all that follows in the background. While a checkpoint is on its way to the storage
+    the next one waits for it, for `PATIENCE_SECONDS` at most and not at all if the storage has refused once: then it is left
+    out and reported as failed, since training must not wait for a storage. `finish` makes up for one that was left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Any,
+        storage: Storage,
+        settings: Checkpoint,
+        identity: Mapping[str, Any],
+        world: World,
+        attempt: str,
+        work_dir: Path,
+        report: Report,
+        clock: Callable[[], float] = time.monotonic,
+        **writing: Any,
+    ) -> None:
+        """`attempt` names this life of the process group, `work_dir` is a disk of this node, `writing` goes to `Writer`."""
+        self.last: SavedCheckpoint | None = None
+        self._engine, self._storage, self._settings, self._world = engine, storage, settings, world
+        self._identity, self._work_dir, self._report, self._clock = canonical(identity), work_dir, report, clock
+        # Ranks that are started anew in place may come with the same name, but not with the same files.
+        self._attempt: str = world.broadcast(f"{attempt}-{uuid.uuid4().hex[:8]}")
+        memory = HostMemory()
+        memory.guard(engine.basic_optimizer)
+        self._seam = engine.checkpoint_engine = SnapshotEngine(memory)
+        self._writer = Writer(
+            storage, memory, self._describe, attempt=self._attempt, rank=world.rank, world_size=world.size,
+            keep_last=settings.keep_last, work_dir=work_dir, report=report, **writing,
+        )  # fmt: skip
+        self._job: Job | None = None
+        self._left_out: tuple[int, dict[str, Any]] | None = None
+        self._saved_at = clock()
+
+    def restore(self) -> dict[str, Any] | None:
+        """Resumes from the newest whole checkpoint, and takes the storage over from earlier attempts.
+
+        Returns what was given to `save`, or None when there is no checkpoint. Raises ConfigurationError when the storage
+        belongs to another run or may not be written to, and StorageError when it does not answer.
+        """
+        found = restore(self._engine, self._storage, self._identity, self._world, self._work_dir)
+        by_first(self._world, self._take_over)
+        self.last = found.manifest.saved(self._storage) if found else None
+        return found.client_state if found else None
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is to be stored after `step`; where the clock decides, rank 0's does."""
+        if self._settings.every_steps:
+            return step % self._settings.every_steps == 0
+        seconds = 60 * (self._settings.every_minutes or DEFAULT_MINUTES)
+        return self._world.rank == 0 and self._clock() - self._saved_at >= seconds
+
+    def save(self, step: int, client_state: dict[str, Any]) -> None:
+        """Takes a checkpoint after `step`; returns before it is stored. `client_state` holds tensors and plain values."""
+        started = time.monotonic()
+        self._saved_at = self._clock()
+        before = self._job
+        if before:
+            before.troubled.wait(PATIENCE_SECONDS)
+        if before and self._world.any(not before.done.is_set()):
+            self._leave_out(step, client_state, before)
+            return
+        self._note_result()
+        self._start(step, client_state, started)
+
+    def finish(self) -> None:
+        """Waits until the last checkpoint is stored; raises StorageError, on every rank, if it could not be."""
+        if self._job:
+            self._job.done.wait()
+            self._note_result()
+        if self._left_out:
+            # Nothing has been trained since, or a later save would have taken its place.
+            self._start(*self._left_out, time.monotonic())
+            self.finish()
+            return
+        error, self.last = self._world.broadcast((self._job.error if self._job else None, self.last))
+        if error:
+            raise StorageError(error)
+
+    def _start(self, step: int, client_state: dict[str, Any], started: float) -> None:
+        self._left_out = None
+        self._seam.begin(self._engine.module.buffers())
+        self._seam.save(random_state.capture(), rank_file(self._world.rank))
+        scratch = self._work_dir / "deepspeed"  # DeepSpeed puts scripts here that nobody reads
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._engine.save_checkpoint(str(scratch), tag="snapshot", client_state={CLIENT_KEY: client_state}, save_latest=False)
+        self._job = Job(step, self._seam.files, blocked=time.monotonic() - started)
+        self._writer.submit(self._job)
+
+    def _leave_out(self, step: int, client_state: dict[str, Any], before: Job) -> None:
+        self._left_out = (step, client_state)
+        if self._world.rank == 0:
+            message = f"the checkpoint of step {before.step} is still on its way to {self._storage.uri}"
+            self._report(CheckpointFailed(step=step, message=message))
+
+    def _note_result(self) -> None:
+        if self._job and self._job.manifest:
+            self.last = self._job.manifest.saved(self._storage)
+
+    def _take_over(self) -> None:
+        self._storage.probe_writable()
+        self._storage.put(OWNER, self._attempt.encode())
+
+    def _describe(self, step: int, files: list[File]) -> Manifest:
+        topology = Topology.of(self._engine, self._world.size)
+        return Manifest(
+            step=step, attempt=self._attempt, world_size=topology.world_size, zero_stage=topology.zero_stage,
+            precision=topology.precision, identity_hash=hash_of(self._identity), identity=self._identity, files=files,
+            time=now(), deepspeed=deepspeed.__version__, torch=torch.__version__,
+        )  # fmt: skip

@@ -11,6 +11,11 @@ from finetune_trainer.checkpoint.manifest import OWNER, Manifest, Part, manifest
 from finetune_trainer.outcome import StorageError
 from finetune_trainer.storage import Storage
 
+
+class Refused(StorageError):
+    """A checkpoint cannot be committed, and trying again would not help."""
+
+
 _POLL_SECONDS = (0.05, 2.0)  # from, to
 
 
@@ -24,7 +29,7 @@ def collect_parts(
 ) -> list[Part]:
     """The parts of all ranks, in order; waits at most `patience` seconds for them.
 
-    Raises StorageError when a part is still missing then, or says that its rank failed.
+    Raises Refused when a part is still missing then, or says that its rank failed.
     """
     parts: dict[int, Part] = {}
     deadline, pause = clock() + patience, _POLL_SECONDS[0]
@@ -34,12 +39,12 @@ def collect_parts(
             if rank not in parts and storage.exists(path):
                 parts[rank] = Part.model_validate_json(storage.get(path))
                 if parts[rank].error:
-                    raise StorageError(f"rank {rank}: {parts[rank].error}")
+                    raise Refused(f"rank {rank}: {parts[rank].error}")
         if len(parts) == world_size:
             return [parts[rank] for rank in range(world_size)]
         if clock() >= deadline:
             missing = ", ".join(str(rank) for rank in range(world_size) if rank not in parts)
-            raise StorageError(f"the checkpoint of step {step} lacks the part of rank {missing} after {patience:.0f} s")
+            raise Refused(f"the checkpoint of step {step} lacks the part of rank {missing} after {patience:.0f} s")
         time.sleep(pause)
         pause = min(2 * pause, _POLL_SECONDS[1])
 
@@ -47,11 +52,11 @@ def collect_parts(
 def commit(storage: Storage, manifest: Manifest) -> None:
     """Puts the manifest, if this attempt still owns the storage and there is none of that step.
 
-    Raises StorageError otherwise; nothing that was committed before is ever overwritten.
+    Raises Refused otherwise; nothing that was committed before is ever overwritten.
     """
     owner = storage.get(OWNER).decode()
     if owner != manifest.attempt:
-        raise StorageError(f"the checkpoint of step {manifest.step} is not committed: attempt {owner} has taken over this run")
+        raise Refused(f"the checkpoint of step {manifest.step} is not committed: attempt {owner} has taken over this run")
     path = manifest_path(manifest.step)
     if storage.put_if_absent(path, manifest.model_dump_json(by_alias=True).encode()):
         return
@@ -62,4 +67,4 @@ def commit(storage: Storage, manifest: Manifest) -> None:
     # A request whose answer was lost is sent again, and then meets its own manifest.
     if present is None or present.attempt != manifest.attempt:
         by = present.attempt if present else "somebody else"
-        raise StorageError(f"the checkpoint of step {manifest.step} is already committed by {by}: {storage.child(path).uri}")
+        raise Refused(f"the checkpoint of step {manifest.step} is already committed by {by}: {storage.child(path).uri}")

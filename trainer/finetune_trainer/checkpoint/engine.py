@@ -1,4 +1,4 @@
-"""DeepSpeed's seam for checkpoints: what it asks to save is snapshotted, what it asks to load comes through torch's safe path."""
+"""DeepSpeed's seam for checkpoints: what it saves is snapshotted, what it loads comes through torch's safe path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from finetune_trainer.checkpoint.snapshot import HostMemory
 
 # Everything beside tensors and plain containers that DeepSpeed stores; any other class in a file is refused.
-SAFE_CLASSES = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+torch.serialization.add_safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address])
 
 
 class SnapshotEngine(CheckpointEngine):  # type: ignore[misc]  # DeepSpeed ships no types
@@ -54,5 +54,4 @@ class SnapshotEngine(CheckpointEngine):  # type: ignore[misc]  # DeepSpeed ships
 
 def load(path: Path) -> Any:
     """The content of a file of a checkpoint, on the host; no code in it is run."""
-    with torch.serialization.safe_globals(SAFE_CLASSES):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch.utils.serialization import config as serialization
@@ -27,8 +27,8 @@ def write(content: Any, path: Path, rank: int) -> File:
         with temporary.open("wb", buffering=0) as file:
             hashing = _Hashing(file)
             # The archive's own checksums would be computed on top of the SHA-256 and read by nobody.
-            with serialization.patch({"save.compute_crc32": False}):
-                torch.save(content, hashing)
+            with cast(Any, serialization).patch({"save.compute_crc32": False}):
+                torch.save(content, cast(IO[bytes], hashing))
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:

@@ -12,10 +12,10 @@ import torch
 def capture() -> dict[str, Any]:
     """The state of this process's generators: Python's, NumPy's, torch's and those of its GPU."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
+    generator = numpy.random.get_state(legacy=False)
     return {
         "python": [version, list(words), gauss],
-        "numpy": [str(name), keys.tolist(), int(position), int(has_gauss), float(cached)],
+        "numpy": {**generator, "state": {"key": generator["state"]["key"].tolist(), "pos": int(generator["state"]["pos"])}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
@@ -25,8 +25,8 @@ def restore(state: dict[str, Any]) -> None:
     """Puts the generators where `capture` found them; a GPU's only if there was one and is one."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    numpy.random.set_state((name, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
+    words = numpy.array(state["numpy"]["state"]["key"], dtype=numpy.uint32)
+    numpy.random.set_state({**state["numpy"], "state": {**state["numpy"]["state"], "key": words}})
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

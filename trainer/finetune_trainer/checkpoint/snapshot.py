@@ -74,7 +74,7 @@ class HostMemory:
         self._copied.clear()
         ready = None
         if any(source.is_cuda for source, _ in self._pending):
-            ready = torch.cuda.Event()
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             ready.record()
         threading.Thread(target=self._copy, args=(ready,), name="checkpoint-snapshot", daemon=True).start()
 
@@ -123,7 +123,7 @@ class HostMemory:
 
     def _copy_from_gpu(self, ready: torch.cuda.Event) -> None:
         device = next(source.device for source, _ in self._pending if source.is_cuda)
-        stream = torch.cuda.Stream(device)
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         with torch.cuda.device(device), torch.cuda.stream(stream):
             stream.wait_event(ready)
             for source, target in self._pending:

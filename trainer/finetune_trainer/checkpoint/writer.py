@@ -15,20 +15,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, TypeVar
 
 from finetune_trainer.checkpoint import commit, files
-from finetune_trainer.checkpoint.manifest import File, Manifest, Part, folder_of, now
+from finetune_trainer.checkpoint.manifest import File, Manifest, Part, folder_of
 from finetune_trainer.checkpoint.retention import retain
 from finetune_trainer.checkpoint.snapshot import HostMemory
-from finetune_trainer.outcome import StorageError, TrainerError
+from finetune_trainer.outcome import TrainerError
 from finetune_trainer.storage import Storage
 from finetune_trainer.telemetry import CheckpointFailed, CheckpointStored, Report
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # pauses between attempts to reach the storage
 PART_SECONDS = 300.0  # how much longer than rank 0 another rank may take
@@ -112,7 +112,7 @@ class Writer:
         wrote = time.monotonic()
         if target is None:
             for file in written:
-                self._insist(job, lambda file=file: self._storage.put(f"{folder}/{file.name}", local / file.name))
+                self._insist(job, partial(self._storage.put, f"{folder}/{file.name}", local / file.name))
         part = Part(rank=self._rank, files=written)
         self._insist(job, lambda: commit.put_part(self._storage, job.step, self._attempt, part))
         if self._rank == 0:
@@ -128,7 +128,8 @@ class Writer:
         job.manifest = manifest
         try:
             retain(self._storage, self._keep_last, manifest)
-        except TrainerError as error:
+        except Exception as error:
+            # What is committed stays committed, whatever becomes of its predecessors.
             log.warning("old checkpoints could not be removed: %s", error)
 
     def _announce(self, job: Job, write: float, upload: float) -> None:
@@ -136,3 +137,33 @@ class Writer:
         seconds = {"snapshot": job.blocked + self._memory.stalled, "write": write, "upload": upload}
         saved = job.manifest.saved(self._storage)
         self._report(CheckpointStored(checkpoint=saved, size_bytes=job.manifest.size, seconds=seconds))
+
+    def _insist(self, job: Job, action: Callable[[], T]) -> T:
+        """Tries again, with growing pauses, what a storage refused; raises the last refusal."""
+        for pause in self._retry_seconds:
+            try:
+                return action()
+            except commit.Refused:
+                raise
+            except TrainerError as error:
+                log.info("the checkpoint of step %d is tried again in %.0f s: %s", job.step, pause, error)
+                job.troubled.set()
+                time.sleep(pause)
+        return action()
+
+    def _tell_first_rank(self, job: Job) -> None:
+        # If this fails as well, rank 0 finds out by waiting.
+        with suppress(TrainerError):
+            commit.put_part(self._storage, job.step, self._attempt, Part(rank=self._rank, error=job.error))
+
+
+def _step_back() -> None:
+    # Linux gives each thread a niceness of its own; where that is not so, the thread competes as an equal.
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror or error} ({error.filename or 'local disk'}): make room on the trainer's disk"
+    return str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"

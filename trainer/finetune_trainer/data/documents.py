@@ -103,7 +103,8 @@ def resolve(
 ) -> Source:
     """Find what the dataset names and bring it to this machine.
 
-    Raises DataError when nothing is there, ConfigurationError or StorageError when it cannot be fetched; all begin with `field`.
+    Raises DataError when nothing is there, ConfigurationError or StorageError when it cannot be fetched; all begin with
+    `field`.
     """
     if dataset.source.startswith("hf://"):
         return _load_from_hub(dataset, field, cache, credentials, default_split)
@@ -123,9 +124,7 @@ def read_documents(
     ).documents()  # fmt: skip
 
 
-def _load_from_hub(
-    dataset: config.Dataset, field: str, cache: Path, credentials: Credentials, default_split: str
-) -> HubSource:
+def _load_from_hub(dataset: config.Dataset, field: str, cache: Path, credentials: Credentials, default_split: str) -> HubSource:
     import datasets  # takes seconds to import, which runs on files need not spend
 
     split = dataset.split or default_split

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fsspec.utils import glob_translate
+from fsspec.utils import glob_translate  # type: ignore[import-untyped]  # ships no type information
 
 from finetune_trainer.outcome import DataError
 from finetune_trainer.sources import copy_entries, local_path
@@ -43,7 +43,7 @@ def find(
 
 def _find_local(uri: str, suffixes: Sequence[str], path: Path) -> list[File]:
     if glob.has_magic(path.as_posix()):
-        paths = [Path(found) for found in glob.glob(path.as_posix(), recursive=True)]
+        paths = [Path(found) for found in glob.glob(path.as_posix(), recursive=True)]  # noqa: PTH207  # Path.glob takes no absolute patterns
     elif path.is_dir():
         paths = [found for found in path.rglob("*") if _is_wanted(found.relative_to(path).as_posix(), suffixes)]
     else:
@@ -58,7 +58,7 @@ def _find_remote(uri: str, suffixes: Sequence[str], storage: Storage, cache: Pat
     rest = uri.removeprefix(base).strip("/")
     if glob.has_magic(rest):
         pattern = re.compile(glob_translate(rest))
-        wanted = [entry for entry in storage.list() if pattern.fullmatch(entry.path)]
+        wanted = [entry for entry in storage.list() if pattern.fullmatch(entry.path) and not _is_hidden(entry.path)]
     else:
         folder = f"{rest}/" if rest else ""
         below = [entry for entry in storage.list() if entry.path == rest or entry.path.startswith(folder)]
@@ -82,13 +82,18 @@ def _base(uri: str) -> str:
 
 
 def _is_wanted(relative: str, suffixes: Sequence[str]) -> bool:
-    hidden = any(part.startswith(".") for part in PurePosixPath(relative).parts)
-    return not hidden and relative.lower().endswith(tuple(suffixes))
+    return not _is_hidden(relative) and relative.lower().endswith(tuple(suffixes))
+
+
+def _is_hidden(relative: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(relative).parts)
 
 
 def _why_nothing(uri: str, suffixes: Sequence[str], field: str) -> str:
     if glob.has_magic(uri):
         return "matches no file: correct the pattern (* stays within a folder, ** does not)"
     if not uri.startswith("s3://") and local_path(uri, field).is_dir():
-        return f"holds no file that ends with {', '.join(suffixes)}: correct the address, or set format and name the files with *"
+        return (
+            f"holds no file that ends with {', '.join(suffixes)}: correct the address, or set format and name the files with *"
+        )
     return "does not exist: correct the address or put the data there"

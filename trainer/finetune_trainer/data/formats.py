@@ -11,7 +11,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow
@@ -84,7 +83,7 @@ def _lines(file: File) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with gzip.open(file.path) if file.name.endswith(".gz") else file.path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):  # noqa: B007  # the last number is needed after the loop
+            for number, line in enumerate(stream, start=1):  # the last number is needed after the loop
                 yield number, _decoded(line, f"{file.name}:{number}", first=number == 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file.name}:{number + 1}: the compressed file is damaged ({error}): copy it anew") from error

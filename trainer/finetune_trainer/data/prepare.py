@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-import filelock
 from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer import config
@@ -25,10 +20,9 @@ from finetune_trainer.data.documents import Document, Source, resolve_all
 from finetune_trainer.data.packing import pack
 from finetune_trainer.data.pieces import Counts, PieceWriter, write_pieces
 from finetune_trainer.data.rows import Rows
+from finetune_trainer.data.shared import appearing, exclusive
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.storage import Credentials
-
-log = logging.getLogger(__name__)
 
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
 LAYOUT = 1
@@ -94,36 +88,6 @@ def prepare(
     return _load(folder)
 
 
-@contextmanager
-def exclusive(path: Path, alive: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock beside `path`; whoever waits for it says all few seconds that it is alive."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(f"{path}.lock")
-    while True:
-        try:
-            lock.acquire(timeout=5)
-            break
-        except filelock.Timeout:
-            alive()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `folder` when it is complete and vanishes otherwise; needs the lock."""
-    for left_behind in folder.parent.glob(f"{folder.name}.tmp-*"):
-        shutil.rmtree(left_behind, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
-    try:
-        yield temporary
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """What changes when the tokens of a text may."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -137,9 +101,7 @@ def is_held_out(document: Document, fraction: float) -> bool:
     return int.from_bytes(digest, "big") < fraction * 2**64
 
 
-def _key(
-    spec: config.Data, tokenizer: PreTrainedTokenizerBase, train: Sequence[Source], evaluation: Sequence[Source]
-) -> str:
+def _key(spec: config.Data, tokenizer: PreTrainedTokenizerBase, train: Sequence[Source], evaluation: Sequence[Source]) -> str:
     identity = {
         "layout": LAYOUT,
         "tokenizer": fingerprint(tokenizer),
@@ -190,7 +152,9 @@ def _finish(writer: PieceWriter, rows: Path, spec: config.Data) -> None:
 
 def _insist_on_pieces(spec: config.Data, train: Counts, evaluation: Counts) -> None:
     if not train.pieces:
-        raise DataError(f"spec.data.train: nothing is left to learn from ({_losses(train, spec)}): add data, or change overlong")
+        raise DataError(
+            f"spec.data.train: nothing is left to learn from ({_losses(train, spec)}): add data, or change overlong"
+        )
     if spec.evaluation and not evaluation.pieces:
         raise DataError(f"spec.data.evaluation: nothing is left to evaluate on ({_losses(evaluation, spec)}): add data")
     if spec.evaluation_fraction and not evaluation.pieces:
@@ -202,13 +166,11 @@ def _insist_on_pieces(spec: config.Data, train: Counts, evaluation: Counts) -> N
 
 def _losses(counts: Counts, spec: config.Data) -> str:
     return (
-        f"of {counts.documents} documents {counts.empty} are empty and {counts.dropped} longer than "
-        f"maxLength {spec.max_length}"
+        f"of {counts.documents} documents {counts.empty} are empty and {counts.dropped} longer than maxLength {spec.max_length}"
     )
 
 
 def _report(counts: Counts, rows: Rows) -> DataReport:
-    longest = max(len(row.tokens) for row in rows)
     return DataReport(
         documents=counts.documents,
         empty_documents=counts.empty,
@@ -217,8 +179,8 @@ def _report(counts: Counts, rows: Rows) -> DataReport:
         dropped_documents=counts.dropped,
         rows=len(rows),
         tokens=counts.tokens,
-        longest_row=longest,
-        padding_share=1 - counts.tokens / (len(rows) * longest),
+        longest_row=rows.longest,
+        padding_share=1 - counts.tokens / (len(rows) * rows.longest),
         digest=rows.digest(),
     )
 

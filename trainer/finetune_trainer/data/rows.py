@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
-Tokens = NDArray[np.int32]
+Tokens = NDArray[np.signedinteger]
 
 TOKENS, LENGTHS = "input_ids", "seq_lengths"
 
@@ -20,7 +20,7 @@ class Row(NamedTuple):
     """Tokens [T] of one or several documents, one after the other, and how long each document is."""
 
     tokens: Tokens
-    lengths: NDArray[np.int64]
+    lengths: Tokens
 
 
 class Rows(Sequence[Row]):
@@ -38,16 +38,17 @@ class Rows(Sequence[Row]):
 
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]  # slices are not needed
         tokens = self._tokens[index]
-        return Row(tokens, self._lengths[index] if self._lengths else np.array([len(tokens)]))
+        return Row(tokens, self._lengths[index] if self._lengths else np.array([len(tokens)], np.int32))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return self._tokens.longest
 
     def digest(self) -> str:
         """SHA-256 over all rows: the same wherever the same rows were prepared."""
-        digest = hashlib.sha256()
-        for column in (self._tokens, self._lengths):
-            for index in range(len(column) if column else 0):
-                assert column is not None
-                digest.update(len(column[index]).to_bytes(8, "little") + column[index].astype("<i4").tobytes())
-        return digest.hexdigest()
+        parts = self._tokens.digest() + (self._lengths.digest() if self._lengths else b"")
+        return hashlib.sha256(parts).hexdigest()
 
 
 class _Lists:
@@ -61,6 +62,18 @@ class _Lists:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def longest(self) -> int:
+        return int(max(np.diff(offsets).max() for offsets in self._offsets))
+
+    def digest(self) -> bytes:
+        """Of the numbers and of the lists' lengths, whatever the chunks."""
+        numbers, lengths = hashlib.sha256(), hashlib.sha256()
+        for offsets, values in zip(self._offsets, self._values, strict=True):
+            numbers.update(values[offsets[0] : offsets[-1]].astype("<i4", copy=False).tobytes())
+            lengths.update(np.diff(offsets).astype("<i4", copy=False).tobytes())
+        return numbers.digest() + lengths.digest()
 
     def __getitem__(self, index: int) -> Tokens:
         if not 0 <= index < len(self):

@@ -1,8 +1,8 @@
 """A rank that does as it is told: it speaks the pipe's protocol and imports nothing heavy, so that tests start it quickly.
 
 The document is {"RANK": [behaviour of its first life, of the second, ...]}, the last one for all later lives; ranks that are
-not named complete. Ranks leave notes in the cache directory, by which they also learn of a stop elsewhere, as a real one does
-by a collective.
+not named do as the environment's FAKE_RANK says, or complete. Ranks leave notes in the cache directory, by which they also
+learn of a stop elsewhere, as a real one does by a collective.
 """
 
 import argparse
@@ -28,7 +28,8 @@ class FakeRank:
         self.shared = Path(self.given.cache_dir)
         self.life = len(list(self.shared.glob(f"life-{self.given.rank}-*")))
         note = vars(self.given) | {"pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"]}
-        signal.signal(signal.SIGTERM, lambda *_: (self.shared / "stop").touch())
+        self.stop = self.shared / f"stop-{self.given.attempt}"
+        signal.signal(signal.SIGTERM, lambda *_: self.stop.touch())
         draft = self.shared / f".draft-{self.given.rank}"
         draft.write_text(json.dumps(note))
         draft.rename(self.shared / f"life-{self.given.rank}-{self.life}")
@@ -53,11 +54,13 @@ class FakeRank:
             step += 1
             self.step(step)
             time.sleep(0.02)
-            if (self.shared / "stop").exists():
+            if self.stop.exists():
                 self.end("Preempted", f"rank {self.given.rank} stored a checkpoint")
 
     def behave(self) -> None:
-        lives = json.loads(Path(self.given.document).read_text()).get(str(self.given.rank), ["complete"])
+        lives = json.loads(Path(self.given.document).read_text()).get(
+            str(self.given.rank), [os.environ.get("FAKE_RANK", "complete")]
+        )
         match lives[min(self.life, len(lives) - 1)].split(":"):
             case ["complete"]:
                 self.step(1)

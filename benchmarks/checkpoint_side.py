@@ -1,0 +1,174 @@
+"""One side of checkpoint_stall.py, in a process of its own; prints one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from paired import Sample, free_port, say
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from finetune_trainer import engine, objectives, world
+from finetune_trainer.checkpoint import Checkpoints
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.identity import identity
+from finetune_trainer.storage import Credentials, Storage
+
+VOCABULARY, LENGTH = 16384, 128
+WARM_UP_STEPS = 3
+STATE = {"step": 0, "history": list(range(1000))}
+
+
+class Side(ABC):
+    """How a checkpoint is taken."""
+
+    @abstractmethod
+    def save(self, step: int) -> None:
+        """Take one; returns when training may go on."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Wait until nothing is left to do in the background."""
+
+
+class Peer(Side):
+    """DeepSpeed as it comes."""
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        self._engine, self._folder = model, folder
+        self._before: Path | None = None
+
+    def save(self, step: int) -> None:
+        self._engine.save_checkpoint(str(self._folder), tag=f"step-{step}", client_state=STATE)
+        self._newest = self._folder / f"step-{step}"
+
+    def finish(self) -> None:
+        # One checkpoint is kept, as on the other side; removing it costs the training nothing here.
+        if self._before is not None:
+            shutil.rmtree(self._before)
+        self._before = self._newest
+
+
+class Ours(Side):
+    """finetune_trainer.checkpoint, with a folder for storage."""
+
+    def __init__(self, model: Any, folder: Path, spec: TrainSpec, here: world.World) -> None:
+        self._checkpoints = Checkpoints(
+            engine=model, storage=Storage.open(spec.checkpoint.storage, Credentials()), settings=spec.checkpoint,
+            identity=identity(spec), world=here, attempt="bench", work_dir=folder / "work", report=lambda event: None,
+        )  # fmt: skip
+        self._checkpoints.restore()
+
+    def save(self, step: int) -> None:
+        self._checkpoints.save(step, STATE)
+
+    def finish(self) -> None:
+        self._checkpoints.finish()
+
+
+def document(stage: int, folder: Path) -> TrainSpec:
+    """What is trained: about 50 million parameters, one sequence a step."""
+    return TrainSpec.model_validate(
+        {
+            "model": {"initialization": "Scratch", "config": {"model_type": "llama"}, "tokenizer": {"train": {}}},
+            "data": {"train": [{"source": "file:///nowhere"}], "maxLength": LENGTH},
+            "training": {"maxSteps": 1000, "batchSize": 1, "microBatchSize": 1, "optimizer": {"learningRate": 1e-4}},
+            "deepspeed": {"zeroStage": stage},
+            "checkpoint": {"storage": f"file://{folder / 'storage'}", "everySteps": 1000, "keepLast": 1},
+        }
+    )
+
+
+class Training:
+    """Optimizer steps over one random batch, each as the loop takes it."""
+
+    def __init__(self, spec: TrainSpec, here: world.World) -> None:
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 10, "num_attention_heads": 8}
+        config = LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=8, tie_word_embeddings=False, **sizes)
+        model = LlamaForCausalLM(config)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.engine = engine.build(spec, model, here, "Float32")
+        self._objective = objectives.of(spec)
+        tokens = torch.randint(0, VOCABULARY, (1, LENGTH))
+        self._batch = {"input_ids": tokens, "labels": tokens}
+        self.step_seconds: list[float] = []
+        self.finished = 0
+
+    def run(self, steps: int) -> float:
+        """Seconds for so many steps."""
+        begin = time.perf_counter()
+        for _ in range(steps):
+            started = time.perf_counter()
+            loss = self._objective.loss_sum(self.engine, self._batch)
+            self.engine.backward(loss / LENGTH, scale_wrt_gas=False)
+            engine.step(self.engine, 1e-4, 1.0)
+            self.finished += 1
+            self.step_seconds.append(time.perf_counter() - started)
+        return time.perf_counter() - begin
+
+
+def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
+    """Turns without and with a checkpoint; the first checkpoint, which allocates memory, counts apart from the others."""
+    training.run(WARM_UP_STEPS)
+    turns = []
+    for _ in range(saves + 1):
+        without = training.run(steps)
+        started = time.perf_counter()
+        side.save(training.finished)
+        call = time.perf_counter() - started
+        total = call + training.run(steps)
+        slowest = max(training.step_seconds[-steps:])
+        started = time.perf_counter()
+        side.finish()
+        turns.append(
+            {
+                "without": without, "with": total, "lost": total - without, "call": call, "slowest_step": slowest,
+                "background_after_the_turn": time.perf_counter() - started,
+            }
+        )  # fmt: skip
+    first, *later = turns
+    return {
+        "lost_seconds": statistics.median(turn["lost"] for turn in later),
+        "call_seconds": statistics.median(turn["call"] for turn in later),
+        "first_lost_seconds": first["lost"],
+        "step_seconds": statistics.median(training.step_seconds),
+        "parameters": training.parameters,
+        "turns": turns,
+    }
+
+
+@contextmanager
+def alone() -> Iterator[world.World]:
+    """A process group of one rank."""
+    yield world.join(rank=0, size=1, local_rank=0, processes_per_node=1, master=f"127.0.0.1:{free_port()}")
+    world.leave()
+
+
+def main() -> None:
+    """Measure one side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("side", choices=("peer", "ours"))
+    parser.add_argument("--stage", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--saves", type=int, required=True)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name, alone() as here:
+        folder = Path(name)
+        spec = document(options.stage, folder)
+        training = Training(spec, here)
+        side = Peer(training.engine, folder) if options.side == "peer" else Ours(training.engine, folder, spec, here)
+        say(measure(training, side, options.steps, options.saves))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What a benchmark of the control plane stands on: fake nodes, a thin client, a namespace that leaves nothing, the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio import client, config
+from paired import free_port
+
+from finetune_operator.api import GROUP, PLURAL
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 300.0  # seconds
+
+Body = dict[str, Any]
+
+
+class Api:
+    """Requests without models: kubernetes.aio's own would spend more on validating bodies than on sending them."""
+
+    def __init__(self, api: client.ApiClient, concurrency: int) -> None:
+        self._client = api
+        self._limit = asyncio.Semaphore(concurrency)
+
+    async def create(self, path: str, body: Body) -> None:
+        """POST; anything but 201 ends the benchmark."""
+        async with self._limit:
+            status, text = await self._request("POST", path, body)
+        if status != 201:
+            raise SystemExit(f"the API server answered {status} to a POST of {path}: {text[:500]!r}")
+
+    async def get(self, path: str) -> Body | None:
+        """GET; None if there is no such object."""
+        status, text = await self._request("GET", path)
+        if status not in (200, 404):
+            raise SystemExit(f"the API server answered {status} to a GET of {path}: {text[:500]!r}")
+        return json.loads(text) if status == 200 else None
+
+    async def delete(self, path: str) -> None:
+        """DELETE, whatever is answered."""
+        await self._request("DELETE", path)
+
+    async def watch(self, path: str, version: str) -> AsyncIterator[Body]:
+        """The objects of a watch's events, beginning after `version`."""
+        url = f"{self._client.configuration.host}{path}?watch=true&resourceVersion={version}"
+        answer = await self._client.rest_client.request("GET", url, _request_timeout=2 * PATIENCE)
+        rest = b""
+        async for chunk in answer.response.content.iter_any():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield json.loads(line)["object"]
+
+    async def _request(self, verb: str, path: str, body: Body | None = None) -> tuple[int, bytes]:
+        answer = await self._client.rest_client.request(verb, self._client.configuration.host + path, body=body)
+        return answer.status, await answer.read()
+
+
+@contextlib.asynccontextmanager
+async def connected(kubeconfig: Path, concurrency: int) -> AsyncIterator[Api]:
+    """A client that has at most so many requests under way beside its watches."""
+    configuration = client.Configuration()
+    await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+    configuration.connection_pool_maxsize = concurrency + 4
+    async with client.ApiClient(configuration) as api:
+        yield Api(api, concurrency)
+
+
+@contextlib.asynccontextmanager
+async def namespace(api: Api, name: str) -> AsyncIterator[None]:
+    """A namespace, from its creation until every object in it is gone."""
+    path = f"/api/v1/namespaces/{name}"
+    await api.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    try:
+        # The API server refuses pods before their service account is there.
+        await until(lambda: _exists(api, f"{path}/serviceaccounts/default"))
+        yield
+    finally:
+        await api.delete(path)
+        await until(lambda: _is_gone(api, path))
+
+
+async def until(holds: Callable[[], Awaitable[bool]], pause: float = 0.5) -> None:
+    """Ask again and again, and end the benchmark if the answer stays no."""
+    deadline = time.monotonic() + PATIENCE
+    while not await holds():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"a condition of the benchmark did not come true in {PATIENCE:.0f} s")
+        await asyncio.sleep(pause)
+
+
+@contextlib.asynccontextmanager
+async def operator(kubeconfig: Path, served: str) -> AsyncIterator[int]:
+    """The operator as its own process with default settings, serving one namespace; its pid."""
+    port = free_port()
+    with tempfile.TemporaryFile("w+") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "finetune_operator", f"--namespaces={served}", f"--http-port={port}",
+            env=os.environ | {"KUBECONFIG": str(kubeconfig)}, stdout=log, stderr=log,
+        )  # fmt: skip
+
+        async def answers() -> bool:
+            if process.returncode is not None:
+                log.seek(0)
+                raise SystemExit(f"the operator ended:\n{log.read()[-4000:]}")
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return True
+            return False
+
+        try:
+            await until(answers, pause=0.1)
+            yield process.pid
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+
+
+def peak_mib(pid: int) -> float:
+    """The most resident memory that a process ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [kib] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(kib) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def fake_nodes(count: int) -> Iterator[tuple[Path, Body]]:
+    """kubeconfig of the development cluster with fake nodes, and the pod template that lands on them.
+
+    The cluster is brought up only if need be, and goes down again only then.
+    """
+    sys.path.insert(0, str(ROOT / "tests/cluster"))
+    from devcluster import kwok, process
+    from devcluster.session import running
+
+    with running() as found:
+        if not found.own:
+            sys.exit("the fake nodes need the development cluster: unset KUBECONFIG.")
+        if process.pid("kwok") is not None:
+            sys.exit("fake nodes are in use already: wait until whoever started them is done.")
+        found.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={ROOT / 'manifests/crds'}")
+        found.kubectl("wait", "crd", f"{PLURAL}.{GROUP}", "--for=condition=Established", "--timeout=30s")
+        try:
+            kwok.start(count)
+            yield found.kubeconfig, {"nodeSelector": kwok.SELECTOR, "tolerations": [kwok.TOLERATION]}
+        finally:
+            kwok.stop()
+
+
+async def _exists(api: Api, path: str) -> bool:
+    return await api.get(path) is not None
+
+
+async def _is_gone(api: Api, path: str) -> bool:
+    return await api.get(path) is None

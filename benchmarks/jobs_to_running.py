@@ -1,0 +1,180 @@
+"""How fast jobs become running pods, against creating the same Services and pods directly.
+
+Fake nodes (kwok) take the pods, so that what is measured is the API server, the scheduler and the operator. The control plane
+has its default settings. Peer: the very objects that the operator would make, created by this script. Ours: FineTuneJobs,
+created by this script, with the operator as a process of its own. Both sides send with the same number of requests at a time,
+and the clock runs from the first request until the last pod is Running. ConfigMaps are made on our side only.
+
+    .venv/bin/python benchmarks/jobs_to_running.py [--jobs 300] [--pairs 3] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from control_plane import PATIENCE, Api, Body, connected, cpu_seconds, fake_nodes, namespace, operator, peak_mib, until
+from paired import Benchmark, Figure, Limit, Sample
+
+from finetune_operator import builders
+from finetune_operator.api import API_VERSION, GROUP, KIND, PLURAL, VERSION, FineTuneJob
+from finetune_operator.settings import Settings
+
+PODS_OF_A_JOB = 2
+FIGURES = (
+    Figure("pods_per_second", "pods Running, from the first request to the last pod", "pods/s", at_least=0.8),
+    Figure("seconds", "time until all pods were Running", "s"),
+)
+LIMITS = (Limit("operator_peak_mib", "operator's peak resident memory", "MiB", at_most=300),)
+
+
+def document(index: int, where: str, template: Body) -> Body:
+    """One job of two pods."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": f"job-{index:04d}", "namespace": where},
+        "spec": {
+            "model": {"source": "hf://org/model"},
+            "data": {"train": [{"source": "s3://bucket/data/*.jsonl"}]},
+            "checkpoint": {"storage": f"s3://bucket/job-{index:04d}"},
+            "workers": {
+                "nodes": PODS_OF_A_JOB,
+                "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
+                "template": template,
+            },
+        },
+    }
+
+
+class Turn:
+    """One side's turn in a namespace of its own."""
+
+    def __init__(self, api: Api, where: str, documents: list[Body]) -> None:
+        self._api, self._documents = api, documents
+        self._core = f"/api/v1/namespaces/{where}"
+        self._jobs = f"/apis/{GROUP}/{VERSION}/namespaces/{where}/{PLURAL}"
+        self._pods = PODS_OF_A_JOB * len(documents)
+        self._running: dict[str, float] = {}  # pod -> when it was seen Running
+        self._all_running = asyncio.Event()
+
+    async def directly(self) -> Sample:
+        """Peer: a Service and then its pods, as the operator makes them; many at once."""
+        settings = Settings()  # the defaults, which the operator is started with
+        jobs = [builders.render(FineTuneJob.model_validate(body), settings) for body in self._documents]
+
+        async def create(objects: list[Body]) -> None:
+            for kind, path in (("Service", "services"), ("Pod", "pods")):
+                bodies = [body for body in objects if body["kind"] == kind]
+                await asyncio.gather(*(self._api.create(f"{self._core}/{path}", body) for body in bodies))
+
+        return await self._measure(lambda: _all(create(objects) for objects in jobs))
+
+    async def by_operator(self, kubeconfig: Path, where: str, settle: float) -> Sample:
+        """Ours: the documents alone."""
+        async with operator(kubeconfig, where) as pid:
+            await asyncio.sleep(2)  # its watches begin
+            started, cpu = time.monotonic(), cpu_seconds(pid)
+            sample = await self._measure(lambda: _all(self._api.create(self._jobs, body) for body in self._documents))
+            cpu = cpu_seconds(pid) - cpu
+            await until(self._statuses_say_running)
+            said = time.monotonic() - started
+            await asyncio.sleep(settle)
+            return sample | {
+                "operator_peak_mib": peak_mib(pid),
+                "operator_cpu_seconds": cpu,
+                "seconds_until_every_status_said_running": said,
+            }
+
+    async def _measure(self, send: Callable[[], Awaitable[None]]) -> Sample:
+        listed = await self._api.get(f"{self._core}/pods")
+        assert listed is not None
+        assert not listed["items"], "the namespace is not new"
+        watch = asyncio.create_task(self._watch(listed["metadata"]["resourceVersion"]))
+        started = time.monotonic()
+        try:
+            await send()
+            sent = time.monotonic() - started
+            await asyncio.wait_for(self._all_running.wait(), PATIENCE)
+        except TimeoutError:
+            raise SystemExit(f"only {len(self._running)} of {self._pods} pods were Running in {PATIENCE:.0f} s") from None
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        times = sorted(moment - started for moment in self._running.values())
+        return {
+            "seconds": times[-1],
+            "pods_per_second": self._pods / times[-1],
+            "seconds_until_all_requests_were_answered": sent,
+            "seconds_until_first_pod": times[0],
+            "seconds_until_half_of_the_pods": times[len(times) // 2],
+        }
+
+    async def _watch(self, version: str) -> None:
+        async for pod in self._api.watch(f"{self._core}/pods", version):
+            if pod["status"].get("phase") == "Running":
+                self._running.setdefault(pod["metadata"]["name"], time.monotonic())
+            if len(self._running) == self._pods:
+                self._all_running.set()
+
+    async def _statuses_say_running(self) -> bool:
+        listed = await self._api.get(self._jobs)
+        return listed is not None and all(job.get("status", {}).get("phase") == "Running" for job in listed["items"])
+
+
+async def _all(calls: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*calls)
+
+
+class Sides:
+    """Both sides, each in a new namespace every time."""
+
+    def __init__(self, kubeconfig: Path, template: Body, options: argparse.Namespace) -> None:
+        self._kubeconfig, self._template, self._options = kubeconfig, template, options
+        self._number = 0
+
+    def peer(self) -> Sample:
+        """Services and pods, created directly."""
+        return asyncio.run(self._measure(lambda turn, _: turn.directly()))
+
+    def ours(self) -> Sample:
+        """Jobs, and the operator makes Services, ConfigMaps and pods of them."""
+        settle = self._options.settle
+        return asyncio.run(self._measure(lambda turn, where: turn.by_operator(self._kubeconfig, where, settle)))
+
+    async def _measure(self, side: Callable[[Turn, str], Awaitable[Sample]]) -> Sample:
+        self._number += 1
+        where = f"bench-{os.getpid()}-{self._number}"
+        async with connected(self._kubeconfig, self._options.concurrency) as api, namespace(api, where):
+            documents = [document(index, where, self._template) for index in range(self._options.jobs)]
+            sample = await side(Turn(api, where, documents), where)
+        # The control plane's own queues (garbage collector, endpoints) run empty before the next turn.
+        await asyncio.sleep(self._options.pause)
+        return sample
+
+
+def main() -> None:
+    """Measure and judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=300, help="jobs of two pods each (default: %(default)s)")
+    parser.add_argument("--concurrency", type=int, default=32, help="requests at a time, of both sides (default: %(default)s)")
+    parser.add_argument("--fake-nodes", type=int, default=10, help="nodes that take the pods (default: %(default)s)")
+    parser.add_argument("--pause", type=float, default=15, help="seconds of rest after each turn (default: %(default)s)")
+    parser.add_argument(
+        "--settle", type=float, default=10, help="seconds the operator goes on before its peak is read (default: %(default)s)"
+    )
+    benchmark = Benchmark("From jobs to running pods", parser, "kopf", "kubernetes", "pydantic", "aiohttp")
+    options = benchmark.options
+    with fake_nodes(options.fake_nodes) as (kubeconfig, template):
+        sides = Sides(kubeconfig, template, options)
+        title = f"{options.jobs} jobs of {PODS_OF_A_JOB} pods, against the same Services and pods made directly"
+        benchmark.measure(title, sides.peer, sides.ours, FIGURES, LIMITS)
+    benchmark.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Makes the model of training_throughput.py: a tokenizer learnt from the corpus, and random weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from paired import say
+
+from finetune_trainer import config, models
+from finetune_trainer.storage import Credentials
+
+VOCABULARY = 8192
+
+
+def main() -> None:
+    """CORPUS.jsonl FOLDER CONFIGURATION"""
+    corpus, folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    texts = [json.loads(line)["text"] for line in corpus.open()]
+    wanted = {"initialization": "Scratch", "config": settings, "tokenizer": {"train": {"vocabSize": VOCABULARY}}}
+    spec = config.Model.model_validate(wanted)
+    tokenizer = models.load_tokenizer(spec, texts, cache=folder, credentials=Credentials())
+    model = models.load_model(spec, tokenizer, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=0)
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+    say({"parameters": sum(parameter.numel() for parameter in model.parameters())})
+
+
+if __name__ == "__main__":
+    main()

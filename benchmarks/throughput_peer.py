@@ -1,0 +1,142 @@
+"""The peer of training_throughput.py: transformers.Trainer on the same DeepSpeed configuration; prints one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from paired import Sample, free_port, say
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.prepare import prepare
+from finetune_trainer.engine import deepspeed_config
+from finetune_trainer.storage import Credentials
+
+IGNORED = -100
+
+
+class Counting:
+    """The collator, and what each micro-batch held."""
+
+    def __init__(self, collator: Any) -> None:
+        self._collator = collator
+        self.learnt: list[int] = []
+        self.padding: list[float] = []
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch: dict[str, torch.Tensor] = self._collator(features)
+        self.learnt.append(int((batch["labels"][:, 1:] != IGNORED).sum()))
+        self.padding.append(1 - float(batch["attention_mask"].float().mean()))
+        return batch
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """When each optimizer step was done."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.ends.append(time.monotonic())
+
+
+def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
+    """The document's settings by Trainer's names."""
+    training = spec.training
+    return TrainingArguments(
+        output_dir=folder,
+        max_steps=training.max_steps,
+        per_device_train_batch_size=training.micro_batch_size,
+        gradient_accumulation_steps=training.batch_size // training.micro_batch_size,
+        learning_rate=training.optimizer.learning_rate,
+        weight_decay=training.optimizer.weight_decay,
+        max_grad_norm=training.max_gradient_norm,
+        optim="adamw_torch_fused",
+        lr_scheduler_type="linear",
+        seed=training.seed,
+        train_sampling_strategy=sampling,
+        deepspeed=deepspeed_config(spec, 1, "Float32"),
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        logging_steps=training.log_every_steps,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def rows(spec: TrainSpec, tokenizer: Any, folder: Path) -> datasets.Dataset:
+    """The rows our side would learn from without packing, as the dataset Trainer expects."""
+    prepare(spec.data, tokenizer, cache=folder / "cache", credentials=Credentials())
+    newest = max((folder / "cache" / "prepared").glob("*/train.arrow"), key=lambda path: path.stat().st_mtime)
+    return datasets.Dataset.from_file(str(newest))
+
+
+def train(spec: TrainSpec, folder: Path, sampling: str) -> tuple[Counting, Clock, float]:
+    """One run of Trainer."""
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = str(free_port())
+    import deepspeed
+
+    # The same on both sides: see finetune_trainer.world.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    source = folder / "model"
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    collator = Counting(DataCollatorForLanguageModeling(tokenizer, mlm=False))
+    clock = Clock()
+    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as work:
+        settings = arguments(spec, work, sampling)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        trainer = Trainer(
+            model=model, args=settings, train_dataset=rows(spec, tokenizer, folder), data_collator=collator, callbacks=[clock]
+        )
+        whole = trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return collator, clock, losses[-1] if losses else whole.training_loss
+
+
+def measured(collator: Counting, clock: Clock, accumulation: int, warm_up: int, loss: float) -> Sample:
+    """Tokens a second after the warm-up. The loader may have collated more than was learnt, always in order."""
+    counted = slice(warm_up * accumulation, len(clock.ends) * accumulation)
+    tokens, seconds = sum(collator.learnt[counted]), clock.ends[-1] - clock.ends[warm_up - 1]
+    padding = collator.padding[counted]
+    return {
+        "tokens_per_second": tokens / seconds,
+        "padding": sum(padding) / len(padding),
+        "tokens": tokens,
+        "seconds": seconds,
+        "step_ends": [moment - clock.ends[0] for moment in clock.ends],
+        "last_loss": loss,
+    }
+
+
+def main() -> None:
+    """Measure one run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("document", type=Path, help="a TrainSpec")
+    parser.add_argument("folder", type=Path, help="where the model is, and where prepared data is kept between runs")
+    parser.add_argument("--warm-up", type=int, required=True)
+    parser.add_argument("--sampling", required=True, help="train_sampling_strategy")
+    options = parser.parse_args()
+    spec = TrainSpec.model_validate_json(options.document.read_text())
+    collator, clock, loss = train(spec, options.folder, options.sampling)
+    accumulation = spec.training.batch_size // spec.training.micro_batch_size
+    say(measured(collator, clock, accumulation, options.warm_up, loss))
+
+
+if __name__ == "__main__":
+    main()

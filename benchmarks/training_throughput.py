@@ -1,0 +1,133 @@
+"""Tokens learnt a second: our trainer's rank against transformers.Trainer on the same DeepSpeed engine.
+
+One process and the same weights, rows, batch sizes, AdamW, float32 and DeepSpeed configuration on both sides. A token counts
+when it has a label, and the first steps do not count at all.
+
+fixed    Rows that all have the same length, so that neither side has padding: what our loop costs beside Trainer's.
+padded   Functions of Python's standard library as they are, at most 1024 tokens each. Trainer pads each micro-batch to its
+         longest sequence (DataCollatorForLanguageModeling), which is what it does by default. Ours packs the same documents
+         into rows of 1024 tokens, with attention kept within each document. Both compute as many sequences at a time, of at
+         most as many tokens, so that both need room for the same activations.
+grouped  The same, with Trainer's train_sampling_strategy="group_by_length". It is no default, as it gives up a random order;
+         for information.
+
+    .venv/bin/python benchmarks/training_throughput.py [--cases fixed padded grouped] [--pairs 3] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from paired import Benchmark, Figure, Sample, in_process
+
+ROOT = Path(__file__).parents[1]
+CORPUS_MEGABYTES = 4
+MODEL = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+}
+
+
+class Case(NamedTuple):
+    """What one case trains on, and what the ratio must be."""
+
+    title: str
+    corpus: str
+    length: int
+    packed: bool
+    batch: int
+    micro: int
+    sampling: str
+    bar: float | None
+
+
+CASES = {
+    "fixed": Case("rows of 512 tokens each", "whole", 512, False, 8, 4, "random", 1.0),
+    "padded": Case("functions, packed against padded", "functions", 1024, True, 8, 8, "random", 3.0),
+    "grouped": Case("functions, packed against grouped by length", "functions", 1024, True, 8, 8, "group_by_length", None),
+}
+
+
+def document(case: Case, folder: Path, *, packed: bool, steps: int) -> dict[str, Any]:
+    """The trainer's part of a FineTuneJob."""
+    return {
+        "model": {"source": f"file://{folder / 'model'}"},
+        "data": {
+            "train": [{"source": f"file://{folder / case.corpus}.jsonl"}],
+            "maxLength": case.length,
+            "packing": packed,
+            # A document of more tokens is cut on both sides; "whole" is one document that becomes rows of one length.
+            "overlong": "Truncate" if case.corpus == "functions" else "Split",
+        },
+        "training": {
+            "maxSteps": steps,
+            "batchSize": case.batch,
+            "microBatchSize": case.micro,
+            "precision": "Float32",
+            "optimizer": {"learningRate": 1e-3, "weightDecay": 0.1},
+        },
+        "deepspeed": {"zeroStage": 1},
+        "checkpoint": {"storage": f"file://{folder / 'storage'}", "everySteps": 1_000_000},
+    }
+
+
+def prepare(folder: Path) -> None:
+    """The corpus as functions and as one whole, and a model with random weights and a tokenizer of its own."""
+    functions, whole = folder / "functions.jsonl", folder / "whole.jsonl"
+    make = [sys.executable, str(ROOT / "examples/stdlib_data.py"), str(functions), "--megabytes", str(CORPUS_MEGABYTES)]
+    subprocess.run(make, check=True)
+    texts = [json.loads(line)["text"] for line in functions.open()]
+    whole.write_text(json.dumps({"text": "\n".join(texts)}) + "\n")
+    in_process("throughput_model.py", functions, folder / "model", json.dumps(MODEL), environment={})
+
+
+def side(name: str, case: Case, options: argparse.Namespace, folder: Path) -> Sample:
+    """One process that trains."""
+    packed = case.packed and name == "ours"
+    given = folder / "document.json"
+    given.write_text(json.dumps(document(case, folder, packed=packed, steps=options.warm_up + options.steps)))
+    return in_process(
+        f"throughput_{name}.py", given, folder, "--warm-up", options.warm_up, "--sampling", case.sampling,
+        environment={"OMP_NUM_THREADS": str(options.threads), "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"},
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Measure and judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
+    parser.add_argument("--steps", type=int, default=30, help="optimizer steps that are measured (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=5, help="steps before them (default: %(default)s)")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=cores, help="of each side (default: all cores, %(default)s)")
+    benchmark = Benchmark("Training throughput", parser, "torch", "deepspeed", "transformers", "accelerate", "trl")
+    options = benchmark.options
+    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
+        folder = Path(name)
+        prepare(folder)
+        for case in (CASES[name] for name in options.cases):
+            figures = (
+                Figure("tokens_per_second", "tokens learnt", "tokens/s", at_least=case.bar),
+                Figure("padding", "positions that are padding", "share"),
+            )
+            peer, ours = (partial(side, name, case, options, folder) for name in ("peer", "ours"))
+            benchmark.measure(case.title, peer, ours, figures)
+    benchmark.finish()
+
+
+if __name__ == "__main__":
+    main()

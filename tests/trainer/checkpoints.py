@@ -1,0 +1,155 @@
+"""What a rank does in the tests of checkpoints: a real engine on a small network, its own storage and folder."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from tests.trainer.ranks import Place
+from tests.trainer.training import joined
+
+from finetune_trainer.checkpoint import Checkpoints
+from finetune_trainer.config import Checkpoint
+from finetune_trainer.storage import Credentials, Storage
+from finetune_trainer.telemetry import CheckpointFailed, CheckpointStored, Event
+from finetune_trainer.world import World
+
+IDENTITY = {"training": {"seed": 1, "batchSize": 8}, "model": {"config": {"model_type": "small"}}}
+WIDTH = 160  # so that weights exceed what a snapshot copies at once
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of a process group: what it trains, where it saves, and how far it goes."""
+
+    uri: str
+    work_dir: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stage: int = 1
+    precision: str = "fp32"
+    steps: int = 6
+    every: int = 2
+    keep: int = 10
+    identity: Mapping[str, Any] = field(default_factory=lambda: IDENTITY)
+    attempt: str = "first"
+    retry_seconds: tuple[float, ...] = ()
+    part_seconds: float = 60
+    plain: bool = False  # no dropout, running means or noise, so that the loss does not depend on the number of ranks
+
+
+@dataclass
+class Lived:
+    """What came of it on one rank: losses by step, where it resumed, and what it reported."""
+
+    resumed: int | None
+    losses: dict[int, float]
+    events: list[Event]
+
+    @property
+    def stored(self) -> list[int]:
+        """Steps whose checkpoints were reported as stored."""
+        return [event.checkpoint.step for event in self.events if isinstance(event, CheckpointStored)]
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Steps whose checkpoints were reported as failed, and why."""
+        return {event.step: event.message for event in self.events if isinstance(event, CheckpointFailed)}
+
+
+class Network(torch.nn.Module):
+    """Has what makes a resume hard: dropout, running means that a forward pass changes, tied and frozen weights."""
+
+    def __init__(self, plain: bool) -> None:
+        super().__init__()
+        self.dropout = 0.0 if plain else 0.2
+        self.first = torch.nn.Linear(8, WIDTH)
+        self.middle = torch.nn.Linear(WIDTH, WIDTH)
+        self.norm = torch.nn.Identity() if plain else torch.nn.BatchNorm1d(WIDTH, affine=False)
+        self.tied = torch.nn.Linear(WIDTH, WIDTH)
+        self.tied.weight = self.middle.weight
+        self.frozen = torch.nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+        self.last = torch.nn.Linear(WIDTH, 1)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        hidden = torch.nn.functional.dropout(torch.tanh(self.first(rows)), self.dropout, self.training)
+        hidden = self.norm(torch.tanh(self.middle(hidden)))
+        return self.last(torch.tanh(self.frozen(self.tied(hidden))))
+
+
+def engine_of(stage: int, precision: str, model: Callable[[], torch.nn.Module]) -> Any:
+    """A DeepSpeed engine on a freshly initialised network, with AdamW."""
+    import deepspeed
+
+    torch.manual_seed(3)
+    network = model()
+    decayed = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
+    others = [p for p in network.parameters() if p.requires_grad and p.dim() == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 4,
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 1000},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if precision == "bf16":
+        config["bf16"] = {"enabled": True}
+    engine, *_ = deepspeed.initialize(model=network, optimizer=torch.optim.AdamW(groups, lr=1e-2), config=config)
+    return engine
+
+
+def checkpoints_of(here: World, life: Life, engine: Any, events: list[Event]) -> Checkpoints:
+    """The checkpoints of a life, on one rank."""
+    os.environ.update(life.environment)
+    work_dir = Path(life.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    return Checkpoints(
+        engine=engine, storage=Storage.open(life.uri, Credentials()), identity=life.identity, world=here,
+        settings=Checkpoint(storage=life.uri, every_steps=life.every, keep_last=life.keep), attempt=life.attempt,
+        work_dir=work_dir, report=events.append, retry_seconds=life.retry_seconds, part_seconds=life.part_seconds,
+    )  # fmt: skip
+
+
+def step(here: World, engine: Any, number: int) -> float:
+    """One step on rows that depend on its number alone, dealt to the ranks; the mean loss over them."""
+    generator = torch.Generator().manual_seed(number)
+    rows = torch.randn(8, 8, generator=generator)
+    share = 8 // here.size
+    mine = rows[here.rank * share : (here.rank + 1) * share].to(next(engine.module.parameters()).dtype)
+    loss = (engine(mine).float().squeeze(1) - mine.float().sum(1)).square().mean()
+    if engine.module.dropout:
+        # What the generators say goes into the loss, so that a resume must bring them back.
+        loss = loss + random.random() + float(numpy.random.rand())
+    engine.backward(loss)
+    engine.step()
+    return here.sums(loss.item())[0] / here.size
+
+
+def live(place: Place, life: Life) -> Lived:
+    """Resumes, trains to the end, saves when due and waits for the last checkpoint."""
+    with joined(place) as here:
+        engine = engine_of(life.stage, life.precision, lambda: Network(life.plain))
+        events: list[Event] = []
+        checkpoints = checkpoints_of(here, life, engine, events)
+        _seed(100 + here.rank)
+        state = checkpoints.restore()
+        resumed = state["step"] if state else None
+        losses = {}
+        for number in range((resumed or 0) + 1, life.steps + 1):
+            losses[number] = step(here, engine, number)
+            if checkpoints.due(number):
+                checkpoints.save(number, {"step": number, "history": [losses[number]], "rank": torch.tensor(here.rank)})
+        checkpoints.finish()
+        return Lived(resumed, losses, events)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)

@@ -1,0 +1,58 @@
+"""Ranks without an agent's loop."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer.agent.environment import rank_environment
+from finetune_trainer.agent.gang import Gang
+from finetune_trainer.agent.metrics import Metrics
+from finetune_trainer.agent.monitor import Monitor
+from finetune_trainer.agent.settings import Limits, Settings
+
+FAKE_RANK = Path(__file__).parent
+FormGang = Callable[..., Gang]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Node 1 of two, with two ranks."""
+    return Settings(
+        document=tmp_path / "train.json",
+        namespace="research",
+        job="demo",
+        node_rank=1,
+        nodes=2,
+        processes_per_node=2,
+        rendezvous_host="localhost",
+        rendezvous_port=1,
+        work_dir=tmp_path / "work",
+        cache_dir=tmp_path,
+        rank_module="fake_rank",
+        limits=Limits(kill_grace=0.1, last_word=0.3),
+    )
+
+
+@pytest.fixture
+def monitor() -> Monitor:
+    return Monitor(Metrics("research", "demo"), first_rank=2)
+
+
+@pytest.fixture
+def start(settings: Settings, monitor: Monitor) -> Iterator[FormGang]:
+    """Starts ranks 2 and 3 as fake ranks that behave as said."""
+    environment = rank_environment(settings, os.environ | {"PYTHONPATH": str(FAKE_RANK)})
+    gang = Gang(settings, monitor, environment)
+
+    def start(rank_2: str, rank_3: str) -> Gang:
+        settings.document.write_text(json.dumps({"2": [rank_2], "3": [rank_3]}))
+        gang.start(1, "localhost:1")
+        return gang
+
+    yield start
+    gang.end()

@@ -1,0 +1,42 @@
+"""What ranks find in their environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer.agent import environment
+from finetune_trainer.agent.environment import available_cores, has_gpu, rank_environment
+from finetune_trainer.agent.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000\n", 8), ("250000 100000\n", 3), ("50000 100000\n", 1), ("1600000 100000\n", 8), ("?", 8)]
+)
+def test_cores_are_those_of_the_container(quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(environment, "CPU_QUOTA", tmp_path / "cpu.max")
+    assert available_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"), [(None, True, True), (None, False, False), ("", True, False), ("-1", True, False)]
+)
+def test_a_gpu_must_be_there_and_visible(
+    visible: str | None, device: bool, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "GPU_DEVICES", (tmp_path if device else tmp_path / "absent",))
+    assert has_gpu({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}) is expected
+
+
+def test_ranks_share_the_cores_and_keep_what_was_set(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "available_cores", lambda: 8)
+    monkeypatch.setattr(environment, "GPU_DEVICES", ())
+    found = rank_environment(settings, {"HF_HOME": "/elsewhere", "PATH": "/bin"})
+    assert found["OMP_NUM_THREADS"] == "4"
+    assert found["DS_ACCELERATOR"] == "cpu"
+    assert (found["HF_HOME"], found["PATH"]) == ("/elsewhere", "/bin")
+    assert found["TRITON_CACHE_DIR"] == str(settings.work_dir / "triton")
+    assert rank_environment(settings, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"

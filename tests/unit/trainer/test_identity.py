@@ -1,0 +1,76 @@
+"""Which changes of a document make it another run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.identity import identity
+
+DOCUMENT: dict[str, Any] = {
+    "model": {"source": "hf://a/b", "tokenizer": {"source": "hf://a/c"}},
+    "data": {"train": [{"source": "s3://bucket/x.jsonl"}], "evaluation": [{"source": "s3://bucket/y.jsonl"}]},
+    "training": {"maxSteps": 10},
+    "checkpoint": {"storage": "s3://bucket/run"},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The identity with the field at `path` set."""
+    document: Any = TrainSpec.model_validate(DOCUMENT).document()
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    section = document
+    for part in parents:
+        section = section[part]
+    section[last] = value
+    return identity(TrainSpec.model_validate(document))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.source", "hf://a/z"),
+        ("model.revision", "v2"),
+        ("model.config", {"rope_theta": 5}),
+        ("model.tokenizer.source", "hf://a/z"),
+        ("data.train.0.source", "s3://bucket/z.jsonl"),
+        ("data.train.0.columns", {"text": "body"}),
+        ("data.maxLength", 2048),
+        ("data.packing", False),
+        ("data.overlong", "Drop"),
+        ("method", {"type": "LoRA"}),
+        ("training.maxSteps", 11),
+        ("training.batchSize", 64),
+        ("training.seed", 1),
+        ("training.optimizer.learningRate", 1.0),
+        ("training.schedule.type", "Cosine"),
+        ("training.maxGradientNorm", 2.0),
+    ],
+)
+def test_another_run(path: str, value: Any) -> None:
+    assert changed(path, value) != identity(TrainSpec.model_validate(DOCUMENT))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.credentials", "secret"),
+        ("model.attention", "SDPA"),
+        ("model.tokenizer.credentials", "secret"),
+        ("data.train.0.credentials", "secret"),
+        ("data.evaluation", []),
+        ("training.microBatchSize", 8),
+        ("training.precision", "Float32"),
+        ("training.gradientCheckpointing", True),
+        ("training.logEverySteps", 5),
+        ("deepspeed.zeroStage", 3),
+        ("evaluation.everySteps", None),
+        ("checkpoint.storage", "s3://elsewhere/run"),
+        ("checkpoint.keepLast", 9),
+        ("export.mergeAdapters", False),
+    ],
+)
+def test_the_same_run(path: str, value: Any) -> None:
+    assert changed(path, value) == identity(TrainSpec.model_validate(DOCUMENT))

@@ -1,0 +1,176 @@
+"""One rank's way through a run: what is cheap to refuse first, then data, then the model, training, and the export."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune_trainer import adapters, engine, export, loop, models, objectives, world
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data import attention, documents
+from finetune_trainer.data.collate import PackedAs
+from finetune_trainer.data.loader import Maker, Prefetched
+from finetune_trainer.data.order import Order, sequential, total_steps
+from finetune_trainer.data.prepare import Prepared, prepare
+from finetune_trainer.history import History
+from finetune_trainer.identity import identity
+from finetune_trainer.objectives import Batch
+from finetune_trainer.outcome import Outcome, Reason
+from finetune_trainer.progress import Reporter
+from finetune_trainer.stopping import Stop
+from finetune_trainer.storage import Credentials, Storage
+from finetune_trainer.telemetry import Alive, Report
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the agent told this rank when it started it; `master` is HOST:PORT of rank 0."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    processes_per_node: int
+    master: str
+    attempt: str
+    work_dir: Path
+    cache_dir: Path
+    credentials: Credentials
+
+
+def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
+    """From the document to the stored model; raises TrainerError or whatever else went wrong."""
+    report(Alive(activity="Preparing"))
+    alive = partial(report, Alive(activity="Preparing"))
+    engine.accumulation_steps(spec, place.world_size)
+    storage = _insist_on_storage(spec, place)
+    tokenizer, data = _prepare(spec, place, alive)
+    here = world.join(
+        rank=place.rank, size=place.world_size, local_rank=place.local_rank, processes_per_node=place.processes_per_node,
+        master=place.master,
+    )  # fmt: skip
+    model, packed_as, precision = _model(spec, place, here, tokenizer)
+    report(Alive(activity="Preparing"))
+    trained = engine.build(spec, model, here, precision)
+    maker = partial(
+        Maker, rank=here.rank, size=here.size, micro_batch_size=spec.training.micro_batch_size,
+        pad_id=tokenizer.pad_token_id, packed_as=packed_as, dtype=engine.DTYPES[precision],
+    )  # fmt: skip
+    job = _resume(spec, place, here, trained, storage, report, stop, data, maker)
+    report(Alive(activity="Training"))
+    loop.train(job)
+    address = _export(job, tokenizer, data, place, report)
+    # Ranks that have nothing left to do go; only the first has a model to upload, which may take long.
+    world.leave()
+    progress = job.reporter.progress
+    metrics = {"loss": progress.loss, "evalLoss": progress.eval_loss, "perplexity": job.history.last_metrics.get("perplexity")}
+    return Outcome(
+        reason=Reason.COMPLETE,
+        message=f"trained {job.finished} steps; the model is at {address}",
+        progress=progress,
+        metrics={name: value for name, value in metrics.items() if value is not None},
+        checkpoint=job.checkpoints.last,
+        model=address,
+    )
+
+
+def _insist_on_storage(spec: TrainSpec, place: Place) -> Storage:
+    """Both places must be writable before anything costs time; the first rank tries for all."""
+    storage = Storage.open(spec.checkpoint.storage, place.credentials, spec.checkpoint.credentials)
+    model = export.destination(spec, place.credentials)
+    if place.rank == 0:
+        storage.probe_writable()
+        model.probe_writable()
+    return storage
+
+
+def _prepare(spec: TrainSpec, place: Place, alive: Callable[[], None]) -> tuple[Any, Prepared]:
+    texts = documents.corpus(spec.data, cache=place.cache_dir, credentials=place.credentials)
+    tokenizer = models.load_tokenizer(
+        spec.model, texts, cache=place.cache_dir, credentials=place.credentials, alive=alive
+    )  # fmt: skip
+    return tokenizer, prepare(spec.data, tokenizer, cache=place.cache_dir, credentials=place.credentials, alive=alive)
+
+
+def _model(spec: TrainSpec, place: Place, here: world.World, tokenizer: Any) -> tuple[Any, PackedAs | None, engine.Precision]:
+    precision = engine.choose_precision(spec, here)
+    model = models.load_model(
+        spec.model, tokenizer, dtype=engine.DTYPES[precision], cache=place.cache_dir, credentials=place.credentials,
+        seed=spec.training.seed,
+    )  # fmt: skip
+    models.insist_on_positions(model, spec.data.max_length)
+    if spec.model.attention == "FlashAttention2":
+        model.to(here.device)  # it cannot be examined elsewhere
+    packed_as = attention.examine(model, packing=spec.data.packing)
+    return adapters.apply(model, spec.method, spec.training.seed), packed_as, precision
+
+
+def _resume(
+    spec: TrainSpec, place: Place, here: world.World, trained: Any, storage: Storage, report: Report, stop: Stop,
+    data: Prepared, maker: Callable[..., Maker],
+) -> loop.Run:  # fmt: skip
+    # It imports DeepSpeed, which chooses its accelerator right then; `world.join` tells it which.
+    from finetune_trainer.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(
+        engine=trained, storage=storage, settings=spec.checkpoint, identity=identity(spec), world=here,
+        attempt=place.attempt, work_dir=place.work_dir, report=report,
+    )  # fmt: skip
+    training = spec.training
+    torch.manual_seed(training.seed + here.rank)  # for dropout; a checkpoint brings its own
+    state = checkpoints.restore() or {"step": 0, "history": History().state()}
+    order = Order(len(data.train), training.batch_size, training.seed)
+    total = total_steps(len(data.train), training.batch_size, training.epochs, training.max_steps)
+    history = History.of(state["history"])
+    reporter = Reporter(
+        report, here, total_steps=total, steps_per_epoch=len(data.train) / training.batch_size,
+        log_every=training.log_every_steps,
+    )  # fmt: skip
+    reporter.resume(state["step"], history.training[-1][1] if history.training else None, history.last_metrics.get("loss"))
+
+    def batches(finished: int) -> Iterator[list[Batch]]:
+        return Prefetched(maker(data.train), (order.rows_of_step(step) for step in range(finished, total)))
+
+    def evaluation() -> Iterator[Batch]:
+        if data.evaluation is None:
+            return
+        at_once = here.size * training.micro_batch_size
+        with Prefetched(maker(data.evaluation), sequential(len(data.evaluation), at_once)) as steps:
+            for micro_batches in steps:
+                yield from micro_batches
+
+    if here.is_first:
+        log.info("%d steps of %d rows out of %d, %d already done", total, training.batch_size, len(data.train), state["step"])
+    return loop.Run(
+        spec=spec, world=here, engine=trained, objective=objectives.of(spec), batches=batches, evaluation=evaluation,
+        has_evaluation=data.evaluation is not None, total_steps=total, checkpoints=checkpoints, reporter=reporter, stop=stop,
+        finished=state["step"], history=history,
+    )  # fmt: skip
+
+
+def _export(job: loop.Run, tokenizer: Any, data: Prepared, place: Place, report: Report) -> str:
+    """Stores the model and then, on the first rank, samples of what it writes; gives the model's address."""
+    spec, here = job.spec, job.world
+    report(Alive(activity="Exporting"))
+    alive = partial(report, Alive(activity="Exporting"))
+    target, folder = export.destination(spec, place.credentials), place.work_dir / "model"
+    export.save_model(job.engine.module, tokenizer, spec, here, folder, alive)
+    if not here.is_first:
+        return target.uri
+    documents = {"data": asdict(data.report), "document": spec.document(), "metrics": job.history.last_metrics}
+    export.save_reports(folder, job.history, documents)
+    job.history.write(place.work_dir)
+    export.upload(folder, target, alive)
+    if spec.evaluation.generation:
+        alive()
+        taken = export.take_samples(folder, tokenizer, job.objective.task, spec.evaluation.generation, job.engine.module)
+        target.put(f"{export.REPORTS}/samples.json", json.dumps(taken, indent=2, ensure_ascii=False).encode() + b"\n")
+    return target.uri

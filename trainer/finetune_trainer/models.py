@@ -1,0 +1,211 @@
+"""Tokenizers and models by transformers' Auto classes. Nothing here touches the network but for hf:// addresses."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune_trainer import config
+from finetune_trainer.data import vocabulary
+from finetune_trainer.data.documents import Corpus
+from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.sources import MODEL_FILES, TOKENIZER_FILES, localize
+from finetune_trainer.storage import Credentials
+
+ATTENTION = {"Auto": None, "Eager": "eager", "SDPA": "sdpa", "FlashAttention2": "flash_attention_2"}
+# What families call a token that never stands in a text, in the order of preference.
+PADDING_TOKENS = ("<|padding|>", "<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<unk>")
+OWNED_BY_DOCUMENT = {"dtype": "training.precision", "torch_dtype": "training.precision", "use_cache": "the trainer"}
+
+Texts = Corpus | Iterable[str] | Callable[[], Iterable[str]]
+
+
+def load_tokenizer(
+    spec: config.Model,
+    texts: Texts,
+    *,
+    cache: Path,
+    credentials: Credentials,
+    alive: Callable[[], None] = lambda: None,
+) -> PreTrainedTokenizerBase:
+    """The document's tokenizer, learnt from `texts` if it says so; of a `Corpus` that happens once a machine.
+
+    A tokenizer without a padding token gets one that stands for nothing else: one that its vocabulary has already, else a new
+    one where the model has a spare embedding, so that embeddings keep their size. Only where there is neither (GPT-2), padding
+    is the end-of-text token; labels are masked by position and not by token here, so the model still learns to stop.
+    Raises ConfigurationError or DataError.
+    """
+    wanted = spec.tokenizer
+    if wanted and wanted.train:
+        if isinstance(texts, Corpus):
+            return vocabulary.learn_once(texts, wanted.train.vocab_size, cache=cache, alive=alive)
+        return vocabulary.learn(texts() if callable(texts) else texts, wanted.train.vocab_size)
+    field = "spec.model.tokenizer.source" if wanted else "spec.model.source"
+    chosen = wanted or spec
+    assert chosen.source is not None, "the document's rules ask for a source"
+    folder = localize(
+        chosen.source, cache=cache, credentials=credentials, secret=chosen.credentials, field=field, patterns=TOKENIZER_FILES,
+        revision=chosen.revision,
+    )  # fmt: skip
+    with _explained(f"{field}: {chosen.source} holds no tokenizer that transformers can load", "name another source"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+    _choose_padding(tokenizer, _embeddings(folder))
+    return tokenizer
+
+
+def load_model(
+    spec: config.Model,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    dtype: torch.dtype,
+    cache: Path,
+    credentials: Credentials,
+    seed: int,
+) -> PreTrainedModel:
+    """The document's causal language model on the CPU, in `dtype`.
+
+    Random weights are drawn from `seed` alone, so that all ranks draw the same. Raises ConfigurationError, beginning with the
+    field, for a source, configuration or attention that cannot be used, and for a tokenizer larger than the embedding.
+    """
+    folder = spec.source and localize(
+        spec.source, cache=cache, credentials=credentials, secret=spec.credentials, field="spec.model.source",
+        patterns=MODEL_FILES if spec.initialization == "Pretrained" else TOKENIZER_FILES, revision=spec.revision,
+    )  # fmt: skip
+    settings = _configuration(spec, Path(folder) if folder else None, tokenizer)
+    if spec.initialization == "Pretrained":
+        assert folder
+        model = _pretrained(spec, Path(folder), settings, dtype)
+    else:
+        model = _from_scratch(spec, settings, dtype, seed)
+    _insist_on_embeddings(spec, model, tokenizer)
+    return model
+
+
+def insist_on_positions(model: PreTrainedModel, max_length: int) -> None:
+    """Raises ConfigurationError if sequences of `max_length` tokens are longer than the model has positions."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < max_length:
+        raise ConfigurationError(
+            f"spec.data.maxLength: {max_length} is more than the {positions} positions of this {model.config.model_type}: "
+            "lower it, or set max_position_embeddings in spec.model.config"
+        )
+
+
+def _choose_padding(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> None:
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    known = tokenizer.get_vocab()
+    existing = [token for token in PADDING_TOKENS if token in known and known[token] != tokenizer.eos_token_id]
+    if existing:
+        tokenizer.pad_token = existing[0]
+    elif max(known.values()) + 1 < embeddings:
+        tokenizer.add_special_tokens({"pad_token": vocabulary.PADDING})
+    else:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _embeddings(folder: Path) -> int:
+    """How many tokens the model beside a tokenizer has embeddings for; 0 if there is no model."""
+    try:
+        return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
+    except (OSError, ValueError, AttributeError):
+        return 0
+
+
+def _configuration(spec: config.Model, folder: Path | None, tokenizer: PreTrainedTokenizerBase) -> Any:
+    overrides = dict(spec.config)
+    model_type = overrides.pop("model_type", None)
+    if folder:
+        with _explained(f"spec.model.source: {spec.source} holds no usable model configuration", "name another source"):
+            known = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+        if model_type not in (None, known.model_type):
+            raise ConfigurationError(
+                f"spec.model.config.model_type: the source is a {known.model_type}, not a {model_type}: remove one of them"
+            )
+    else:
+        with _explained("spec.model.config.model_type", "correct it"):
+            known = AutoConfig.for_model(model_type)
+    _insist_on_names(overrides, known)
+    if spec.initialization == "Scratch":
+        overrides = _special_tokens(tokenizer) | {"vocab_size": len(tokenizer)} | overrides
+    with _explained("spec.model.config", "correct its values"):
+        return type(known).from_dict((known.to_dict() if folder else {}) | overrides)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+
+
+def _insist_on_names(overrides: dict[str, Any], known: Any) -> None:
+    for name in overrides:
+        if name in OWNED_BY_DOCUMENT:
+            raise ConfigurationError(f"spec.model.config.{name}: {OWNED_BY_DOCUMENT[name]} decides this: remove it")
+        if name.startswith("_") or not hasattr(known, name) or callable(getattr(known, name)):
+            close = difflib.get_close_matches(name, [*known.to_dict(), *known.attribute_map], n=1)
+            advice = f"did you mean {close[0]}?" if close else "remove it or correct its spelling"
+            raise ConfigurationError(f"spec.model.config.{name}: {known.model_type} has no such setting; {advice}")
+
+
+def _pretrained(spec: config.Model, folder: Path, settings: Any, dtype: torch.dtype) -> PreTrainedModel:
+    with _explained(f"spec.model.source: the model at {spec.source} cannot be loaded", "correct it or spec.model.config"):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, config=settings, dtype=dtype, attn_implementation=_attention(spec), output_loading_info=True,
+            trust_remote_code=spec.trust_remote_code,
+        )  # fmt: skip
+    missing = sorted(report["missing_keys"])
+    if missing:
+        # Random weights among learnt ones would train, and be a bad model that nobody asked for.
+        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ConfigurationError(
+            f"spec.model.source: {spec.source} lacks {len(missing)} weights of a {settings.model_type} causal language model "
+            f"({names}): name another source, or correct spec.model.config"
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _from_scratch(spec: config.Model, settings: Any, dtype: torch.dtype, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]), _explained("spec.model.config", "correct its values"):
+        torch.manual_seed(seed)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            settings, dtype=dtype, attn_implementation=_attention(spec), trust_remote_code=spec.trust_remote_code
+        )
+    return model
+
+
+def _attention(spec: config.Model) -> str | None:
+    return ATTENTION[spec.attention]
+
+
+def _insist_on_embeddings(spec: config.Model, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    room, needed = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    if needed > room:
+        field = "spec.model.config.vocab_size" if "vocab_size" in spec.config else "spec.model.tokenizer"
+        raise ConfigurationError(
+            f"{field}: the tokenizer has {needed} tokens and the model embeddings for {room}: "
+            + ("raise or remove vocab_size" if "vocab_size" in spec.config else "use the model's own tokenizer")
+        )
+
+
+@contextmanager
+def _explained(what: str, advice: str) -> Iterator[None]:
+    """Turns whatever transformers raises into one sentence that begins with the field.
+
+    It raises errors of many kinds for values that an architecture cannot use, down to a bare KeyError.
+    """
+    try:
+        yield
+    except (ConfigurationError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        text = next((line.strip() for line in str(error).splitlines()[::-1] if "Error: " in line), str(error))
+        text = text.strip().split("\n", 1)[0].partition(". Should contain one of")[0][:300] or type(error).__name__
+        if "attn_implementation" in text or "FlashAttention" in text or "scaled_dot_product_attention" in text:
+            raise ConfigurationError(f"spec.model.attention: {text} Set another one, or Auto") from error
+        raise ConfigurationError(f"{what} ({text}): {advice}") from error
