@@ -154,6 +154,9 @@ def fake_nodes(count: int) -> Iterator[tuple[Path, Body]]:
             sys.exit("the fake nodes need the development cluster: unset KUBECONFIG.")
         if process.pid("kwok") is not None:
             sys.exit("fake nodes are in use already: wait until whoever started them is done.")
+        installed = ("--all-namespaces", "--selector=app.kubernetes.io/name=finetune-operator", "--output=name")
+        if found.kubectl("get", "deployments", *installed).strip():
+            sys.exit("an operator is installed in the cluster and would take part: remove it first.")
         found.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={ROOT / 'manifests/crds'}")
         found.kubectl("wait", "crd", f"{PLURAL}.{GROUP}", "--for=condition=Established", "--timeout=30s")
         try:

@@ -6,6 +6,8 @@ There are index and event handlers only: those leave no finalizers, annotations 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import Any
 
 import kopf
@@ -102,6 +104,8 @@ def _add_pods(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 async def run(operator: Operator) -> None:
     """Run until a signal comes."""
     namespaces = operator.settings.served_namespaces
+    # Left to itself kopf names itself after the user, and a container's user id need not have a name.
+    os.environ.setdefault("POD_ID", socket.gethostname())
     await kopf.operator(
         registry=registry_of(operator),
         settings=kopf_settings(operator.settings),

@@ -47,7 +47,10 @@ def tiny(name: str, storage: str, *, nodes: int = 1, steps: int = 20, **spec: An
         },
         "training": {"maxSteps": steps, "batchSize": 4, "microBatchSize": 2, "optimizer": {"learningRate": 0.003}},
         "checkpoint": {"storage": storage, "credentials": SECRET, "everySteps": 5},
-        "workers": {"nodes": nodes, "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}}},
+        "workers": {
+            "nodes": nodes,
+            "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": 1}},
+        },
         "runPolicy": {"terminationGracePeriodSeconds": 30},
     }
     return {

@@ -47,7 +47,7 @@ def run_undisturbed(jobs: Jobs, name: str) -> None:
 @pytest.mark.timeout(1500)
 def test_sample_trains_survives_a_lost_pod_and_leaves_a_model(jobs: Jobs, tmp_path: Path) -> None:
     """The issue's own story, told once on two nodes with ZeRO-2."""
-    cluster, name = jobs.cluster, "pretrain-stdlib"
+    name = "pretrain-stdlib"
     jobs.apply(sample(name))
     jobs.wait_for_step(name, 30, seconds=300)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +43,9 @@ class Life:
     attempt: str = "first"
     retry_seconds: tuple[float, ...] = ()
     part_seconds: float = 60
+    acts: Mapping[int, Callable[[Life, World, Checkpoints], None]] = field(
+        default_factory=dict
+    )  # what goes wrong before a step
     plain: bool = False  # no dropout, running means or noise, so that the loss does not depend on the number of ranks
 
 
@@ -142,11 +148,63 @@ def live(place: Place, life: Life) -> Lived:
         resumed = state["step"] if state else None
         losses = {}
         for number in range((resumed or 0) + 1, life.steps + 1):
+            if number in life.acts:
+                life.acts[number](life, here, checkpoints)
             losses[number] = step(here, engine, number)
             if checkpoints.due(number):
                 checkpoints.save(number, {"step": number, "history": [losses[number]], "rank": torch.tensor(here.rank)})
         checkpoints.finish()
         return Lived(resumed, losses, events)
+
+
+def live_beside_the_dying(place: Place, life: Life) -> Lived:
+    """Stores a checkpoint after step 1; during the upload of the next one rank 1 is killed, and rank 0 waits for its part."""
+    with joined(place) as here:
+        engine = engine_of(life.stage, life.precision, lambda: Network(life.plain))
+        events: list[Event] = []
+        checkpoints = checkpoints_of(here, life, engine, events)
+        checkpoints.restore()
+        step(here, engine, 1)
+        checkpoints.save(1, {"step": 1})
+        checkpoints.finish()
+        step(here, engine, 2)
+        if here.rank == 1:
+            _die_at_second_upload()
+        checkpoints.save(2, {"step": 2})
+        deadline = time.monotonic() + 60
+        while len(events) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return Lived(None, {}, events)
+
+
+def _die_at_second_upload() -> None:
+    put, calls = Storage.put, itertools.count()
+
+    def put_or_die(self: Storage, path: str, content: bytes | Path) -> None:
+        if next(calls):
+            os.kill(os.getpid(), signal.SIGKILL)
+        put(self, path, content)
+
+    Storage.put = put_or_die  # type: ignore[method-assign]  # this process is about to end
+
+
+def close_gate(life: Life, here: World, checkpoints: Checkpoints) -> None:
+    """From now on the storage hangs up; what was on its way has arrived."""
+    checkpoints.finish()
+    Path(life.work_dir, "closed").touch()
+
+
+def open_gate(life: Life, here: World, checkpoints: Checkpoints) -> None:
+    """The storage is back."""
+    Path(life.work_dir, "closed").unlink()
+
+
+def break_disk_of_rank_1(life: Life, here: World, checkpoints: Checkpoints) -> None:
+    """Rank 1 finds a file where its folder should be; what was on its way has arrived."""
+    checkpoints.finish()
+    if here.rank == 1:
+        Path(life.work_dir, "upload").mkdir(exist_ok=True)
+        Path(life.work_dir, "upload/rank-00001").touch()
 
 
 def _seed(seed: int) -> None:

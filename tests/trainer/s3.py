@@ -8,13 +8,16 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.store import S3Store
@@ -61,6 +64,40 @@ class Server:
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def gate(server: Server, closed: Path) -> Iterator[str]:
+    """Another endpoint of the server, which hangs up on everybody while the file `closed` exists."""
+    upstream = urlsplit(server.endpoint)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            if closed.exists():
+                return
+            with socket.create_connection((str(upstream.hostname), int(upstream.port or 0))) as other:
+                answers = threading.Thread(target=_pump, args=(other, self.request, closed))
+                answers.start()
+                _pump(self.request, other, closed)
+                answers.join()
+
+    class Gate(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Gate(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_address[1]}"
+        listener.shutdown()
+
+
+def _pump(source: socket.socket, target: socket.socket, closed: Path) -> None:
+    with contextlib.suppress(OSError):
+        while (data := source.recv(1 << 16)) and not closed.exists():
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def free_ports(count: int) -> list[int]:

@@ -16,8 +16,8 @@ from tests.trainer.checkpoints import Life, live
         pytest.param((2, 1, "fp32"), (1, 1, "fp32"), 1e-4, id="two ranks to one"),
         pytest.param((1, 2, "fp32"), (2, 2, "fp32"), 1e-4, id="one rank to two"),
         pytest.param((2, 3, "fp32"), (1, 3, "fp32"), 1e-4, id="stage 3 on fewer ranks"),
-        pytest.param((2, 2, "fp32"), (2, 3, "fp32"), 1e-4, id="stage 2 to 3"),
-        pytest.param((2, 3, "fp32"), (2, 1, "fp32"), 1e-4, id="stage 3 to 1"),
+        pytest.param((1, 3, "fp32"), (2, 3, "fp32"), 1e-4, id="stage 3 on more ranks"),
+        pytest.param((2, 2, "fp32"), (1, 1, "fp32"), 1e-4, id="stage 2 to 1 on fewer ranks"),
         pytest.param((2, 0, "fp32"), (1, 0, "fp32"), 1e-4, id="stage 0 on fewer ranks"),
         pytest.param((2, 1, "fp32"), (2, 1, "bf16"), 5e-2, id="bfloat16 from float32"),
     ],
@@ -34,9 +34,8 @@ def test_the_curve_goes_on(
     assert resumed[0].losses == pytest.approx(expected, rel=tolerance)
 
 
-@pytest.mark.parametrize(("stage", "precision", "field"), [(1, "fp32", "spec.deepspeed.zeroStage")])
-def test_what_cannot_be_converted_is_refused(tmp_path: Path, stage: int, precision: str, field: str) -> None:
+def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     life = Life(f"file://{tmp_path}/out", f"{tmp_path}/work", stage=0, steps=1, every=1)
     ranks.run(live, 1, life)
-    with pytest.raises(AssertionError, match=rf"ConfigurationError: {field}: .* cannot be converted"):
-        ranks.run(live, 1, replace(life, stage=stage, precision=precision))
+    with pytest.raises(AssertionError, match=r"ConfigurationError: spec\.deepspeed\.zeroStage: the checkpoint is of stage 0"):
+        ranks.run(live, 1, replace(life, stage=1))

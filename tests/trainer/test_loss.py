@@ -30,7 +30,7 @@ def test_it_equals_transformers(model: Callable[[], Any], rows: int) -> None:
 def test_cross_entropy_equals_torch(
     monkeypatch: pytest.MonkeyPatch, scores_at_once: int, dtype: torch.dtype, tolerance: float
 ) -> None:
-    monkeypatch.setattr(cross_entropy, "_SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setitem(cross_entropy._SCORES_AT_ONCE, "cpu", scores_at_once)
     torch.manual_seed(0)
     logits = (4 * torch.randn(11, 100)).to(dtype).requires_grad_()
     labels = torch.randint(0, 100, (11,))

@@ -88,8 +88,7 @@ def run(settings: Settings, stops: Stops) -> int:
 
 
 def _run(settings: Settings, stops: Stops) -> Outcome:
-    # The operator points HOME and TMPDIR into the work directory, which is empty when a pod starts.
-    for directory in (settings.work_dir, settings.cache_dir, *(Path(os.environ.get(name, ".")) for name in ("HOME", "TMPDIR"))):
+    for directory in (settings.work_dir, settings.cache_dir):
         directory.mkdir(parents=True, exist_ok=True)
     monitor = Monitor(Metrics(settings.namespace, settings.job), settings.rank(0))
     if settings.http_port:

@@ -10,7 +10,11 @@ from pathlib import Path
 from finetune_trainer.agent.settings import Settings
 
 GPU_DEVICES = tuple(Path(path) for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# Where a container finds its share of the cores, in microseconds of a period: cgroup v2 in one file, v1 in two.
+CPU_QUOTAS = (
+    (Path("/sys/fs/cgroup/cpu.max"),),
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
 
 
 def rank_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -41,8 +45,10 @@ def has_gpu(environment: Mapping[str, str]) -> bool:
 def available_cores() -> int:
     """Cores this process may use: its affinity, and the container's share of them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = CPU_QUOTA.read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    for files in CPU_QUOTAS:
+        try:
+            quota, period = (int(number) for file in files for number in file.read_text().replace("max", "-1").split())
+        except (OSError, ValueError):
+            continue
+        return max(1, min(cores, math.ceil(quota / period))) if quota > 0 else cores
+    return cores

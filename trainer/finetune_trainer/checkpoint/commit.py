@@ -57,14 +57,16 @@ def commit(storage: Storage, manifest: Manifest) -> None:
     owner = storage.get(OWNER).decode()
     if owner != manifest.attempt:
         raise Refused(f"the checkpoint of step {manifest.step} is not committed: attempt {owner} has taken over this run")
-    path = manifest_path(manifest.step)
-    if storage.put_if_absent(path, manifest.model_dump_json(by_alias=True).encode()):
+    path, content = manifest_path(manifest.step), manifest.model_dump_json(by_alias=True).encode()
+    if storage.put_if_absent(path, content):
         return
     try:
         present = Manifest.model_validate_json(storage.get(path))
     except ValidationError:
-        present = None
+        # What cannot be read is no checkpoint, and would keep this step from ever having one.
+        storage.put(path, content)
+        return
     # A request whose answer was lost is sent again, and then meets its own manifest.
-    if present is None or present.attempt != manifest.attempt:
-        by = present.attempt if present else "somebody else"
-        raise Refused(f"the checkpoint of step {manifest.step} is already committed by {by}: {storage.child(path).uri}")
+    if present.attempt != manifest.attempt:
+        where = storage.child(path).uri
+        raise Refused(f"the checkpoint of step {manifest.step} is already committed by {present.attempt}: {where}")

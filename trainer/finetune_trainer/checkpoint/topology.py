@@ -31,10 +31,20 @@ class Topology:
 
     def insist_on_way_from(self, stored: Topology) -> None:
         """Raises ConfigurationError where not even a conversion leads from `stored` to here."""
-        if 0 in (self.zero_stage, stored.zero_stage) and not self.reads(stored):
-            what = "spec.deepspeed.zeroStage" if self.zero_stage != stored.zero_stage else "spec.training.precision"
+        if self.reads(stored):
+            return
+        if _family(self.zero_stage) != _family(stored.zero_stage):
             raise ConfigurationError(
-                f"{what}: the checkpoint was written by ZeRO stage {stored.zero_stage} in {stored.precision} and cannot be "
-                f"converted to stage {self.zero_stage} in {self.precision}: restore the old setting, or choose an empty "
-                "spec.checkpoint.storage"
+                f"spec.deepspeed.zeroStage: the checkpoint is of stage {stored.zero_stage}, which cannot be converted to stage "
+                f"{self.zero_stage}: restore the old stage, or choose an empty spec.checkpoint.storage"
             )
+        if self.zero_stage == 0:
+            raise ConfigurationError(
+                f"spec.training.precision: the checkpoint is of stage 0 in {stored.precision}, which cannot be converted to "
+                f"{self.precision}: restore the old precision, or choose an empty spec.checkpoint.storage"
+            )
+
+
+def _family(zero_stage: int) -> str:
+    """Stages whose universal checkpoints are alike: 1 and 2 keep whole parameters, 3 has names and contents of its own."""
+    return {0: "whole", 3: "parameters"}.get(zero_stage, "optimizer")

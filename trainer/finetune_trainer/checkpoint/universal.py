@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from finetune_trainer.checkpoint.engine import load
 from finetune_trainer.checkpoint.place import World
 
 log = logging.getLogger(__name__)
@@ -28,10 +31,32 @@ def load_converted(engine: Any, folder: Path, scratch: Path, world: World) -> di
         shutil.rmtree(scratch, ignore_errors=True)
         _convert(folder, scratch)
     world.barrier()
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in engine.basic_optimizer.param_groups]
     with _universal(engine), _safe_loading():
         _, state = engine.load_checkpoint(str(scratch.parent), tag=scratch.name)
+    _repair(engine, groups)
+    _load_buffers(engine, scratch)
     result: dict[str, Any] = state
     return result
+
+
+def _repair(engine: Any, groups: list[dict[str, Any]]) -> None:
+    """Undoes what DeepSpeed 0.19's loading for stage 3 gets wrong."""
+    # It gives every group the first one's settings, so that biases and norms would be decayed like matrices.
+    for group, settings in zip(engine.basic_optimizer.param_groups, groups, strict=True):
+        group.update(settings)
+    # It lets all groups share one step counter, which each of them would then advance.
+    for state in engine.basic_optimizer.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()
+
+
+def _load_buffers(engine: Any, folder: Path) -> None:
+    """Running means and the like, which are in the files but which DeepSpeed leaves out."""
+    stored = load(next(iter(sorted(folder.glob("*_model_states.pt")))))["module"]
+    for name, buffer in engine.module.named_buffers():
+        if name in stored:
+            buffer.copy_(stored[name])
 
 
 def _convert(folder: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ Overlong = Literal["Split", "Truncate", "Drop"]
 
 # A batch ends at either limit: enough for the tokenizer to use all cores, and little enough to hold in memory.
 BATCH_DOCUMENTS = 1000
-BATCH_CHARACTERS = 4_000_000
+BATCH_CHARACTERS = 2_000_000
 
 
 @dataclass

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 IGNORED = -100
-_SCORES_AT_ONCE = 2**24  # float32 numbers in a chunk: 64 MiB, enough to keep a GPU busy
+# float32 numbers in a chunk: what stays in a processor's cache, or enough to keep a GPU busy.
+_SCORES_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
 
 
 def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -27,7 +28,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         # Half precision has too small an exponent for unscaled probabilities; bfloat16 has float32's.
         kept_as = logits.dtype if logits.dtype == torch.bfloat16 else torch.float32
         gradient = torch.empty_like(logits, dtype=kept_as) if ctx.needs_input_grad[0] else None
-        rows = max(1, _SCORES_AT_ONCE // logits.shape[-1])
+        rows = max(1, _SCORES_AT_ONCE[logits.device.type] // logits.shape[-1])
         for start in range(0, logits.shape[0], rows):
             chunk = slice(start, start + rows)
             learnt = labels[chunk] != IGNORED

@@ -12,12 +12,25 @@ from finetune_trainer.agent.settings import Settings
 
 
 @pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000\n", 8), ("250000 100000\n", 3), ("50000 100000\n", 1), ("1600000 100000\n", 8), ("?", 8)]
+    ("quota", "cores"),
+    [
+        (["max 100000\n"], 8),
+        (["250000 100000\n"], 3),
+        (["50000 100000\n"], 1),
+        (["1600000 100000\n"], 8),
+        (["?"], 8),
+        (["-1\n", "100000\n"], 8),
+        (["200000\n", "100000\n"], 2),
+    ],
 )
-def test_cores_are_those_of_the_container(quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_those_of_the_container(
+    quota: list[str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: set(range(8)))
-    (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr(environment, "CPU_QUOTA", tmp_path / "cpu.max")
+    files = tuple(tmp_path / str(index) for index in range(len(quota)))
+    for file, text in zip(files, quota, strict=True):
+        file.write_text(text)
+    monkeypatch.setattr(environment, "CPU_QUOTAS", ((tmp_path / "absent",), files))
     assert available_cores() == cores
 
 

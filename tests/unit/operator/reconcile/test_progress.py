@@ -1,0 +1,52 @@
+"""What the run says of itself, in the status."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.operator.reconcile.world import World
+
+from finetune_operator.conditions import Type
+from finetune_operator.reconcile.progress import duration
+from finetune_trainer.outcome import Progress, RunStatus, SavedCheckpoint
+
+SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
+HALFWAY = Progress(step=50, total_steps=100, percent=50, remaining_seconds=3900, loss=2.0)
+
+
+def test_progress_is_taken_over_and_can_wait() -> None:
+    world = World().running()
+    world.seen = {"run": RunStatus(activity="Training", progress=HALFWAY)}
+    plan = world.one_pass()
+    assert (world.status.progress, world.status.eta) == (HALFWAY, "1h05m")
+    assert world.condition(Type.RUNNING) == ("True", "Training")
+    assert world.condition(Type.CHECKPOINT_HEALTHY) is None
+    assert not plan.urgent
+
+
+def test_a_restarted_run_that_does_not_know_yet_erases_nothing() -> None:
+    world = World().running()
+    world.seen = {"run": RunStatus(activity="Training", progress=HALFWAY, checkpoint=SAVED)}
+    world.one_pass()
+    world.seen = {"run": RunStatus(activity="Starting")}
+    world.one_pass()
+    assert (world.status.progress, world.status.checkpoint) == (HALFWAY, SAVED)
+
+
+def test_checkpoints_are_healthy_until_one_is_not_stored() -> None:
+    world = World().running()
+    world.seen = {"run": RunStatus(checkpoint=SAVED)}
+    assert world.one_pass().urgent
+    assert world.condition(Type.CHECKPOINT_HEALTHY) == ("True", "CheckpointStored")
+    world.seen = {"run": RunStatus(checkpoint=SAVED, checkpoint_error="503 Slow Down")}
+    assert world.one_pass().urgent
+    assert world.condition(Type.CHECKPOINT_HEALTHY) == ("False", "CheckpointNotStored")
+    assert "503 Slow Down" in world.message(Type.CHECKPOINT_HEALTHY)
+    assert world.status.phase == "Running"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, None), (0, "0s"), (45, "45s"), (60, "1m"), (3599, "59m"), (3900, "1h05m"), (86400, "1d00h"), (183600, "2d03h")],
+)
+def test_duration(seconds: int | None, text: str | None) -> None:
+    assert duration(seconds) == text
