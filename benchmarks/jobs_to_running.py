@@ -161,7 +161,7 @@ def main() -> None:
     """Measure and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=300, help="jobs of two pods each (default: %(default)s)")
-    parser.add_argument("--concurrency", type=int, default=32, help="requests at a time, of both sides (default: %(default)s)")
+    parser.add_argument("--concurrency", type=int, default=64, help="requests at a time, of both sides (default: %(default)s)")
     parser.add_argument("--fake-nodes", type=int, default=10, help="nodes that take the pods (default: %(default)s)")
     parser.add_argument("--pause", type=float, default=15, help="seconds of rest after each turn (default: %(default)s)")
     parser.add_argument(

@@ -14,6 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -98,6 +99,10 @@ class Benchmark:
         """`packages` are those whose versions the results depend on."""
         parser.add_argument("--pairs", type=int, default=pairs, help="how often each side is measured (default: %(default)s)")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
+        parser.add_argument(
+            "--patience", type=float, default=60,
+            help="seconds to wait before each turn, at most, for other work on this machine to end (default: %(default)s)",
+        )  # fmt: skip
         self.options = parser.parse_args()
         self.title = title
         self._packages = packages
@@ -117,13 +122,13 @@ class Benchmark:
         self._cases.append(case)
         for number in range(1, self.options.pairs + 1):
             for side, measured, run in (("peer", case.peer, peer), ("ours", case.ours, ours)):
-                load = os.getloadavg()[0]
-                sample = run() | {"load_before": load}
+                busy = calm_down(self.options.patience)
+                sample = run() | {"others_before": busy}
                 measured.append(sample)
                 demanded: list[Figure | Limit] = [*figures, *limits]
                 shown = [item for item in demanded if item.name in sample]
                 values = ", ".join(f"{item.text} {_number(sample[item.name])} {item.unit}" for item in shown)
-                print(f"{title}: pair {number}, {side}: {values} (load before: {load:.1f})", flush=True)
+                print(f"{title}: pair {number}, {side}: {values} (others use {busy:.0%})", flush=True)
 
     def finish(self) -> NoReturn:
         """Print the tables and the verdicts, write the raw results, and exit."""
@@ -167,6 +172,27 @@ def in_process(script: str, *arguments: object, environment: Mapping[str, str]) 
 def say(sample: Sample) -> None:
     """Give a sample to `in_process`."""
     print(f"{_SAYS}{json.dumps(sample)}", flush=True)
+
+
+def calm_down(patience: float, quiet: float = 0.1, window: float = 3.0) -> float:
+    """Wait for the machine to be idle, but no longer than `patience` seconds; the share of its cores in use in the end."""
+    deadline = time.monotonic() + patience
+    while True:
+        busy = _busy(window)
+        if busy <= quiet or time.monotonic() > deadline:
+            return busy
+
+
+def _busy(seconds: float) -> float:
+    def ticks() -> tuple[int, int]:
+        user, nice, system, idle, waiting, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+        return user + nice + system, idle + waiting
+
+    worked, idled = ticks()
+    time.sleep(seconds)
+    more_worked, more_idled = ticks()
+    worked, idled = more_worked - worked, more_idled - idled
+    return worked / max(worked + idled, 1)
 
 
 def free_port() -> int:

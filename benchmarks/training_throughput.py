@@ -23,7 +23,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,18 +52,19 @@ class Case(NamedTuple):
     batch: int
     micro: int
     sampling: str
+    steps: int
     bar: float | None
 
 
 CASES = {
-    "fixed": Case("rows of 512 tokens", "whole", 512, False, 8, 4, "random", 1.0),
-    "padded": Case("functions, 16 sequences at a time", "functions", 1024, True, 16, 16, "random", 3.0),
-    "padded8": Case("functions, 8 sequences at a time", "functions", 1024, True, 8, 8, "random", None),
-    "grouped": Case("functions, 16 sequences grouped by length", "functions", 1024, True, 16, 16, "group_by_length", None),
+    "fixed": Case("rows of 512 tokens", "whole", 512, False, 8, 4, "random", 20, 1.0),
+    "padded": Case("functions, 16 sequences at a time", "functions", 1024, True, 16, 16, "random", 10, 3.0),
+    "padded8": Case("functions, 8 sequences at a time", "functions", 1024, True, 8, 8, "random", 10, None),
+    "grouped": Case("functions, 16 sequences grouped by length", "functions", 1024, True, 16, 16, "group_by_length", 10, None),
 }
 
 
-def document(case: Case, folder: Path, *, packed: bool, steps: int) -> dict[str, Any]:
+def document(case: Case, folder: Path, *, packed: bool, steps: int, seed: int) -> dict[str, Any]:
     """The trainer's part of a FineTuneJob."""
     return {
         "model": {"source": f"file://{folder / 'model'}"},
@@ -77,6 +77,7 @@ def document(case: Case, folder: Path, *, packed: bool, steps: int) -> dict[str,
         },
         "training": {
             "maxSteps": steps,
+            "seed": seed,
             "batchSize": case.batch,
             "microBatchSize": case.micro,
             "precision": "Float32",
@@ -97,23 +98,39 @@ def prepare(folder: Path) -> None:
     in_process("throughput_model.py", functions, folder / "model", json.dumps(MODEL), environment={})
 
 
-def side(name: str, case: Case, options: argparse.Namespace, folder: Path) -> Sample:
-    """One process that trains."""
-    packed = case.packed and name == "ours"
-    given = folder / "document.json"
-    given.write_text(json.dumps(document(case, folder, packed=packed, steps=options.warm_up + options.steps)))
-    return in_process(
-        f"throughput_{name}.py", given, folder, "--warm-up", options.warm_up, "--sampling", case.sampling,
-        environment={"OMP_NUM_THREADS": str(options.threads), "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"},
-    )  # fmt: skip
+class Sides:
+    """Both sides of one case. Each pair draws its rows in another order, the same on both sides where neither packs."""
+
+    def __init__(self, case: Case, options: argparse.Namespace, folder: Path) -> None:
+        self._case, self._options, self._folder = case, options, folder
+        self._seed = 41
+
+    def peer(self) -> Sample:
+        """transformers.Trainer."""
+        self._seed += 1
+        return self._run("peer", packed=False)
+
+    def ours(self) -> Sample:
+        """A rank of finetune_trainer."""
+        return self._run("ours", packed=self._case.packed)
+
+    def _run(self, name: str, *, packed: bool) -> Sample:
+        case, options = self._case, self._options
+        steps = options.warm_up + (options.steps or case.steps)
+        given = self._folder / "document.json"
+        given.write_text(json.dumps(document(case, self._folder, packed=packed, steps=steps, seed=self._seed)))
+        return in_process(
+            f"throughput_{name}.py", given, self._folder, "--warm-up", options.warm_up, "--sampling", case.sampling,
+            environment={"OMP_NUM_THREADS": str(options.threads), "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"},
+        )  # fmt: skip
 
 
 def main() -> None:
     """Measure and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
-    parser.add_argument("--steps", type=int, default=20, help="optimizer steps that are measured (default: %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=3, help="steps before them (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="optimizer steps that are measured (default: 20 of fixed, else 10)")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before them (default: %(default)s)")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="of each side (default: all cores, %(default)s)")
     benchmark = Benchmark("Training throughput", parser, "torch", "deepspeed", "transformers", "accelerate", "trl")
@@ -126,8 +143,8 @@ def main() -> None:
                 Figure("tokens_per_second", "tokens learnt", "tokens/s", at_least=case.bar),
                 Figure("padding", "positions that are padding", "share"),
             )
-            peer, ours = (partial(side, name, case, options, folder) for name in ("peer", "ours"))
-            benchmark.measure(case.title, peer, ours, figures)
+            sides = Sides(case, options, folder)
+            benchmark.measure(case.title, sides.peer, sides.ours, figures)
     benchmark.finish()
 
 

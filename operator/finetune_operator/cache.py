@@ -109,7 +109,7 @@ class Cache:
         if not pods:
             self._pods.pop(key, None)
 
-    def keep_only(self, jobs: Listing | None, pods: Listing | None, namespace: str | None) -> set[Key]:
+    def keep_only(self, jobs: Listing, pods: Listing, namespace: str | None) -> set[Key]:
         """Forget what a fresh list of a namespace (or of all) lacks; the keys that this concerns.
 
         A watch that had to begin anew never tells what was deleted meanwhile.
@@ -118,14 +118,19 @@ class Cache:
         changed = set()
         for key in here:
             job = self.jobs.get(key)
-            if jobs is not None and job is not None and jobs.lacks(job.uid, job.version):
+            if job is not None and jobs.lacks(job.uid, job.version):
                 self.drop_job(key, job.uid)
                 changed.add(key)
-            for pod in self.pods(key):
-                if pods is not None and pods.lacks(pod.uid, pod.version):
-                    self.drop_pod(key, pod.uid)
-                    changed.add(key)
+            if self.keep_pods(key, pods):
+                changed.add(key)
         return changed
+
+    def keep_pods(self, key: Key, pods: Listing) -> bool:
+        """Forget the pods of one job that a list lacks; True if there were any."""
+        gone = [pod.uid for pod in self.pods(key) if pods.lacks(pod.uid, pod.version)]
+        for uid in gone:
+            self.drop_pod(key, uid)
+        return bool(gone)
 
 
 def job_key(body: dict[str, Any]) -> Key:

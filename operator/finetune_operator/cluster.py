@@ -103,6 +103,13 @@ class Cluster:
         """The pods that have a label."""
         return await self._list(f"{CORE}/pods", namespace, {"labelSelector": label})
 
+    async def pods_of(self, key: Key, label: str) -> tuple[Listing, list[Body]]:
+        """All pods whose label has the job's name as value, as they are at this moment and not in a cache of the server."""
+        query = urlencode({"labelSelector": f"{label}={key.name}"})
+        body = await self._request("GET", f"{_path(f'{CORE}/pods', key.namespace)}?{query}")
+        pods = body.get("items") or []
+        return Listing(int(body["metadata"]["resourceVersion"]), frozenset(pod["metadata"]["uid"] for pod in pods)), pods
+
     async def _list(self, prefix: str, namespace: str | None, query: dict[str, str]) -> Listing:
         path = f"{_path(prefix, namespace)}?{urlencode(query | {'resourceVersion': '0'})}"
         body = await self._request("GET", path, accept=METADATA_LIST)

@@ -98,7 +98,7 @@ class Controller:
             return None
         with self.metrics.reconcile_seconds.time():
             memory = self.memory(job)
-            plan = reconcile(await self._observe(job, memory), self.limits)
+            plan = await self._decide(job, memory)
             try:
                 wait = await self._write(job, memory, plan)
                 if wait is not None:
@@ -110,6 +110,18 @@ class Controller:
                     raise
                 return CONFLICT_PAUSE  # somebody else was faster, and the watch is about to say so
         return min((delay for delay in (again, plan.requeue_after) if delay is not None), default=None)
+
+    async def _decide(self, job: Job, memory: Memory) -> Plan:
+        seen = await self._observe(job, memory)
+        plan = reconcile(seen, self.limits)
+        if plan.status.restarts.total == seen.status.restarts.total:
+            return plan
+        # The watch of pods may be behind that of jobs, and another operator may have counted this already: ask first.
+        listing, pods = await self.cluster.pods_of(job.key, names.JOB_LABEL)
+        for body in pods:
+            self.cache.put_pod(body)
+        self.cache.keep_pods(job.key, listing)
+        return reconcile(await self._observe(job, memory), self.limits)
 
     async def resync(self) -> set[Key]:
         """Compare the caches with the cluster; the keys of jobs where something was gone."""

@@ -28,8 +28,8 @@ class Settings(BaseModel):
         60, ge=0, description="a pod is given up after its node was unreachable for this long (Kubernetes' default is 300)"
     )
     namespaces: str = Field("", description="namespaces to serve, separated by commas; all when empty")
-    workers: int = Field(16, ge=1, le=256, description="jobs that are looked at simultaneously")
-    api_connections: int = Field(32, ge=1, le=512, description="simultaneous requests to the API server")
+    workers: int = Field(64, ge=1, le=256, description="jobs that are looked at simultaneously")
+    api_connections: int = Field(64, ge=1, le=512, description="simultaneous requests to the API server")
     api_timeout: float = Field(30, gt=0, description="limit of one request to the API server")
     progress_interval: float = Field(3, gt=0, description="between two looks at a run's progress")
     progress_write_interval: float = Field(

@@ -141,6 +141,12 @@ class Jobs:
         [found] = [condition for condition in self.status(name)["conditions"] if condition["type"] == kind]
         return dict(found)
 
+    def empty(self, storage: str, folder: Path) -> None:
+        """Remove what an earlier test session may have left at an address."""
+        store = self.store(storage, folder)
+        for entry in store.list():
+            store.delete(entry.path)
+
     def store(self, storage: str, folder: Path) -> Storage:
         """An address of the cluster's S3, opened from here with the very keys the Secret holds; `folder` keeps them."""
         keys = folder / SECRET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from tests.cluster.jobs import SECRET, Jobs, tiny
 
 INSTALLED_BY = "kubectl"
 LONG = 5000
+SESSION = uuid.uuid4().hex[:8]
 
 
 def storage(name: str) -> str:
-    """Each job has a place of its own in the bucket."""
-    return f"s3://finetune/policies/{name}"
+    """Each job of each test session has a place of its own in the bucket: it would resume from what it finds there."""
+    return f"s3://finetune/policies-{SESSION}/{name}"
 
 
 def failed(jobs: Jobs, name: str, *, seconds: float = 120) -> tuple[str, str]:
@@ -30,12 +32,14 @@ def test_suspended_job_frees_its_pods_and_resumes_from_its_checkpoint(jobs: Jobs
     name = jobs.apply(tiny("suspended", storage("suspended"), steps=LONG))
     jobs.wait_for_step(name, 10)
     jobs.patch(name, {"runPolicy": {"suspend": True}})
-    status = jobs.wait_for_phase(name, "Suspended")
+    jobs.wait_for_phase(name, "Suspended")
     assert jobs.condition(name, "Suspended")["status"] == "True"
     _wait_until(lambda: not jobs.pods(name), "its pods are gone")
-    # What the trainer stored on its way out was told in its last word.
+    # What the trainer stored on its way out, it told in its last word.
+    status = jobs.status(name)
     stopped_at = status["checkpoint"]["step"]
     assert stopped_at >= 10
+    assert stopped_at == status["progress"]["step"]
 
     jobs.patch(name, {"runPolicy": {"suspend": False}})
     jobs.wait_for_step(name, stopped_at + 5)
@@ -136,7 +140,7 @@ def test_mistake_that_no_schema_sees_fails_at_once(jobs: Jobs) -> None:
     name = jobs.apply(tiny("twice", storage("twice"), deepspeed={"config": {"train_batch_size": 4}}))
     reason, message = failed(jobs, name, seconds=30)
     assert reason == "InvalidConfiguration"
-    assert message.startswith("spec.deepspeed: config.train_batch_size is decided by training.batchSize")
+    assert "spec.deepspeed: config.train_batch_size is decided by training.batchSize: set that" in message
     assert not jobs.pods(name)
 
 

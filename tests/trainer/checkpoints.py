@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -19,6 +20,7 @@ from tests.trainer.training import joined
 
 from finetune_trainer.checkpoint import Checkpoints
 from finetune_trainer.config import Checkpoint
+from finetune_trainer.outcome import StorageError
 from finetune_trainer.storage import Credentials, Storage
 from finetune_trainer.telemetry import CheckpointFailed, CheckpointStored, Event
 from finetune_trainer.world import World
@@ -205,6 +207,14 @@ def break_disk_of_rank_1(life: Life, here: World, checkpoints: Checkpoints) -> N
     if here.rank == 1:
         Path(life.work_dir, "upload").mkdir(exist_ok=True)
         Path(life.work_dir, "upload/rank-00001").touch()
+
+
+def mend_disk_of_rank_1(life: Life, here: World, checkpoints: Checkpoints) -> None:
+    """The file is gone again, after it did its harm."""
+    with contextlib.suppress(StorageError):
+        checkpoints.finish()
+    if here.rank == 1:
+        Path(life.work_dir, "upload/rank-00001").unlink()
 
 
 def _seed(seed: int) -> None:

@@ -17,6 +17,7 @@ from tests.trainer.checkpoints import (
     close_gate,
     live,
     live_beside_the_dying,
+    mend_disk_of_rank_1,
     open_gate,
 )
 
@@ -98,7 +99,8 @@ def test_a_rank_killed_during_its_upload_leaves_no_checkpoint(
 def test_a_rank_that_cannot_write_prevents_the_commit(
     tmp_path: Path, s3_server: s3.Server, environment: Mapping[str, str]
 ) -> None:
-    life = Life(s3_server.uri("disk"), f"{tmp_path}/work", environment, steps=3, every=1, acts={2: break_disk_of_rank_1})
+    acts = {2: break_disk_of_rank_1, 3: mend_disk_of_rank_1}
+    life = Life(s3_server.uri("disk"), f"{tmp_path}/work", environment, steps=3, every=1, acts=acts)
     lived = ranks.run(live, 2, life)
     assert lived[0].stored == [1, 3], "training went on and stored the next one"
     assert "rank 1: " in lived[0].failed[2]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.trainer import tiny
 from torch.nn import functional
 
+from finetune_trainer.data.collate import PackedAs, collate
+from finetune_trainer.data.rows import Row
 from finetune_trainer.objectives import CausalLM, cross_entropy
 
 
@@ -62,3 +65,15 @@ def test_nothing_to_learn_is_a_loss_of_zero() -> None:
 @pytest.mark.parametrize(("loss", "expected"), [(0.0, 1.0), (2.0, 7.38905609893065), (1000.0, None)])
 def test_perplexity(loss: float, expected: float | None) -> None:
     assert CausalLM().metrics(loss).get("perplexity") == expected
+
+
+@pytest.mark.parametrize("model", [tiny.llama, tiny.gpt2])
+def test_packed_documents_cost_what_they_cost_padded(model: Callable[[], Any]) -> None:
+    documents = [np.arange(1, 12), np.arange(20, 27), np.arange(3, 50, 4), np.arange(40, 42)]
+    alone = collate([Row(tokens, np.array([len(tokens)])) for tokens in documents], pad_id=0)
+    packed_row = Row(np.concatenate(documents), np.array([len(tokens) for tokens in documents]))
+    packed = collate([packed_row], pad_id=0, packed_as=PackedAs.POSITIONS)
+    objective, learner = CausalLM(), model()
+    assert objective.count(packed) == objective.count(alone) == sum(len(tokens) - 1 for tokens in documents)
+    expected = objective.loss_sum(learner, alone).item()
+    assert objective.loss_sum(learner, packed).item() == pytest.approx(expected, rel=1e-5)

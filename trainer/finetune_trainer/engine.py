@@ -157,7 +157,13 @@ def step(engine: Any, learning_rate: float, max_norm: float) -> float:
             torch.nn.utils.clip_grads_with_norm_(engine.module.parameters(), max_norm, torch.tensor(norm))
         engine.step()
         return norm
-    engine.step()
+    try:
+        engine.step()
+    except Exception as error:
+        # DeepSpeed's bare Exception for gradients that overflow at every loss scale.
+        if skips_overflow(engine) and "loss scale" in str(error):
+            return math.nan
+        raise
     norm = float(engine.get_global_grad_norm())
     # DeepSpeed marks what is not a number with a negative one.
     return norm if norm >= 0 else math.inf

@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s rank {given.rank} %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     report = PipeReport(given.telemetry_fd)
     stop = Stop()
     stop.listen()

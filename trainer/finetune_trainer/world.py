@@ -27,11 +27,6 @@ class World:
         """Whether this rank speaks for all: it logs, reports steps and writes what is common."""
         return self.rank == 0
 
-    @property
-    def node(self) -> int:
-        """Index of the node this rank runs on."""
-        return self.rank // self.processes_per_node
-
     def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, in place. Tensors on the host travel by gloo and wait for no GPU."""
         if self.size > 1:
@@ -59,7 +54,7 @@ class World:
 
 
 def join(
-    *, rank: int, size: int, local_rank: int, processes_per_node: int, master: str, timeout: timedelta = timedelta(minutes=30)
+    *, rank: int, size: int, local_rank: int, processes_per_node: int, master: str, timeout: timedelta = timedelta(hours=1)
 ) -> World:
     """Enter the process group whose rank 0 listens at `master` (HOST:PORT) and prepare DeepSpeed for it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.conditions import Type, Why
 from finetune_operator.reconcile.plan import Draft
+from finetune_trainer.outcome import Outcome
 
 
 def report(draft: Draft) -> bool:
@@ -29,6 +30,14 @@ def report(draft: Draft) -> bool:
         message = f"Step {run.checkpoint.step} is stored."
         draft.condition(Type.CHECKPOINT_HEALTHY, True, Why.CHECKPOINT_STORED, message)
     return False
+
+
+def keep_last_word(draft: Draft, outcome: Outcome) -> None:
+    """Take over how far a run came and what it stored last, as it said when it ended."""
+    draft.update(
+        checkpoint=outcome.checkpoint or draft.status.checkpoint,
+        progress=outcome.progress if outcome.progress.total_steps else draft.status.progress,
+    )
 
 
 def duration(seconds: int | None) -> str | None:

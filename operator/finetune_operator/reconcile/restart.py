@@ -12,6 +12,7 @@ from finetune_operator.reconcile.end import fail
 from finetune_operator.reconcile.incident import Incident, judge
 from finetune_operator.reconcile.observed import Pod, moment
 from finetune_operator.reconcile.plan import Draft, Limits
+from finetune_operator.reconcile.progress import keep_last_word
 
 
 def count_failures(draft: Draft) -> bool:
@@ -132,10 +133,7 @@ def _over_budget(draft: Draft) -> bool:
 
 def _fail_at_once(draft: Draft, incident: Incident) -> None:
     if incident.outcome is not None:
-        draft.update(
-            checkpoint=incident.outcome.checkpoint or draft.status.checkpoint,
-            progress=incident.outcome.progress if incident.outcome.progress.total_steps else draft.status.progress,
-        )
+        keep_last_word(draft, incident.outcome)
     failure = _failure(draft, incident)
     fail(draft, incident.reason, f"{incident.message} (pod {failure.pod})", failure)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from finetune_operator.api import WorkersStatus
 from finetune_operator.conditions import Type, Why, is_true
+from finetune_operator.reconcile.incident import outcome_of
 from finetune_operator.reconcile.observed import Seen
 from finetune_operator.reconcile.plan import Draft
+from finetune_operator.reconcile.progress import keep_last_word
 
 
 def suspend(draft: Draft) -> bool:
@@ -18,6 +20,9 @@ def suspend(draft: Draft) -> bool:
     if draft.status.phase != "Suspended":
         draft.note("Normal", Why.SUSPENDED, "The job is suspended: its pods store a checkpoint and stop.")
     draft.dismiss(*seen.pods)
+    for outcome in (outcome_of(pod) for pod in seen.pods if pod.index == 0):
+        if outcome is not None:  # what it stored on its way out
+            keep_last_word(draft, outcome)
     nodes = seen.job.spec.workers.nodes
     draft.update(phase="Suspended", start_time=None, eta=None, workers=_nobody(nodes))
     draft.condition(Type.SUSPENDED, True, Why.SUSPENDED, _message(seen))

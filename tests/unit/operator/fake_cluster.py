@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_operator.cache import Cache, Key
+from tests.unit.operator.reconcile.world import NOON, document
+
+from finetune_operator.cache import Cache, Key, Listing
 from finetune_operator.cluster import ApiError
 from finetune_operator.controller import Controller
 from finetune_operator.metrics import Metrics
 from finetune_operator.settings import Settings
-from tests.unit.operator.reconcile.world import NOON, document
 
 KEY = Key("team", "j")
 CREATED = "2026-01-01T12:00:00Z"
@@ -37,7 +38,7 @@ class FakeCluster:
         body["metadata"] |= {"creationTimestamp": CREATED, "generation": 1 if old is None else 2}
         body["status"] = old["status"] if old is not None else {}
         self.objects["FineTuneJob", "j"] = body
-        return self._touch(body)
+        return self.touch(body)
 
     def pods(self) -> list[str]:
         return [name for kind, name in self.objects if kind == "Pod"]
@@ -54,7 +55,7 @@ class FakeCluster:
         self.log.append(f"create {kind} {name}")
         body["metadata"] |= {"uid": f"uid-{self.version}", "creationTimestamp": CREATED}
         self.objects[kind, name] = body
-        return self._touch(body)
+        return self.touch(body)
 
     async def owner_of(self, kind: str, _namespace: str, name: str) -> str:
         owners = self.objects[kind, name]["metadata"].get("ownerReferences") or [{"uid": ""}]
@@ -64,7 +65,7 @@ class FakeCluster:
         self.log.append(f"delete Pod {name}")
         body = self.objects.get(("Pod", name))
         if body is not None and body["metadata"]["uid"] == uid:
-            self._touch(body)["metadata"]["deletionTimestamp"] = CREATED
+            self.touch(body)["metadata"]["deletionTimestamp"] = CREATED
             self.forced += [name] if force else []
 
     async def delete_job(self, key: Key, _uid: str) -> None:
@@ -78,12 +79,16 @@ class FakeCluster:
             raise conflict("Conflict")
         self.log.append("status")
         body["status"] = merged(body["status"], patch)
-        return self._touch(body)
+        return self.touch(body)
+
+    async def pods_of(self, key: Key, _label: str) -> tuple[Listing, list[dict[str, Any]]]:
+        pods = [body for (kind, _), body in self.objects.items() if kind == "Pod"]
+        return Listing(self.version, frozenset(body["metadata"]["uid"] for body in pods)), pods
 
     async def secret_exists(self, _namespace: str, name: str) -> bool:
         return name in self.secrets
 
-    def _touch(self, body: dict[str, Any]) -> dict[str, Any]:
+    def touch(self, body: dict[str, Any]) -> dict[str, Any]:
         self.version += 1
         body["metadata"]["resourceVersion"] = str(self.version)
         return body

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.operator.fake_cluster import KEY, Setup
+from tests.unit.operator.fake_cluster import KEY, Setup, merged
 
 from finetune_operator.cluster import ApiError
 from finetune_operator.controller import CONFLICT_PAUSE, SAY_SOON, merge_patch
@@ -26,7 +26,7 @@ def make_ready(setup: Setup, *names: str) -> None:
     for name in names:
         body = setup.cluster.objects["Pod", name]
         body["status"] = {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
-        setup.cluster._touch(body)
+        setup.cluster.touch(body)
     setup.watch()
 
 
@@ -78,7 +78,7 @@ async def test_a_stale_sight_of_the_job_writes_nothing() -> None:
     setup = await started()
     setup.start()
     setup.watch()
-    setup.cluster._touch(setup.cluster.objects["FineTuneJob", "j"])  # somebody wrote, the watch is late
+    setup.cluster.touch(setup.cluster.objects["FineTuneJob", "j"])  # somebody wrote, the watch is late
     make_ready(setup, "j-0", "j-1")
     del setup.cache.jobs[KEY]
     stale = dict(setup.cluster.objects["FineTuneJob", "j"])
@@ -131,7 +131,7 @@ async def test_a_name_that_is_taken(kind: str) -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 422])
 async def test_a_refused_pod_is_said_and_tried_again(status: int) -> None:
-    setup = Setup(progress_write_interval=0.001, progress_writes_per_second=1e6)
+    setup = Setup(progress_write_interval=1e-9, progress_writes_per_second=1e9)
     setup.cluster.put_job()
     setup.cluster.refuse["Pod"] = ApiError(status, "Forbidden", 'pods "j-0" is forbidden: exceeded quota')
     setup.watch()
@@ -209,7 +209,7 @@ async def test_a_failure_is_counted_once_whatever_the_watch_shows() -> None:
         "phase": "Failed",
         "containerStatuses": [{"name": "trainer", "state": {"terminated": {"exitCode": 1}}}],
     }
-    setup.cache.put_pod(setup.cluster._touch(body))
+    setup.cache.put_pod(setup.cluster.touch(body))
     await setup.one_pass()
     await setup.one_pass()  # neither the status nor the deletion was shown yet
     assert setup.status()["restarts"]["failures"] == 1
@@ -222,6 +222,31 @@ async def test_a_failure_is_counted_once_whatever_the_watch_shows() -> None:
     setup.watch()
     await setup.one_pass()
     assert sorted(setup.cluster.pods()) == ["j-0", "j-1"]
+
+
+async def test_pods_that_the_watch_has_not_shown_yet_are_not_taken_for_lost() -> None:
+    setup = await started()
+    make_ready(setup, "j-0", "j-1")
+    await setup.one_pass()
+    setup.start()
+    setup.cache.put_job(setup.cluster.objects["FineTuneJob", "j"])  # running, and no pod in sight
+    setup.cluster.log.clear()
+    await setup.one_pass()
+    assert setup.cluster.log == []
+    assert setup.status()["phase"] == "Running"
+
+
+async def test_a_failure_that_another_operator_has_counted_is_not_counted_again() -> None:
+    setup = await started()
+    make_ready(setup, "j-0", "j-1")
+    body = setup.cluster.objects.pop(("Pod", "j-1"))
+    body["status"] = {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": {"exitCode": 1}}}]}
+    setup.cache.put_pod(setup.cluster.touch(body))  # long gone and replaced, but the watch is late
+    replaced = {**body, "metadata": {**body["metadata"], "uid": "new", "resourceVersion": "9999"}, "status": {}}
+    setup.cluster.objects["Pod", "j-1"] = replaced
+    await setup.one_pass()
+    assert setup.status()["restarts"]["failures"] == 0
+    assert setup.cluster.log.count("delete Pod j-1") == 0
 
 
 async def test_its_own_writes_are_no_news() -> None:
@@ -246,7 +271,5 @@ async def test_its_own_writes_are_no_news() -> None:
     ],
 )
 def test_merge_patch(old: dict[str, Any], new: dict[str, Any], patch: dict[str, Any]) -> None:
-    from tests.unit.operator.fake_cluster import merged
-
     assert merge_patch(old, new) == patch
     assert merged(old, patch) == new

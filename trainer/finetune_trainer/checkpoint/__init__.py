@@ -59,7 +59,7 @@ class Checkpoints:
         self._identity, self._work_dir, self._report, self._clock = canonical(identity), work_dir, report, clock
         # Ranks that are started anew in place may come with the same name, but not with the same files.
         self._attempt: str = world.broadcast(f"{attempt}-{uuid.uuid4().hex[:8]}")
-        memory = HostMemory()
+        self._memory = memory = HostMemory()
         memory.guard(engine.basic_optimizer)
         self._seam = engine.checkpoint_engine = SnapshotEngine(memory)
         self._writer = Writer(
@@ -114,6 +114,11 @@ class Checkpoints:
         error, self.last = self._world.broadcast((self._job.error if self._job else None, self.last))
         if error:
             raise StorageError(error)
+
+    @property
+    def stalled(self) -> float:
+        """Seconds that optimizer steps have waited for the present snapshot."""
+        return self._memory.stalled
 
     def _start(self, step: int, client_state: dict[str, Any], started: float) -> None:
         self._left_out = None

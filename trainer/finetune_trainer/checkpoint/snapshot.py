@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 import torch
@@ -53,6 +54,9 @@ class HostMemory:
         One tensor in two places of `state` is one in the result as well. Objects other than tensors are copied at once.
         """
         match state:
+            case Enum():
+                # Python up to 3.11.3 pickles a member as a call of getattr, which no weights-only load permits.
+                return state.value
             case torch.Tensor():
                 return self._tensor(state.detach())
             case OrderedDict():

@@ -1,0 +1,195 @@
+"""The objects of a job."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.unit.operator.reconcile.world import document
+
+from finetune_operator import builders
+from finetune_operator.api import FineTuneJob
+from finetune_operator.builders.addresses import claims, secrets
+from finetune_operator.settings import Settings
+from finetune_trainer.config import TrainSpec
+
+
+def job(nodes: int = 2, **changes: Any) -> FineTuneJob:
+    body = document(nodes)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        section = body["spec"]
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return FineTuneJob.model_validate(body)
+
+
+def pod(index: int = 0, **changes: Any) -> dict[str, Any]:
+    return builders.pod(job(**changes), index, Settings(trainer_image="trainer:1"))
+
+
+def container(**changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = pod(**changes)["spec"]["containers"][0]
+    return found
+
+
+def test_everything_in_order_and_owned() -> None:
+    objects = builders.render(job(nodes=3))
+    assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
+        ("Service", "j"), ("ConfigMap", "j"), ("Pod", "j-0"), ("Pod", "j-1"), ("Pod", "j-2"),
+    ]  # fmt: skip
+    for item in objects:
+        (owner,) = item["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("job-uid", True, True)
+        assert item["metadata"]["namespace"] == "team"
+        assert item["metadata"]["labels"]["finetune-operator.io/job"] == "j"
+        assert json.loads(json.dumps(item)) == item
+
+
+def test_a_document_that_is_only_rendered_has_no_owner() -> None:
+    body = document()
+    del body["metadata"]["uid"]
+    assert all("ownerReferences" not in item["metadata"] for item in builders.render(FineTuneJob.model_validate(body)))
+
+
+def test_the_service_finds_pods_that_are_not_ready_yet() -> None:
+    spec = builders.service(job())["spec"]
+    assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
+    assert spec["selector"] == {"finetune-operator.io/job": "j"}
+
+
+def test_the_config_map_holds_the_trainers_part_of_the_document() -> None:
+    spec = job().spec
+    text = builders.config_map(job())["data"]["train.json"]
+    assert TrainSpec.model_validate_json(text) == spec.train_spec()
+
+
+def test_the_agents_command_line() -> None:
+    assert " ".join(container(index=1, workers__processesPerNode=2)["command"]) == (
+        "python -m finetune_trainer.agent --document /etc/finetune/train.json --job team/j --node-rank 1 --nodes 2 "
+        "--processes-per-node 2 --rendezvous j-0.j.team.svc:29400 --work-dir /work --http-port 9400 "
+        "--credentials-dir /etc/finetune-credentials --termination-log /dev/termination-log"
+    )
+
+
+def test_dns_name_and_end() -> None:
+    spec = pod(index=1, runPolicy__terminationGracePeriodSeconds=7)["spec"]
+    assert (spec["hostname"], spec["subdomain"]) == ("j-1", "j")
+    assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"]) == ("Never", 7)
+    assert container()["terminationMessagePath"] == "/dev/termination-log"
+
+
+def test_pod_security_restricted() -> None:
+    spec, security = pod()["spec"], container()["securityContext"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert security == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert spec["automountServiceAccountToken"] is False
+    assert not any(key in spec for key in ("hostNetwork", "hostPID", "hostIPC"))
+
+
+def test_scraping() -> None:
+    annotations = pod()["metadata"]["annotations"]
+    assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": "9400", "prometheus.io/path": "/metrics"}
+    assert container()["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+
+
+def test_credentials_and_claims_are_mounted_once() -> None:
+    changes = {
+        "model__credentials": "hub.token",
+        "checkpoint__credentials": "s3",
+        "export__credentials": "s3",
+        "model__source": "pvc://models/llama",
+        "checkpoint__storage": "pvc://out/runs/j",
+        "export__storage": "pvc://models/mine",
+        "data__evaluation": [{"source": "pvc://data/eval", "credentials": "other"}],
+    }
+    mounts = {mount["mountPath"]: mount for mount in container(**changes)["volumeMounts"]}
+    names = {mount["name"]: path for path, mount in mounts.items()}
+    mounted = {names[volume["name"]]: volume for volume in pod(**changes)["spec"]["volumes"]}
+    assert mounted.keys() == mounts.keys() == {
+        "/work", "/dev/shm", "/etc/finetune",
+        "/etc/finetune-credentials/hub.token", "/etc/finetune-credentials/other", "/etc/finetune-credentials/s3",
+        "/mnt/pvc/models", "/mnt/pvc/data", "/mnt/pvc/out",
+    }  # fmt: skip
+    assert mounted["/etc/finetune-credentials/s3"]["secret"]["secretName"] == "s3"
+    assert mounted["/mnt/pvc/out"]["persistentVolumeClaim"] == {"claimName": "out"}
+    assert mounted["/dev/shm"]["emptyDir"] == {"medium": "Memory"}
+    assert {path: mounts[path].get("readOnly") for path in mounts if path.startswith("/mnt")} == {
+        "/mnt/pvc/models": False, "/mnt/pvc/data": True, "/mnt/pvc/out": False,
+    }  # fmt: skip
+    spec = job(**changes).spec
+    assert secrets(spec) == {
+        "hub.token": "spec.model.credentials",
+        "other": "spec.data.evaluation[0].credentials",
+        "s3": "spec.checkpoint.credentials",
+    }
+    assert claims(spec) == {"models": True, "data": False, "out": True}
+
+
+def test_image_and_resources() -> None:
+    assert container()["image"] == "trainer:1"
+    limits = {"limits": {"nvidia.com/gpu": 8, "memory": "64Gi"}}
+    mine = container(workers__image="mine:2", workers__resources=limits)
+    assert (mine["image"], mine["resources"]["limits"]) == ("mine:2", {"nvidia.com/gpu": 8, "memory": "64Gi"})
+    assert "imagePullPolicy" not in mine
+    always = builders.pod(job(), 0, Settings(image_pull_policy="Always"))
+    assert always["spec"]["containers"][0]["imagePullPolicy"] == "Always"
+
+
+TEMPLATE = {
+    "labels": {"team": "nlp", "finetune-operator.io/job": "stolen"},
+    "annotations": {"note": "x"},
+    "nodeSelector": {"gpu": "h200"},
+    "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists"}],
+    "env": [{"name": "HOME", "value": "/elsewhere"}, {"name": "NCCL_DEBUG", "value": "INFO"}],
+    "volumes": [{"name": "extra", "emptyDir": {}}],
+    "volumeMounts": [{"name": "extra", "mountPath": "/extra"}],
+    "imagePullSecrets": ["pull"],
+    "serviceAccountName": "trainer",
+    "priorityClassName": "high",
+    "runtimeClassName": "nvidia",
+}
+
+
+def test_the_template_adds_and_never_steals() -> None:
+    body = pod(workers__template=TEMPLATE)
+    spec, labels = body["spec"], body["metadata"]["labels"]
+    assert (labels["team"], labels["finetune-operator.io/job"]) == ("nlp", "j")
+    assert body["metadata"]["annotations"]["note"] == "x"
+    assert (spec["nodeSelector"], spec["imagePullSecrets"]) == ({"gpu": "h200"}, [{"name": "pull"}])
+    assert (spec["serviceAccountName"], spec["priorityClassName"], spec["runtimeClassName"]) == ("trainer", "high", "nvidia")
+    keys = [(item["key"], item.get("tolerationSeconds")) for item in spec["tolerations"]]
+    assert keys == [("node.kubernetes.io/unreachable", None), ("node.kubernetes.io/not-ready", 60)]
+    environment = [(item["name"], item["value"]) for item in spec["containers"][0]["env"]]
+    assert dict(environment)["HOME"] == "/elsewhere"
+    assert len(environment) == len(dict(environment))
+    assert spec["volumes"][-1]["name"] == spec["containers"][0]["volumeMounts"][-1]["name"] == "extra"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "affinity", "expected"),
+    [
+        (1, {}, None),
+        (2, {}, {"podAntiAffinity"}),
+        (2, {"nodeAffinity": {}}, {"podAntiAffinity", "nodeAffinity"}),
+    ],
+)
+def test_pods_spread_over_nodes(nodes: int, affinity: dict[str, Any], expected: set[str] | None) -> None:
+    found = pod(nodes=nodes, workers__template={"affinity": affinity}, workers__nodes=nodes)["spec"].get("affinity")
+    assert (set(found) if found is not None else None) == expected
+
+
+def test_event() -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    body = builders.event("team", "j", "u", "Warning", "Crashed", "x" * 3000, now, "operator-0")
+    assert (body["type"], body["reason"], body["regarding"]["uid"]) == ("Warning", "Crashed", "u")
+    assert body["eventTime"] == "2026-01-01T12:00:00.000000Z"
+    assert len(body["note"]) <= 1024

@@ -1,0 +1,35 @@
+"""Flags, environment variables, defaults."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_operator.settings import Settings
+
+
+def test_flags_win_over_variables_and_those_over_defaults() -> None:
+    settings = Settings.read(
+        ["--trainer-image", "registry/trainer:1", "--http-port=9090"],
+        {"FINETUNE_OPERATOR_HTTP_PORT": "1", "FINETUNE_OPERATOR_WORKERS": "4", "OTHER": "x"},
+    )
+    assert (settings.trainer_image, settings.http_port, settings.workers) == ("registry/trainer:1", 9090, 4)
+    assert settings.api_timeout == Settings().api_timeout
+
+
+@pytest.mark.parametrize(("text", "served"), [("", ()), ("a", ("a",)), (" a, b ,", ("a", "b"))])
+def test_namespaces(text: str, served: tuple[str, ...]) -> None:
+    assert Settings(namespaces=text).served_namespaces == served
+
+
+@pytest.mark.parametrize("arguments", [["--workers", "0"], ["--workers", "many"], ["--log-format", "xml"], ["--nonsense", "1"]])
+def test_a_mistake_names_the_flag(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Settings.read(arguments, {})
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_help_describes_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Settings.read(["--help"], {})
+    shown = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in shown for name in Settings.model_fields)
