@@ -21,7 +21,7 @@ ENTRYPOINT ["python", "-m", "finetune_operator"]
 
 FROM base AS trainer
 COPY locks/trainer.txt /opt/locks/
-RUN /opt/uv/bin/uv pip install --quiet --require-hashes --requirement /opt/locks/trainer.txt \
+RUN /opt/uv/bin/uv pip install --quiet --compile-bytecode --require-hashes --requirement /opt/locks/trainer.txt \
  && rm -rf /opt/uv
 COPY trainer/finetune_trainer /opt/finetune/finetune_trainer
 RUN python -m compileall -q /opt/finetune

@@ -51,7 +51,7 @@ def test_sample_trains_survives_a_lost_pod_and_leaves_a_model(jobs: Jobs, tmp_pa
     for place in (name, f"{name}-calm"):
         jobs.empty(STORAGE.format(name=place), tmp_path)  # a job resumes from what an earlier test session left there
     jobs.apply(sample(name))
-    jobs.wait_for_step(name, 30, seconds=300)
+    jobs.wait_for_step(name, 10, seconds=300)
 
     pods = jobs.pods(name)
     assert set(pods) == {f"{name}-0", f"{name}-1"}
@@ -70,7 +70,7 @@ def test_sample_trains_survives_a_lost_pod_and_leaves_a_model(jobs: Jobs, tmp_pa
     status = jobs.wait_for_phase(name, "Succeeded", seconds=600)
     first = jobs.pods(name)[f"{name}-0"]
     assert first["metadata"]["uid"] == pods[f"{name}-0"]["metadata"]["uid"], "only the lost pod was replaced"
-    resumed = [int(step) for step in re.findall(r"resumed at step (\d+)", jobs.kubectl("logs", f"{name}-0"))]
+    resumed = [int(step) for step in re.findall(r"resumed from step (\d+)", jobs.kubectl("logs", f"{name}-0"))]
     assert resumed, "training resumed"
     assert resumed[0] >= saved, "from the newest checkpoint"
     assert status["progress"]["percent"] == 100

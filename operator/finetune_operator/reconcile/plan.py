@@ -79,6 +79,7 @@ class Draft:
         self.seen = seen
         self.limits = limits
         self.status = seen.status
+        self.must_not_wait = False  # the status carries what cannot be seen again
         self._actions: list[Action] = []
         self._notes: list[Note] = []
         self._requeue_after: float | None = None
@@ -136,7 +137,7 @@ class Draft:
             actions=tuple(dict.fromkeys(self._actions)),
             notes=tuple(self._notes),
             requeue_after=self._requeue_after,
-            urgent=_hard(self.status) != _hard(self.seen.status),
+            urgent=self.must_not_wait or _hard(self.status) != _hard(self.seen.status),
         )
 
 

@@ -38,6 +38,7 @@ def keep_last_word(draft: Draft, outcome: Outcome) -> None:
         checkpoint=outcome.checkpoint or draft.status.checkpoint,
         progress=outcome.progress if outcome.progress.total_steps else draft.status.progress,
     )
+    draft.must_not_wait = True  # the pod, and its word with it, is about to go
 
 
 def duration(seconds: int | None) -> str | None:

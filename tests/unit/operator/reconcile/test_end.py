@@ -144,6 +144,18 @@ def test_suspend_stops_the_pods_and_resume_starts_anew() -> None:
     assert [note.reason for note in world.notes] == ["Suspended", "Resumed"]
 
 
+def test_what_a_suspended_run_stored_on_its_way_out_is_written_at_once() -> None:
+    world = World().running()
+    world.set_policy(suspend=True).one_pass()
+    stored = SavedCheckpoint(step=70, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000070.json")
+    world.fail(0, Reason.PREEMPTED, checkpoint=stored, progress=Progress(step=70, total_steps=100))
+    plan = world.one_pass()
+    assert plan.urgent, "the pod is gone a moment later, and its word with it"
+    assert world.status.checkpoint == stored
+    assert world.status.progress is not None
+    assert world.status.progress.step == 70
+
+
 def test_resume_while_pods_still_stop_counts_nothing() -> None:
     world = World().running()
     world.set_policy(suspend=True).one_pass()
