@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import time
 import urllib.request
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.agent.settings import Limits, Settings
 from finetune_trainer.agent.stops import Stops
 from finetune_trainer.outcome import Outcome, RunStatus
@@ -125,7 +125,7 @@ class Cluster:
     def __init__(self, nursery: Nursery, folder: Path, nodes: int, per_node: int, limits: Limits, lives: dict[int, list[str]]):
         self._nursery, self._folder = nursery, folder
         self._nodes, self._per_node, self._limits = nodes, per_node, limits
-        self._store_port = _free_port()
+        self._store_port = free_ports(1)[0]
         self._started: list[Agent] = []
         self.shared = folder / "shared"
         self.shared.mkdir()
@@ -143,7 +143,7 @@ class Cluster:
             rendezvous_port=self._store_port,
             work_dir=self._folder / f"work-{node}",
             cache_dir=self.shared,
-            http_port=_free_port(),
+            http_port=free_ports(1)[0],
             termination_log=self._folder / f"termination-{node}",
             rank_module="fake_rank",
             limits=self._limits,
@@ -178,8 +178,3 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
+
+from finetune_trainer.agent.ports import free_ports
 
 PRELOADED = ("torch", "deepspeed", "transformers", "peft", "matplotlib.figure", "tests.trainer.preload")
 _context = multiprocessing.get_context("forkserver")
@@ -49,7 +50,7 @@ def start(target: Callable[..., Any], size: int, *arguments: Any) -> tuple[list[
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ["OMP_NUM_THREADS"] = "1"
     _context.set_forkserver_preload(list(PRELOADED))
-    master = f"127.0.0.1:{free_port()}"
+    master = f"127.0.0.1:{free_ports(1)[0]}"
     processes, ends = [], []
     for rank in range(size):
         mine, theirs = _context.Pipe(duplex=False)
@@ -59,13 +60,6 @@ def start(target: Callable[..., Any], size: int, *arguments: Any) -> tuple[list[
         processes.append(process)
         ends.append(mine)
     return processes, ends
-
-
-def free_port() -> int:
-    """A port that no one listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _result(end: Connection, deadline: float) -> tuple[bool, Any]:

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 import obstore
 from obstore.store import S3Store
 
+from finetune_trainer.agent.ports import free_ports
+
 ACCESS_KEY = "tester"
 SECRET_KEY = "tester-secret"
 READER_KEY = "reader"  # may not write
@@ -98,13 +100,6 @@ def _pump(source: socket.socket, target: socket.socket, closed: Path) -> None:
     for end in (source, target):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [found.getsockname()[1] for found in sockets]
 
 
 @contextlib.contextmanager

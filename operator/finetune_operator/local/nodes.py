@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from finetune_operator.api import FineTuneJob
 from finetune_trainer.agent import guard
+from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.outcome import Outcome, Reason, RunStatus
 
 
@@ -104,7 +104,7 @@ def start(
 ) -> list[Node]:
     """Start the agents of all nodes; `lock` is the open lock file."""
     workers = job.spec.workers
-    store, *http = _free_ports(workers.nodes + 1)
+    store, *http = free_ports(workers.nodes + 1)
     nodes = []
     for index, (port, environment) in enumerate(zip(http, environments, strict=True)):
         options = {
@@ -125,11 +125,3 @@ def start(
         command = [*guard.command(signal.SIGTERM, "finetune_trainer.agent"), *arguments]
         nodes.append(Node(index, folder, command, port, environment, lock))
     return nodes
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import socket
 import time
 from collections.abc import Mapping
 
 from finetune_trainer.agent.gang import Gang, severity
 from finetune_trainer.agent.monitor import Monitor
+from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.agent.rounds import Rounds, View
 from finetune_trainer.agent.settings import Settings
 from finetune_trainer.agent.stops import Stops
@@ -95,7 +95,7 @@ class Agent:
             raise
 
     def _one_round(self, rounds: Rounds) -> None:
-        rounds.join(self._round, f"{self._settings.rendezvous_host}:{_free_port()}" if self._hosts else "")
+        rounds.join(self._round, f"{self._settings.rendezvous_host}:{free_ports(1)[0]}" if self._hosts else "")
         self._round = rounds.number
         if self._fresh:
             rounds.forgive()
@@ -240,8 +240,3 @@ class Agent:
     def _no_store(self, error: StoreLostError) -> Outcome:
         message = f"agent 0 cannot host the store on port {self._settings.rendezvous_port}: {error}"
         return Outcome(reason=Reason.RENDEZVOUS_FAILED, message=message, node=0)
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as probe:
-        return int(probe.getsockname()[1])
