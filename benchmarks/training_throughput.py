@@ -57,10 +57,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "fixed": Case("rows of 512 tokens", "whole", 512, False, 8, 4, "random", 20, 1.0),
-    "padded": Case("functions, 16 sequences at a time", "functions", 1024, True, 16, 16, "random", 10, 3.0),
-    "padded8": Case("functions, 8 sequences at a time", "functions", 1024, True, 8, 8, "random", 10, None),
-    "grouped": Case("functions, 16 sequences grouped by length", "functions", 1024, True, 16, 16, "group_by_length", 10, None),
+    "fixed": Case("rows of 512 tokens", "whole", 512, False, 8, 4, "random", 12, 1.0),
+    "padded": Case("functions, 16 sequences at a time", "functions", 1024, True, 16, 16, "random", 6, 3.0),
+    "padded8": Case("functions, 8 sequences at a time", "functions", 1024, True, 8, 8, "random", 6, None),
+    "grouped": Case("functions, 16 sequences grouped by length", "functions", 1024, True, 16, 16, "group_by_length", 6, None),
 }
 
 
@@ -129,11 +129,11 @@ def main() -> None:
     """Measure and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
-    parser.add_argument("--steps", type=int, help="optimizer steps that are measured (default: 20 of fixed, else 10)")
+    parser.add_argument("--steps", type=int, help="optimizer steps that are measured (default: 12 of fixed, else 6)")
     parser.add_argument("--warm-up", type=int, default=2, help="steps before them (default: %(default)s)")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="of each side (default: all cores, %(default)s)")
-    benchmark = Benchmark("Training throughput", parser, "torch", "deepspeed", "transformers", "accelerate", "trl")
+    benchmark = Benchmark("Training throughput", parser, "torch", "deepspeed", "transformers", "accelerate", "trl", pairs=5)
     options = benchmark.options
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
         folder = Path(name)

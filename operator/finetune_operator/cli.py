@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rank-module", help=argparse.SUPPRESS)
     validate = add("validate", _validate, "Say every mistake in the FineTuneJobs of files.")
     validate.add_argument("files", metavar="FILE", nargs="+", help="YAML; - for standard input")
+    validate.add_argument(
+        "--local", action="store_true", help="also try from this machine whether the data can be read and results be written"
+    )
     render = add("render", _render, "Print the Kubernetes objects that the operator makes of a job.")
     render.add_argument("file", metavar="FILE", help="YAML; - for standard input")
     logs = add("logs", _logs, "Print the logs of a job's pods.")
@@ -102,7 +105,7 @@ def _validate(given: argparse.Namespace) -> int:
         except DocumentError as error:
             mistakes += error.mistakes
             continue
-        found = [mistake for job in jobs for mistake in _missing_files(job)]
+        found = [mistake for job in jobs for mistake in _refused_here(job)] if given.local else []
         mistakes += found
         if not found:
             print(f"{file}: {', '.join(job.job.metadata.name for job in jobs)}: valid")
@@ -111,10 +114,13 @@ def _validate(given: argparse.Namespace) -> int:
     return 0
 
 
-def _missing_files(job: Job) -> list[str]:
-    from finetune_operator.local import missing_files
+def _refused_here(job: Job) -> list[str]:
+    from finetune_operator.local import missing_files, preflight
 
-    return [f"{job.document.place(location)}: {sentence}" for location, sentence in missing_files(job.job, Path.cwd())]
+    if missing := missing_files(job.job, Path.cwd()):
+        return [f"{job.document.place(location)}: {sentence}" for location, sentence in missing]
+    refused = preflight(job.job, Path.cwd())
+    return [f"{job.job.metadata.name}: {refused}"] if refused else []
 
 
 def _render(given: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from finetune_trainer.history import History
 from finetune_trainer.identity import identity
 from finetune_trainer.objectives import Batch
 from finetune_trainer.outcome import Outcome, Reason
+from finetune_trainer.preflight import checkpoint_storage, insist_on_storage, model_storage
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Stop
 from finetune_trainer.storage import Credentials, Storage
@@ -51,7 +52,9 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     report(Alive(activity="Preparing"))
     alive = partial(report, Alive(activity="Preparing"))
     engine.accumulation_steps(spec, place.world_size)
-    storage = _insist_on_storage(spec, place)
+    if place.rank == 0:  # it tries for all
+        insist_on_storage(spec, place.credentials)
+    storage = checkpoint_storage(spec, place.credentials)
     tokenizer, data = _prepare(spec, place, alive)
     here = world.join(
         rank=place.rank, size=place.world_size, local_rank=place.local_rank, processes_per_node=place.processes_per_node,
@@ -80,16 +83,6 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
         checkpoint=job.checkpoints.last,
         model=address,
     )
-
-
-def _insist_on_storage(spec: TrainSpec, place: Place) -> Storage:
-    """Both places must be writable before anything costs time; the first rank tries for all."""
-    storage = Storage.open(spec.checkpoint.storage, place.credentials, spec.checkpoint.credentials)
-    model = export.destination(spec, place.credentials)
-    if place.rank == 0:
-        storage.probe_writable()
-        model.probe_writable()
-    return storage
 
 
 def _prepare(spec: TrainSpec, place: Place, alive: Callable[[], None]) -> tuple[Any, Prepared]:
@@ -161,7 +154,7 @@ def _export(job: loop.Run, tokenizer: Any, data: Prepared, place: Place, report:
     spec, here = job.spec, job.world
     report(Alive(activity="Exporting"))
     alive = partial(report, Alive(activity="Exporting"))
-    target, folder = export.destination(spec, place.credentials), place.work_dir / "model"
+    target, folder = model_storage(spec, place.credentials), place.work_dir / "model"
     export.save_model(job.engine.module, tokenizer, spec, here, folder, alive)
     if not here.is_first:
         return target.uri

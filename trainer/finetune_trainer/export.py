@@ -15,21 +15,12 @@ from finetune_trainer import weights
 from finetune_trainer.adapters import is_adapted
 from finetune_trainer.config import Generation, TrainSpec
 from finetune_trainer.history import History
-from finetune_trainer.storage import Credentials, Storage
+from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
 
 REPORTS = "training"
 SHARD = "5GB"  # of a file of weights; between two of them an upload gives a sign of life
 log = logging.getLogger(__name__)
-
-
-def destination(spec: TrainSpec, credentials: Credentials) -> Storage:
-    """Where the model goes: export.storage, or beside the checkpoints."""
-    export, checkpoint = spec.export, spec.checkpoint
-    secret = export.credentials or checkpoint.credentials
-    if export.storage is not None:
-        return Storage.open(export.storage, credentials, secret, field="spec.export.storage")
-    return Storage.open(checkpoint.storage, credentials, secret).child("model")
 
 
 def save_model(model: Any, tokenizer: Any, spec: TrainSpec, world: World, folder: Path, alive: Callable[[], None]) -> None:

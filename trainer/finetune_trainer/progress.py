@@ -71,8 +71,12 @@ class Reporter:
         self._waited = 0.0
         if not self._world.is_first:
             return
-        told = {"gradient_norm": gradient_norm, "tokens": self._tokens, "samples": self._samples, "padding_ratio": padding}
-        self.report(Step(progress=self.progress, **told))
+        self.report(
+            Step(
+                progress=self.progress, gradient_norm=gradient_norm, tokens=self._tokens, samples=self._samples,
+                padding_ratio=padding,
+            )
+        )  # fmt: skip
         self._tokens = self._samples = 0
         if is_logged:
             self._log(gradient_norm)

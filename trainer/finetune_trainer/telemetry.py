@@ -52,13 +52,16 @@ class Evaluated(Section):
     metrics: dict[str, float]
 
 
+CheckpointPhase = Literal["snapshot", "write", "upload"]
+
+
 class CheckpointStored(Section):
     """A checkpoint is committed. Durations in seconds by phase: snapshot (training stood still), write, upload."""
 
     event: Literal["checkpoint_stored"] = "checkpoint_stored"
     checkpoint: SavedCheckpoint
     size_bytes: int
-    seconds: dict[Literal["snapshot", "write", "upload"], float]
+    seconds: dict[CheckpointPhase, float]
 
 
 class CheckpointFailed(Section):

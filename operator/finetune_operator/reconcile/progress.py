@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.conditions import Type, Why
 from finetune_operator.reconcile.plan import Draft
-from finetune_trainer.outcome import Outcome
+from finetune_trainer.outcome import Outcome, Progress
 
 
 def report(draft: Draft) -> bool:
@@ -16,7 +16,7 @@ def report(draft: Draft) -> bool:
     if run is None:
         return False
     if run.progress.total_steps:  # a restarted run does not know yet where it stands
-        draft.update(progress=run.progress, eta=duration(run.progress.remaining_seconds))
+        draft.update(progress=_readable(run.progress), eta=duration(run.progress.remaining_seconds))
     if run.checkpoint is not None:
         draft.update(checkpoint=run.checkpoint)
     if run.checkpoint_error is not None:
@@ -36,9 +36,25 @@ def keep_last_word(draft: Draft, outcome: Outcome) -> None:
     """Take over how far a run came and what it stored last, as it said when it ended."""
     draft.update(
         checkpoint=outcome.checkpoint or draft.status.checkpoint,
-        progress=outcome.progress if outcome.progress.total_steps else draft.status.progress,
+        progress=_readable(outcome.progress) if outcome.progress.total_steps else draft.status.progress,
     )
     draft.must_not_wait = True  # the pod, and its word with it, is about to go
+
+
+def _readable(progress: Progress) -> Progress:
+    """The same in as many digits as people read; Prometheus has them all."""
+
+    def rounded(value: float | None, digits: int) -> float | None:
+        return None if value is None else round(value, digits)
+
+    return progress.model_copy(
+        update={
+            "epoch": round(progress.epoch, 3),
+            "tokens_per_second": rounded(progress.tokens_per_second, 1),
+            "loss": rounded(progress.loss, 4),
+            "eval_loss": rounded(progress.eval_loss, 4),
+        }
+    )
 
 
 def duration(seconds: int | None) -> str | None:

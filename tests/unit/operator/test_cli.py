@@ -42,12 +42,33 @@ def test_validate_says_what_is_valid(file: str, capsys: pytest.CaptureFixture[st
 def test_validate_tells_all_mistakes_of_all_files(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("data.jsonl").unlink()
     Path("broken.yaml").write_text("[")
-    assert main(["validate", file, "broken.yaml"]) == 2
+    assert main(["validate", file]) == 0, "the file may well lie where the job will run"
+    capsys.readouterr()
+    assert main(["validate", "--local", file, "broken.yaml"]) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert first == (
         "job.yaml:10: spec.data.train[0].source: file://data.jsonl does not exist: correct the address, or put the file there"
     )
     assert second.startswith("broken.yaml:")
+
+
+@pytest.mark.parametrize(
+    ("rows", "mistake"),
+    [
+        ('{"text": "a"}\n', None),
+        ('{"text": "a"}\n{"text": \n', "data.jsonl:2: not valid JSON"),
+        ('{"txt": "a"}\n', "data.jsonl:1: "),
+        ("", "data.jsonl: the file is empty"),
+    ],
+)
+def test_validate_tries_data_and_storage_where_told(
+    rows: str, mistake: str | None, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data.jsonl").write_text(rows)
+    assert main(["validate", "--local", file]) == (2 if mistake else 0)
+    said = capsys.readouterr().err
+    assert mistake is None or mistake in said
+    assert said.count("\n") == bool(mistake), "one sentence"
 
 
 def test_render_prints_the_objects_of_the_operator(file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from finetune_trainer.checkpoint.retention import retain
 from finetune_trainer.checkpoint.snapshot import HostMemory
 from finetune_trainer.outcome import TrainerError
 from finetune_trainer.storage import Storage
-from finetune_trainer.telemetry import CheckpointFailed, CheckpointStored, Report
+from finetune_trainer.telemetry import CheckpointFailed, CheckpointPhase, CheckpointStored, Report
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -134,7 +134,11 @@ class Writer:
 
     def _announce(self, job: Job, write: float, upload: float) -> None:
         assert job.manifest is not None
-        seconds = {"snapshot": job.blocked + self._memory.stalled, "write": write, "upload": upload}
+        seconds: dict[CheckpointPhase, float] = {
+            "snapshot": job.blocked + self._memory.stalled,
+            "write": write,
+            "upload": upload,
+        }
         saved = job.manifest.saved(self._storage)
         self._report(CheckpointStored(checkpoint=saved, size_bytes=job.manifest.size, seconds=seconds))
 

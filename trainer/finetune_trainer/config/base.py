@@ -46,7 +46,7 @@ class Section(BaseModel):
     """Base of every object in the document."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, validate_default=True
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True, validate_default=True
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 

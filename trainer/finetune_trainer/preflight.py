@@ -1,0 +1,70 @@
+"""What can be refused before it costs time: storage that cannot be written, data that cannot be read.
+
+    python -m finetune_trainer.preflight train.json --cache-dir DIRECTORY
+
+prints the first thing that is wrong and exits with its code (`outcome.VERDICTS`). Imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.documents import resolve_all
+from finetune_trainer.outcome import VERDICTS, TrainerError
+from finetune_trainer.storage import Credentials, Storage
+
+
+def model_storage(spec: TrainSpec, credentials: Credentials) -> Storage:
+    """Where the model goes: export.storage, or beside the checkpoints."""
+    export, checkpoint = spec.export, spec.checkpoint
+    secret = export.credentials or checkpoint.credentials
+    if export.storage is not None:
+        return Storage.open(export.storage, credentials, secret, field="spec.export.storage")
+    return Storage.open(checkpoint.storage, credentials, secret).child("model")
+
+
+def checkpoint_storage(spec: TrainSpec, credentials: Credentials) -> Storage:
+    """Where checkpoints go."""
+    return Storage.open(spec.checkpoint.storage, credentials, spec.checkpoint.credentials)
+
+
+def insist_on_storage(spec: TrainSpec, credentials: Credentials) -> None:
+    """Both places must be writable; raises ConfigurationError or StorageError."""
+    checkpoint_storage(spec, credentials).probe_writable()
+    model_storage(spec, credentials).probe_writable()
+
+
+def insist_on_data(spec: TrainSpec, credentials: Credentials, cache: Path) -> int:
+    """How many documents the data holds; raises DataError for the first file or row that cannot be used."""
+    datasets = {"train": ("train", spec.data.train), "evaluation": ("validation", spec.data.evaluation)}
+    return sum(
+        1
+        for name, (split, given) in datasets.items()
+        for source in resolve_all(given, field=f"spec.data.{name}", cache=cache, credentials=credentials, default_split=split)
+        for _ in source.documents()
+    )
+
+
+def main() -> int:
+    """Try one document on this machine."""
+    parser = argparse.ArgumentParser(description="Try whether a run could read its data and write its results.")
+    parser.add_argument("document", type=Path)
+    parser.add_argument("--cache-dir", type=Path, required=True)
+    parser.add_argument("--credentials-dir", type=Path)
+    given = parser.parse_args()
+    spec = TrainSpec.model_validate_json(given.document.read_text())
+    credentials = Credentials(given.credentials_dir)
+    try:
+        insist_on_storage(spec, credentials)
+        print(f"{insist_on_data(spec, credentials, given.cache_dir)} documents can be read, results can be written")
+    except TrainerError as error:
+        print(error)
+        return VERDICTS[error.reason].exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
