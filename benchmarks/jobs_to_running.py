@@ -172,7 +172,7 @@ def main() -> None:
     with fake_nodes(options.fake_nodes) as (kubeconfig, template):
         sides = Sides(kubeconfig, template, options)
         title = f"{options.jobs} jobs of {PODS_OF_A_JOB} pods, against the same Services and pods made directly"
-        benchmark.measure(title, sides.peer, sides.ours, FIGURES, LIMITS)
+        benchmark.measure(title, sides.peer, sides.ours, FIGURES, LIMITS, alone=False)
     benchmark.finish()
 
 

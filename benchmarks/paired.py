@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import socket
 import statistics
 import subprocess
@@ -20,9 +21,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 _SAYS = "sample: "
+DISTURBED = 0.2  # share of all cores that is used by others
 Sample = dict[str, Any]
 """What one run of one side measured: figures by name, and more that is only kept as raw data."""
 
@@ -57,6 +59,7 @@ class Case:
     limits: Sequence[Limit]
     peer: list[Sample] = field(default_factory=list)
     ours: list[Sample] = field(default_factory=list)
+    disturbed: list[list[Sample]] = field(default_factory=list)
 
     def ratios(self, figure: Figure) -> list[float]:
         """Ours / peer, pair by pair."""
@@ -116,19 +119,38 @@ class Benchmark:
         ours: Callable[[], Sample],
         figures: Sequence[Figure],
         limits: Sequence[Limit] = (),
+        *,
+        alone: bool = True,
     ) -> None:
-        """Measure both sides in turn; a side's function is one whole measurement from nothing."""
+        """Measure both sides in turn; a side's function is one whole measurement from nothing.
+
+        `alone` says that a side is nothing but children of this process. Then a pair during which other processes have used
+        the cores is measured again, as often as there are pairs, and kept in the raw results only.
+        """
         case = Case(title, figures, limits)
         self._cases.append(case)
-        for number in range(1, self.options.pairs + 1):
-            for side, measured, run in (("peer", case.peer, peer), ("ours", case.ours, ours)):
-                busy = calm_down(self.options.patience)
-                sample = run() | {"others_before": busy}
-                measured.append(sample)
-                demanded: list[Figure | Limit] = [*figures, *limits]
-                shown = [item for item in demanded if item.name in sample]
-                values = ", ".join(f"{item.text} {_number(sample[item.name])} {item.unit}" for item in shown)
-                print(f"{title}: pair {number}, {side}: {values} (others use {busy:.0%})", flush=True)
+        while len(case.peer) < self.options.pairs:
+            number = len(case.peer) + 1
+            pair = [self._turn(f"{title}: pair {number}, {side}", case, run) for side, run in (("peer", peer), ("ours", ours))]
+            if alone and any(turn["others"] > DISTURBED for turn in pair) and len(case.disturbed) < self.options.pairs:
+                print(f"{title}: pair {number} was disturbed and is measured again", flush=True)
+                case.disturbed.append(pair)
+                continue
+            case.peer.append(pair[0])
+            case.ours.append(pair[1])
+
+    def _turn(self, label: str, case: Case, run: Callable[[], Sample]) -> Sample:
+        calm_down(self.options.patience)
+        before = _ticks()
+        sample = run()
+        now = _ticks()
+        whole = now.busy + now.idle - before.busy - before.idle
+        # What children use is known when they have ended, as all sides have by now.
+        sample["others"] = (now.busy - before.busy - (now.children - before.children)) / max(whole, 1)
+        demanded: list[Figure | Limit] = [*case.figures, *case.limits]
+        values = [f"{item.text} {_number(sample[item.name])} {item.unit}" for item in demanded if item.name in sample]
+        print(f"{label}: {', '.join(values)}", flush=True)
+        return sample
 
     def finish(self) -> NoReturn:
         """Print the tables and the verdicts, write the raw results, and exit."""
@@ -174,25 +196,30 @@ def say(sample: Sample) -> None:
     print(f"{_SAYS}{json.dumps(sample)}", flush=True)
 
 
-def calm_down(patience: float, quiet: float = 0.1, window: float = 3.0) -> float:
-    """Wait for the machine to be idle, but no longer than `patience` seconds; the share of its cores in use in the end."""
+def calm_down(patience: float, window: float = 3.0) -> None:
+    """Wait for the machine to be idle, but no longer than `patience` seconds."""
     deadline = time.monotonic() + patience
-    while True:
-        busy = _busy(window)
-        if busy <= quiet or time.monotonic() > deadline:
-            return busy
+    while time.monotonic() < deadline:
+        before = _ticks()
+        time.sleep(window)
+        now = _ticks()
+        if now.busy - before.busy <= DISTURBED * (now.busy + now.idle - before.busy - before.idle):
+            return
 
 
-def _busy(seconds: float) -> float:
-    def ticks() -> tuple[int, int]:
-        user, nice, system, idle, waiting, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
-        return user + nice + system, idle + waiting
+class _Ticks(NamedTuple):
+    """Processor time since the start, seconds of all cores: used, idle, and used by finished children of this process."""
 
-    worked, idled = ticks()
-    time.sleep(seconds)
-    more_worked, more_idled = ticks()
-    worked, idled = more_worked - worked, more_idled - idled
-    return worked / max(worked + idled, 1)
+    busy: float
+    idle: float
+    children: float
+
+
+def _ticks() -> _Ticks:
+    first = Path("/proc/stat").read_text().split("\n", 1)[0]
+    user, nice, system, idle, waiting, *_ = (int(word) / os.sysconf("SC_CLK_TCK") for word in first.split()[1:])
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return _Ticks(user + nice + system, idle + waiting, used.ru_utime + used.ru_stime)
 
 
 def free_port() -> int:

@@ -88,18 +88,17 @@ def _prometheus_agrees_with_the_log(jobs: Jobs, name: str) -> None:
     """The loss of a step, asked of Prometheus, is the loss that the trainer logged for that step."""
     labels = f'{{namespace="{jobs.namespace}",job="{name}"}}'
     seen: dict[int, float] = {}
+    logged: dict[int, float] = {}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        [step] = query(jobs.cluster, f"finetune_step{labels}")
-        [loss] = query(jobs.cluster, f"finetune_loss{labels}")
-        # Two queries: only when both come from one scrape do they belong together.
-        if step["value"][0] == loss["value"][0] or query(jobs.cluster, f"finetune_step{labels}") == [step]:
-            seen[int(step["value"][1])] = float(loss["value"][1])
+        step = query(jobs.cluster, f"finetune_step{labels}")
+        loss = query(jobs.cluster, f"finetune_loss{labels}")
+        # Two queries: only when no scrape came between them do their answers belong together.
+        if step and loss and query(jobs.cluster, f"finetune_step{labels}")[0]["value"][1] == step[0]["value"][1]:
+            seen[int(step[0]["value"][1])] = float(loss[0]["value"][1])
         logged = logged_losses(jobs.kubectl("logs", f"{name}-0"))
-        both = seen.keys() & logged.keys()
-        if both:
-            for common in both:
-                assert seen[common] == pytest.approx(logged[common], abs=1e-3)
+        if both := seen.keys() & logged.keys():
+            assert {step: seen[step] for step in both} == pytest.approx({step: logged[step] for step in both}, abs=1e-3)
             return
         time.sleep(0.2)
     raise AssertionError(f"Prometheus saw the steps {sorted(seen)}, the log has {sorted(logged)}")

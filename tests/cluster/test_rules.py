@@ -39,6 +39,7 @@ def api(cluster: Any) -> Iterator[client.ApiClient]:
             definitions.patch_custom_resource_definition(NAME, wanted)
         _wait_until_served(definitions, wanted)
         yield connection
+        definitions.delete_custom_resource_definition(NAME)  # or a later install by helm would find it and refuse
 
 
 def _wait_until_served(definitions: client.ApiextensionsV1Api, wanted: dict[str, Any]) -> None:
