@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# helm renders the raw install manifest: yours, or the one that the test cluster is built with.
+HELM ?= $(shell command -v helm || PYTHONPATH=tests/cluster $(BIN)/python -c "from devcluster.gobuild import binary; print(binary('helm'))")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint format generate lock bench clean
@@ -40,7 +42,12 @@ format: setup ## let ruff put the code into shape
 	$(BIN)/ruff format --quiet .
 
 generate: setup ## write the CRD, the reference and the install manifest from the pydantic models and the chart
-	$(BIN)/python -m finetune_operator.api.generate
+	$(BIN)/python -m finetune_operator.api.generate --helm $(HELM)
+
+bench: setup cluster-build ## run every benchmark beside its peer and print the ratios (about an hour on a quiet machine)
+	$(BIN)/python benchmarks/jobs_to_running.py
+	$(BIN)/python benchmarks/training_throughput.py
+	$(BIN)/python benchmarks/checkpoint_stall.py
 
 lock: setup ## refresh the locks of dependencies (they name versions and hashes, no registry)
 	for extra in dev operator trainer; do \

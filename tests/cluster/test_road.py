@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.jobs import Jobs, sample
+from tests.cluster.jobs import SECRET, Jobs, sample, tiny
 
 INSTALLED_BY = "helm"
 STORAGE = "s3://finetune/{name}"
@@ -113,3 +113,29 @@ def _model_loads(jobs: Jobs, uri: str, folder: Path) -> None:
     [answer] = pipeline("text-generation", model=str(model), device="cpu")("def ", max_new_tokens=8)
     assert answer["generated_text"].startswith("def ")
     assert len(answer["generated_text"]) > len("def ")
+
+
+def test_model_and_data_in_s3_are_fine_tuned_with_lora_on_two_nodes(jobs: Jobs, tmp_path: Path) -> None:
+    """What one job leaves in S3 is what the next one starts from; ZeRO-3, rows of JSON lines, adapters merged at the end."""
+    base, tuned = STORAGE.format(name="lora-base"), STORAGE.format(name="lora")
+    for place in (base, tuned):
+        jobs.empty(place, tmp_path)
+    jobs.apply(tiny("lora-base", base, steps=10))
+    rows = [json.dumps({"prompt": f"{number} + 1 =", "code": f"{number} + 1 = {number + 1}"}) for number in range(200)]
+    jobs.store(tuned, tmp_path).put("data/sums.jsonl", "\n".join(rows).encode())
+    jobs.wait_for_phase("lora-base", "Succeeded", seconds=180)
+
+    job = tiny("lora", tuned, nodes=2, steps=20)
+    job["spec"] |= {
+        "model": {"source": f"{base}/model", "credentials": SECRET},
+        "data": {
+            "train": [{"source": f"{tuned}/data/*.jsonl", "credentials": SECRET, "columns": {"text": "code"}}],
+            "maxLength": 64,
+        },
+        "method": {"type": "LoRA", "lora": {"rank": 4}},
+        "deepspeed": {"zeroStage": 3},
+    }
+    jobs.apply(job)
+    status = jobs.wait_for_phase("lora", "Succeeded", seconds=240)
+    assert status["progress"]["step"] == 20
+    _model_loads(jobs, status["model"], tmp_path)

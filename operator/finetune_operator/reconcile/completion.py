@@ -7,6 +7,7 @@ from finetune_operator.reconcile.end import finish
 from finetune_operator.reconcile.incident import outcome_of
 from finetune_operator.reconcile.observed import Pod
 from finetune_operator.reconcile.plan import Draft
+from finetune_operator.reconcile.progress import keep_last_word
 from finetune_trainer.outcome import Outcome, Reason
 
 
@@ -27,13 +28,8 @@ def complete(draft: Draft) -> bool:
     outcome = outcome_of(first) or Outcome(reason=Reason.COMPLETE)
     model = outcome.model or draft.status.model
     message = f"The model is stored at {model}." if model else "The run finished."
-    draft.update(
-        metrics=outcome.metrics,
-        model=model,
-        checkpoint=outcome.checkpoint or draft.status.checkpoint,
-        progress=outcome.progress if outcome.progress.total_steps else draft.status.progress,
-        failure=None,
-    )
+    keep_last_word(draft, outcome)
+    draft.update(metrics={name: round(value, 4) for name, value in outcome.metrics.items()}, model=model, failure=None)
     if is_true(draft.status.conditions, Type.RESTARTING):
         draft.condition(Type.RESTARTING, False, Reason.COMPLETE, "The run finished.")
     finish(draft, Type.COMPLETE, Reason.COMPLETE, message)

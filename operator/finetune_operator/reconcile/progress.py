@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.conditions import Type, Why
 from finetune_operator.reconcile.plan import Draft
-from finetune_trainer.outcome import Outcome, Progress
+from finetune_trainer.outcome import Outcome, Progress, SavedCheckpoint
 
 
 def report(draft: Draft) -> bool:
@@ -27,9 +27,12 @@ def report(draft: Draft) -> bool:
             f"The newest checkpoint could not be stored, training goes on: {run.checkpoint_error}",
         )
     elif run.checkpoint is not None:
-        message = f"Step {run.checkpoint.step} is stored."
-        draft.condition(Type.CHECKPOINT_HEALTHY, True, Why.CHECKPOINT_STORED, message)
+        _stored(draft, run.checkpoint)
     return False
+
+
+def _stored(draft: Draft, checkpoint: SavedCheckpoint) -> None:
+    draft.condition(Type.CHECKPOINT_HEALTHY, True, Why.CHECKPOINT_STORED, f"Step {checkpoint.step} is stored.")
 
 
 def keep_last_word(draft: Draft, outcome: Outcome) -> None:
@@ -38,6 +41,8 @@ def keep_last_word(draft: Draft, outcome: Outcome) -> None:
         checkpoint=outcome.checkpoint or draft.status.checkpoint,
         progress=_readable(outcome.progress) if outcome.progress.total_steps else draft.status.progress,
     )
+    if outcome.checkpoint is not None:
+        _stored(draft, outcome.checkpoint)
     draft.must_not_wait = True  # the pod, and its word with it, is about to go
 
 
