@@ -133,12 +133,6 @@ def peak_mib(pid: int) -> float:
     return int(kib) / 1024
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used."""
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @contextlib.contextmanager
 def fake_nodes(count: int) -> Iterator[tuple[Path, Body]]:
     """kubeconfig of the development cluster with fake nodes, and the pod template that lands on them.

@@ -17,8 +17,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-from control_plane import PATIENCE, Api, Body, connected, cpu_seconds, fake_nodes, namespace, operator, peak_mib, until
-from paired import Benchmark, Figure, Limit, Sample
+from control_plane import PATIENCE, Api, Body, connected, fake_nodes, namespace, operator, peak_mib, until
+from paired import Benchmark, Figure, Limit, Sample, cpu_seconds
 
 from finetune_operator import builders
 from finetune_operator.api import API_VERSION, GROUP, KIND, PLURAL, VERSION, FineTuneJob

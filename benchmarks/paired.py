@@ -62,13 +62,17 @@ class Case:
     disturbed: list[list[Sample]] = field(default_factory=list)
 
     def ratios(self, figure: Figure) -> list[float]:
-        """Ours / peer, pair by pair."""
+        """Ours / peer, pair by pair; none of a figure that may be zero."""
+        if any(sample[figure.name] == 0 for sample in self.peer):
+            return []
         return [ours[figure.name] / peer[figure.name] for peer, ours in zip(self.peer, self.ours, strict=True)]
 
     def verdicts(self) -> list[tuple[str, bool]]:
         """A sentence for each ratio and limit that is demanded, and whether it holds."""
         judged = []
         for figure in self.figures:
+            if figure.at_least is None and figure.at_most is None:
+                continue
             ratio = statistics.median(self.ratios(figure))
             sentence = f"{figure.text}: ours / peer is {_number(ratio)}, must be"
             if figure.at_least is not None:
@@ -88,8 +92,9 @@ class Case:
             lines += [
                 _row(f"{figure.text}, {figure.unit}", "peer", [sample[figure.name] for sample in self.peer]),
                 _row("", "ours", [sample[figure.name] for sample in self.ours]),
-                _row("", "**ours / peer**", self.ratios(figure)),
             ]
+            if ratios := self.ratios(figure):
+                lines.append(_row("", "**ours / peer**", ratios))
         for limit in self.limits:
             lines.append(_row(f"{limit.text}, {limit.unit}", "ours", [sample[limit.name] for sample in self.ours]))
         return "\n".join(lines)
@@ -220,6 +225,12 @@ def _ticks() -> _Ticks:
     user, nice, system, idle, waiting, *_ = (int(word) / os.sysconf("SC_CLK_TCK") for word in first.split()[1:])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return _Ticks(user + nice + system, idle + waiting, used.ru_utime + used.ru_stime)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:

@@ -9,14 +9,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from paired import Sample, free_port, say
+from paired import Sample, cpu_seconds, free_port, say
 
 from finetune_trainer.telemetry import Ended, Step, parse
 
 
-def train(document: Path, folder: Path, work: Path) -> list[tuple[float, Step]]:
-    """When each step was told, and what of it."""
+class Told(NamedTuple):
+    """A step, when it was told, and the processor time that the rank had used by then."""
+
+    moment: float
+    cpu: float
+    step: Step
+
+
+def train(document: Path, folder: Path, work: Path) -> list[Told]:
+    """All steps of one run."""
     reading, writing = os.pipe()
     arguments = {
         "document": document, "job": "bench/ours", "rank": 0, "world-size": 1, "local-rank": 0, "processes-per-node": 1,
@@ -31,25 +40,26 @@ def train(document: Path, folder: Path, work: Path) -> list[tuple[float, Step]]:
         for line in pipe:
             now, event = time.monotonic(), parse(line)
             if isinstance(event, Step):
-                steps.append((now, event))
+                steps.append(Told(now, cpu_seconds(process.pid), event))
             elif isinstance(event, Ended) and event.outcome.reason != "Complete":
                 sys.exit(f"the rank ended: {event.outcome.message}")
     process.wait()
     return steps
 
 
-def measured(steps: list[tuple[float, Step]], warm_up: int) -> Sample:
+def measured(steps: list[Told], warm_up: int) -> Sample:
     """Tokens a second after the warm-up. Each event counts what was learnt since the one before."""
-    first = next(index for index, (_, step) in enumerate(steps) if step.progress.step >= warm_up)
-    counted = [step for _, step in steps[first + 1 :]]
-    tokens, seconds = sum(step.tokens for step in counted), steps[-1][0] - steps[first][0]
+    begin = next(index for index, told in enumerate(steps) if told.step.progress.step >= warm_up)
+    counted = [told.step for told in steps[begin + 1 :]]
+    tokens, seconds = sum(step.tokens for step in counted), steps[-1].moment - steps[begin].moment
     return {
         "tokens_per_second": tokens / seconds,
+        "tokens_per_cpu_second": tokens / (steps[-1].cpu - steps[begin].cpu),
         "padding": sum(step.padding_ratio for step in counted) / len(counted),
         "tokens": tokens,
         "seconds": seconds,
-        "step_ends": [moment - steps[0][0] for moment, _ in steps],
-        "last_loss": steps[-1][1].progress.loss,
+        "step_ends": [told.moment - steps[0].moment for told in steps],
+        "last_loss": steps[-1].step.progress.loss,
     }
 
 

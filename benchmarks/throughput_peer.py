@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 import torch
-from paired import Sample, free_port, say
+from paired import Sample, cpu_seconds, free_port, say
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -45,13 +45,15 @@ class Counting:
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """When each optimizer step was done."""
+    """When each optimizer step was done, and the processor time that this process had used by then."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.cpu: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.ends.append(time.monotonic())
+        self.cpu.append(cpu_seconds(os.getpid()))
 
 
 def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
@@ -116,6 +118,7 @@ def measured(collator: Counting, clock: Clock, accumulation: int, warm_up: int, 
     padding = collator.padding[counted]
     return {
         "tokens_per_second": tokens / seconds,
+        "tokens_per_cpu_second": tokens / (clock.cpu[-1] - clock.cpu[warm_up - 1]),
         "padding": sum(padding) / len(padding),
         "tokens": tokens,
         "seconds": seconds,
