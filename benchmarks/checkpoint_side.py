@@ -101,38 +101,40 @@ class Training:
         self._objective = objectives.of(spec)
         tokens = torch.randint(0, VOCABULARY, (1, LENGTH))
         self._batch = {"input_ids": tokens, "labels": tokens}
-        self.step_seconds: list[float] = []
         self.finished = 0
 
-    def run(self, steps: int) -> float:
-        """Seconds for so many steps."""
-        begin = time.perf_counter()
-        for _ in range(steps):
-            started = time.perf_counter()
-            loss = self._objective.loss_sum(self.engine, self._batch)
-            self.engine.backward(loss / LENGTH, scale_wrt_gas=False)
-            engine.step(self.engine, 1e-4, 1.0)
-            self.finished += 1
-            self.step_seconds.append(time.perf_counter() - started)
-        return time.perf_counter() - begin
+    def run(self, steps: int) -> list[float]:
+        """Seconds of each of so many steps."""
+        return [self._step() for _ in range(steps)]
+
+    def _step(self) -> float:
+        started = time.perf_counter()
+        loss = self._objective.loss_sum(self.engine, self._batch)
+        self.engine.backward(loss / LENGTH, scale_wrt_gas=False)
+        engine.step(self.engine, 1e-4, 1.0)
+        self.finished += 1
+        return time.perf_counter() - started
 
 
 def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
-    """Turns without and with a checkpoint; the first checkpoint, which allocates memory, counts apart from the others."""
+    """Turns without and with a checkpoint; the first checkpoint, which allocates memory, counts apart from the others.
+
+    What a turn with a checkpoint would have taken without it is its number of steps times the median step just before: a mean
+    would let a hiccup of the machine in the turn before pass for time won.
+    """
     training.run(WARM_UP_STEPS)
     turns = []
     for _ in range(saves + 1):
-        without = training.run(steps)
+        before = training.run(steps)
         started = time.perf_counter()
         side.save(training.finished)
         call = time.perf_counter() - started
-        total = call + training.run(steps)
-        slowest = max(training.step_seconds[-steps:])
+        after = training.run(steps)
         started = time.perf_counter()
         side.finish()
         turns.append(
             {
-                "without": without, "with": total, "lost": total - without, "call": call, "slowest_step": slowest,
+                "lost": call + sum(after) - steps * statistics.median(before), "call": call, "before": before, "after": after,
                 "background_after_the_turn": time.perf_counter() - started,
             }
         )  # fmt: skip
@@ -141,7 +143,7 @@ def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
         "lost_seconds": statistics.median(turn["lost"] for turn in later),
         "call_seconds": statistics.median(turn["call"] for turn in later),
         "first_lost_seconds": first["lost"],
-        "step_seconds": statistics.median(training.step_seconds),
+        "step_seconds": statistics.median(second for turn in turns for second in turn["before"]),
         "parameters": training.parameters,
         "turns": turns,
     }

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from kubernetes.aio import client, config
 from paired import free_port
@@ -49,15 +50,23 @@ class Api:
         """DELETE, whatever is answered."""
         await self._request("DELETE", path)
 
-    async def watch(self, path: str, version: str) -> AsyncIterator[Body]:
-        """The objects of a watch's events, beginning after `version`."""
-        url = f"{self._client.configuration.host}{path}?watch=true&resourceVersion={version}"
-        answer = await self._client.rest_client.request("GET", url, _request_timeout=2 * PATIENCE)
-        rest = b""
-        async for chunk in answer.response.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield json.loads(line)["object"]
+    async def watch(self, path: str, version: str, **selectors: str) -> AsyncIterator[Body]:
+        """The objects of a watch's events, beginning after `version`.
+
+        The API server ends the watch of a client that falls behind; it goes on after the last object that was seen.
+        """
+        while True:
+            query = urlencode({"watch": "true", "resourceVersion": version} | selectors)
+            url = f"{self._client.configuration.host}{path}?{query}"
+            answer = await self._client.rest_client.request("GET", url, _request_timeout=2 * PATIENCE)
+            rest = b""
+            async for chunk in answer.response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for event in map(json.loads, lines):
+                    if event["type"] == "ERROR":
+                        raise SystemExit(f"the watch of {path} failed: {event['object'].get('message')}")
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    yield event["object"]
 
     async def _request(self, verb: str, path: str, body: Body | None = None) -> tuple[int, bytes]:
         answer = await self._client.rest_client.request(verb, self._client.configuration.host + path, body=body)

@@ -115,9 +115,8 @@ class Turn:
         }
 
     async def _watch(self, version: str) -> None:
-        async for pod in self._api.watch(f"{self._core}/pods", version):
-            if pod["status"].get("phase") == "Running":
-                self._running.setdefault(pod["metadata"]["name"], time.monotonic())
+        async for pod in self._api.watch(f"{self._core}/pods", version, fieldSelector="status.phase=Running"):
+            self._running.setdefault(pod["metadata"]["name"], time.monotonic())
             if len(self._running) == self._pods:
                 self._all_running.set()
 

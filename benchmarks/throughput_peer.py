@@ -83,9 +83,8 @@ def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
 
 def rows(spec: TrainSpec, tokenizer: Any, folder: Path) -> datasets.Dataset:
     """The rows our side would learn from without packing, as the dataset Trainer expects."""
-    prepare(spec.data, tokenizer, cache=folder / "cache", credentials=Credentials())
-    newest = max((folder / "cache" / "prepared").glob("*/train.arrow"), key=lambda path: path.stat().st_mtime)
-    return datasets.Dataset.from_file(str(newest))
+    prepared = prepare(spec.data, tokenizer, cache=folder / "cache", credentials=Credentials()).train
+    return datasets.Dataset.from_dict({"input_ids": [row.tokens for row in prepared]})
 
 
 def train(spec: TrainSpec, folder: Path, sampling: str) -> tuple[Counting, Clock, float]:
