@@ -1,7 +1,8 @@
 """Tokens learnt a second: our trainer's rank against transformers.Trainer on the same DeepSpeed engine.
 
 One process and the same weights, rows, batch sizes, AdamW, float32 and DeepSpeed configuration on both sides. A token counts
-when it has a label, and the first steps do not count at all.
+when it has a label, and the first steps do not count at all. Ours has the environment that an agent gives to its ranks; the
+peer has the system's, and with --same-memory ours too.
 
 fixed    Rows that all but the last have the same length, so that there is no padding: what our loop costs beside Trainer's.
 padded   Functions and classes of Python's standard library as they are, cut at 1024 tokens. Trainer pads each micro-batch to
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paired import Benchmark, Figure, Sample, in_process
+
+from finetune_trainer.agent.environment import KEEP_FREED_MEMORY
 
 ROOT = Path(__file__).parents[1]
 CORPUS_MEGABYTES = 4
@@ -117,11 +120,12 @@ class Sides:
     def _run(self, name: str, *, packed: bool) -> Sample:
         case, options = self._case, self._options
         steps = options.warm_up + (options.steps or case.steps)
+        settings = {"OMP_NUM_THREADS": str(options.threads), "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
         given = self._folder / "document.json"
         given.write_text(json.dumps(document(case, self._folder, packed=packed, steps=steps, seed=self._seed)))
         return in_process(
             f"throughput_{name}.py", given, self._folder, "--warm-up", options.warm_up, "--sampling", case.sampling,
-            environment={"OMP_NUM_THREADS": str(options.threads), "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"},
+            environment=settings | (KEEP_FREED_MEMORY if name == "ours" or options.same_memory else {}),
         )  # fmt: skip
 
 
@@ -133,6 +137,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=2, help="steps before them (default: %(default)s)")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="of each side (default: all cores, %(default)s)")
+    parser.add_argument("--same-memory", action="store_true", help="the peer too keeps freed memory, as our ranks do")
     benchmark = Benchmark("Training throughput", parser, "torch", "deepspeed", "transformers", "accelerate", "trl", pairs=5)
     options = benchmark.options
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:

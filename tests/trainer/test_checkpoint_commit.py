@@ -146,10 +146,14 @@ def test_the_field_that_differs_is_named(stored: dict[str, Any], wanted: dict[st
     assert first_difference(stored, wanted) == sentence
 
 
+@pytest.mark.parametrize("read_soon", [True, False])
 @pytest.mark.parametrize("damage", ["none", "flip", "truncate", "remove"])
-def test_a_file_is_compared_with_its_manifest(tmp_path: Path, damage: str) -> None:
+def test_a_file_is_compared_with_its_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, read_soon: bool
+) -> None:
+    monkeypatch.setattr(files, "_FLUSH_BYTES", 100)  # so that a small file goes to the disk in pieces too
     path = tmp_path / "folder/f.pt"
-    file = files.write({"numbers": list(range(1000))}, path, rank=0)
+    file = files.write({"numbers": list(range(1000))}, path, rank=0, read_soon=read_soon)
     assert [entry.name for entry in path.parent.iterdir()] == ["f.pt"]
     content = path.read_bytes()
     match damage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -14,10 +15,14 @@ from torch.utils.serialization import config as serialization
 from finetune_trainer.checkpoint.manifest import File
 
 _CHUNK_BYTES = 4 << 20
+_FLUSH_BYTES = 64 << 20  # what may wait in memory for the disk
 
 
-def write(content: Any, path: Path, rank: int) -> File:
+def write(content: Any, path: Path, rank: int, *, read_soon: bool) -> File:
     """Stores `content` with torch.save; the file appears when it is complete and on the disk.
+
+    It goes to the disk piece by piece: a checkpoint's worth of pages to write back at the end would slow the training down, as
+    would finding memory for them. Unless it is to be `read_soon`, no page of it stays in memory.
 
     Raises OSError when the disk is full or fails.
     """
@@ -25,7 +30,7 @@ def write(content: Any, path: Path, rank: int) -> File:
     temporary = path.with_name(f"{path.name}.partial")
     try:
         with temporary.open("wb", buffering=0) as file:
-            hashing = _Hashing(file)
+            hashing = _Hashing(file, read_soon)
             # The archive's own checksums would be computed on top of the SHA-256 and read by nobody.
             with cast(Any, serialization).patch({"save.compute_crc32": False}):
                 torch.save(content, cast(IO[bytes], hashing))
@@ -50,9 +55,11 @@ def is_intact(path: Path, file: File) -> bool:
 class _Hashing(io.RawIOBase):
     """Hashes what passes through to a file. Both the hash and the write leave Python's lock to the training meanwhile."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: io.FileIO, read_soon: bool) -> None:
         self.size = 0
         self._file = file
+        self._read_soon = read_soon
+        self._unflushed = 0
         self._digest = hashlib.sha256()
 
     def writable(self) -> bool:
@@ -70,5 +77,15 @@ class _Hashing(io.RawIOBase):
 
     def _write_all(self, chunk: memoryview) -> None:
         self._digest.update(chunk)
+        self._unflushed += len(chunk)
         while chunk:
             chunk = chunk[self._file.write(chunk) :]
+        if self._unflushed >= _FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._unflushed = 0
+        if sys.platform == "linux":
+            os.fdatasync(self._file.fileno())
+            if not self._read_soon:
+                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

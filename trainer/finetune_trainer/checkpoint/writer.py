@@ -107,7 +107,9 @@ class Writer:
         folder, target = folder_of(job.step, self._attempt), self._storage.folder
         # Where the storage is a folder, files are written where they stay.
         local = target / folder if target else self._local
-        written = [files.write(content, local / name, self._rank) for name, content in job.files.items()]
+        written = [
+            files.write(content, local / name, self._rank, read_soon=target is None) for name, content in job.files.items()
+        ]
         job.files = {}
         wrote = time.monotonic()
         if target is None:

@@ -50,6 +50,7 @@ def test_ranks_share_the_cores_and_keep_what_was_set(settings: Settings, monkeyp
     found = rank_environment(settings, {"HF_HOME": "/elsewhere", "PATH": "/bin"})
     assert found["OMP_NUM_THREADS"] == "4"
     assert found["DS_ACCELERATOR"] == "cpu"
+    assert found["MALLOC_MMAP_MAX_"] == "0"
     assert (found["HF_HOME"], found["PATH"]) == ("/elsewhere", "/bin")
     assert found["TRITON_CACHE_DIR"] == str(settings.work_dir / "triton")
     assert rank_environment(settings, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
