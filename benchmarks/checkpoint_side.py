@@ -24,7 +24,7 @@ from finetune_trainer.identity import identity
 from finetune_trainer.storage import Credentials, Storage
 
 VOCABULARY, LENGTH = 16384, 128
-WARM_UP_STEPS = 3
+WARM_UP_STEPS, SETTLING_SAVES = 3, 3
 STATE = {"step": 0, "history": list(range(1000))}
 
 
@@ -117,14 +117,14 @@ class Training:
 
 
 def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
-    """Turns without and with a checkpoint; the first checkpoint, which allocates memory, counts apart from the others.
+    """Turns without and with a checkpoint. The first ones, in which memory grows to what it will be, do not count.
 
     What a turn with a checkpoint would have taken without it is its number of steps times the median step just before: a mean
     would let a hiccup of the machine in the turn before pass for time won.
     """
     training.run(WARM_UP_STEPS)
     turns = []
-    for _ in range(saves + 1):
+    for _ in range(SETTLING_SAVES + saves):
         before = training.run(steps)
         started = time.perf_counter()
         side.save(training.finished)
@@ -138,11 +138,11 @@ def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
                 "background_after_the_turn": time.perf_counter() - started,
             }
         )  # fmt: skip
-    first, *later = turns
+    later = turns[SETTLING_SAVES:]
     return {
         "lost_seconds": statistics.median(turn["lost"] for turn in later),
         "call_seconds": statistics.median(turn["call"] for turn in later),
-        "first_lost_seconds": first["lost"],
+        "first_lost_seconds": turns[0]["lost"],
         "step_seconds": statistics.median(second for turn in turns for second in turn["before"]),
         "parameters": training.parameters,
         "turns": turns,

@@ -45,9 +45,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--stages", type=int, nargs="+", default=[1, 2], help="ZeRO stages (default: 1 2)")
     parser.add_argument("--steps", type=int, default=6, help="optimizer steps of a turn (default: %(default)s)")
-    parser.add_argument(
-        "--saves", type=int, default=8, help="checkpoints a process takes after its first (default: %(default)s)"
-    )
+    parser.add_argument("--saves", type=int, default=8, help="checkpoints of a process that count (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=max(1, cores - 1), help="of the training (default: %(default)s)")
     benchmark = Benchmark("Training time lost to a checkpoint", parser, "torch", "deepspeed", "transformers")
     options = benchmark.options
