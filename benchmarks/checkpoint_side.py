@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 from paired import Sample, free_port, say
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finetune_trainer import engine, objectives, world
 from finetune_trainer.checkpoint import Checkpoints
@@ -98,7 +100,7 @@ class Training:
         model = LlamaForCausalLM(config)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.engine = engine.build(spec, model, here, "Float32")
-        self._objective = objectives.of(spec)
+        self._objective = objectives.of(spec, PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()), eos_token="end"))
         tokens = torch.randint(0, VOCABULARY, (1, LENGTH))
         self._batch = {"input_ids": tokens, "labels": tokens}
         self.finished = 0
@@ -109,7 +111,7 @@ class Training:
 
     def _step(self) -> float:
         started = time.perf_counter()
-        loss = self._objective.loss_sum(self.engine, self._batch)
+        [loss] = self._objective.loss_sums(self.engine, self._batch)
         self.engine.backward(loss / LENGTH, scale_wrt_gas=False)
         engine.step(self.engine, 1e-4, 1.0)
         self.finished += 1

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.trainer import tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from finetune_trainer.data.attention import examine
-from finetune_trainer.data.collate import IGNORED, Batch, PackedAs, collate, learnt, tokens
-from finetune_trainer.data.rows import Row
+from finetune_trainer.data.collate import IGNORED, Batch, Layout, PackedAs, collate
+from finetune_trainer.data.rows import LENGTHS, TOKENS, Row, lengths
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.outcome import ConfigurationError
 
@@ -30,6 +31,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mamba": {},
     "bert": {},
 }
+OBJECTIVE = CausalLM(tiny.spec(), tiny.tokenizer())
 POSITIONS, MASK = PackedAs.POSITIONS, PackedAs.MASK
 
 
@@ -40,24 +42,27 @@ def model_of(family: str, attention: str = "eager", **changes: Any) -> PreTraine
     return model
 
 
-def row_of(*lengths: int) -> Row:
-    generator = np.random.default_rng(sum(lengths))
-    return Row(generator.integers(2, 64, sum(lengths), dtype=np.int32), np.array(lengths, np.int32))
+def row_of(*of_documents: int) -> Row:
+    generator = np.random.default_rng(sum(of_documents))
+    tokens = generator.integers(2, 64, sum(of_documents), dtype=np.int32)
+    return {TOKENS: tokens, LENGTHS: np.array(of_documents, np.int32)}
 
 
 def documents(rows: list[Row]) -> list[Row]:
-    pieces = [piece for row in rows for piece in np.split(row.tokens, np.cumsum(row.lengths)[:-1])]
-    return [Row(piece, np.array([len(piece)], np.int32)) for piece in pieces]
+    return [{TOKENS: piece} for row in rows for piece in np.split(row[TOKENS], np.cumsum(lengths(row))[:-1])]
+
+
+def batch_of(rows: list[Row], way: PackedAs | None = None) -> Batch:
+    return OBJECTIVE.collate(rows, [], Layout(way))
 
 
 def loss(model: PreTrainedModel, batch: Batch) -> tuple[float, int, torch.Tensor]:
     """Sum of the loss, number of its terms, and the gradient of all weights."""
-    objective = CausalLM()
     model.zero_grad()
-    total = objective.loss_sum(model, batch)
+    [total] = OBJECTIVE.loss_sums(model, batch)
     total.backward()
     gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
-    return float(total.detach()), objective.count(batch), gradient
+    return float(total.detach()), OBJECTIVE.count(batch)[0], gradient
 
 
 ROWS = [row_of(5, 7, 2), row_of(16), row_of(3, 3, 3, 3)]
@@ -75,10 +80,10 @@ def test_packed_rows_teach_what_their_documents_do(family: str, attention: str, 
     assert model.training
     alone, terms, gradient = 0.0, 0, torch.zeros(())
     for document in documents(ROWS):
-        more, count, its_gradient = loss(model, collate([document], 1))
+        more, count, its_gradient = loss(model, batch_of([document]))
         alone, terms, gradient = alone + more, terms + count, gradient + its_gradient
-    together, packed_terms, packed_gradient = loss(model, collate(ROWS, 1, packed_as=way))
-    assert packed_terms == terms == sum(len(row.tokens) - len(row.lengths) for row in ROWS)
+    together, packed_terms, packed_gradient = loss(model, batch_of(ROWS, way))
+    assert packed_terms == terms == sum(len(row[TOKENS]) - len(lengths(row)) for row in ROWS)
     assert together / terms == pytest.approx(alone / terms, abs=1e-5)
     torch.testing.assert_close(packed_gradient, gradient, rtol=1e-4, atol=1e-4)
 
@@ -87,10 +92,10 @@ def test_packed_rows_teach_what_their_documents_do(family: str, attention: str, 
 def test_rows_laid_end_to_end_are_the_same_rows(family: str) -> None:
     """What flash attention is given; eager attention computes the same from it."""
     model = model_of(family)
-    flat = collate(ROWS, 1, packed_as=PackedAs.FLAT)
+    flat = batch_of(ROWS, PackedAs.FLAT)
     assert flat["input_ids"].shape == (1, 48)
     assert "attention_mask" not in flat
-    assert loss(model, flat)[0] == pytest.approx(loss(model, collate(ROWS, 1, packed_as=POSITIONS))[0], abs=1e-4)
+    assert loss(model, flat)[0] == pytest.approx(loss(model, batch_of(ROWS, POSITIONS))[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon", "bloom", "mamba"])
@@ -98,8 +103,8 @@ def test_padding_teaches_nothing(family: str) -> None:
     model = model_of(family)
     assert examine(model, packing=False) is None
     singles = documents(ROWS)
-    apart = sum(loss(model, collate([document], 1))[0] for document in singles)
-    assert loss(model, collate(singles, 1))[0] == pytest.approx(apart, abs=1e-3)
+    apart = sum(loss(model, batch_of([document]))[0] for document in singles)
+    assert loss(model, batch_of(singles))[0] == pytest.approx(apart, abs=1e-3)
 
 
 @pytest.mark.parametrize("family", ["bloom", "mamba"])
@@ -126,23 +131,21 @@ def test_half_precision_is_told_apart_too(family: str) -> None:
 
 
 def test_the_tensors_of_a_packed_batch() -> None:
-    batch = collate([Row(np.arange(10, 15, dtype=np.int32), np.array([3, 2]))], 1, packed_as=POSITIONS)
+    batch = batch_of([{TOKENS: np.arange(10, 15, dtype=np.int32), LENGTHS: np.array([3, 2])}], POSITIONS)
     assert {name: tensor[0].tolist() for name, tensor in batch.items()} == {
-        "input_ids": [10, 11, 12, 13, 14, 1, 1, 1],
+        "input_ids": [10, 11, 12, 13, 14, 0, 0, 0],
         "labels": [IGNORED, 11, 12, IGNORED, 14, IGNORED, IGNORED, IGNORED],
         "position_ids": [0, 1, 2, 0, 1, 0, 1, 2],
     }
-    assert (tokens(batch), learnt(batch)) == (5, 3)
 
 
 @pytest.mark.parametrize("way", [None, *PackedAs])
 def test_a_rank_without_rows_computes_and_learns_nothing(way: PackedAs | None) -> None:
-    batch = collate([], 1, packed_as=way)
+    batch = batch_of([], way)
     total, count, gradient = loss(model_of("llama"), batch)
-    assert (total, count, tokens(batch), learnt(batch)) == (0.0, 0, 0, 0)
+    assert (total, count) == (0.0, 0)
     assert gradient.abs().max() == 0
 
 
-def test_the_width_can_be_fixed() -> None:
-    assert collate(ROWS, 1, 64)["input_ids"].shape == (3, 64)
-    assert collate(ROWS, 1)["input_ids"].shape == (3, 16)
+def test_rows_are_as_wide_as_the_longest() -> None:
+    assert collate(ROWS, 0, Layout())["input_ids"].shape == (3, 16)

@@ -105,7 +105,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from finetune_trainer import config
-from finetune_trainer.data.documents import read_documents
+from finetune_trainer.data.reading import Reading
 from finetune_trainer.outcome import TrainerError
 from finetune_trainer.sources import TOKENIZER_FILES, localize
 from finetune_trainer.storage import Credentials
@@ -117,7 +117,8 @@ for case in json.loads(sys.argv[3]):
             folder = localize(case.pop("uri"), field="spec.model.source", patterns=TOKENIZER_FILES, **where, **case)
             answer = sorted(path.name for path in folder.iterdir())
         else:
-            answer = [*read_documents(config.Dataset(**case), field="spec.data.train[0].source", **where)]
+            source = Reading(("text",), **where).resolve(config.Dataset(**case), "spec.data.train[0].source")
+            answer = [(record.values["text"], record.origin) for record in source.records()]
     except TrainerError as error:
         answer = f"{type(error).__name__}: {error}"
     print("ANSWER", json.dumps(answer))

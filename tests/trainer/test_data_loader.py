@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.trainer import tiny
 
-from finetune_trainer.data.collate import IGNORED, Batch, PackedAs, tokens
-from finetune_trainer.data.loader import AHEAD, Maker, Prefetched
-from finetune_trainer.data.order import Indices, Order, sequential
-from finetune_trainer.data.pieces import PieceWriter
-from finetune_trainer.data.rows import Rows
+from finetune_trainer.data.collate import Layout, PackedAs
+from finetune_trainer.data.examples import ExampleWriter
+from finetune_trainer.data.loader import AHEAD, Maker, MicroBatch, Prefetched, random_of
+from finetune_trainer.data.order import Order, Picks, sequential
+from finetune_trainer.data.rows import TOKENS, Rows, lengths
+from finetune_trainer.objectives import CausalLM
 
 COUNT = 23
 
@@ -24,25 +26,30 @@ COUNT = 23
 @pytest.fixture
 def rows(tmp_path: Path) -> Rows:
     """Row i holds 2 + i % 5 tokens, all of them 10 + i; written in uneven chunks."""
-    writer = PieceWriter(tmp_path / "rows.arrow")
-    pieces = [np.full(2 + i % 5, 10 + i, np.int32) for i in range(COUNT)]
+    writer = ExampleWriter(tmp_path / "rows.arrow", CausalLM.fields)
+    examples = [{TOKENS: np.full(2 + i % 5, 10 + i, np.int32)} for i in range(COUNT)]
     for begin, end in itertools.pairwise((0, 1, 8, 8, COUNT)):
-        writer.write(pieces[begin:end])
+        writer.write(examples[begin:end])
     writer.close()
+    assert (writer.counts.examples, writer.counts.tokens) == (COUNT, sum(2 + i % 5 for i in range(COUNT)))
     return Rows(writer.path)
 
 
 def maker(rows: Rows, rank: int = 0, size: int = 1, micro: int = 4) -> Maker:
-    return Maker(rows, rank, size, micro, pad_id=1, packed_as=PackedAs.POSITIONS)
+    return Maker(rows, CausalLM(tiny.spec(), tiny.tokenizer()), Layout(PackedAs.POSITIONS), rank, size, micro, seed=1)
 
 
-def numbers(batches: list[Batch]) -> list[int]:
+def picks(row: int) -> Picks:
+    return Picks(np.array([row]), np.array([0]))
+
+
+def numbers(batches: list[MicroBatch]) -> list[int]:
     """The rows in micro-batches, by the token that each is made of."""
-    return [int(first) - 10 for batch in batches for first in batch["input_ids"][:, 0] if first != 1]
+    return [int(first) - 10 for batch in batches for first in batch.inputs["input_ids"][:, 0] if first != 0]
 
 
 def test_rows_are_read_across_chunks(rows: Rows) -> None:
-    assert [(len(row.tokens), int(row.tokens[0]), row.lengths.tolist()) for row in rows] == [
+    assert [(len(row[TOKENS]), int(row[TOKENS][0]), lengths(row).tolist()) for row in rows] == [
         (2 + i % 5, 10 + i, [2 + i % 5]) for i in range(COUNT)
     ]
     assert rows.longest == 6
@@ -54,18 +61,20 @@ def test_rows_are_read_across_chunks(rows: Rows) -> None:
 def test_the_same_rows_at_any_number_of_ranks(rows: Rows, size: int, micro: int) -> None:
     order = Order(COUNT, 12, seed=7)
     for step in range(4):
-        made = [maker(rows, rank, size, micro)(order.rows_of_step(step)) for rank in range(size)]
-        assert [n for rank in made for n in numbers(rank)] == order.rows_of_step(step).tolist()
-        learnt = sum(int((batch["labels"] != IGNORED).sum()) for rank in made for batch in rank)
-        assert learnt == sum(1 + int(i) % 5 for i in order.rows_of_step(step))
-        assert sum(tokens(batch) for rank in made for batch in rank) == sum(2 + int(i) % 5 for i in order.rows_of_step(step))
+        taken = order.of_step(step)
+        made = [maker(rows, rank, size, micro)(taken) for rank in range(size)]
+        assert [n for rank in made for n in numbers(rank)] == taken.rows.tolist()
+        assert sum(batch.terms[0] for rank in made for batch in rank) == sum(1 + int(i) % 5 for i in taken.rows)
+        filled = [batch for rank in made for batch in rank if batch.terms[0]]
+        assert sum(batch.tokens for batch in filled) == sum(2 + int(i) % 5 for i in taken.rows)
+        assert all(batch.positions == batch.inputs["input_ids"].numel() for batch in filled)
 
 
 def test_steps_come_in_order_and_end(rows: Rows) -> None:
     order = Order(COUNT, 5, seed=1)
-    steps = [order.rows_of_step(step) for step in range(3, 30)]
+    steps = [order.of_step(step) for step in range(3, 30)]
     with Prefetched(maker(rows), steps) as batches:
-        assert [numbers(step) for step in batches] == [step.tolist() for step in steps]
+        assert [numbers(step) for step in batches] == [step.rows.tolist() for step in steps]
         with pytest.raises(StopIteration):
             next(batches)
 
@@ -78,10 +87,10 @@ def test_evaluation_takes_each_row_once(rows: Rows) -> None:
 def test_batches_wait_for_the_device_and_not_it_for_them(rows: Rows) -> None:
     taken: list[int] = []
 
-    def steps() -> Iterator[Indices]:
+    def steps() -> Iterator[Picks]:
         for step in range(100):
             taken.append(step)
-            yield np.array([step % COUNT])
+            yield picks(step % COUNT)
 
     with Prefetched(maker(rows), steps()) as batches:
         deadline = time.monotonic() + 10
@@ -93,17 +102,23 @@ def test_batches_wait_for_the_device_and_not_it_for_them(rows: Rows) -> None:
 
 
 def test_a_failure_in_the_thread_is_raised_by_next(rows: Rows) -> None:
-    with Prefetched(maker(rows), [np.array([0]), np.array([COUNT])]) as batches:
+    with Prefetched(maker(rows), [picks(0), picks(COUNT)]) as batches:
         assert numbers(next(batches)) == [0]
         with pytest.raises(IndexError):
             next(batches)
 
 
 def test_the_thread_ends_with_its_iterator(rows: Rows) -> None:
-    batches = Prefetched(maker(rows), itertools.repeat(np.array([0])))
+    batches = Prefetched(maker(rows), itertools.repeat(picks(0)))
     next(batches)
     thread = next(found for found in threading.enumerate() if found.name == "batches")
     del batches
     gc.collect()
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+def test_each_row_has_its_own_random_numbers_in_each_pass() -> None:
+    drawn = {random_of(seed, epoch, row).random() for seed in (1, 2) for epoch in (0, 1) for row in (0, 1)}
+    assert len(drawn) == 8
+    assert random_of(1, 2, 3).random() == random_of(1, 2, 3).random()

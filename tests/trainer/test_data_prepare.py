@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.trainer import tiny
 
 from finetune_trainer import config
 from finetune_trainer.data import prepare as module
 from finetune_trainer.data import vocabulary
 from finetune_trainer.data.prepare import Prepared, prepare
-from finetune_trainer.data.rows import Rows
+from finetune_trainer.data.reading import Reading
+from finetune_trainer.data.rows import TOKENS, Rows, lengths
+from finetune_trainer.objectives import CausalLM
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.storage import Credentials
 
@@ -31,6 +34,12 @@ def tokenizer() -> Any:
     return vocabulary.learn([file.read_text() for file in sorted((LIBRARY / "json").glob("*.py"))], 600)
 
 
+def prepared_by(cache: Path, learnt: Any = None, alive: Callable[[], None] = lambda: None, **settings: Any) -> Prepared:
+    data = {"train": [{"source": PACKAGE}], **settings}
+    spec = config.TrainSpec.model_validate(tiny.spec().document() | {"data": data})
+    return prepare(spec, CausalLM(spec, learnt or tokenizer()), Reading(("text",), cache, Credentials()), alive)
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Prepared]:
     def prepared(*texts: str, folder: str = "cache", **settings: Any) -> Prepared:
@@ -38,14 +47,13 @@ def make(tmp_path: Path) -> Callable[..., Prepared]:
             lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
             (tmp_path / "data.jsonl").write_text(lines)
             settings["train"] = [{"source": f"file://{tmp_path}/data.jsonl"}]
-        spec = config.Data.model_validate({"train": [{"source": PACKAGE}], **settings})
-        return prepare(spec, tokenizer(), cache=tmp_path / folder, credentials=Credentials())
+        return prepared_by(tmp_path / folder, **settings)
 
     return prepared
 
 
 def documents(rows: Rows) -> list[list[int]]:
-    return [piece.tolist() for row in rows for piece in np.split(row.tokens, np.cumsum(row.lengths)[:-1])]
+    return [piece.tolist() for row in rows for piece in np.split(row[TOKENS], np.cumsum(lengths(row))[:-1])]
 
 
 def texts(rows: Rows) -> list[str]:
@@ -59,9 +67,9 @@ def test_every_token_arrives(make: Callable[..., Prepared], packing: bool) -> No
     rows, report = prepared.train, prepared.report
     assert Counter(texts(rows)) == Counter(given)
     assert all(piece[-1] == tokenizer().eos_token_id for piece in documents(rows))
-    assert max(len(row.tokens) for row in rows) <= 128
+    assert max(len(row[TOKENS]) for row in rows) <= 128
     assert prepared.evaluation is None
-    assert (report.documents, report.rows, report.tokens) == (200, len(rows), sum(len(row.tokens) for row in rows))
+    assert (report.documents, report.rows, report.tokens) == (200, len(rows), sum(len(row[TOKENS]) for row in rows))
     assert len(rows) == 200 if not packing else len(rows) < 120
     assert report.padding_share < 0.02 if packing else report.padding_share > 0.3
 
@@ -110,7 +118,7 @@ def test_evaluation_data_of_its_own(make: Callable[..., Prepared], tmp_path: Pat
 def test_the_same_rows_whoever_prepares_them(make: Callable[..., Prepared]) -> None:
     here, there = (make(maxLength=64, folder=folder) for folder in ("here", "there"))
     assert here.report == there.report
-    assert all(np.array_equal(a.tokens, b.tokens) for a, b in zip(here.train, there.train, strict=True))
+    assert all(np.array_equal(a[TOKENS], b[TOKENS]) for a, b in zip(here.train, there.train, strict=True))
     assert make(maxLength=65).report.digest != here.report.digest
 
 
@@ -119,8 +127,7 @@ def test_prepared_rows_are_found_again(make: Callable[..., Prepared], tmp_path: 
     make(*given)
     (folder,) = (path for path in (tmp_path / "cache" / "prepared").iterdir() if path.is_dir())
     mark = (folder / "train.arrow").stat().st_ino
-    spec = config.Data.model_validate({"train": [{"source": f"file://{tmp_path}/data.jsonl"}]})
-    prepare(spec, tokenizer(), cache=tmp_path / "cache", credentials=Credentials())
+    prepared_by(tmp_path / "cache", train=[{"source": f"file://{tmp_path}/data.jsonl"}])
     assert (folder / "train.arrow").stat().st_ino == mark
     assert texts(make(*given, "three").train) != given
 
@@ -134,9 +141,8 @@ def test_processes_at_once_prepare_once(tmp_path: Path) -> None:
     def prepare_and_tell() -> None:
         build = module._build
         module._build = lambda *args: (said.put("works"), build(*args))[1]
-        spec = config.Data.model_validate({"train": [{"source": PACKAGE}], "maxLength": 128})
         together.wait(60)
-        said.put(prepare(spec, tokenizer(), cache=tmp_path, credentials=Credentials()).report.digest)
+        said.put(prepared_by(tmp_path, maxLength=128).report.digest)
 
     tokenizer()
     both = [forks.Process(target=prepare_and_tell) for _ in range(2)]
@@ -183,13 +189,11 @@ def test_a_broken_row_leaves_nothing_behind(make: Callable[..., Prepared], tmp_p
 def test_a_tokenizer_must_have_an_end(tmp_path: Path) -> None:
     endless = vocabulary.learn(["some text"], 300)
     endless.eos_token = None
-    spec = config.Data.model_validate({"train": [{"source": PACKAGE}]})
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no end-of-text token"):
-        prepare(spec, endless, cache=tmp_path, credentials=Credentials())
+        prepared_by(tmp_path, learnt=endless)
 
 
 def test_work_says_that_it_is_alive(tmp_path: Path) -> None:
     signs: list[int] = []
-    spec = config.Data.model_validate({"train": [{"source": PACKAGE}]})
-    prepare(spec, tokenizer(), cache=tmp_path, credentials=Credentials(), alive=lambda: signs.append(1))
+    prepared_by(tmp_path, alive=lambda: signs.append(1))
     assert signs

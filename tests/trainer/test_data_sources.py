@@ -9,7 +9,7 @@ import pytest
 from tests.trainer.s3 import Server
 
 from finetune_trainer import config
-from finetune_trainer.data.documents import read_documents
+from finetune_trainer.data.reading import Reading
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.sources import localize
 from finetune_trainer.storage import Credentials, Storage
@@ -29,8 +29,8 @@ def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def read(uri: str, cache: Path) -> list[tuple[str, str]]:
     dataset = config.Dataset(source=uri)
-    found = read_documents(dataset, field="spec.data.train[0].source", cache=cache, credentials=Credentials())
-    return [(document.text, document.origin.rpartition("/data/")[2]) for document in found]
+    source = Reading(("text",), cache, Credentials()).resolve(dataset, "spec.data.train[0].source")
+    return [(record.values["text"], record.origin.rpartition("/data/")[2]) for record in source.records()]
 
 
 @pytest.mark.parametrize(

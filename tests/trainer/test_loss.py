@@ -11,18 +11,20 @@ import torch
 from tests.trainer import tiny
 from torch.nn import functional
 
-from finetune_trainer.data.collate import PackedAs, collate
-from finetune_trainer.data.rows import Row
+from finetune_trainer.data.collate import Layout, PackedAs
+from finetune_trainer.data.rows import LENGTHS, TOKENS
 from finetune_trainer.objectives import CausalLM, cross_entropy
+
+OBJECTIVE = CausalLM(tiny.spec(), tiny.tokenizer())
 
 
 @pytest.mark.parametrize("model", [tiny.llama, tiny.gpt2])
 @pytest.mark.parametrize("rows", [1, 5])
 def test_it_equals_transformers(model: Callable[[], Any], rows: int) -> None:
-    learner, batch, objective = model(), tiny.rows(rows), CausalLM()
+    learner, batch = model(), tiny.rows(rows)
     expected = learner(**batch).loss
     expected_gradients = torch.autograd.grad(expected, list(learner.parameters()))
-    mean = objective.loss_sum(learner, batch) / objective.count(batch)
+    mean = OBJECTIVE.loss_sums(learner, batch)[0] / OBJECTIVE.count(batch)[0]
     assert mean.item() == pytest.approx(expected.item(), rel=1e-5)
     for got, wanted in zip(torch.autograd.grad(mean, list(learner.parameters())), expected_gradients, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
@@ -58,22 +60,22 @@ def test_ignored_rows_may_hold_anything() -> None:
 
 def test_nothing_to_learn_is_a_loss_of_zero() -> None:
     batch = tiny.rows(2) | {"labels": torch.full((2, 16), tiny.IGNORED)}
-    assert CausalLM().count(batch) == 0
-    assert CausalLM().loss_sum(tiny.llama(), batch).item() == 0
+    assert OBJECTIVE.count(batch) == [0]
+    assert OBJECTIVE.loss_sums(tiny.llama(), batch).item() == 0
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(0.0, 1.0), (2.0, 7.38905609893065), (1000.0, None)])
 def test_perplexity(loss: float, expected: float | None) -> None:
-    assert CausalLM().metrics(loss).get("perplexity") == expected
+    assert OBJECTIVE.metrics([loss], np.zeros(0)).get("perplexity") == expected
 
 
 @pytest.mark.parametrize("model", [tiny.llama, tiny.gpt2])
 def test_packed_documents_cost_what_they_cost_padded(model: Callable[[], Any]) -> None:
     documents = [np.arange(1, 12), np.arange(20, 27), np.arange(3, 50, 4), np.arange(40, 42)]
-    alone = collate([Row(tokens, np.array([len(tokens)])) for tokens in documents], pad_id=0)
-    packed_row = Row(np.concatenate(documents), np.array([len(tokens) for tokens in documents]))
-    packed = collate([packed_row], pad_id=0, packed_as=PackedAs.POSITIONS)
-    objective, learner = CausalLM(), model()
-    assert objective.count(packed) == objective.count(alone) == sum(len(tokens) - 1 for tokens in documents)
-    expected = objective.loss_sum(learner, alone).item()
-    assert objective.loss_sum(learner, packed).item() == pytest.approx(expected, rel=1e-5)
+    alone = OBJECTIVE.collate([{TOKENS: tokens} for tokens in documents], [], Layout())
+    packed_row = {TOKENS: np.concatenate(documents), LENGTHS: np.array([len(tokens) for tokens in documents])}
+    packed = OBJECTIVE.collate([packed_row], [], Layout(PackedAs.POSITIONS))
+    learner = model()
+    assert OBJECTIVE.count(packed) == OBJECTIVE.count(alone) == [sum(len(tokens) - 1 for tokens in documents)]
+    expected = OBJECTIVE.loss_sums(learner, alone).item()
+    assert OBJECTIVE.loss_sums(learner, packed).item() == pytest.approx(expected, rel=1e-5)

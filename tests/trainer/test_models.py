@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.trainer import tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
 from finetune_trainer import config
 from finetune_trainer.data import vocabulary
-from finetune_trainer.data.documents import corpus
+from finetune_trainer.data.reading import Reading
 from finetune_trainer.models import insist_on_positions, load_model, load_tokenizer
+from finetune_trainer.objectives import CausalLM
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.storage import Credentials
 
@@ -50,7 +52,8 @@ def both(document: dict[str, Any], folder: Path, seed: int = 1, dtype: torch.dty
     spec = config.Model.model_validate(document)
     places: dict[str, Any] = {"cache": folder / "cache", "credentials": Credentials()}
     tokenizer = load_tokenizer(spec, TEXTS, **places)
-    return tokenizer, load_model(spec, tokenizer, dtype=dtype, seed=seed, **places)
+    objective = CausalLM(tiny.spec(), tokenizer)
+    return tokenizer, load_model(spec, objective, dtype=dtype, seed=seed, **places)
 
 
 def pretrained(folder: Path, **document: Any) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def test_a_learnt_tokenizer_keeps_every_text() -> None:
 def test_learning_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
     folder = Path(vocabulary.__file__).parent
     data = config.Data(train=[config.Dataset(source=f"file://{folder}")])
-    texts = corpus(data, cache=tmp_path, credentials=Credentials())
+    texts = Reading(("text",), tmp_path, Credentials()).corpus(data)
     spec = config.Model.model_validate(TRAINED | {"config": LLAMA})
     one, again, plain = (
         load_tokenizer(spec, source, cache=tmp_path / cache, credentials=Credentials()).backend_tokenizer.to_str()

@@ -9,7 +9,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.loader import MicroBatch
 from finetune_trainer.engine import merge
+from finetune_trainer.objectives import Objective
 
 VOCABULARY = 64
 IGNORED = -100
@@ -71,6 +73,12 @@ def rows(count: int, length: int = 16, seed: int = 1) -> dict[str, torch.Tensor]
     labels = tokens.masked_fill(mask == 0, IGNORED)
     labels[:, 1] = IGNORED
     return {"input_ids": tokens * mask, "attention_mask": mask, "labels": labels}
+
+
+def micro(batch: dict[str, torch.Tensor], objective: Objective) -> MicroBatch:
+    """The batch as the loader hands it to the loop."""
+    tokens = int(batch["attention_mask"].sum())
+    return MicroBatch(batch, objective.count(batch), tokens, batch["input_ids"].numel())
 
 
 def part(batch: dict[str, torch.Tensor], begin: int, end: int) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from tests.trainer.ranks import Place
 
 from finetune_trainer import adapters, engine, evaluation, export, loop, objectives, world
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.loader import MicroBatch
 from finetune_trainer.history import History
 from finetune_trainer.outcome import NonFiniteLossError, SavedCheckpoint
 from finetune_trainer.progress import Reporter
@@ -56,18 +57,19 @@ def run_of(here: world.World, spec: TrainSpec, model: Any, **changes: Any) -> tu
     """A run over rows that depend on the step's number alone, dealt to the ranks in order."""
     total, size, micro = spec.training.max_steps or 1, spec.training.batch_size, spec.training.micro_batch_size
     share = size // here.size
+    objective = objectives.of(spec, tiny.tokenizer())
 
-    def batches(finished: int) -> Iterator[list[objectives.Batch]]:
+    def batches(finished: int) -> Iterator[list[MicroBatch]]:
         for step in range(finished + 1, total + 1):
             rows = tiny.rows(size, seed=step)
             mine = range(here.rank * share, (here.rank + 1) * share, micro)
-            yield [tiny.part(rows, begin, begin + micro) for begin in mine]
+            yield [tiny.micro(tiny.part(rows, begin, begin + micro), objective) for begin in mine]
 
     events: list[Event] = []
     kept = Kept()
     settings: dict[str, Any] = {
         "engine": engine.build(spec, model, here, engine.choose_precision(spec, here)),
-        "objective": objectives.of(spec),
+        "objective": objective,
         "batches": batches,
         "evaluation": list,
         "has_evaluation": False,
@@ -131,7 +133,7 @@ def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -
         run, kept, events = run_of(here, spec, tiny.llama())
         original = run.batches
 
-        def interrupted(finished: int) -> Iterator[list[objectives.Batch]]:
+        def interrupted(finished: int) -> Iterator[list[MicroBatch]]:
             for step, batches in enumerate(original(finished), start=finished + 1):
                 if step == at and place.rank == told:
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -156,6 +158,7 @@ def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -
 def evaluations(place: Place, counts: list[int], stage: int) -> list[dict[str, float] | None]:
     """The metrics on so many rows, dealt out unevenly."""
     spec = tiny.spec(deepspeed={"zeroStage": stage})
+    objective = objectives.of(spec, tiny.tokenizer())
     with joined(place) as here:
         model = engine.build(spec, tiny.llama(), here, "Float32")
         results = []
@@ -164,9 +167,10 @@ def evaluations(place: Place, counts: list[int], stage: int) -> list[dict[str, f
             most = -(-count // here.size)
             mine = [row if row < count else None for row in range(here.rank, most * here.size, here.size)]
             nothing = tiny.part(rows, 0, 1) | {"labels": torch.full((1, 16), tiny.IGNORED)}
-            batches = [nothing if row is None else tiny.part(rows, row, row + 1) for row in mine]
-            results.append(evaluation.evaluate(model, objectives.of(spec), batches, here, lambda: True))
-        results.append(evaluation.evaluate(model, objectives.of(spec), batches, here, lambda: False))
+            parts = [nothing if row is None else tiny.part(rows, row, row + 1) for row in mine]
+            batches = [tiny.micro(part, objective) for part in parts]
+            results.append(evaluation.evaluate(model, objective, batches, here, lambda: True))
+        results.append(evaluation.evaluate(model, objective, batches, here, lambda: False))
     return results
 
 

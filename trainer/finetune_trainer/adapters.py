@@ -14,8 +14,10 @@ ADAPTER = "default"  # peft's name for the only adapter there is
 log = logging.getLogger(__name__)
 
 
-def apply(model: Any, method: Method, seed: int) -> Any:
+def apply(model: Any, method: Method, seed: int, task_type: str | None = "CAUSAL_LM") -> Any:
     """The model with the method's adapters: with Full the model itself, with LoRA a peft model whose other weights are frozen.
+
+    `task_type` is what peft calls the objective, if it has a name for it.
 
     Raises ConfigurationError for target modules that the model does not have.
     """
@@ -30,7 +32,7 @@ def apply(model: Any, method: Method, seed: int) -> Any:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=settings.target_modules or "all-linear",
-        task_type=peft.TaskType.CAUSAL_LM,
+        task_type=task_type,
     )
     # The adapters' random halves must agree between ranks and runs, whatever was drawn before.
     torch.manual_seed(seed)

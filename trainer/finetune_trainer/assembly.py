@@ -14,14 +14,15 @@ import torch
 
 from finetune_trainer import adapters, engine, export, loop, models, objectives, world
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data import attention, documents
-from finetune_trainer.data.collate import PackedAs
-from finetune_trainer.data.loader import Maker, Prefetched
+from finetune_trainer.data import attention
+from finetune_trainer.data.collate import Layout
+from finetune_trainer.data.loader import Maker, MicroBatch, Prefetched
 from finetune_trainer.data.order import Order, sequential, total_steps
 from finetune_trainer.data.prepare import Prepared, prepare
+from finetune_trainer.data.reading import Reading
 from finetune_trainer.history import History
 from finetune_trainer.identity import identity
-from finetune_trainer.objectives import Batch
+from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import Outcome, Reason
 from finetune_trainer.preflight import checkpoint_storage, insist_on_storage, model_storage
 from finetune_trainer.progress import Reporter
@@ -55,26 +56,27 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     if place.rank == 0:  # it tries for all
         insist_on_storage(spec, place.credentials)
     storage = checkpoint_storage(spec, place.credentials)
-    tokenizer, data = _prepare(spec, place, alive)
+    objective, data = _prepare(spec, place, alive)
     here = world.join(
         rank=place.rank, size=place.world_size, local_rank=place.local_rank, processes_per_node=place.processes_per_node,
         master=place.master,
     )  # fmt: skip
-    model, packed_as, precision = _model(spec, place, here, tokenizer)
+    model, layout, precision = _model(spec, place, here, objective)
     report(Alive(activity="Preparing"))
     trained = engine.build(spec, model, here, precision)
     maker = partial(
-        Maker, rank=here.rank, size=here.size, micro_batch_size=spec.training.micro_batch_size,
-        pad_id=tokenizer.pad_token_id, packed_as=packed_as, dtype=engine.DTYPES[precision],
+        Maker, collator=objective, layout=layout, rank=here.rank, size=here.size,
+        micro_batch_size=spec.training.micro_batch_size, seed=spec.training.seed,
     )  # fmt: skip
-    job = _resume(spec, place, here, trained, storage, report, stop, data, maker)
+    job = _resume(spec, place, here, trained, storage, report, stop, objective, data, maker)
     report(Alive(activity="Training"))
     loop.train(job)
-    address = _export(job, tokenizer, data, place, report)
+    address = _export(job, data, place, report)
     # Ranks that have nothing left to do go; only the first has a model to upload, which may take long.
     world.leave()
     progress = job.reporter.progress
-    metrics = {"loss": progress.loss, "evalLoss": progress.eval_loss, "perplexity": job.history.last_metrics.get("perplexity")}
+    evaluated = {name: value for name, value in job.history.last_metrics.items() if name != "loss"}
+    metrics = {"loss": progress.loss, "evalLoss": progress.eval_loss} | evaluated
     return Outcome(
         reason=Reason.COMPLETE,
         message=f"trained {job.finished} steps; the model is at {address}",
@@ -85,30 +87,35 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     )
 
 
-def _prepare(spec: TrainSpec, place: Place, alive: Callable[[], None]) -> tuple[Any, Prepared]:
-    texts = documents.corpus(spec.data, cache=place.cache_dir, credentials=place.credentials)
+def _prepare(spec: TrainSpec, place: Place, alive: Callable[[], None]) -> tuple[Objective, Prepared]:
+    reading = Reading(spec.objective.roles, place.cache_dir, place.credentials)
     tokenizer = models.load_tokenizer(
-        spec.model, texts, cache=place.cache_dir, credentials=place.credentials, alive=alive
+        spec.model, reading.corpus(spec.data), framed=spec.objective.options.framed, cache=place.cache_dir,
+        credentials=place.credentials, alive=alive,
     )  # fmt: skip
-    return tokenizer, prepare(spec.data, tokenizer, cache=place.cache_dir, credentials=place.credentials, alive=alive)
+    objective = objectives.of(spec, tokenizer)
+    return objective, prepare(spec, objective, reading, alive)
 
 
-def _model(spec: TrainSpec, place: Place, here: world.World, tokenizer: Any) -> tuple[Any, PackedAs | None, engine.Precision]:
+def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objective) -> tuple[Any, Layout, engine.Precision]:
     precision = engine.choose_precision(spec, here)
     model = models.load_model(
-        spec.model, tokenizer, dtype=engine.DTYPES[precision], cache=place.cache_dir, credentials=place.credentials,
+        spec.model, objective, dtype=engine.DTYPES[precision], cache=place.cache_dir, credentials=place.credentials,
         seed=spec.training.seed,
     )  # fmt: skip
     models.insist_on_positions(model, spec.data.max_length)
-    if spec.model.attention == "FlashAttention2":
-        model.to(here.device)  # it cannot be examined elsewhere
-    packed_as = attention.examine(model, packing=spec.data.packing)
-    return adapters.apply(model, spec.method, spec.training.seed), packed_as, precision
+    packed_as = None
+    if objective.causal is not None:
+        if spec.model.attention == "FlashAttention2":
+            model.to(here.device)  # it cannot be examined elsewhere
+        packed_as = attention.examine(model, packing=spec.packing, causal=objective.causal)
+    adapted = adapters.apply(model, spec.method, spec.training.seed, objective.adapter_task)
+    return adapted, Layout(packed_as, engine.DTYPES[precision]), precision
 
 
 def _resume(
     spec: TrainSpec, place: Place, here: world.World, trained: Any, storage: Storage, report: Report, stop: Stop,
-    data: Prepared, maker: Callable[..., Maker],
+    objective: Objective, data: Prepared, maker: Callable[..., Maker],
 ) -> loop.Run:  # fmt: skip
     # It imports DeepSpeed, which chooses its accelerator right then; `world.join` tells it which.
     from finetune_trainer.checkpoint import Checkpoints
@@ -129,10 +136,10 @@ def _resume(
     )  # fmt: skip
     reporter.resume(state["step"], history.training[-1][1] if history.training else None, history.last_metrics.get("loss"))
 
-    def batches(finished: int) -> Iterator[list[Batch]]:
-        return Prefetched(maker(data.train), (order.rows_of_step(step) for step in range(finished, total)))
+    def batches(finished: int) -> Iterator[list[MicroBatch]]:
+        return Prefetched(maker(data.train), (order.of_step(step) for step in range(finished, total)))
 
-    def evaluation() -> Iterator[Batch]:
+    def evaluation() -> Iterator[MicroBatch]:
         if data.evaluation is None:
             return
         at_once = here.size * training.micro_batch_size
@@ -143,15 +150,15 @@ def _resume(
     if here.is_first:
         log.info("%d steps of %d rows out of %d, %d already done", total, training.batch_size, len(data.train), state["step"])
     return loop.Run(
-        spec=spec, world=here, engine=trained, objective=objectives.of(spec), batches=batches, evaluation=evaluation,
+        spec=spec, world=here, engine=trained, objective=objective, batches=batches, evaluation=evaluation,
         has_evaluation=data.evaluation is not None, total_steps=total, checkpoints=checkpoints, reporter=reporter, stop=stop,
         finished=state["step"], history=history,
     )  # fmt: skip
 
 
-def _export(job: loop.Run, tokenizer: Any, data: Prepared, place: Place, report: Report) -> str:
+def _export(job: loop.Run, data: Prepared, place: Place, report: Report) -> str:
     """Stores the model and then, on the first rank, samples of what it writes; gives the model's address."""
-    spec, here = job.spec, job.world
+    spec, here, tokenizer = job.spec, job.world, job.objective.processor
     report(Alive(activity="Exporting"))
     alive = partial(report, Alive(activity="Exporting"))
     target, folder = model_storage(spec, place.credentials), place.work_dir / "model"

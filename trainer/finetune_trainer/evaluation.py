@@ -1,44 +1,47 @@
-"""The loss on the evaluation data: every row once, whatever the number of ranks."""
+"""Loss and metrics on the evaluation data: every row once, whatever the number of ranks, in memory that does not grow."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 
+from finetune_trainer.data.loader import MicroBatch
 from finetune_trainer.objectives.base import Batch, Objective
 from finetune_trainer.outcome import NonFiniteLossError
 from finetune_trainer.world import World
 
 
 def evaluate(
-    engine: Any, objective: Objective, batches: Iterable[Batch], world: World, go_on: Callable[[], bool]
+    engine: Any, objective: Objective, batches: Iterable[MicroBatch], world: World, go_on: Callable[[], bool]
 ) -> dict[str, float] | None:
     """The objective's metrics over all ranks' batches; None if the evaluation was broken off.
 
     Every rank must bring the same number of batches, since ZeRO-3 gathers parameters in lockstep; one that has no rows left
-    brings a batch whose labels are all ignored. `go_on` is asked before each batch, on all ranks, and must give the same
+    brings a batch without terms. `go_on` is asked before each batch, on all ranks, and must give the same
     answer on all. Raises NonFiniteLossError.
     """
-    total = torch.zeros((), dtype=torch.float64)
-    count = 0
+    count = len(objective.losses)
+    summed = torch.zeros(2 * count, dtype=torch.float64)  # each loss's terms: their sum, then their number
+    statistics = torch.zeros(0, dtype=torch.float64)
     engine.eval()
     try:
         with torch.no_grad():
             for batch in batches:
                 if not go_on():
                     return None
-                count += objective.count(batch)
-                total += objective.loss_sum(engine, on_device(batch, world)).double().cpu()
+                found = objective.measure(engine, on_device(batch.inputs, world))
+                summed += torch.cat([found.losses.double().cpu(), torch.tensor(batch.terms, dtype=torch.float64)])
+                statistics = found.statistics.cpu() + (statistics if len(statistics) else 0)
     finally:
         engine.train()
-    summed, terms = world.sums(float(total), count)
-    loss = summed / max(terms, 1)
-    if not math.isfinite(loss):
+    totals = world.all_reduce_sum(torch.cat([summed, statistics])).numpy()
+    losses = totals[:count] / totals[count : 2 * count].clip(min=1)
+    if not np.isfinite(losses).all():
         raise NonFiniteLossError("the loss on the evaluation data is not finite: lower spec.training.optimizer.learningRate")
-    return objective.metrics(loss)
+    return objective.metrics(losses.tolist(), totals[2 * count :])
 
 
 def on_device(batch: Batch, world: World) -> Batch:

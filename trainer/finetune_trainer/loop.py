@@ -17,12 +17,12 @@ import torch
 
 from finetune_trainer import schedule
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.collate import tokens as tokens_of
+from finetune_trainer.data.loader import MicroBatch
 from finetune_trainer.engine import skips_overflow
 from finetune_trainer.engine import step as take_optimizer_step
 from finetune_trainer.evaluation import evaluate, on_device
 from finetune_trainer.history import History
-from finetune_trainer.objectives import Batch, Objective
+from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import NonFiniteLossError, SavedCheckpoint, StorageError
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Preempted, PreemptedUnsaved, Stop
@@ -57,8 +57,8 @@ class Run:
     world: World
     engine: Any
     objective: Objective
-    batches: Callable[[int], Iterator[list[Batch]]]
-    evaluation: Callable[[], Iterable[Batch]]
+    batches: Callable[[int], Iterator[list[MicroBatch]]]
+    evaluation: Callable[[], Iterable[MicroBatch]]
     has_evaluation: bool
     total_steps: int
     checkpoints: Checkpoints
@@ -76,7 +76,7 @@ class Run:
 class Agreed(NamedTuple):
     """What all ranks together know before a step."""
 
-    terms: int
+    terms: list[int]
     tokens: int
     positions: int
     stop: bool
@@ -112,7 +112,7 @@ def train(run: Run) -> None:
             run.finished += 1
             run.history.add(run.finished, loss, rate)
             run.reporter.step(
-                finished=run.finished, loss=loss, gradient_norm=norm, learning_rate=rate, tokens=agreed.terms,
+                finished=run.finished, loss=loss, gradient_norm=norm, learning_rate=rate, tokens=agreed.terms[0],
                 samples=run.spec.training.batch_size, padding=1 - agreed.tokens / max(agreed.positions, 1),
                 seconds=waited + time.monotonic() - started, waited=waited,
             )  # fmt: skip
@@ -120,39 +120,39 @@ def train(run: Run) -> None:
     run.stop.check()
 
 
-def _agree(run: Run, micro_batches: list[Batch], saved: int) -> Agreed:
+def _agree(run: Run, micro_batches: list[MicroBatch], saved: int) -> Agreed:
     """One small reduction in which every rank tells what it is about to compute and what it was asked for."""
     has_news = run.finished > saved
-    terms, tokens, positions, stop, due = run.world.sums(
-        sum(run.objective.count(batch) for batch in micro_batches),
-        sum(tokens_of(batch) for batch in micro_batches),
-        sum(batch["input_ids"].numel() for batch in micro_batches),
+    tokens, positions, stop, due, *terms = run.world.sums(
+        sum(batch.tokens for batch in micro_batches),
+        sum(batch.positions for batch in micro_batches),
         run.stop.requested,
         has_news and run.checkpoints.due(run.finished),
+        *(sum(batch.terms[index] for batch in micro_batches) for index in range(len(run.objective.losses))),
     )
     save = has_news and (due > 0 or stop > 0 or run.finished == run.total_steps)
-    return Agreed(int(terms), int(tokens), int(positions), stop > 0, save)
+    return Agreed([int(count) for count in terms], int(tokens), int(positions), stop > 0, save)
 
 
-def _step(run: Run, micro_batches: list[Batch], terms: int, saved: int) -> tuple[float, float, float]:
+def _step(run: Run, micro_batches: list[MicroBatch], terms: list[int], saved: int) -> tuple[float, float, float]:
     """One optimizer step; returns mean loss, gradient norm and learning rate.
 
-    The gradient is that of (sum of all terms on all ranks) / (their number). DeepSpeed averages gradients over ranks, which
-    the factor undoes; its own division by the number of micro-batches is turned off.
+    The gradient is that of (sum of all terms on all ranks) / (their number), added up over the losses. DeepSpeed averages
+    gradients over ranks, which the factor undoes; its own division by the number of micro-batches is turned off.
     """
     training, step = run.spec.training, run.finished + 1
-    factor = run.world.size / max(terms, 1)
+    shares = torch.tensor([1 / max(count, 1) for count in terms], device=run.world.device)
     total = torch.zeros((), device=run.world.device)
     for index, batch in enumerate(micro_batches):
         run.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
-        loss_sum = run.objective.loss_sum(run.engine, on_device(batch, run.world))
-        run.engine.backward(loss_sum * factor, scale_wrt_gas=False)
-        total += loss_sum.detach()
+        loss = (run.objective.loss_sums(run.engine, on_device(batch.inputs, run.world)) * shares).sum()
+        run.engine.backward(loss * run.world.size, scale_wrt_gas=False)
+        total += loss.detach()
     rate = training.optimizer.learning_rate * schedule.factor(training.schedule, step, run.total_steps)
     norm = take_optimizer_step(run.engine, rate, training.max_gradient_norm)
-    loss = run.world.sums(float(total))[0] / max(terms, 1)
-    _insist_on_numbers(run, step, loss, norm, saved)
-    return loss, norm, rate
+    mean = run.world.sums(float(total))[0]
+    _insist_on_numbers(run, step, mean, norm, saved)
+    return mean, norm, rate
 
 
 def _insist_on_numbers(run: Run, step: int, loss: float, norm: float, saved: int) -> None:
@@ -173,6 +173,7 @@ def _insist_on_numbers(run: Run, step: int, loss: float, norm: float, saved: int
 def _evaluate_if_due(run: Run) -> None:
     every = run.spec.evaluation.every_steps
     is_due = run.finished == run.total_steps or bool(run.finished and every and run.finished % every == 0)
+    is_due = is_due or (run.finished == 0 and run.spec.evaluation.at_start)
     if not run.has_evaluation or not is_due or run.history.evaluated == run.finished:
         return
 

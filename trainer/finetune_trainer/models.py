@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_trainer import config
 from finetune_trainer.data import vocabulary
-from finetune_trainer.data.documents import Corpus
+from finetune_trainer.data.reading import Corpus
+from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.sources import MODEL_FILES, TOKENIZER_FILES, localize
 from finetune_trainer.storage import Credentials
@@ -30,11 +31,12 @@ def load_tokenizer(
     spec: config.Model,
     texts: Texts,
     *,
+    framed: bool = False,
     cache: Path,
     credentials: Credentials,
     alive: Callable[[], None] = lambda: None,
 ) -> PreTrainedTokenizerBase:
-    """The document's tokenizer, learnt from `texts` if it says so; of a `Corpus` that happens once a machine.
+    """The document's tokenizer, learnt from `texts` if it says so (`framed`: see `vocabulary.learn`), once a machine.
 
     A tokenizer without a padding token gets one that stands for nothing else: one that its vocabulary has already, else a new
     one where the model has a spare embedding, so that embeddings keep their size. Only where there is neither (GPT-2), padding
@@ -44,8 +46,8 @@ def load_tokenizer(
     wanted = spec.tokenizer
     if wanted and wanted.train:
         if isinstance(texts, Corpus):
-            return vocabulary.learn_once(texts, wanted.train.vocab_size, cache=cache, alive=alive)
-        return vocabulary.learn(texts() if callable(texts) else texts, wanted.train.vocab_size)
+            return vocabulary.learn_once(texts, wanted.train.vocab_size, framed=framed, cache=cache, alive=alive)
+        return vocabulary.learn(texts() if callable(texts) else texts, wanted.train.vocab_size, framed=framed)
     field = "spec.model.tokenizer.source" if wanted else "spec.model.source"
     chosen = wanted or spec
     assert chosen.source is not None, "the document's rules ask for a source"
@@ -61,40 +63,52 @@ def load_tokenizer(
 
 def load_model(
     spec: config.Model,
-    tokenizer: PreTrainedTokenizerBase,
+    objective: Objective,
     *,
     dtype: torch.dtype,
     cache: Path,
     credentials: Credentials,
     seed: int,
 ) -> PreTrainedModel:
-    """The document's causal language model on the CPU, in `dtype`.
+    """The document's model for an objective that knows its data, on the CPU, in `dtype`.
 
-    Random weights are drawn from `seed` alone, so that all ranks draw the same. Raises ConfigurationError, beginning with the
-    field, for a source, configuration or attention that cannot be used, and for a tokenizer larger than the embedding.
+    Random weights, of a new head too, are drawn from `seed` alone, so that all ranks draw the same. Raises
+    ConfigurationError, beginning with the field, for a source, configuration or attention that cannot be used, and for a
+    tokenizer larger than the embedding.
     """
     folder = spec.source and localize(
         spec.source, cache=cache, credentials=credentials, secret=spec.credentials, field="spec.model.source",
         patterns=MODEL_FILES if spec.initialization == "Pretrained" else TOKENIZER_FILES, revision=spec.revision,
     )  # fmt: skip
-    settings = _configuration(spec, Path(folder) if folder else None, tokenizer)
-    if spec.initialization == "Pretrained":
-        assert folder
-        model = _pretrained(spec, Path(folder), settings, dtype)
-    else:
-        model = _from_scratch(spec, settings, dtype, seed)
-    _insist_on_embeddings(spec, model, tokenizer)
+    settings = _configuration(spec, Path(folder) if folder else None, objective)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if spec.initialization == "Pretrained":
+            assert folder
+            model = _pretrained(spec, Path(folder), settings, dtype, objective)
+        else:
+            model = _from_scratch(spec, settings, dtype, objective)
+    _insist_on_embeddings(spec, model, objective.processor)
     return model
 
 
 def insist_on_positions(model: PreTrainedModel, max_length: int) -> None:
     """Raises ConfigurationError if sequences of `max_length` tokens are longer than the model has positions."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int):
+        positions -= _first_position(model)
     if isinstance(positions, int) and 0 < positions < max_length:
         raise ConfigurationError(
             f"spec.data.maxLength: {max_length} is more than the {positions} positions of this {model.config.model_type}: "
             "lower it, or set max_position_embeddings in spec.model.config"
         )
+
+
+def _first_position(model: PreTrainedModel) -> int:
+    """Where positions begin: RoBERTa and its kin count from the padding token's number on."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    paddings = (getattr(table, "padding_idx", None) for table in tables)
+    return max((padding + 1 for padding in paddings if padding is not None), default=0)
 
 
 def _choose_padding(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> None:
@@ -118,8 +132,8 @@ def _embeddings(folder: Path) -> int:
         return 0
 
 
-def _configuration(spec: config.Model, folder: Path | None, tokenizer: PreTrainedTokenizerBase) -> Any:
-    overrides = dict(spec.config)
+def _configuration(spec: config.Model, folder: Path | None, objective: Objective) -> Any:
+    overrides, tokenizer, settled = dict(spec.config), objective.processor, objective.model_settings()
     model_type = overrides.pop("model_type", None)
     if folder:
         with _explained(f"spec.model.source: {spec.source} holds no usable model configuration", "name another source"):
@@ -131,49 +145,55 @@ def _configuration(spec: config.Model, folder: Path | None, tokenizer: PreTraine
     else:
         with _explained("spec.model.config.model_type", "correct it"):
             known = AutoConfig.for_model(model_type)
-    _insist_on_names(overrides, known)
+    _insist_on_names(overrides, known, OWNED_BY_DOCUMENT | dict.fromkeys(settled, "the objective"))
     if spec.initialization == "Scratch":
         overrides = _special_tokens(tokenizer) | {"vocab_size": len(tokenizer)} | overrides
     with _explained("spec.model.config", "correct its values"):
-        return type(known).from_dict((known.to_dict() if folder else {}) | overrides)
+        return type(known).from_dict((known.to_dict() if folder else {}) | overrides | settled)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
 
 
-def _insist_on_names(overrides: dict[str, Any], known: Any) -> None:
+def _insist_on_names(overrides: dict[str, Any], known: Any, owners: dict[str, str]) -> None:
     for name in overrides:
-        if name in OWNED_BY_DOCUMENT:
-            raise ConfigurationError(f"spec.model.config.{name}: {OWNED_BY_DOCUMENT[name]} decides this: remove it")
+        if name in owners:
+            raise ConfigurationError(f"spec.model.config.{name}: {owners[name]} decides this: remove it")
         if name.startswith("_") or not hasattr(known, name) or callable(getattr(known, name)):
             close = difflib.get_close_matches(name, [*known.to_dict(), *known.attribute_map], n=1)
             advice = f"did you mean {close[0]}?" if close else "remove it or correct its spelling"
             raise ConfigurationError(f"spec.model.config.{name}: {known.model_type} has no such setting; {advice}")
 
 
-def _pretrained(spec: config.Model, folder: Path, settings: Any, dtype: torch.dtype) -> PreTrainedModel:
+def _pretrained(spec: config.Model, folder: Path, settings: Any, dtype: torch.dtype, objective: Objective) -> PreTrainedModel:
     with _explained(f"spec.model.source: the model at {spec.source} cannot be loaded", "correct it or spec.model.config"):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = objective.auto_class.from_pretrained(
             folder, config=settings, dtype=dtype, attn_implementation=_attention(spec), output_loading_info=True,
-            trust_remote_code=spec.trust_remote_code,
+            trust_remote_code=spec.trust_remote_code, ignore_mismatched_sizes=objective.grows_a_head,
         )  # fmt: skip
-    missing = sorted(report["missing_keys"])
+    missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if objective.grows_a_head:
+        missing = {name for name in missing if _is_of_the_body(name, model)}
     if missing:
         # Random weights among learnt ones would train, and be a bad model that nobody asked for.
-        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        names = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
         raise ConfigurationError(
-            f"spec.model.source: {spec.source} lacks {len(missing)} weights of a {settings.model_type} causal language model "
-            f"({names}): name another source, or correct spec.model.config"
+            f"spec.model.source: {spec.source} lacks {len(missing)} weights of a {type(model).__name__} ({names}): name "
+            "another source, or correct spec.model.config"
         )
     loaded: PreTrainedModel = model
     return loaded
 
 
-def _from_scratch(spec: config.Model, settings: Any, dtype: torch.dtype, seed: int) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]), _explained("spec.model.config", "correct its values"):
-        torch.manual_seed(seed)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+def _is_of_the_body(weight: str, model: PreTrainedModel) -> bool:
+    """Whether a weight belongs to what pretraining learns; not to a head, nor to the pooler below one."""
+    return weight.startswith(f"{model.base_model_prefix}.") and "pooler" not in weight.split(".")
+
+
+def _from_scratch(spec: config.Model, settings: Any, dtype: torch.dtype, objective: Objective) -> PreTrainedModel:
+    with _explained("spec.model.config", "correct its values"):
+        model: PreTrainedModel = objective.auto_class.from_config(
             settings, dtype=dtype, attn_implementation=_attention(spec), trust_remote_code=spec.trust_remote_code
         )
     return model

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.documents import resolve_all
+from finetune_trainer.data.reading import Reading
 from finetune_trainer.outcome import VERDICTS, TrainerError
 from finetune_trainer.storage import Credentials, Storage
 
@@ -38,14 +38,9 @@ def insist_on_storage(spec: TrainSpec, credentials: Credentials) -> None:
 
 
 def insist_on_data(spec: TrainSpec, credentials: Credentials, cache: Path) -> int:
-    """How many documents the data holds; raises DataError for the first file or row that cannot be used."""
-    datasets = {"train": ("train", spec.data.train), "evaluation": ("validation", spec.data.evaluation)}
-    return sum(
-        1
-        for name, (split, given) in datasets.items()
-        for source in resolve_all(given, field=f"spec.data.{name}", cache=cache, credentials=credentials, default_split=split)
-        for _ in source.documents()
-    )
+    """How many rows the data holds; raises DataError for the first file or row that cannot be used."""
+    sources = Reading(spec.objective.roles, cache, credentials).sources(spec.data)
+    return sum(1 for side in sources.values() for source in side for _ in source.records())
 
 
 def main() -> int:
@@ -59,7 +54,7 @@ def main() -> int:
     credentials = Credentials(given.credentials_dir)
     try:
         insist_on_storage(spec, credentials)
-        print(f"{insist_on_data(spec, credentials, given.cache_dir)} documents can be read, results can be written")
+        print(f"{insist_on_data(spec, credentials, given.cache_dir)} rows can be read, results can be written")
     except TrainerError as error:
         print(error)
         return VERDICTS[error.reason].exit_code

@@ -67,6 +67,62 @@ CASES = (
         _spec(evaluation__everySteps=5),
     ),
     Case(
+        "spec.evaluation.atStart",
+        "there is nothing to evaluate on",
+        _spec(evaluation__atStart=True, data__evaluationFraction=0.1),
+        _spec(evaluation__atStart=True),
+    ),
+    Case(
+        "spec.evaluation.generation",
+        "only a CausalLM model continues a prompt",
+        _spec(evaluation__generation={"prompts": ["a"]}),
+        _spec(evaluation__generation={"prompts": ["a"]}, objective__type="MaskedLM"),
+    ),
+    Case(
+        "spec.method.type",
+        "LoRA would leave the new head",
+        _spec(model=PRETRAINED["model"], method__type="LoRA", objective__type="MaskedLM"),
+        _spec(model=PRETRAINED["model"], method__type="LoRA", objective__type="SequenceClassification"),
+    ),
+    Case(
+        "spec.data.packing",
+        "this objective learns from one row",
+        _spec(data__packing=True, objective__type="MaskedLM"),
+        _spec(data__packing=True, objective__type="SequenceClassification"),
+    ),
+    Case(
+        "spec.data.overlong",
+        "this objective cannot learn from parts",
+        _spec(data__overlong="Split", objective__type="MaskedLM"),
+        _spec(data__overlong="Split", objective__type="SequenceClassification"),
+    ),
+    Case(
+        "spec.objective.maskedLM",
+        "options for MaskedLM have no effect",
+        _spec(objective={"type": "MaskedLM", "maskedLM": {"probability": 0.3}}),
+        _spec(objective={"type": "CausalLM", "maskedLM": {"probability": 0.3}}),
+    ),
+    Case(
+        "spec.objective.maskedLM.randomShare",
+        "maskShare and randomShare are shares",
+        _spec(objective={"type": "MaskedLM", "maskedLM": {"maskShare": 0.5, "randomShare": 0.5}}),
+        _spec(objective={"type": "MaskedLM", "maskedLM": {"maskShare": 0.75, "randomShare": 0.5}}),
+    ),
+    Case(
+        "spec.objective.sequenceClassification",
+        "options for SequenceClassification have no effect",
+        _spec(objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}}),
+        _spec(objective={"type": "MaskedLM", "sequenceClassification": {"problem": "MultiLabel"}}),
+    ),
+    Case(
+        "spec.objective.sequenceClassification.labels",
+        "a number has no labels",
+        _spec(objective={"type": "SequenceClassification", "sequenceClassification": {"labels": ["a", "b"]}}),
+        _spec(
+            objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "Regression", "labels": ["a"]}}
+        ),
+    ),
+    Case(
         "spec.training.batchSize",
         "batchSize must be a multiple of microBatchSize x workers",
         _spec(training__batchSize=24, training__microBatchSize=4, workers__nodes=3, workers__processesPerNode=2),

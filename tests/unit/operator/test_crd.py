@@ -44,7 +44,7 @@ def test_the_schema_is_structural() -> None:
         (".spec.data.evaluationFraction", {"minimum": 0, "exclusiveMinimum": True, "maximum": 0.5}),
         (".spec.method.lora.dropout", {"minimum": 0, "maximum": 1, "exclusiveMaximum": True}),
         (".spec.deepspeed.zeroStage", {"enum": [0, 1, 2, 3], "default": 1}),
-        (".spec.objective.type", {"enum": ["CausalLM"]}),
+        (".spec.objective.type", {"enum": ["CausalLM", "MaskedLM", "SequenceClassification"], "default": "CausalLM"}),
         (".spec.data.evaluation", {"type": "array", "default": [], "maxItems": 64}),
         (
             ".spec.deepspeed",

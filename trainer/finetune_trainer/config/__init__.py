@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule, Section, explain
-from finetune_trainer.config.data import Data, Dataset
-from finetune_trainer.config.method import LoRA, Method, Objective
+from finetune_trainer.config.data import Columns, Data, Dataset
+from finetune_trainer.config.method import LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
+from finetune_trainer.config.objective import (
+    OPTIONS,
+    CausalLM,
+    MaskedLM,
+    Objective,
+    Options,
+    SequenceClassification,
+)
 from finetune_trainer.config.output import Checkpoint, Export
 from finetune_trainer.config.training import DeepSpeed, Evaluation, Generation, Optimizer, Schedule, Training
 
 __all__ = [
-    "Checkpoint", "Data", "Dataset", "DeepSpeed", "Evaluation", "Export", "Generation", "LoRA", "Method", "Model",
-    "Objective", "Optimizer", "Rule", "Schedule", "Section", "Tokenizer", "TokenizerTraining", "TrainSpec", "Training",
-    "explain",
+    "CausalLM", "Checkpoint", "Columns", "Data", "Dataset", "DeepSpeed", "Evaluation", "Export", "Generation", "LoRA",
+    "MaskedLM", "Method", "Model", "Objective", "Optimizer", "Options", "Rule", "Schedule", "Section",
+    "SequenceClassification", "Tokenizer", "TokenizerTraining", "TrainSpec", "Training", "explain",
 ]  # fmt: skip
+
+
+DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 
 
 class TrainSpec(Section):
@@ -44,4 +55,39 @@ class TrainSpec(Section):
             "there is nothing to evaluate on: add data.evaluation or data.evaluationFraction, or remove evaluation.everySteps",
             "evaluation.everySteps",
         ),
+        Rule(
+            "!self.evaluation.atStart || size(self.data.evaluation) > 0 || has(self.data.evaluationFraction)",
+            "there is nothing to evaluate on: add data.evaluation or data.evaluationFraction, or remove evaluation.atStart",
+            "evaluation.atStart",
+        ),
+        Rule(
+            "!has(self.evaluation.generation) || self.objective.type == 'CausalLM'",
+            "only a CausalLM model continues a prompt: remove evaluation.generation",
+            "evaluation.generation",
+        ),
+        Rule(
+            "self.method.type != 'LoRA' || self.objective.type != 'SequenceClassification'",
+            "LoRA would leave the new head for the labels as it was drawn: set method.type: Full",
+            "method.type",
+        ),
+        Rule(
+            f"!has(self.data.packing) || !self.data.packing || self.objective.type in {DIVISIBLE}",
+            "this objective learns from one row of data at a time: remove data.packing",
+            "data.packing",
+        ),
+        Rule(
+            f"!has(self.data.overlong) || self.data.overlong != 'Split' || self.objective.type in {DIVISIBLE}",
+            "this objective cannot learn from parts of a row: set data.overlong to Truncate or Drop",
+            "data.overlong",
+        ),
     )
+
+    @property
+    def packing(self) -> bool:
+        """Whether several rows of data share one sequence: the document's word, or what suits the objective."""
+        return self.objective.options.divisible if self.data.packing is None else self.data.packing
+
+    @property
+    def overlong(self) -> Literal["Split", "Truncate", "Drop"]:
+        """What becomes of rows longer than a sequence: the document's word, or what suits the objective."""
+        return self.data.overlong or ("Split" if self.objective.options.divisible else "Truncate")

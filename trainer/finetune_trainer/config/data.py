@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
 
+Column = Annotated[str, Field(min_length=1, max_length=256)]
+
 
 class Columns(Section):
-    """Which column of a row holds what."""
+    """Which column of a row holds what; an objective reads those that it needs."""
 
-    text: str = Field("text", min_length=1, max_length=256, description="The text to learn.")
+    text: Column = Field("text", description="A text.")
+    text_pair: Column | None = Field(None, description="A second text beside the first; only read when it is named here.")
+    label: Column = Field("label", description="A label, a list of labels or a number, as the objective asks for.")
+
+    def names(self, roles: Iterable[str]) -> dict[str, str]:
+        """The columns' names by role, without optional ones that the document does not name."""
+        return {role: name for role in roles if (name := getattr(self, role)) is not None}
 
 
 class Dataset(Section):
@@ -42,13 +51,14 @@ class Data(Section):
         description="Share of the training rows held out for evaluation, chosen by a hash of the row.",
     )
     max_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens in one sequence.")
-    packing: bool = Field(
-        True,
+    packing: bool | None = Field(
+        None,
         description="Fill each sequence with several documents, attention kept within each one; off: one document a "
-        "sequence, padded.",
+        "sequence, padded. By default on where the objective can.",
     )
-    overlong: Literal["Split", "Truncate", "Drop"] = Field(
-        "Split", description="What becomes of a document longer than maxLength."
+    overlong: Literal["Split", "Truncate", "Drop"] | None = Field(
+        None,
+        description="What becomes of a document longer than maxLength; by default Split where the objective can, or Truncate.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

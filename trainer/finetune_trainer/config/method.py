@@ -1,4 +1,4 @@
-"""What is learnt (the objective) and which weights may move (the method)."""
+"""Which weights may move."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule, Section
-
-
-class Objective(Section):
-    """The loss to minimise."""
-
-    type: Literal["CausalLM"] = Field("CausalLM", description="CausalLM predicts each token from those before it.")
 
 
 class LoRA(Section):

@@ -143,4 +143,5 @@ class Evaluation(Section):
     """When the model is measured on the evaluation data; with such data, always once at the end."""
 
     every_steps: int | None = Field(None, ge=1)
+    at_start: bool = Field(False, description="Measure the starting model too, before the first step.")
     generation: Generation | None = None

@@ -16,23 +16,24 @@ from finetune_trainer.outcome import ConfigurationError
 LENGTH = 4  # tokens of each document of the experiment
 
 
-def examine(model: PreTrainedModel, *, packing: bool) -> PackedAs | None:
+def examine(model: PreTrainedModel, *, packing: bool, causal: bool = True) -> PackedAs | None:
     """How rows must be collated for this model: None without packing. Call it where the model will run, before the engine.
 
     Costs a few forward passes over eight tokens, and leaves the model as it was. Raises ConfigurationError for a model that
-    cannot compute at all with its configuration, that sees tokens to come, or whose documents cannot be kept apart.
+    cannot compute at all with its configuration, that sees tokens to come though it is to be `causal`, or that does not though
+    it is not, or whose documents cannot be kept apart.
     """
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            _insist_on_causality(model)
-            return _packed_as(model) if packing else None
+            _insist_on_direction(model, causal)
+            return _packed_as(model, causal) if packing else None
     finally:
         model.train(was_training)
 
 
-def _insist_on_causality(model: PreTrainedModel) -> None:
+def _insist_on_direction(model: PreTrainedModel, causal: bool) -> None:
     try:
         before_one, before_other = (_logits(model, [0, 1, 2, last])[:, :-1] for last in (3, 4))
     except torch.OutOfMemoryError:
@@ -43,33 +44,39 @@ def _insist_on_causality(model: PreTrainedModel) -> None:
             f"spec.model.config: a {_type(model)} of this configuration cannot compute ({type(error).__name__}: {text}): "
             "correct its sizes"
         ) from error
-    if not _same(before_one, before_other):
+    sees_the_future = not _same(before_one, before_other)
+    if sees_the_future and causal:
         raise ConfigurationError(
             f"spec.model: this {_type(model)} sees the tokens that it is to predict: set model.config.is_decoder: true, "
             "or use a causal language model"
         )
+    if not sees_the_future and not causal:
+        raise ConfigurationError(
+            f"spec.model: this {_type(model)} sees only what stands before a hidden token: remove is_decoder from "
+            "model.config, or use an encoder such as BERT"
+        )
 
 
-def _packed_as(model: PreTrainedModel) -> PackedAs:
+def _packed_as(model: PreTrainedModel, causal: bool) -> PackedAs:
     if str(model.config._attn_implementation).startswith("flash"):
         # Its kernels take the documents' boundaries from the positions, and no mask.
-        if _keeps_apart(model, PackedAs.FLAT):
+        if _keeps_apart(model, PackedAs.FLAT, causal):
             return PackedAs.FLAT
     else:
         for way in (PackedAs.POSITIONS, PackedAs.MASK):
-            if _keeps_apart(model, way):
+            if _keeps_apart(model, way, causal):
                 return way
     raise ConfigurationError(
         f"spec.data.packing: documents packed into one row would see each other in a {_type(model)}: set data.packing: false"
     )
 
 
-def _keeps_apart(model: PreTrainedModel, way: PackedAs) -> bool:
+def _keeps_apart(model: PreTrainedModel, way: PackedAs, causal: bool) -> bool:
     """Whether the second document of a row has the same logits whatever the first one is, and as it has alone."""
     positions = torch.arange(LENGTH).repeat(2)[None]
     more = {"position_ids": positions.to(model.device)}
     if way is PackedAs.MASK:
-        more["attention_mask"] = block_mask(positions, model.dtype).to(model.device)
+        more["attention_mask"] = block_mask(positions, model.dtype, causal=causal).to(model.device)
     second = [4, 3, 2, 1]
     try:
         beside_one = _logits(model, [0, 1, 2, 3, *second], **more)[:, LENGTH:]
@@ -83,7 +90,8 @@ def _keeps_apart(model: PreTrainedModel, way: PackedAs) -> bool:
 
 def _logits(model: PreTrainedModel, ids: list[int], **more: torch.Tensor) -> torch.Tensor:
     # With a cache, transformers takes the row for the continuation of an earlier one, and does not look for documents in it.
-    logits: torch.Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False, **more).logits
+    cache = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+    logits: torch.Tensor = model(input_ids=torch.tensor([ids], device=model.device), **cache, **more).logits
     return logits
 
 

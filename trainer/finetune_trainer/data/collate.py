@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from finetune_trainer.data.rows import Row
+from finetune_trainer.data.rows import LENGTHS, TOKENS, Row, Tokens, lengths
 
 IGNORED = -100
 MULTIPLE = 8  # GPUs compute fastest on such lengths
@@ -28,60 +29,71 @@ class PackedAs(StrEnum):
     between rows."""
 
 
-def collate(
-    rows: Sequence[Row],
-    pad_id: int,
-    max_length: int | None = None,
-    *,
-    packed_as: PackedAs | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Batch:
-    """A micro-batch of B rows, padded to the longest (`max_length` if given) and on to a multiple of 8.
+class Layout(NamedTuple):
+    """In which form a model takes its rows; `packed_as` is None where each holds one document."""
 
-    input_ids [B, T] int64; labels [B, T], which are -100 on padding and on the first token of each document, as another
-    document (or nothing) stands before it; position_ids [B, T] for packed rows; attention_mask for others (`packed_as` None)
-    [B, T], or with PackedAs.MASK [B, 1, T, T] of `dtype`, to be added to the scores. Padding of packed rows is a document of
-    its own. No rows at all become one row to learn nothing from: a rank without work must still take part in collectives.
+    packed_as: PackedAs | None = None
+    dtype: torch.dtype = torch.float32
+
+
+def collate(
+    rows: Sequence[Row], pad_id: int, layout: Layout, *, labels: Sequence[Tokens] | None = None, causal: bool = True
+) -> Batch:
+    """A micro-batch of B rows, padded to the longest and on to a multiple of 8.
+
+    input_ids [B, T] int64; labels [B, T] where they are given, one for each token, and -100 on padding; position_ids [B, T]
+    for packed rows; attention_mask for others [B, T], or with PackedAs.MASK [B, 1, T, T], to be added to the scores. Padding of
+    packed rows is a document of its own. No rows at all become one row to learn nothing from: a rank without work must still
+    take part in collectives.
     """
-    if packed_as is PackedAs.FLAT and rows:
-        rows = [Row(np.concatenate([row.tokens for row in rows]), np.concatenate([row.lengths for row in rows]))]
-    longest = max((len(row.tokens) for row in rows), default=1)
-    width = -(-max(longest, max_length or 0 if packed_as is not PackedAs.FLAT else 0) // MULTIPLE) * MULTIPLE
-    shape = (max(len(rows), 1), width)
+    if layout.packed_as is PackedAs.FLAT and rows:
+        labels = labels and [np.concatenate(labels)]
+        rows = [{TOKENS: np.concatenate([row[TOKENS] for row in rows]), LENGTHS: np.concatenate([lengths(r) for r in rows])}]
+    longest = max((len(row[TOKENS]) for row in rows), default=1)
+    shape = (max(len(rows), 1), -(-longest // MULTIPLE) * MULTIPLE)
     ids = np.full(shape, pad_id, np.int64)
-    labels = np.full(shape, IGNORED, np.int64)
+    targets = np.full(shape, IGNORED, np.int64)
     positions = np.zeros(shape, np.int64)
     attended = np.zeros(shape, np.int64)
     attended[:, 0] = 1  # a row that attends to nothing would give NaN
     for index, row in enumerate(rows):
-        count = len(row.tokens)
-        ids[index, :count] = labels[index, :count] = row.tokens
-        starts = np.cumsum(row.lengths) - row.lengths
-        labels[index, starts] = IGNORED
-        positions[index, :count] = np.arange(count) - np.repeat(starts, row.lengths)
-        positions[index, count:] = np.arange(width - count)
+        count = len(row[TOKENS])
+        ids[index, :count] = row[TOKENS]
+        if labels is not None:
+            targets[index, :count] = labels[index]
+        positions[index, :count] = np.arange(count) - np.repeat(starts(row), lengths(row))
+        positions[index, count:] = np.arange(shape[1] - count)
         attended[index, :count] = 1
-    batch = {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
-    if packed_as is None:
+    batch = {"input_ids": torch.from_numpy(ids)} | ({} if labels is None else {"labels": torch.from_numpy(targets)})
+    if layout.packed_as is None:
         return batch | {"attention_mask": torch.from_numpy(attended)}
     batch["position_ids"] = torch.from_numpy(positions)
-    return batch | ({"attention_mask": block_mask(batch["position_ids"], dtype)} if packed_as is PackedAs.MASK else {})
+    if layout.packed_as is PackedAs.MASK:
+        batch["attention_mask"] = block_mask(batch["position_ids"], layout.dtype, causal=causal)
+    return batch
 
 
-def block_mask(positions: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What to add to attention scores [B, 1, T, T], so that each token of `positions` [B, T] sees its own document's past."""
+def padded(values: Sequence[Tokens], shape: Sequence[int], fill: int = 0) -> torch.Tensor:
+    """One row of numbers for each row of the batch, filled up at the right; int64 of `shape`."""
+    filled = np.full(tuple(shape), fill, np.int64)
+    for row, numbers in zip(filled, values, strict=False):  # a batch without rows has one
+        row[: len(numbers)] = numbers
+    return torch.from_numpy(filled)
+
+
+def starts(row: Row) -> Tokens:
+    """Where each document of the row begins."""
+    found = lengths(row)
+    begins: Tokens = np.cumsum(found) - found
+    return begins
+
+
+def block_mask(positions: torch.Tensor, dtype: torch.dtype, *, causal: bool) -> torch.Tensor:
+    """What to add to attention scores [B, 1, T, T], so that each token of `positions` [B, T] sees its own document only.
+
+    If `causal`, no more of it than its past.
+    """
     documents = (positions == 0).cumsum(-1)
-    seen = (documents[:, :, None] == documents[:, None, :]).tril()[:, None]
+    seen = documents[:, :, None] == documents[:, None, :]
+    seen = (seen.tril() if causal else seen)[:, None]
     return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
-
-
-def tokens(batch: Batch) -> int:
-    """Positions of a batch that are not padding: in each row, those up to the last token that is learnt."""
-    learnt = batch["labels"] != IGNORED
-    after_last = torch.where(learnt, torch.arange(1, learnt.shape[1] + 1, device=learnt.device), 0).amax(dim=1)
-    return int(after_last.sum())
-
-
-def learnt(batch: Batch) -> int:
-    """Tokens of a batch that are learnt from."""
-    return int((batch["labels"] != IGNORED).sum())

@@ -9,33 +9,26 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
 
 from finetune_trainer.data.files import File
+from finetune_trainer.data.records import Record, missing_column, record
 from finetune_trainer.outcome import DataError
 
 # The csv module's own limit of 128 kB is below the length of an ordinary article.
 csv.field_size_limit(2**31 - 1)
 
 
-class Document(NamedTuple):
-    """One text to learn from; `origin` is its file and, where it has one, its line or row, counted from 1."""
-
-    text: str
-    origin: str
-
-
-Reader = Callable[[File, str], Iterator[Document]]
+Reader = Callable[[File, Mapping[str, str]], Iterator[Record]]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: how its names end, and the reader that gives the documents of one file from the named column."""
+    """A kind of file: how its names end, and the reader that gives one file's records of the columns named by role."""
 
     suffixes: tuple[str, ...]
     read: Reader
@@ -55,27 +48,6 @@ def suffixes_of(wanted: str) -> tuple[str, ...]:
     """How the names of a format's files end; for Auto, of all formats."""
     chosen = FORMATS.values() if wanted == "Auto" else [FORMATS[wanted]]
     return tuple(suffix for item in chosen for suffix in item.suffixes)
-
-
-def document(value: Any, column: str, origin: str) -> Document:
-    """A checked document; raises DataError unless the value is text that UTF-8 can hold."""
-    if not isinstance(value, str):
-        found = "null" if value is None else f"a {type(value).__name__}"
-        raise DataError(f"{origin}: column {column} is {found}, not a string: correct or remove the row")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{origin}: column {column} holds half of a surrogate pair at character {error.start + 1}: correct the row"
-            ) from error
-    return Document(value, origin)
-
-
-def missing_column(column: str, present: object, origin: str) -> DataError:
-    """The error for a column that is not there, naming those that are."""
-    names = ", ".join(sorted(str(name) for name in present)) if hasattr(present, "__iter__") else ""
-    return DataError(f"{origin}: there is no column {column} (there are: {names or 'none'}): set columns.text to one of them")
 
 
 def _lines(file: File) -> Iterator[tuple[int, str]]:
@@ -102,7 +74,7 @@ def _decoded(line: bytes, origin: str, *, first: bool = False) -> str:
         ) from error
 
 
-def _read_json_lines(file: File, column: str) -> Iterator[Document]:
+def _read_json_lines(file: File, names: Mapping[str, str]) -> Iterator[Record]:
     for number, line in _lines(file):
         if not line.strip():
             continue
@@ -117,51 +89,53 @@ def _read_json_lines(file: File, column: str) -> Iterator[Document]:
             raise DataError(f"{origin}: JSON nested too deeply: correct or remove the line") from error
         if not isinstance(row, dict):
             raise DataError(f"{origin}: a JSON {type(row).__name__} and not an object: write one object a line")
-        if column not in row:
-            raise missing_column(column, row, origin)
-        yield document(row[column], column, origin)
+        yield record(row, names, origin)
 
 
-def _read_csv(file: File, column: str) -> Iterator[Document]:
+def _read_csv(file: File, names: Mapping[str, str]) -> Iterator[Record]:
     rows = csv.reader((line for _, line in _lines(file)), strict=True)
     start = 1
     try:
         header = next(rows)
-        if column not in header:
-            raise missing_column(column, header, f"{file.name}:1")
-        index, start = header.index(column), rows.line_num + 1
+        _insist_on_columns(names, header, f"{file.name}:1")
+        start = rows.line_num + 1
         for row in rows:
             origin, start = f"{file.name}:{start}", rows.line_num + 1
             if not row:
                 continue
             if len(row) != len(header):
                 raise DataError(f"{origin}: {len(row)} fields under a header of {len(header)}: quote fields that hold commas")
-            yield document(row[index], column, origin)
+            yield record(dict(zip(header, row, strict=True)), names, origin)
     except csv.Error as error:
         raise DataError(f"{file.name}:{start}: not valid CSV ({error}): correct the quotes of this row") from error
 
 
-def _read_parquet(file: File, column: str) -> Iterator[Document]:
+def _read_parquet(file: File, names: Mapping[str, str]) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(file.path, memory_map=True) as table:
-            names = table.schema_arrow.names
-            if column not in names:
-                raise missing_column(column, names, file.name)
+            _insist_on_columns(names, table.schema_arrow.names, file.name)
             number = 0
-            for batch in table.iter_batches(batch_size=1024, columns=[column]):
-                for number, value in enumerate(batch.column(0).to_pylist(), start=number + 1):  # noqa: B020  # counts on
-                    yield document(value, column, f"{file.name}:{number}")
+            for batch in table.iter_batches(batch_size=1024, columns=list(dict.fromkeys(names.values()))):
+                for number, row in enumerate(batch.to_pylist(), start=number + 1):  # noqa: B020  # counts on
+                    yield record(row, names, f"{file.name}:{number}")
     except (pyarrow.ArrowException, OSError) as error:
         text = str(error).split("\n", 1)[0]
         raise DataError(f"{file.name}: not a readable Parquet file ({text}): write it anew") from error
 
 
-def _read_text(file: File, _column: str) -> Iterator[Document]:
-    if file.path.stat().st_size == 0:
-        # Among many files, such as a package's __init__.py, an empty one is nothing out of the ordinary.
-        yield Document("", file.name)
-        return
-    yield Document("".join(line for _, line in _lines(file)), file.name)
+def _read_text(file: File, names: Mapping[str, str]) -> Iterator[Record]:
+    for role in names:
+        if role != "text":
+            raise DataError(f"{file.name}: a plain text has no {role}: use JSONLines, CSV or Parquet, or another objective")
+    # Among many files, such as a package's __init__.py, an empty one is nothing out of the ordinary.
+    text = "".join(line for _, line in _lines(file)) if file.path.stat().st_size else ""
+    yield record({"text": text}, {"text": "text"}, file.name)
+
+
+def _insist_on_columns(names: Mapping[str, str], present: Sequence[str], origin: str) -> None:
+    for role, name in names.items():
+        if name not in present:
+            raise missing_column(role, name, present, origin)
 
 
 FORMATS: dict[str, Format] = {

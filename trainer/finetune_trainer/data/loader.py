@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self
+from typing import NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
 
-from finetune_trainer.data.collate import Batch, PackedAs, collate
-from finetune_trainer.data.order import Indices, share
-from finetune_trainer.data.rows import Rows
+from finetune_trainer.data.collate import Batch, Layout
+from finetune_trainer.data.order import Picks, share
+from finetune_trainer.data.rows import TOKENS, Row, Rows
 
 AHEAD = 4  # steps that are ready before they are asked for
+
+
+class Collator(Protocol):
+    """What making micro-batches asks of an objective."""
+
+    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """A micro-batch; each row comes with its own random numbers, the same whoever makes it."""
+        ...
+
+    def count(self, batch: Batch) -> Sequence[int]:
+        """Number of terms in each of the batch's losses."""
+        ...
+
+
+class MicroBatch(NamedTuple):
+    """What a rank computes at once, and what is known of it beforehand."""
+
+    inputs: Batch
+    terms: Sequence[int]
+    """Of each of the objective's losses."""
+    tokens: int
+    positions: int
+    """Tokens and padding; for rows without tokens both count rows."""
+
+
+Item = list[MicroBatch] | BaseException  # a step's micro-batches, or why there are no more
 
 
 @dataclass(frozen=True)
@@ -23,39 +50,49 @@ class Maker:
     """Makes this rank's micro-batches [of at most `micro_batch_size` rows] from the rows of one step."""
 
     rows: Rows
+    collator: Collator
+    layout: Layout
     rank: int
     size: int
     micro_batch_size: int
-    pad_id: int
-    packed_as: PackedAs | None = None
-    dtype: torch.dtype = torch.float32
+    seed: int
     pin: bool = field(default_factory=torch.cuda.is_available)
 
-    def __call__(self, indices: Indices) -> list[Batch]:
+    def __call__(self, picks: Picks) -> list[MicroBatch]:
         """The micro-batches, as many on every rank."""
-        return [self._collate(part) for part in share(indices, self.rank, self.size, self.micro_batch_size)]
+        return [self._make(part) for part in share(picks, self.rank, self.size, self.micro_batch_size)]
 
-    def _collate(self, indices: Indices) -> Batch:
-        rows = [self.rows[int(index)] for index in indices]
-        batch = collate(rows, self.pad_id, packed_as=self.packed_as, dtype=self.dtype)
-        return {name: tensor.pin_memory() for name, tensor in batch.items()} if self.pin else batch
+    def _make(self, picks: Picks) -> MicroBatch:
+        rows = [self.rows[int(index)] for index in picks.rows]
+        randoms = [random_of(self.seed, int(epoch), int(row)) for row, epoch in zip(*picks, strict=True)]
+        batch = self.collator.collate(rows, randoms, self.layout)
+        terms = self.collator.count(batch)
+        if self.pin:
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        tokens = sum(len(row[TOKENS]) for row in rows if TOKENS in row)
+        return MicroBatch(batch, terms, tokens or len(rows), batch[TOKENS].numel() if TOKENS in batch else len(rows))
 
 
-class Prefetched(Iterator[list[Batch]]):
+def random_of(seed: int, epoch: int, row: int) -> np.random.Generator:
+    """Random numbers of one row in one pass over the data, whatever the world size: for masks, noise and augmentation."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, epoch << 40 | row], dtype=np.uint64)))
+
+
+class Prefetched(Iterator[list[MicroBatch]]):
     """The micro-batches of each step, made `AHEAD` steps early in a thread.
 
     What the thread raises is raised by `next`. Close it when it is left early: it is a context manager, and the garbage
     collector does it too.
     """
 
-    def __init__(self, make: Maker, steps: Iterable[Indices]) -> None:
-        self._ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(AHEAD)
+    def __init__(self, make: Maker, steps: Iterable[Picks]) -> None:
+        self._ready: queue.Queue[Item] = queue.Queue(AHEAD)
         self._closed = threading.Event()
         # The thread must not hold the iterator itself, or nobody could ever lose it.
         work = partial(_work, make, iter(steps), self._ready, self._closed)
         threading.Thread(target=work, name="batches", daemon=True).start()
 
-    def __next__(self) -> list[Batch]:
+    def __next__(self) -> list[MicroBatch]:
         if self._closed.is_set():
             raise StopIteration
         item = self._ready.get()
@@ -78,19 +115,17 @@ class Prefetched(Iterator[list[Batch]]):
         self.close()
 
 
-def _work(
-    make: Maker, steps: Iterator[Indices], ready: queue.Queue[list[Batch] | BaseException], closed: threading.Event
-) -> None:
+def _work(make: Maker, steps: Iterator[Picks], ready: queue.Queue[Item], closed: threading.Event) -> None:
     try:
-        for indices in steps:
-            if not _put(ready, make(indices), closed):
+        for picks in steps:
+            if not _put(ready, make(picks), closed):
                 return
         _put(ready, StopIteration(), closed)
     except BaseException as error:
         _put(ready, error, closed)
 
 
-def _put(ready: queue.Queue[list[Batch] | BaseException], item: list[Batch] | BaseException, closed: threading.Event) -> bool:
+def _put(ready: queue.Queue[Item], item: list[MicroBatch] | BaseException, closed: threading.Event) -> bool:
     """Whether the item found room before the iterator was closed."""
     while not closed.is_set():
         try:

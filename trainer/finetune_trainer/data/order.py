@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+
+
+class Picks(NamedTuple):
+    """Row indices [n], and in which pass over the data [n] each is taken."""
+
+    rows: Indices
+    epochs: Indices
 
 
 def total_steps(rows: int, batch_size: int, epochs: int | None, max_steps: int | None) -> int:
@@ -31,11 +39,12 @@ class Order:
         self._epoch = -1
         self._permutation: Indices = np.empty(0, np.int64)
 
-    def rows_of_step(self, step: int) -> Indices:
-        """Row indices [batch_size] of the step, counted from 0."""
+    def of_step(self, step: int) -> Picks:
+        """The `batch_size` rows of the step, counted from 0."""
         positions = np.arange(step * self._batch_size, (step + 1) * self._batch_size, dtype=np.int64)
         epochs, places = np.divmod(positions, self._rows)
-        return np.concatenate([self._of_epoch(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        rows = np.concatenate([self._of_epoch(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        return Picks(rows, epochs)
 
     def epoch_at(self, step: int) -> float:
         """Passes over the data after `step` finished steps."""
@@ -50,17 +59,20 @@ class Order:
         return self._permutation
 
 
-def sequential(rows: int, batch_size: int) -> Iterator[Indices]:
+def sequential(rows: int, batch_size: int) -> Iterator[Picks]:
     """Every row once, in order, `batch_size` at a time; the last batch may be smaller."""
     for start in range(0, rows, batch_size):
-        yield np.arange(start, min(start + batch_size, rows), dtype=np.int64)
+        taken = np.arange(start, min(start + batch_size, rows), dtype=np.int64)
+        yield Picks(taken, np.zeros_like(taken))
 
 
-def share(indices: Indices, rank: int, size: int, micro_batch_size: int) -> list[Indices]:
-    """The micro-batches of one rank: all ranks' together are `indices`, each once.
+def share(picks: Picks, rank: int, size: int, micro_batch_size: int) -> list[Picks]:
+    """The micro-batches of one rank: all ranks' together are `picks`, each once.
 
     Every rank gets the same number of micro-batches, as the collectives in a model need, of sizes that differ by one at most;
     where the batch does not come out even, some may be empty.
     """
-    count = math.ceil(len(indices) / (size * micro_batch_size))
-    return np.array_split(indices, count * size)[rank * count : (rank + 1) * count]
+    count = math.ceil(len(picks.rows) / (size * micro_batch_size))
+    mine = slice(rank * count, (rank + 1) * count)
+    rows, epochs = (np.array_split(column, count * size)[mine] for column in picks)
+    return [Picks(*both) for both in zip(rows, epochs, strict=True)]

@@ -5,24 +5,24 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from finetune_trainer.data.rows import LENGTHS, TOKENS
+from finetune_trainer.data.rows import LENGTHS
 
-# Pieces are packed in groups, which bounds memory: of these many tokens, and never so few pieces that gaps stay open.
+# Examples are packed in groups, which bounds memory: of these many tokens, and never so few examples that gaps stay open.
 GROUP_TOKENS = 2**25
-GROUP_PIECES = (1000, 100_000)
+GROUP_EXAMPLES = (1000, 100_000)
 
 
-def pack(pieces: Path, rows: Path, max_length: int) -> None:
-    """Fill rows of at most `max_length` tokens with the pieces of an Arrow stream file; each piece stays whole.
+def pack(examples: Path, rows: Path, max_length: int) -> None:
+    """Fill rows of at most `max_length` tokens with the examples of an Arrow stream file; each example stays whole.
 
-    Writes an Arrow stream file with the tokens of each row and the lengths of the documents in it, the same for the same
-    pieces on every machine.
+    Every field of an example must be a list as long as its tokens. Writes an Arrow stream file with the fields of each row and
+    the lengths of the examples in it, the same for the same examples on every machine.
     """
     import datasets
     from trl.data_utils import pack_dataset
 
-    least, most = GROUP_PIECES
-    loaded = datasets.Dataset.from_file(str(pieces))
+    least, most = GROUP_EXAMPLES
+    loaded = datasets.Dataset.from_file(str(examples))
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -39,7 +39,7 @@ def pack(pieces: Path, rows: Path, max_length: int) -> None:
                     "new_fingerprint": "packed",
                 },
             )
-            assert set(packed.column_names) == {TOKENS, LENGTHS}
+            assert LENGTHS in packed.column_names
             del packed
             written.replace(rows)
     finally:

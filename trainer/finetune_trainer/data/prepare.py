@@ -1,4 +1,4 @@
-"""Documents become rows once: tokenised, cut, held out, packed and stored.
+"""Records become rows once: encoded by the objective, held out, packed and stored.
 
 Every node prepares for itself and comes to the same rows in the same order; on one node all ranks and agents may ask at once,
 one works under a lock and the others map its files.
@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from finetune_trainer import config
-from finetune_trainer.data.documents import Document, Source, resolve_all
+from finetune_trainer.data.examples import Counts, Encoder, ExampleWriter, Fate, write_examples
 from finetune_trainer.data.packing import pack
-from finetune_trainer.data.pieces import Counts, PieceWriter, write_pieces
+from finetune_trainer.data.reading import Reading, Source
+from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Rows
 from finetune_trainer.data.shared import appearing, exclusive
-from finetune_trainer.outcome import ConfigurationError, DataError
-from finetune_trainer.storage import Credentials
+from finetune_trainer.outcome import DataError
 
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
-LAYOUT = 1
+LAYOUT = 2
 TRAIN, EVALUATION = "train", "evaluation"
+FACTS = "facts.json"
+Sources = Mapping[str, Sequence[Source]]
 
 
 @dataclass(frozen=True)
@@ -57,130 +57,109 @@ class Prepared:
     evaluation_report: DataReport | None
 
 
-def prepare(
-    spec: config.Data,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    cache: Path,
-    credentials: Credentials,
-    alive: Callable[[], None] = lambda: None,
-) -> Prepared:
-    """The rows of the document's data, from the cache if they were prepared before.
+def prepare(spec: config.TrainSpec, encoder: Encoder, reading: Reading, alive: Callable[[], None] = lambda: None) -> Prepared:
+    """The rows of the document's data, from the cache if they were prepared before; what a survey finds is told to `encoder`.
 
     `alive` is called now and then, also while another process works. Raises DataError for a file or row that cannot be used
-    and when nothing is left to learn from, ConfigurationError for a tokenizer without an end-of-text token.
+    and when nothing is left to learn from.
     """
-    if tokenizer.eos_token_id is None:
-        raise ConfigurationError(
-            "spec.model.tokenizer: it has no end-of-text token, so the model could not learn to stop: set eos_token in its "
-            "tokenizer_config.json, or use another tokenizer"
-        )
-    train = resolve_all(spec.train, field="spec.data.train", cache=cache, credentials=credentials, default_split="train")
-    evaluation = resolve_all(
-        spec.evaluation, field="spec.data.evaluation", cache=cache, credentials=credentials, default_split="validation"
-    )
-    key = _key(spec, tokenizer, train, evaluation)
-    folder = cache / "prepared" / key
+    sources = reading.sources(spec.data)
+    folder = reading.cache / "prepared" / _key(spec, encoder, sources)
     with exclusive(folder, alive):
         if not folder.exists():
             with appearing(folder) as temporary:
-                _build(spec, tokenizer, train, evaluation, temporary, alive)
+                _build(spec, encoder, sources, temporary, alive)
+    encoder.informed(json.loads((folder / FACTS).read_text()))
     return _load(folder)
 
 
-def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What changes when the tokens of a text may."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend else json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
-    return hashlib.sha256(f"{rules}{tokenizer.eos_token_id}".encode()).hexdigest()
-
-
-def is_held_out(document: Document, fraction: float) -> bool:
-    """Whether a document is for evaluation: by its text alone, so that the same text is never on both sides."""
-    digest = hashlib.blake2b(document.text.encode(), digest_size=8).digest()
+def is_held_out(record: Record, role: str, fraction: float) -> bool:
+    """Whether a record is for evaluation: by its value for `role` alone, so that the same one is never on both sides."""
+    value = record.values[role]
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
 
 
-def _key(spec: config.Data, tokenizer: PreTrainedTokenizerBase, train: Sequence[Source], evaluation: Sequence[Source]) -> str:
+def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources) -> str:
     identity = {
         "layout": LAYOUT,
-        "tokenizer": fingerprint(tokenizer),
-        "train": [source.identity for source in train],
-        "evaluation": [source.identity for source in evaluation],
-        "fraction": spec.evaluation_fraction,
-        "length": [spec.max_length, spec.packing, spec.overlong],
+        "encoder": encoder.identity,
+        "sources": {side: [source.identity for source in found] for side, found in sources.items()},
+        "fraction": spec.data.evaluation_fraction,
+        "packing": [spec.packing, spec.data.max_length],
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _build(
-    spec: config.Data,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Sequence[Source],
-    evaluation: Sequence[Source],
-    folder: Path,
-    alive: Callable[[], None],
-) -> None:
-    writers = {side: PieceWriter(folder / f"{side}.pieces") for side in (TRAIN, EVALUATION)}
-    fraction = spec.evaluation_fraction or 0.0
+def _build(spec: config.TrainSpec, encoder: Encoder, sources: Sources, folder: Path, alive: Callable[[], None]) -> None:
+    data, subject = spec.data, spec.objective.roles[0]
+    writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in (TRAIN, EVALUATION)}
+    fraction = data.evaluation_fraction or 0.0
 
-    def hold_out(document: Document) -> PieceWriter:
-        return writers[EVALUATION if fraction and is_held_out(document, fraction) else TRAIN]
+    def side_of(record: Record) -> str:
+        return EVALUATION if fraction and is_held_out(record, subject, fraction) else TRAIN
 
-    for sources, choose in ((train, hold_out), (evaluation, lambda _: writers[EVALUATION])):
-        documents = chain.from_iterable(source.documents() for source in sources)
-        write_pieces(
-            documents, tokenizer, choose, max_length=spec.max_length, overlong=spec.overlong, alive=alive
-        )  # fmt: skip
+    facts = encoder.survey(lambda: (record for record in _records(sources[TRAIN]) if side_of(record) == TRAIN))
+    encoder.informed(facts)
+    (folder / FACTS).write_text(json.dumps(facts))
+    write_examples(_records(sources[TRAIN]), encoder, lambda record: writers[side_of(record)], alive)
+    write_examples(_records(sources[EVALUATION]), encoder, lambda _: writers[EVALUATION], alive)
     for writer in writers.values():
         writer.close()
-    _insist_on_pieces(spec, writers[TRAIN].counts, writers[EVALUATION].counts)
+    _insist_on_examples(data, writers[TRAIN].counts, writers[EVALUATION].counts)
     for side, writer in writers.items():
-        if writer.counts.pieces:
+        if writer.counts.examples:
             _finish(writer, folder / f"{side}.arrow", spec)
             (folder / f"{side}.json").write_text(json.dumps(asdict(_report(writer.counts, Rows(folder / f"{side}.arrow")))))
         writer.path.unlink(missing_ok=True)
         alive()
 
 
-def _finish(writer: PieceWriter, rows: Path, spec: config.Data) -> None:
+def _records(sources: Sequence[Source]) -> Iterator[Record]:
+    return chain.from_iterable(source.records() for source in sources)
+
+
+def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> None:
     if spec.packing:
-        pack(writer.path, rows, spec.max_length)
+        pack(writer.path, rows, spec.data.max_length)
     else:
         writer.path.rename(rows)
 
 
-def _insist_on_pieces(spec: config.Data, train: Counts, evaluation: Counts) -> None:
-    if not train.pieces:
+def _insist_on_examples(spec: config.Data, train: Counts, evaluation: Counts) -> None:
+    if not train.examples:
         raise DataError(
             f"spec.data.train: nothing is left to learn from ({_losses(train, spec)}): add data, or change overlong"
         )
-    if spec.evaluation and not evaluation.pieces:
+    if spec.evaluation and not evaluation.examples:
         raise DataError(f"spec.data.evaluation: nothing is left to evaluate on ({_losses(evaluation, spec)}): add data")
-    if spec.evaluation_fraction and not evaluation.pieces:
+    if spec.evaluation_fraction and not evaluation.examples:
         raise DataError(
-            f"spec.data.evaluationFraction: {spec.evaluation_fraction:g} of {train.documents} documents held out none that "
+            f"spec.data.evaluationFraction: {spec.evaluation_fraction:g} of {train.records} documents held out none that "
             "could be used: raise it, or give data.evaluation"
         )
 
 
 def _losses(counts: Counts, spec: config.Data) -> str:
     return (
-        f"of {counts.documents} documents {counts.empty} are empty and {counts.dropped} longer than maxLength {spec.max_length}"
+        f"of {counts.records} documents {counts.fates[Fate.EMPTY]} are empty and {counts.fates[Fate.DROPPED]} longer than "
+        f"maxLength {spec.max_length}"
     )
 
 
 def _report(counts: Counts, rows: Rows) -> DataReport:
+    fates = counts.fates
     return DataReport(
-        documents=counts.documents,
-        empty_documents=counts.empty,
-        split_documents=counts.split,
-        truncated_documents=counts.truncated,
-        dropped_documents=counts.dropped,
+        documents=counts.records,
+        empty_documents=fates[Fate.EMPTY],
+        split_documents=fates[Fate.SPLIT],
+        truncated_documents=fates[Fate.TRUNCATED],
+        dropped_documents=fates[Fate.DROPPED],
         rows=len(rows),
         tokens=counts.tokens,
         longest_row=rows.longest,
-        padding_share=1 - counts.tokens / (len(rows) * rows.longest),
+        padding_share=1 - counts.tokens / (len(rows) * rows.longest) if rows.longest else 0.0,
         digest=rows.digest(),
     )
 

@@ -3,52 +3,71 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
-Tokens = NDArray[np.signedinteger]
+Tokens = NDArray[Any]
 
 TOKENS, LENGTHS = "input_ids", "seq_lengths"
 
 
-class Row(NamedTuple):
-    """Tokens [T] of one or several documents, one after the other, and how long each document is."""
+Row = Mapping[str, Tokens]
+"""One example, or several packed together: each field's numbers [n], or [] for a field of one number."""
 
-    tokens: Tokens
-    lengths: Tokens
+
+def lengths(row: Row) -> Tokens:
+    """How many tokens each document of the row has, one after the other."""
+    return row[LENGTHS] if LENGTHS in row else np.array([len(row[TOKENS])], np.int32)
 
 
 class Rows(Sequence[Row]):
-    """The rows of an Arrow stream file with a column of tokens and, for packed rows, one of document lengths."""
+    """The rows of an Arrow stream file; packed ones have a field of document lengths beside those of their examples."""
 
     def __init__(self, path: Path) -> None:
         with pyarrow.memory_map(str(path)) as file:
-            # The arrays keep the mapping alive; nothing is copied.
+            # The arrays keep the mapping alive; nothing is copied but fields of single numbers.
             table = pyarrow.ipc.open_stream(file).read_all()
-        self._tokens = _Lists(table.column(TOKENS))
-        self._lengths = _Lists(table.column(LENGTHS)) if LENGTHS in table.column_names else None
+        self._count: int = table.num_rows
+        self._fields = {
+            name: _Lists(column) if pyarrow.types.is_list(column.type) else _Numbers(column)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return self._count
 
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]  # slices are not needed
-        tokens = self._tokens[index]
-        return Row(tokens, self._lengths[index] if self._lengths else np.array([len(tokens)], np.int32))
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return {name: field[index] for name, field in self._fields.items()}
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row."""
-        return self._tokens.longest
+        """Tokens of the longest row; 0 for rows without tokens."""
+        tokens = self._fields.get(TOKENS)
+        return tokens.longest if isinstance(tokens, _Lists) else 0
 
     def digest(self) -> str:
         """SHA-256 over all rows: the same wherever the same rows were prepared."""
-        parts = self._tokens.digest() + (self._lengths.digest() if self._lengths else b"")
-        return hashlib.sha256(parts).hexdigest()
+        return hashlib.sha256(b"".join(self._fields[name].digest() for name in sorted(self._fields))).hexdigest()
+
+
+class _Numbers:
+    """A column of single numbers."""
+
+    def __init__(self, column: pyarrow.ChunkedArray) -> None:
+        self._values = column.to_numpy()
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self._values.astype("<f8").tobytes()).digest()
+
+    def __getitem__(self, index: int) -> Tokens:
+        return self._values[index]  # type: ignore[no-any-return]
 
 
 class _Lists:
@@ -60,9 +79,6 @@ class _Lists:
         self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         self._values = [chunk.values.to_numpy() for chunk in chunks]
 
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
     @property
     def longest(self) -> int:
         return int(max(np.diff(offsets).max() for offsets in self._offsets))
@@ -71,13 +87,11 @@ class _Lists:
         """Of the numbers and of the lists' lengths, whatever the chunks."""
         numbers, lengths = hashlib.sha256(), hashlib.sha256()
         for offsets, values in zip(self._offsets, self._values, strict=True):
-            numbers.update(values[offsets[0] : offsets[-1]].astype("<i4", copy=False).tobytes())
+            numbers.update(values[offsets[0] : offsets[-1]].astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
             lengths.update(np.diff(offsets).astype("<i4", copy=False).tobytes())
         return numbers.digest() + lengths.digest()
 
     def __getitem__(self, index: int) -> Tokens:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
         offsets, place = self._offsets[chunk], index - self._starts[chunk]
         values: Tokens = self._values[chunk][offsets[place] : offsets[place + 1]]

@@ -7,23 +7,24 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from finetune_trainer.data.documents import Corpus
+from finetune_trainer.data.reading import Corpus
 from finetune_trainer.data.shared import appearing, exclusive
 from finetune_trainer.outcome import DataError
 
-END, PADDING = "<|endoftext|>", "<|padding|>"
-LAYOUT = 1  # part of the cache's key: a change of the training must not find the tokenizer of before
+END, PADDING, MASK = "<|endoftext|>", "<|padding|>", "<|mask|>"
+LAYOUT = 2  # part of the cache's key: a change of the training must not find the tokenizer of before
 
 
-def learn(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+def learn(texts: Iterable[str], vocab_size: int, *, framed: bool = False) -> PreTrainedTokenizerBase:
     """A tokenizer of at most `vocab_size` entries, the same for the same texts in whatever order of threads.
 
     Any text can be encoded and comes back unchanged, since all 256 bytes are entries. Its end-of-text token also begins a text
     where a model wants one. Padding has a token of its own: were it the end-of-text token, whoever ignores padding in a loss
-    would teach the model never to stop. Raises DataError without any text.
+    would teach the model never to stop. With `framed` each text stands between two end-of-text tokens, of which an encoder
+    makes its summary. Raises DataError without any text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -31,7 +32,7 @@ def learn(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=[END, PADDING],
+        special_tokens=[END, PADDING, MASK],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -46,20 +47,27 @@ def learn(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
     tokenizer.train_from_iterator(counted(), trainer)
     if not seen:
         raise DataError("spec.data.train: there is no text to train a tokenizer on: add data, or set model.tokenizer.source")
+    frame = {}
+    if framed:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{END} $A {END}", pair=f"{END} $A {END} $B:1 {END}:1", special_tokens=[(END, tokenizer.token_to_id(END))]
+        )
+        frame = {"cls_token": END, "sep_token": END}
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=PADDING, clean_up_tokenization_spaces=False
-    )
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=PADDING, mask_token=MASK,
+        clean_up_tokenization_spaces=False, **frame,
+    )  # fmt: skip
 
 
 def learn_once(
-    corpus: Corpus, vocab_size: int, *, cache: Path, alive: Callable[[], None] = lambda: None
+    corpus: Corpus, vocab_size: int, *, framed: bool = False, cache: Path, alive: Callable[[], None] = lambda: None
 ) -> PreTrainedTokenizerBase:
     """The same, from the cache if this machine has learnt it before; of several ranks one works and the others wait."""
-    identity = json.dumps([LAYOUT, vocab_size, corpus.identity], sort_keys=True)
+    identity = json.dumps([LAYOUT, vocab_size, framed, corpus.identity], sort_keys=True)
     folder = cache / "tokenizers" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     with exclusive(folder, alive):
         if not folder.exists():
             with appearing(folder) as temporary:
-                learn(corpus(), vocab_size).save_pretrained(temporary)
+                learn(corpus(), vocab_size, framed=framed).save_pretrained(temporary)
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     return loaded

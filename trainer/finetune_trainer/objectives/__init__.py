@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.objectives.base import Batch, Objective
+from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.objectives.masked_lm import MaskedLM
+from finetune_trainer.objectives.sequence_classification import SequenceClassification
 
-OBJECTIVES: dict[str, type[Objective]] = {"CausalLM": CausalLM}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "CausalLM": CausalLM, "MaskedLM": MaskedLM, "SequenceClassification": SequenceClassification,
+}  # fmt: skip
 
 
-def of(spec: TrainSpec) -> Objective:
-    """The objective that the document asks for."""
-    return OBJECTIVES[spec.objective.type]()
+def of(spec: TrainSpec, processor: Any) -> Objective:
+    """The objective that the document asks for; raises ConfigurationError for a tokenizer that does not fit it."""
+    return OBJECTIVES[spec.objective.type](spec, processor)
 
 
-__all__ = ["OBJECTIVES", "Batch", "Objective", "of"]
+__all__ = ["OBJECTIVES", "Batch", "Measured", "Objective", "of"]

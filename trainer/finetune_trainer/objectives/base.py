@@ -1,32 +1,98 @@
-"""What an objective is to the loop: a loss as a sum of terms, how many terms, and names for what comes out."""
+"""What an objective is to the rest of the trainer, from a record of the data to a metric of the evaluation."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+import pyarrow
 import torch
 
-Batch = dict[str, torch.Tensor]
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.collate import Batch, Layout
+from finetune_trainer.data.examples import Encoded
+from finetune_trainer.data.records import Record
+from finetune_trainer.data.rows import Row
+
+__all__ = ["Batch", "Measured", "Objective"]
 
 
-class Objective(Protocol):
-    """One way to learn.
+class Measured(NamedTuple):
+    """What an evaluation keeps of a batch. Both are sums, so that memory does not grow and ranks add up."""
 
-    The loss is a sum over terms (for language models: predicted tokens) beside the number of terms, never a mean: only sums
-    add up to the same number at every world size and accumulation.
+    losses: torch.Tensor
+    """Sum of the terms of each loss, [losses]."""
+    statistics: torch.Tensor
+    """Whatever the metrics are computed from, [any length] float64."""
+
+
+class Objective(ABC):
+    """One way to learn; its methods stand in the order in which a run calls them.
+
+    Each loss is a sum over terms (for language models: predicted tokens) beside the number of terms, never a mean: only sums
+    add up to the same number at every world size and accumulation. What is minimised is the sum of the losses' means.
     """
 
     task: ClassVar[str]
     """The `transformers.pipeline` task that the exported model serves."""
+    auto_class: ClassVar[Any]
+    """transformers' Auto class of the model."""
+    adapter_task: ClassVar[str | None] = None
+    """What peft calls the task, if it has a name for it."""
+    fields: ClassVar[Mapping[str, pyarrow.DataType]]
+    """The fields of an example and their Arrow types, lists of numbers or numbers."""
+    losses: ClassVar[tuple[str, ...]] = ("loss",)
+    """Names of the losses that are added up."""
+    causal: ClassVar[bool | None] = None
+    """Whether a token may see only those before it (True) or must see all (False); None where neither is asked."""
+    grows_a_head: ClassVar[bool] = False
+    """Whether a pretrained model may come without its last layers, which then begin with random weights."""
 
-    def count(self, batch: Batch) -> int:
-        """Number of terms in the batch's loss; it needs no model, so that it is known before the first forward."""
-        ...
+    def __init__(self, spec: TrainSpec, processor: Any) -> None:
+        """`processor` is the model's tokenizer or image processor; raises ConfigurationError for one that does not fit."""
+        self.spec = spec
+        self.processor = processor
+        self.facts: dict[str, Any] = {}
 
-    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Sum of the batch's terms, a float32 scalar to differentiate, from one call of `model`."""
-        ...
+    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+        """What must be known of all training records before the first is encoded, such as the set of labels; JSON."""
+        return {}
 
-    def metrics(self, loss: float) -> dict[str, float]:
-        """What an evaluation reports for a mean loss; `loss` itself is always among it."""
-        ...
+    def informed(self, facts: dict[str, Any]) -> None:
+        """Takes note of what the survey found, in this run or an earlier one."""
+        self.facts = facts
+
+    @property
+    @abstractmethod
+    def identity(self) -> Any:
+        """What changes when the examples of a record may; JSON."""
+
+    @abstractmethod
+    def encode(self, records: Sequence[Record]) -> Iterable[Encoded]:
+        """What becomes of each record, in their order; raises DataError for one that cannot be used."""
+
+    def model_settings(self) -> dict[str, Any]:
+        """Fields of the model's configuration that follow from the objective and the data."""
+        return {}
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """A micro-batch; each row comes with its own random numbers. No rows at all become a batch without terms."""
+
+    @abstractmethod
+    def count(self, batch: Batch) -> Sequence[int]:
+        """Number of terms in each loss of the batch; it needs no model, so that it is known before the first forward."""
+
+    @abstractmethod
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Sum of the terms of each loss, [losses] float32 to differentiate, from one call of `model`."""
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """The same beside the statistics that `metrics` wants, without gradients."""
+        return Measured(self.loss_sums(model, batch), torch.zeros(0, dtype=torch.float64))
+
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
+        """What an evaluation reports for each loss's mean and the sum of all statistics; `loss` is always among it."""
+        return {"loss": sum(losses)}

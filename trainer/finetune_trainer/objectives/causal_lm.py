@@ -3,35 +3,78 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+import pyarrow
 import torch
+from transformers import AutoModelForCausalLM
 
-from finetune_trainer.objectives.base import Batch, Objective
-from finetune_trainer.objectives.cross_entropy import IGNORED, summed_cross_entropy
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate, starts
+from finetune_trainer.data.examples import Encoded, Fate, cut
+from finetune_trainer.data.records import Record
+from finetune_trainer.data.rows import TOKENS, Row
+from finetune_trainer.objectives.base import Objective
+from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
+from finetune_trainer.objectives.text import ended, fingerprint, insist_on_end, tokenize
 
 
 class CausalLM(Objective):
     """Cross entropy of the next token, in float32, over the positions whose label is not -100.
 
     A batch has `input_ids`, `labels` and, where given, `position_ids` and `attention_mask`, all [sequences, tokens]. Labels
-    stand at their own token's position, as in transformers; the shift by one happens here.
+    stand at their own token's position, as in transformers; the shift by one happens in the loss.
     """
 
     task: ClassVar[str] = "text-generation"
+    auto_class: ClassVar[Any] = AutoModelForCausalLM
+    adapter_task: ClassVar[str | None] = "CAUSAL_LM"
+    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {TOKENS: pyarrow.list_(pyarrow.int32())}
+    causal: ClassVar[bool | None] = True
 
-    def count(self, batch: Batch) -> int:
+    def __init__(self, spec: TrainSpec, processor: Any) -> None:
+        super().__init__(spec, processor)
+        insist_on_end(processor)
+
+    @property
+    def identity(self) -> Any:
+        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong]
+
+    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+        """A document is the tokens its tokenizer begins a text with, the text, and one end-of-text token."""
+        texts = [record.values["text"] for record in records]
+        for text, tokens in zip(texts, tokenize(texts, self.processor), strict=True):
+            if not text:
+                yield Encoded([], Fate.EMPTY)
+                continue
+            whole = ended(tokens, self.processor.eos_token_id)
+            pieces, fate = cut(whole, self.spec.data.max_length, self.spec.overlong, overlap=1)
+            yield Encoded([{TOKENS: piece} for piece in pieces], fate)
+
+    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """Every token is a label but the first of each document, as another document (or nothing) stands before it."""
+        labels = []
+        for row in rows:
+            own = row[TOKENS].astype(np.int64)
+            own[starts(row)] = IGNORED
+            labels.append(own)
+        return collate(rows, self.processor.pad_token_id, layout, labels=labels)
+
+    def count(self, batch: Batch) -> Sequence[int]:
         """Tokens predicted: the first of a sequence never is."""
-        return int((batch["labels"][:, 1:] != IGNORED).sum())
+        return [int((batch["labels"][:, 1:] != IGNORED).sum())]
 
-    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         logits = model(**inputs, use_cache=False).logits
         # Shifting the labels instead of the logits spares a copy of the largest tensor there is.
         following = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
-        return summed_cross_entropy(logits.flatten(0, 1), following.flatten())
+        return summed_cross_entropy(logits.flatten(0, 1), following.flatten())[None]
 
-    def metrics(self, loss: float) -> dict[str, float]:
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Loss and perplexity, the latter unless it exceeds the largest float."""
+        [loss] = losses
         return {"loss": loss} | ({"perplexity": math.exp(loss)} if loss < 700 else {})

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from finetune_trainer.data.order import Order, sequential, share, total_steps
+from finetune_trainer.data.order import Order, Picks, sequential, share, total_steps
 
 
 @pytest.mark.parametrize(
@@ -29,24 +29,25 @@ def test_total_steps(rows: int, batch: int, epochs: int | None, max_steps: int |
 def test_every_epoch_holds_every_row_once(rows: int, batch: int) -> None:
     order = Order(rows, batch, seed=1)
     epochs = 4 * batch
-    stream = np.concatenate([order.rows_of_step(step) for step in range(rows * epochs // batch)])
-    for epoch in stream.reshape(epochs, rows):
+    picks = [order.of_step(step) for step in range(rows * epochs // batch)]
+    for number, epoch in enumerate(np.concatenate([pick.rows for pick in picks]).reshape(epochs, rows)):
         assert sorted(epoch) == list(range(rows))
+        assert set(np.concatenate([pick.epochs for pick in picks])[number * rows : (number + 1) * rows]) == {number}
 
 
 def test_a_step_needs_no_history() -> None:
     walked = Order(97, 8, seed=5)
-    steps = [walked.rows_of_step(step).tolist() for step in range(60)]
+    steps = [walked.of_step(step).rows.tolist() for step in range(60)]
     for step in (59, 0, 13, 12, 30):
-        assert Order(97, 8, seed=5).rows_of_step(step).tolist() == steps[step]
+        assert Order(97, 8, seed=5).of_step(step).rows.tolist() == steps[step]
 
 
 def test_seeds_and_epochs_differ_and_the_order_is_pinned() -> None:
-    first, second = (Order(50, 50, seed=3).rows_of_step(step).tolist() for step in (0, 1))
+    first, second = (Order(50, 50, seed=3).of_step(step).rows.tolist() for step in (0, 1))
     assert first != second
-    assert Order(50, 50, seed=4).rows_of_step(0).tolist() != first
+    assert Order(50, 50, seed=4).of_step(0).rows.tolist() != first
     # A new version of NumPy must not change the order under a run that resumes.
-    assert Order(12, 12, seed=42).rows_of_step(0).tolist() == PINNED
+    assert Order(12, 12, seed=42).of_step(0).rows.tolist() == PINNED
 
 
 PINNED = [11, 7, 1, 6, 10, 4, 3, 5, 9, 0, 2, 8]
@@ -60,13 +61,15 @@ def test_epochs_are_counted_in_rows() -> None:
 @pytest.mark.parametrize(("size", "micro"), list(itertools.product([1, 2, 3, 4], [1, 2, 4, 64])))
 def test_all_ranks_together_have_the_batch(batch: int, size: int, micro: int) -> None:
     rows = np.arange(batch) * 3
-    shares = [share(rows, rank, size, micro) for rank in range(size)]
+    shares = [share(Picks(rows, rows + 1), rank, size, micro) for rank in range(size)]
     parts = [part for rank in shares for part in rank]
-    assert np.concatenate(parts).tolist() == rows.tolist()
+    assert np.concatenate([part.rows for part in parts]).tolist() == rows.tolist()
+    assert all(np.array_equal(part.epochs, part.rows + 1) for part in parts)
     assert len({len(rank) for rank in shares}) == 1, "collectives need as many micro-batches on every rank"
-    assert max(map(len, parts)) <= micro
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    sizes = [len(part.rows) for part in parts]
+    assert max(sizes) <= micro
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_evaluation_sees_every_row_once() -> None:
-    assert [part.tolist() for part in sequential(5, 2)] == [[0, 1], [2, 3], [4]]
+    assert [part.rows.tolist() for part in sequential(5, 2)] == [[0, 1], [2, 3], [4]]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune_trainer import config
-from finetune_trainer.data.documents import Document, corpus, read_documents, resolve
+from finetune_trainer.data.reading import Reading
 from finetune_trainer.outcome import DataError
 from finetune_trainer.storage import Credentials
 
@@ -22,10 +22,14 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def read(source: str, **settings: Any) -> list[Document]:
+def reading(*roles: str) -> Reading:
+    return Reading(roles or ("text",), Path("cache"), Credentials())
+
+
+def read(source: str, **settings: Any) -> list[tuple[str, str]]:
     dataset = config.Dataset.model_validate({"source": source, **settings})
-    found = read_documents(dataset, field="spec.data.train[0].source", cache=Path("cache"), credentials=Credentials())
-    return list(found)
+    found = reading().resolve(dataset, "spec.data.train[0].source").records()
+    return [(record.values["text"], record.origin) for record in found]
 
 
 def write(name: str, content: str | bytes) -> None:
@@ -160,7 +164,7 @@ def test_the_identity_follows_the_files() -> None:
     dataset = config.Dataset(source="file://data")
 
     def identity() -> Any:
-        return resolve(dataset, field="f", cache=Path("cache"), credentials=Credentials()).identity
+        return reading().resolve(dataset, "f").identity
 
     before = identity()
     assert identity() == before
@@ -175,5 +179,44 @@ def test_a_corpus_can_be_read_again() -> None:
     write("a.txt", "one")
     write("b.txt", "two")
     data = config.Data(train=[config.Dataset(source="file://b.txt"), config.Dataset(source="file://a.txt")])
-    texts = corpus(data, cache=Path("cache"), credentials=Credentials())
+    texts = reading().corpus(data)
     assert [*texts()] == [*texts()] == ["two", "one"]
+
+
+PAIRS = b'{"text": "a", "label": "x", "other": "b"}\n{"text": "c", "label": 1, "other": "d"}\n'
+
+
+@pytest.mark.parametrize(
+    ("roles", "columns", "values"),
+    [
+        (("text", "label"), {}, [{"text": "a", "label": "x"}, {"text": "c", "label": 1}]),
+        (("text", "label"), {"label": "other"}, [{"text": "a", "label": "b"}, {"text": "c", "label": "d"}]),
+        (("text", "label", "text_pair"), {}, [{"text": "a", "label": "x"}, {"text": "c", "label": 1}]),
+        (
+            ("text", "label", "text_pair"),
+            {"textPair": "other"},
+            [{"text": "a", "label": "x", "text_pair": "b"}, {"text": "c", "label": 1, "text_pair": "d"}],
+        ),
+    ],
+)
+def test_columns_by_their_roles(roles: tuple[str, ...], columns: dict[str, str], values: list[dict[str, Any]]) -> None:
+    write("a.jsonl", PAIRS)
+    dataset = config.Dataset.model_validate({"source": "file://a.jsonl", "columns": columns})
+    assert [record.values for record in reading(*roles).resolve(dataset, "f").records()] == values
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "message"),
+    [
+        ("a.jsonl", b'{"text": "a"}', {}, "a.jsonl:1: there is no column label (there are: text): set columns.label to one"),
+        ("a.jsonl", b'{"text": "a", "label": null}', {}, "a.jsonl:1: column label is null, not a label, a list of labels or a"),
+        ("a.jsonl", PAIRS, {"textPair": "no"}, "a.jsonl:1: there is no column no (there are: label, other, text): set columns"),
+        ("a.txt", b"a", {}, "a.txt: a plain text has no label: use JSONLines, CSV or Parquet, or another objective"),
+    ],
+)  # fmt: skip
+def test_rows_without_what_the_objective_reads(name: str, content: bytes, columns: dict[str, str], message: str) -> None:
+    write(name, content)
+    dataset = config.Dataset.model_validate({"source": f"file://{name}", "columns": columns})
+    with pytest.raises(DataError) as raised:
+        list(reading("text", "label", "text_pair").resolve(dataset, "f").records())
+    assert str(raised.value).startswith(message)

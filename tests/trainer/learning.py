@@ -1,0 +1,51 @@
+"""Does it learn? A whole run on real data, from the document to the exported model, measured at both its ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.trainer import launched, ranks
+
+from finetune_trainer.engine import merge
+
+BERT = {
+    "model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 128, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+
+
+@dataclass
+class Learnt:
+    """What the evaluation data said of the starting model and of the finished one, and where that lies."""
+
+    before: dict[str, float]
+    after: dict[str, float]
+    model: Path
+    losses: list[float]
+
+
+def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> Learnt:
+    """Train from scratch on the rows, of which a fifth is held out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document: dict[str, Any] = {
+        "model": {"initialization": "Scratch", "config": BERT, "tokenizer": {"train": {"vocabSize": 600}}},
+        "data": {"train": [{"source": f"file://{folder}/rows.jsonl"}], "evaluationFraction": 0.2, "maxLength": 128},
+        "training": {
+            "maxSteps": 60, "batchSize": 16, "microBatchSize": 8, "logEverySteps": 20,
+            "optimizer": {"learningRate": 3e-3}, "schedule": {"warmupSteps": 5},
+        },
+        "evaluation": {"atStart": True},
+        "checkpoint": {"storage": f"file://{folder}/storage"},
+    }  # fmt: skip
+    path = folder / "train.json"
+    path.write_text(json.dumps(merge(document, changes)))
+    heard = ranks.run(launched.live, size, path)
+    assert [one.code for one in heard] == [0] * size, heard[0].outcome.message
+    evaluations = [event.metrics for event in heard[0].events if event.event == "evaluated"]
+    losses = [event.progress.loss for event in heard[0].events if event.event == "step"]
+    return Learnt(evaluations[0], evaluations[-1], folder / "storage/model", losses)

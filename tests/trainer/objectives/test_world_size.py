@@ -1,0 +1,33 @@
+"""Any number of ranks learns the same: losses of all steps, and metrics of the evaluation, for each objective."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trainer import corpora
+from tests.trainer.learning import learn
+
+OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "MaskedLM": (corpora.texts(30), {}),
+    "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
+    "SequenceClassification": (corpora.by_package(30), {}),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_losses_and_metrics_do_not_depend_on_the_number_of_ranks(name: str, tmp_path: Path) -> None:
+    rows, changes = OBJECTIVES[name]
+    training = {"maxSteps": 5, "batchSize": 12, "logEverySteps": 1}
+    alone, together = (
+        learn(
+            tmp_path / str(size), rows, size, objective={"type": name.partition(",")[0]},
+            training=training | {"microBatchSize": 12 // size // 2}, **changes,
+        )
+        for size in (1, 3)
+    )  # fmt: skip
+    assert len(alone.losses) == len(together.losses) == 5
+    assert together.losses == pytest.approx(alone.losses, rel=1e-4)
+    assert together.before == pytest.approx(alone.before, rel=1e-4)
+    assert together.after == pytest.approx(alone.after, rel=1e-3, abs=1e-3)

@@ -1,0 +1,155 @@
+"""From records to examples, batch by batch: what an objective makes of a record, and what became of those it could not use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow
+
+from finetune_trainer.data.records import TEXTS, Record
+from finetune_trainer.data.rows import TOKENS, Tokens
+
+Overlong = Literal["Split", "Truncate", "Drop"]
+
+# A batch ends at either limit: enough for the tokenizer to use all cores, and little enough to hold in memory.
+BATCH_RECORDS = 1000
+BATCH_CHARACTERS = 2_000_000
+
+
+class Fate(StrEnum):
+    """What became of a record."""
+
+    KEPT = "kept"
+    EMPTY = "empty"
+    SPLIT = "split"
+    TRUNCATED = "truncated"
+    DROPPED = "dropped"
+
+
+class Encoded(NamedTuple):
+    """The examples of one record, each a value for every field: a list of numbers or one number."""
+
+    examples: list[Mapping[str, Any]]
+    fate: Fate
+
+
+class Encoder(Protocol):
+    """What preparing asks of an objective."""
+
+    fields: ClassVar[Mapping[str, pyarrow.DataType]]
+    """The fields of an example and their Arrow types, lists of numbers or numbers."""
+
+    @property
+    def identity(self) -> Any:
+        """What changes when the examples of a record may; JSON."""
+        ...
+
+    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+        """What must be known of all training records before the first is encoded, such as the set of labels; JSON."""
+        ...
+
+    def informed(self, facts: dict[str, Any]) -> None:
+        """Takes note of what a survey found."""
+        ...
+
+    def encode(self, records: Sequence[Record]) -> Iterable[Encoded]:
+        """What becomes of each record, in their order; raises DataError for one that cannot be used."""
+        ...
+
+
+@dataclass
+class Counts:
+    """What became of the records."""
+
+    records: int = 0
+    fates: Counter[Fate] = field(default_factory=Counter)
+    examples: int = 0
+    tokens: int = 0
+
+
+def cut(tokens: Tokens, max_length: int, overlong: Overlong, overlap: int = 0) -> tuple[list[Tokens], Fate]:
+    """The pieces of one document [any length], each of at most `max_length` tokens and more than `overlap`.
+
+    Where tokens are predicted from those before them, the pieces of a split document overlap by one: a piece's first token is
+    not predicted within it, and so every token of the document but the first is predicted exactly once.
+    """
+    if len(tokens) <= overlap:
+        return [], Fate.EMPTY
+    if len(tokens) <= max_length:
+        return [tokens], Fate.KEPT
+    match overlong:
+        case "Drop":
+            return [], Fate.DROPPED
+        case "Truncate":
+            return [tokens[:max_length]], Fate.TRUNCATED
+        case "Split":
+            starts = range(0, len(tokens) - overlap, max_length - overlap)
+            return [tokens[start : start + max_length] for start in starts], Fate.SPLIT
+
+
+class ExampleWriter:
+    """Writes examples to an Arrow stream file, so that memory holds one batch and never the whole data."""
+
+    def __init__(self, path: Path, fields: Mapping[str, pyarrow.DataType]) -> None:
+        self.path = path
+        self.counts = Counts()
+        self._schema = pyarrow.schema(list(fields.items()))
+        self._sink = pyarrow.OSFile(str(path), "wb")
+        self._writer = pyarrow.ipc.new_stream(self._sink, self._schema)
+
+    def write(self, examples: Sequence[Mapping[str, Any]]) -> None:
+        """Append the examples, in order."""
+        if not examples:
+            return
+        columns = [_column([example[field.name] for example in examples], field.type) for field in self._schema]
+        self._writer.write_batch(pyarrow.record_batch(columns, schema=self._schema))
+        self.counts.examples += len(examples)
+        self.counts.tokens += sum(len(example[TOKENS]) for example in examples if TOKENS in example)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+        self._sink.close()
+
+
+def write_examples(
+    records: Iterable[Record], encoder: Encoder, choose: Callable[[Record], ExampleWriter], alive: Callable[[], None]
+) -> None:
+    """Encode and write all records, each to the writer that `choose` names; `alive` is called after each batch."""
+    for batch in _batches(records):
+        chosen: dict[ExampleWriter, list[Mapping[str, Any]]] = {}
+        for record, encoded in zip(batch, encoder.encode(batch), strict=True):
+            writer = choose(record)
+            writer.counts.records += 1
+            writer.counts.fates[encoded.fate] += 1
+            chosen.setdefault(writer, []).extend(encoded.examples)
+        for writer, examples in chosen.items():
+            writer.write(examples)
+        alive()
+
+
+def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
+    if not pyarrow.types.is_list(kind):
+        return pyarrow.array(values, kind)
+    offsets = np.cumsum([0, *(len(value) for value in values)], dtype=np.int32)
+    numbers = np.concatenate(values).astype(kind.value_type.to_pandas_dtype(), copy=False)
+    return pyarrow.ListArray.from_arrays(offsets, numbers)
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    batch: list[Record] = []
+    characters = 0
+    for record in records:
+        batch.append(record)
+        characters += sum(len(record.values[role]) for role in TEXTS if role in record.values)
+        if len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,145 @@
+"""Records of the data's sources, in an order that is the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from finetune_trainer import config
+from finetune_trainer.data.files import File, find
+from finetune_trainer.data.formats import format_of, suffixes_of
+from finetune_trainer.data.records import TEXTS, Record, missing_column, record
+from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.sources import explained_hub
+from finetune_trainer.storage import Credentials
+
+
+class Source(Protocol):
+    """Where records come from; resolved, so that reading it needs no network any more."""
+
+    @property
+    def identity(self) -> Any:
+        """What changes when the records do; JSON."""
+        ...
+
+    def records(self) -> Iterator[Record]:
+        """All records, each time anew; raises DataError for a file or row that cannot be used."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Files of one `config.Dataset`."""
+
+    format: str
+    names: Mapping[str, str]
+    files: Sequence[File]
+
+    @property
+    def identity(self) -> Any:
+        return [self.format, dict(self.names), [file.identity for file in self.files]]
+
+    def records(self) -> Iterator[Record]:
+        for file in self.files:
+            yield from format_of(file, self.format).read(file, self.names)
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """One split of a dataset of the hub, already on this machine as a `datasets.Dataset`."""
+
+    name: str
+    names: Mapping[str, str]
+    rows: Any
+
+    @property
+    def identity(self) -> Any:
+        return [self.name, dict(self.names), self.rows._fingerprint]
+
+    def records(self) -> Iterator[Record]:
+        for role, column in self.names.items():
+            if column not in self.rows.column_names:
+                raise missing_column(role, column, self.rows.column_names, self.name)
+        chosen = self.rows.select_columns(list(dict.fromkeys(self.names.values())))
+        for number, row in enumerate(chosen, start=1):
+            yield record(row, self.names, f"{self.name}:{number}")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All texts of some sources: what a tokenizer is trained on."""
+
+    sources: Sequence[Source]
+
+    @property
+    def identity(self) -> Any:
+        """What changes when the texts do; JSON."""
+        return [source.identity for source in self.sources]
+
+    def __call__(self) -> Iterator[str]:
+        """The texts, each time anew."""
+        for source in self.sources:
+            for found in source.records():
+                yield from (value for role, value in found.values.items() if role in TEXTS)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How this run reads its data: the roles that its objective asks for, where to copy files to, and whose keys open them."""
+
+    roles: Sequence[str]
+    cache: Path
+    credentials: Credentials
+
+    def sources(self, data: config.Data) -> dict[str, list[Source]]:
+        """The resolved datasets of `data.train` and `data.evaluation`, by side; raises what `resolve` does."""
+        sides = {"train": ("train", data.train), "evaluation": ("validation", data.evaluation)}
+        return {
+            side: [
+                self.resolve(dataset, f"spec.data.{side}[{index}].source", default_split)
+                for index, dataset in enumerate(datasets)
+            ]
+            for side, (default_split, datasets) in sides.items()
+        }
+
+    def corpus(self, data: config.Data) -> Corpus:
+        """The training texts of the document."""
+        return Corpus(self.sources(data)["train"])
+
+    def resolve(self, dataset: config.Dataset, field: str, default_split: str = "train") -> Source:
+        """Find what the dataset names and bring it to this machine.
+
+        Raises DataError when nothing is there, ConfigurationError or StorageError when it cannot be fetched; all begin with
+        `field`.
+        """
+        names = dataset.columns.names(self.roles)
+        if dataset.source.startswith("hf://"):
+            return self._load_from_hub(dataset, names, field, default_split)
+        files = find(
+            dataset.source, suffixes=suffixes_of(dataset.format), field=field, cache=self.cache, credentials=self.credentials,
+            secret=dataset.credentials,
+        )  # fmt: skip
+        return FileSource(dataset.format, names, files)
+
+    def _load_from_hub(self, dataset: config.Dataset, names: Mapping[str, str], field: str, default_split: str) -> HubSource:
+        import datasets  # takes seconds to import, which runs on files need not spend
+
+        split, section = dataset.split or default_split, field.rpartition(".")[0]
+        token = self.credentials.of(dataset.credentials, f"{section}.credentials").get("HF_TOKEN")
+        with explained_hub(dataset.source, field):
+            try:
+                rows = datasets.load_dataset(
+                    dataset.source.removeprefix("hf://"), split=split, revision=dataset.revision, token=token,
+                    cache_dir=str(self.cache / "hub-datasets"),
+                )  # fmt: skip
+            except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
+                raise ConfigurationError(
+                    f"{field}: the hub has no {dataset.source} that may be read: correct the name, or name a Secret with "
+                    f"HF_TOKEN in {section}.credentials"
+                ) from error
+            except ValueError as error:
+                text = str(error).strip().split("\n", 1)[0]
+                raise ConfigurationError(f"{field}: cannot load split {split} of {dataset.source} ({text})") from error
+        return HubSource(f"{dataset.source}[{split}]", names, rows)

@@ -1,0 +1,65 @@
+"""One row of data as an objective sees it: values by their roles, checked as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from finetune_trainer.outcome import DataError
+
+
+class Record(NamedTuple):
+    """Values by role. `origin` is the row's file and, where it has one, its line or row, counted from 1."""
+
+    values: Mapping[str, Any]
+    origin: str
+    names: Mapping[str, str]
+    """What the data calls each role, for messages."""
+
+    def complaint(self, role: str, wrong: str) -> DataError:
+        """The error that one of the values is; `wrong` says what is wrong and what to do."""
+        return DataError(f"{self.origin}: column {self.names[role]} {wrong}")
+
+
+def record(row: Mapping[str, Any], names: Mapping[str, str], origin: str) -> Record:
+    """The columns that `names` gives to roles; raises DataError for one that is missing or holds what nobody could use."""
+    values = {}
+    for role, name in names.items():
+        if name not in row:
+            raise missing_column(role, name, row, origin)
+        values[role] = row[name]
+    made = Record(values, origin, names)
+    for role, value in values.items():
+        if wrong := _CHECKS[role](value):
+            raise made.complaint(role, wrong)
+    return made
+
+
+def missing_column(role: str, name: str, present: object, origin: str) -> DataError:
+    """The error for a column that is not there, naming those that are."""
+    names = ", ".join(sorted(str(name) for name in present)) if hasattr(present, "__iter__") else ""
+    field = {"text_pair": "textPair"}.get(role, role)
+    return DataError(f"{origin}: there is no column {name} (there are: {names or 'none'}): set columns.{field} to one of them")
+
+
+def _text(value: Any) -> str | None:
+    if not isinstance(value, str):
+        found = "null" if value is None else f"a {type(value).__name__}"
+        return f"is {found}, not a string: correct or remove the row"
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"holds half of a surrogate pair at character {error.start + 1}: correct the row"
+    return None
+
+
+def _label(value: Any) -> str | None:
+    if value is None or isinstance(value, dict):
+        return f"is {'null' if value is None else 'an object'}, not a label, a list of labels or a number: correct the row"
+    return None
+
+
+TEXTS = ("text", "text_pair")
+"""Roles whose values are text, which a tokenizer may be trained on."""
+_CHECKS: dict[str, Callable[[Any], str | None]] = dict.fromkeys(TEXTS, _text) | {"label": _label}

@@ -1,0 +1,131 @@
+"""Predict hidden tokens from both sides of them (Devlin et al. 2019, arXiv:1810.04805)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow
+import torch
+from transformers import AutoModelForMaskedLM
+
+from finetune_trainer.config import MaskedLM as Options
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate
+from finetune_trainer.data.examples import Encoded, cut
+from finetune_trainer.data.records import Record
+from finetune_trainer.data.rows import TOKENS, Row, Tokens
+from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
+from finetune_trainer.objectives.text import called, fingerprint, frame
+from finetune_trainer.outcome import ConfigurationError
+
+BEGINS = "begins"  # of each token: 1 if a word begins with it, 0 if one goes on, or
+NEVER = -1  # if the tokenizer added it: it is never hidden
+
+
+class MaskedLM(Objective):
+    """Cross entropy of the hidden tokens, in float32.
+
+    Which tokens are hidden is drawn anew in each pass over the data, and depends on the seed, the pass and the row alone.
+    A batch has `input_ids`, `labels` (-100 but at hidden tokens) and `attention_mask` or `position_ids`.
+    """
+
+    task: ClassVar[str] = "fill-mask"
+    auto_class: ClassVar[Any] = AutoModelForMaskedLM
+    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
+        TOKENS: pyarrow.list_(pyarrow.int32()),
+        BEGINS: pyarrow.list_(pyarrow.int8()),
+    }
+    causal: ClassVar[bool | None] = False
+
+    def __init__(self, spec: TrainSpec, processor: Any) -> None:
+        super().__init__(spec, processor)
+        options = spec.objective.options
+        assert isinstance(options, Options)
+        self._options = options
+        self._frame = frame(processor)
+        if processor.mask_token_id is None:
+            raise ConfigurationError(
+                "spec.model.tokenizer: it has no mask token to hide others behind: set mask_token in its "
+                "tokenizer_config.json, or use a tokenizer made for masked language models"
+            )
+        if options.whole_word and not processor.is_fast:
+            raise ConfigurationError(
+                "spec.objective.maskedLM.wholeWord: this tokenizer does not tell where words begin: use its fast version, or "
+                "set wholeWord: false"
+            )
+
+    @property
+    def identity(self) -> Any:
+        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, self._options.whole_word]
+
+    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+        """A document is its text between the tokens that the tokenizer puts around one; so is each of its pieces."""
+        texts = [record.values["text"] for record in records]
+        encoded = self.processor(
+            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )
+        room = self.spec.data.max_length - len(self._frame.before) - len(self._frame.after)
+        for index, ids in enumerate(encoded["input_ids"]):
+            tokens, begins = np.array(ids, np.int32), self._begins(encoded, index, len(ids))
+            # Positions are cut instead of tokens, since they say as well where each piece's words begin.
+            pieces, fate = cut(np.arange(len(ids)), room, self.spec.overlong)
+            yield Encoded([self._example(tokens[piece], begins[piece]) for piece in pieces], fate)
+
+    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """Tokens are hidden one by one, or word by word."""
+        hidden = [self._hide(row, random) for row, random in zip(rows, randoms, strict=True)]
+        changed = [{**row, TOKENS: tokens} for row, (tokens, _) in zip(rows, hidden, strict=True)]
+        labels = [labels for _, labels in hidden]
+        return collate(changed, self.processor.pad_token_id, layout, labels=labels, causal=False)
+
+    def count(self, batch: Batch) -> Sequence[int]:
+        """Hidden tokens."""
+        return [int((batch["labels"] != IGNORED).sum())]
+
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Summed cross entropy of `model` on the batch."""
+        return self._loss_sums(called(model, batch).logits, batch)
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """Statistics: hidden tokens that were guessed, and all."""
+        logits, labels = called(model, batch).logits, batch["labels"]
+        guessed = (logits.argmax(-1) == labels).sum()
+        return Measured(self._loss_sums(logits, batch), torch.stack([guessed, (labels != IGNORED).sum()]).double())
+
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Loss, and the share of hidden tokens that were guessed."""
+        guessed, hidden = statistics
+        return {"loss": losses[0], "accuracy": float(guessed / max(hidden, 1))}
+
+    def _loss_sums(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())[None]
+
+    def _begins(self, encoded: Any, index: int, count: int) -> Tokens:
+        if not self._options.whole_word:
+            return np.ones(count, np.int8)
+        words = np.array([-1 if word is None else word for word in encoded.word_ids(index)])
+        begins: Tokens = np.diff(words, prepend=-2) != 0
+        return begins
+
+    def _example(self, tokens: Tokens, begins: Tokens) -> Mapping[str, Any]:
+        before, after = self._frame
+        marks = begins.astype(np.int8)
+        marks[:1] = 1  # the rest of a word that a cut divided
+        marks = np.concatenate([np.full(len(before), NEVER), marks, np.full(len(after), NEVER)])
+        return {TOKENS: self._frame.around(tokens), BEGINS: marks}
+
+    def _hide(self, row: Row, random: np.random.Generator) -> tuple[Tokens, Tokens]:
+        """The row's tokens as the model sees them, and the labels."""
+        tokens, marks, options = row[TOKENS].astype(np.int64), row[BEGINS], self._options
+        words = np.cumsum(marks == 1) - 1
+        drawn = random.random(int((marks == 1).sum())) < options.probability
+        hidden = (marks != NEVER) & np.append(drawn, False)[words]
+        labels = np.where(hidden, tokens, IGNORED)
+        way = random.random(len(tokens))
+        tokens[hidden & (way < options.mask_share)] = self.processor.mask_token_id
+        other = hidden & (way >= options.mask_share) & (way < options.mask_share + options.random_share)
+        tokens[other] = random.integers(0, len(self.processor), int(other.sum()))
+        return tokens, labels

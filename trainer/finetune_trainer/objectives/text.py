@@ -1,0 +1,66 @@
+"""What objectives over text share: how a text becomes tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from finetune_trainer.data.rows import Tokens
+from finetune_trainer.outcome import ConfigurationError
+
+SEGMENTS = "token_type_ids"  # which text of a pair a token belongs to
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What changes when the tokens of a text may."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend else json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    return hashlib.sha256(f"{rules}{tokenizer.eos_token_id}".encode()).hexdigest()
+
+
+def insist_on_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigurationError for a tokenizer without an end-of-text token."""
+    if tokenizer.eos_token_id is None:
+        raise ConfigurationError(
+            "spec.model.tokenizer: it has no end-of-text token, so the model could not learn to stop: set eos_token in its "
+            "tokenizer_config.json, or use another tokenizer"
+        )
+
+
+class Frame(NamedTuple):
+    """The tokens that a tokenizer puts around a text, such as BERT's [CLS] and [SEP]."""
+
+    before: Tokens
+    after: Tokens
+
+    def around(self, tokens: Tokens) -> Tokens:
+        """A text's tokens within the frame."""
+        return np.concatenate([self.before, tokens, self.after]).astype(np.int32)
+
+
+def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
+    """Found by comparing a text with and without it: tokenizers do not tell."""
+    bare, framed = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (False, True))
+    begin = next(i for i in range(len(framed)) if framed[i : i + len(bare)] == bare)
+    return Frame(np.array(framed[:begin], np.int32), np.array(framed[begin + len(bare) :], np.int32))
+
+
+def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *pairs: Sequence[str]) -> list[Tokens]:
+    """The tokens of each text, with those the tokenizer adds of its own; a fast one works on the texts in parallel."""
+    encoded = tokenizer(list(texts), *map(list, pairs), return_attention_mask=False, return_token_type_ids=False, verbose=False)
+    return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+
+
+def ended(tokens: Tokens, eos: int) -> Tokens:
+    """The tokens with one end-of-text token at their end."""
+    return tokens if len(tokens) and tokens[-1] == eos else np.append(tokens, np.int32(eos))
+
+
+def called(model: Any, batch: dict[str, Any]) -> Any:
+    """The model's outputs for a batch; what is for the loss alone stays here."""
+    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
