@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from paired import say
 
-from finetune_trainer import config, models
+from finetune_trainer import config, models, objectives
 from finetune_trainer.storage import Credentials
 
 VOCABULARY = 8192
@@ -20,9 +20,15 @@ def main() -> None:
     corpus, folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     texts = [json.loads(line)["text"] for line in corpus.open()]
     wanted = {"initialization": "Scratch", "config": settings, "tokenizer": {"train": {"vocabSize": VOCABULARY}}}
-    spec = config.Model.model_validate(wanted)
-    tokenizer = models.load_tokenizer(spec, texts, cache=folder, credentials=Credentials())
-    model = models.load_model(spec, tokenizer, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=0)
+    document = {
+        "model": wanted,
+        "data": {"train": [{"source": f"file://{corpus}"}]},
+        "checkpoint": {"storage": f"file://{folder}"},
+    }
+    spec = config.TrainSpec.model_validate(document)
+    tokenizer = models.load_tokenizer(spec.model, texts, cache=folder, credentials=Credentials())
+    objective = objectives.of(spec, tokenizer)
+    model = models.load_model(spec.model, objective, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=0)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     say({"parameters": sum(parameter.numel() for parameter in model.parameters())})

@@ -21,8 +21,11 @@ from transformers import (
     TrainingArguments,
 )
 
+from finetune_trainer import objectives
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.prepare import prepare
+from finetune_trainer.data.reading import Reading
+from finetune_trainer.data.rows import TOKENS
 from finetune_trainer.engine import deepspeed_config
 from finetune_trainer.storage import Credentials
 
@@ -83,8 +86,9 @@ def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
 
 def rows(spec: TrainSpec, tokenizer: Any, folder: Path) -> datasets.Dataset:
     """The rows our side would learn from without packing, as the dataset Trainer expects."""
-    prepared = prepare(spec.data, tokenizer, cache=folder / "cache", credentials=Credentials()).train
-    return datasets.Dataset.from_dict({"input_ids": [row.tokens for row in prepared]})
+    reading = Reading(spec.objective.roles, folder / "cache", Credentials())
+    prepared = prepare(spec, objectives.of(spec, tokenizer), reading).train
+    return datasets.Dataset.from_dict({TOKENS: [row[TOKENS] for row in prepared]})
 
 
 def train(spec: TrainSpec, folder: Path, sampling: str) -> tuple[Counting, Clock, float]:
