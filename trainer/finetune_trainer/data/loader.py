@@ -125,7 +125,7 @@ def _work(make: Maker, steps: Iterator[Picks], ready: queue.Queue[Item], closed:
         _put(ready, error, closed)
 
 
-def _put(ready: queue.Queue[Item], item: list[MicroBatch] | BaseException, closed: threading.Event) -> bool:
+def _put(ready: queue.Queue[Item], item: Item, closed: threading.Event) -> bool:
     """Whether the item found room before the iterator was closed."""
     while not closed.is_set():
         try:

@@ -95,18 +95,11 @@ class Reading:
 
     def sources(self, data: config.Data) -> dict[str, list[Source]]:
         """The resolved datasets of `data.train` and `data.evaluation`, by side; raises what `resolve` does."""
-        sides = {"train": ("train", data.train), "evaluation": ("validation", data.evaluation)}
-        return {
-            side: [
-                self.resolve(dataset, f"spec.data.{side}[{index}].source", default_split)
-                for index, dataset in enumerate(datasets)
-            ]
-            for side, (default_split, datasets) in sides.items()
-        }
+        return {"train": self._side("train", data.train), "evaluation": self._side("evaluation", data.evaluation, "validation")}
 
     def corpus(self, data: config.Data) -> Corpus:
         """The training texts of the document."""
-        return Corpus(self.sources(data)["train"])
+        return Corpus(self._side("train", data.train))
 
     def resolve(self, dataset: config.Dataset, field: str, default_split: str = "train") -> Source:
         """Find what the dataset names and bring it to this machine.
@@ -122,6 +115,11 @@ class Reading:
             secret=dataset.credentials,
         )  # fmt: skip
         return FileSource(dataset.format, names, files)
+
+    def _side(self, side: str, datasets: Sequence[config.Dataset], default_split: str = "train") -> list[Source]:
+        return [
+            self.resolve(dataset, f"spec.data.{side}[{index}].source", default_split) for index, dataset in enumerate(datasets)
+        ]
 
     def _load_from_hub(self, dataset: config.Dataset, names: Mapping[str, str], field: str, default_split: str) -> HubSource:
         import datasets  # takes seconds to import, which runs on files need not spend

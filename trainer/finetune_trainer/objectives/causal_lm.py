@@ -18,7 +18,7 @@ from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row
 from finetune_trainer.objectives.base import Objective
 from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.text import ended, fingerprint, insist_on_end, tokenize
+from finetune_trainer.objectives.text import called, ended, fingerprint, insist_on_end, tokenize
 
 
 class CausalLM(Objective):
@@ -68,8 +68,7 @@ class CausalLM(Objective):
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits = model(**inputs, use_cache=False).logits
+        logits = called(model, batch, use_cache=False).logits
         # Shifting the labels instead of the logits spares a copy of the largest tensor there is.
         following = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
         return summed_cross_entropy(logits.flatten(0, 1), following.flatten())[None]

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-IGNORED = -100
+from finetune_trainer.data.collate import IGNORED
+
 # float32 numbers in a chunk: what stays in a processor's cache, or enough to keep a GPU busy.
 _SCORES_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
 

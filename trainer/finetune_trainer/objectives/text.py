@@ -50,9 +50,9 @@ def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     return Frame(np.array(framed[:begin], np.int32), np.array(framed[begin + len(bare) :], np.int32))
 
 
-def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *pairs: Sequence[str]) -> list[Tokens]:
+def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
     """The tokens of each text, with those the tokenizer adds of its own; a fast one works on the texts in parallel."""
-    encoded = tokenizer(list(texts), *map(list, pairs), return_attention_mask=False, return_token_type_ids=False, verbose=False)
+    encoded = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False, verbose=False)
     return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
 
 
@@ -61,6 +61,6 @@ def ended(tokens: Tokens, eos: int) -> Tokens:
     return tokens if len(tokens) and tokens[-1] == eos else np.append(tokens, np.int32(eos))
 
 
-def called(model: Any, batch: dict[str, Any]) -> Any:
+def called(model: Any, batch: dict[str, Any], **settings: Any) -> Any:
     """The model's outputs for a batch; what is for the loss alone stays here."""
-    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"}, **settings)
