@@ -169,8 +169,8 @@ def evaluations(place: Place, counts: list[int], stage: int) -> list[dict[str, f
             nothing = tiny.part(rows, 0, 1) | {"labels": torch.full((1, 16), tiny.IGNORED)}
             parts = [nothing if row is None else tiny.part(rows, row, row + 1) for row in mine]
             batches = [tiny.micro(part, objective) for part in parts]
-            results.append(evaluation.evaluate(model, objective, batches, here, lambda: True))
-        results.append(evaluation.evaluate(model, objective, batches, here, lambda: False))
+            results.append(evaluation.evaluate(model, objective, [[batch] for batch in batches], here, lambda: True))
+        results.append(evaluation.evaluate(model, objective, [[batch] for batch in batches], here, lambda: False))
     return results
 
 

@@ -109,6 +109,7 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
         if spec.model.attention == "FlashAttention2":
             model.to(here.device)  # it cannot be examined elsewhere
         packed_as = attention.examine(model, packing=spec.packing, causal=objective.causal)
+    objective.start(model, here)
     adapted = adapters.apply(model, spec.method, spec.training.seed, objective.adapter_task)
     return adapted, Layout(packed_as, engine.DTYPES[precision]), precision
 
@@ -139,13 +140,11 @@ def _resume(
     def batches(finished: int) -> Iterator[list[MicroBatch]]:
         return Prefetched(maker(data.train), (order.of_step(step) for step in range(finished, total)))
 
-    def evaluation() -> Iterator[MicroBatch]:
+    def evaluation() -> Iterator[list[MicroBatch]]:
         if data.evaluation is None:
             return
-        at_once = here.size * training.micro_batch_size
-        with Prefetched(maker(data.evaluation), sequential(len(data.evaluation), at_once)) as steps:
-            for micro_batches in steps:
-                yield from micro_batches
+        with Prefetched(maker(data.evaluation), sequential(len(data.evaluation), training.batch_size)) as groups:
+            yield from groups
 
     if here.is_first:
         log.info("%d steps of %d rows out of %d, %d already done", total, training.batch_size, len(data.train), state["step"])

@@ -15,12 +15,12 @@ from finetune_trainer.world import World
 
 
 def evaluate(
-    engine: Any, objective: Objective, batches: Iterable[MicroBatch], world: World, go_on: Callable[[], bool]
+    engine: Any, objective: Objective, groups: Iterable[list[MicroBatch]], world: World, go_on: Callable[[], bool]
 ) -> dict[str, float] | None:
     """The objective's metrics over all ranks' batches; None if the evaluation was broken off.
 
-    Every rank must bring the same number of batches, since ZeRO-3 gathers parameters in lockstep; one that has no rows left
-    brings a batch without terms. `go_on` is asked before each batch, on all ranks, and must give the same
+    Every rank must bring the same number of groups and of batches in each, since ZeRO-3 gathers parameters in lockstep; one
+    that has no rows left brings a batch without terms. `go_on` is asked before each group, on all ranks, and must give the same
     answer on all. Raises NonFiniteLossError.
     """
     count = len(objective.losses)
@@ -29,12 +29,15 @@ def evaluate(
     engine.eval()
     try:
         with torch.no_grad():
-            for batch in batches:
+            for group in groups:
                 if not go_on():
                     return None
-                found = objective.measure(engine, on_device(batch.inputs, world))
-                summed += torch.cat([found.losses.double().cpu(), torch.tensor(batch.terms, dtype=torch.float64)])
-                statistics = found.statistics.cpu() + (statistics if len(statistics) else 0)
+                batches = [on_device(batch.inputs, world) for batch in group]
+                objective.look_ahead(engine, batches, world)
+                for batch, (_, terms, *_) in zip(batches, group, strict=True):
+                    found = objective.measure(engine, batch)
+                    summed += torch.cat([found.losses.double().cpu(), torch.tensor(terms, dtype=torch.float64)])
+                    statistics = found.statistics.cpu() + (statistics if len(statistics) else 0)
     finally:
         engine.train()
     totals = world.all_reduce_sum(torch.cat([summed, statistics])).numpy()

@@ -50,7 +50,7 @@ class Run:
     """Everything one rank's loop works with.
 
     `batches(step)` gives this rank's micro-batches of the step after `step`, and of each one after that; `evaluation()` this
-    rank's batches of the evaluation data, as many on every rank, and none without such data. `finished` counts steps.
+    rank's of the evaluation data, in groups as large as a step, and none without such data. `finished` counts steps.
     """
 
     spec: TrainSpec
@@ -58,7 +58,7 @@ class Run:
     engine: Any
     objective: Objective
     batches: Callable[[int], Iterator[list[MicroBatch]]]
-    evaluation: Callable[[], Iterable[MicroBatch]]
+    evaluation: Callable[[], Iterable[list[MicroBatch]]]
     has_evaluation: bool
     total_steps: int
     checkpoints: Checkpoints
@@ -143,9 +143,11 @@ def _step(run: Run, micro_batches: list[MicroBatch], terms: list[int], saved: in
     training, step = run.spec.training, run.finished + 1
     shares = torch.tensor([1 / max(count, 1) for count in terms], device=run.world.device)
     total = torch.zeros((), device=run.world.device)
-    for index, batch in enumerate(micro_batches):
-        run.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
-        loss = (run.objective.loss_sums(run.engine, on_device(batch.inputs, run.world)) * shares).sum()
+    batches = [on_device(batch.inputs, run.world) for batch in micro_batches]
+    run.objective.look_ahead(run.engine, batches, run.world)
+    for index, batch in enumerate(batches):
+        run.engine.set_gradient_accumulation_boundary(index == len(batches) - 1)
+        loss = (run.objective.loss_sums(run.engine, batch) * shares).sum()
         run.engine.backward(loss * run.world.size, scale_wrt_gas=False)
         total += loss.detach()
     rate = training.optimizer.learning_rate * schedule.factor(training.schedule, step, run.total_steps)

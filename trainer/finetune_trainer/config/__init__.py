@@ -10,25 +10,20 @@ from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.data import Columns, Data, Dataset
 from finetune_trainer.config.method import LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
-from finetune_trainer.config.objective import (
-    OPTIONS,
-    CausalLM,
-    MaskedLM,
-    Objective,
-    Options,
-    SequenceClassification,
-)
+from finetune_trainer.config.objectives import OPTIONS, Objective
+from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.output import Checkpoint, Export
 from finetune_trainer.config.training import DeepSpeed, Evaluation, Generation, Optimizer, Schedule, Training
 
 __all__ = [
-    "CausalLM", "Checkpoint", "Columns", "Data", "Dataset", "DeepSpeed", "Evaluation", "Export", "Generation", "LoRA",
-    "MaskedLM", "Method", "Model", "Objective", "Optimizer", "Options", "Rule", "Schedule", "Section",
-    "SequenceClassification", "Tokenizer", "TokenizerTraining", "TrainSpec", "Training", "explain",
+    "Checkpoint", "Columns", "Data", "Dataset", "DeepSpeed", "Evaluation", "Export", "Generation", "LoRA", "Method", "Model",
+    "Objective", "Optimizer", "Options", "Rule", "Schedule", "Section", "Tokenizer", "TokenizerTraining", "TrainSpec",
+    "Training", "explain",
 ]  # fmt: skip
 
 
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
+PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 
 
 class TrainSpec(Section):
@@ -71,7 +66,7 @@ class TrainSpec(Section):
             "method.type",
         ),
         Rule(
-            f"!has(self.data.packing) || !self.data.packing || self.objective.type in {DIVISIBLE}",
+            f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE}",
             "this objective learns from one row of data at a time: remove data.packing",
             "data.packing",
         ),
@@ -85,7 +80,7 @@ class TrainSpec(Section):
     @property
     def packing(self) -> bool:
         """Whether several rows of data share one sequence: the document's word, or what suits the objective."""
-        return self.objective.options.divisible if self.data.packing is None else self.data.packing
+        return self.objective.options.packable if self.data.packing is None else self.data.packing
 
     @property
     def overlong(self) -> Literal["Split", "Truncate", "Drop"]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 import pyarrow
 
-from finetune_trainer.data.records import TEXTS, Record
+from finetune_trainer.data.records import Record, texts
 from finetune_trainer.data.rows import TOKENS, Tokens
 
 Overlong = Literal["Split", "Truncate", "Drop"]
@@ -147,7 +147,7 @@ def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
     characters = 0
     for record in records:
         batch.append(record)
-        characters += sum(len(record.values[role]) for role in TEXTS if role in record.values)
+        characters += sum(map(len, texts(record)))
         if len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0

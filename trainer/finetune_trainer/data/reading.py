@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from finetune_trainer import config
 from finetune_trainer.data.files import File, find
 from finetune_trainer.data.formats import format_of, suffixes_of
-from finetune_trainer.data.records import TEXTS, Record, missing_column, record
+from finetune_trainer.data.records import Record, missing_column, record, texts
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.sources import explained_hub
 from finetune_trainer.storage import Credentials
@@ -82,7 +82,7 @@ class Corpus:
         """The texts, each time anew."""
         for source in self.sources:
             for found in source.records():
-                yield from (value for role, value in found.values.items() if role in TEXTS)
+                yield from texts(found)
 
 
 @dataclass(frozen=True)

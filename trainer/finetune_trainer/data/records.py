@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from pydantic.alias_generators import to_camel
 
 from finetune_trainer.outcome import DataError
 
@@ -30,7 +32,7 @@ def record(row: Mapping[str, Any], names: Mapping[str, str], origin: str) -> Rec
         values[role] = row[name]
     made = Record(values, origin, names)
     for role, value in values.items():
-        if wrong := _CHECKS[role](value):
+        if wrong := ROLES[role].check(value):
             raise made.complaint(role, wrong)
     return made
 
@@ -38,8 +40,9 @@ def record(row: Mapping[str, Any], names: Mapping[str, str], origin: str) -> Rec
 def missing_column(role: str, name: str, present: object, origin: str) -> DataError:
     """The error for a column that is not there, naming those that are."""
     names = ", ".join(sorted(str(name) for name in present)) if hasattr(present, "__iter__") else ""
-    field = {"text_pair": "textPair"}.get(role, role)
-    return DataError(f"{origin}: there is no column {name} (there are: {names or 'none'}): set columns.{field} to one of them")
+    return DataError(
+        f"{origin}: there is no column {name} (there are: {names or 'none'}): set columns.{to_camel(role)} to one of them"
+    )
 
 
 def _text(value: Any) -> str | None:
@@ -60,6 +63,24 @@ def _label(value: Any) -> str | None:
     return None
 
 
-TEXTS = ("text", "text_pair")
-"""Roles whose values are text, which a tokenizer may be trained on."""
-_CHECKS: dict[str, Callable[[Any], str | None]] = dict.fromkeys(TEXTS, _text) | {"label": _label}
+class Role(NamedTuple):
+    """What a column is to an objective."""
+
+    check: Callable[[Any], str | None]
+    """What is wrong with a value and what to do; None for one that is right."""
+    texts: Callable[[Any], Iterable[str]] = lambda value: ()
+    """The texts in a value that is right: what a tokenizer may be trained on, and the data report looks through."""
+
+
+ROLES: dict[str, Role] = {
+    "text": Role(_text, lambda value: (value,)),
+    "text_pair": Role(_text, lambda value: (value,)),
+    "label": Role(_label),
+}
+"""The roles by the names they have in `config.Columns`."""
+
+
+def texts(record: Record) -> Iterator[str]:
+    """All texts of a record."""
+    for role, value in record.values.items():
+        yield from ROLES[role].texts(value)

@@ -15,6 +15,7 @@ from finetune_trainer.data.collate import Batch, Layout
 from finetune_trainer.data.examples import Encoded
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
+from finetune_trainer.world import World
 
 __all__ = ["Batch", "Measured", "Objective"]
 
@@ -84,6 +85,15 @@ class Objective(ABC):
     @abstractmethod
     def count(self, batch: Batch) -> Sequence[int]:
         """Number of terms in each loss of the batch; it needs no model, so that it is known before the first forward."""
+
+    def start(self, model: Any, world: World) -> None:  # noqa: B027  # most objectives need not know
+        """Called once with the model as it starts, before the method adapts it; whoever compares with it keeps a copy."""
+
+    def look_ahead(self, model: Any, batches: Sequence[Batch], world: World) -> None:  # noqa: B027  # nor compare rows
+        """Called on all ranks before the batches of an optimizer step, or of as many rows of an evaluation, are computed.
+
+        For losses that compare a row with the others of its step, which may be in other batches and on other ranks.
+        """
 
     @abstractmethod
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:

@@ -10,8 +10,8 @@ import pyarrow
 import torch
 from transformers import AutoModelForMaskedLM
 
-from finetune_trainer.config import MaskedLM as Options
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.objectives.masked_lm import MaskedLM as Options
 from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate
 from finetune_trainer.data.examples import Encoded, cut
 from finetune_trainer.data.records import Record

@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from finetune_trainer.config import SequenceClassification as Options
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.objectives.sequence_classification import SequenceClassification as Options
 from finetune_trainer.data.collate import Batch, Layout, collate, padded
 from finetune_trainer.data.examples import Encoded, Fate
 from finetune_trainer.data.records import Record

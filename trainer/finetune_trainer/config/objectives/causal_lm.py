@@ -1,0 +1,15 @@
+"""Options for CausalLM; it has none."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from finetune_trainer.config.objectives.base import Options
+
+
+class CausalLM(Options):
+    """Predict each token from those before it (Radford et al. 2018)."""
+
+    divisible: ClassVar[bool] = True
+    packable: ClassVar[bool] = True
+    framed: ClassVar[bool] = False

@@ -1,0 +1,32 @@
+"""Options for SequenceClassification."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from finetune_trainer.config.base import Rule
+from finetune_trainer.config.objectives.base import Options
+
+
+class SequenceClassification(Options):
+    """Label a text or a pair of texts: one of several labels, any of several labels, or a number."""
+
+    columns: ClassVar[tuple[str, ...]] = ("text", "label")
+    optional_columns: ClassVar[tuple[str, ...]] = ("text_pair",)
+
+    problem: Literal["SingleLabel", "MultiLabel", "Regression"] = Field(
+        "SingleLabel", description="SingleLabel chooses one label, MultiLabel any number of them, Regression gives a number."
+    )
+    labels: list[str] = Field(
+        default_factory=list, max_length=10_000, description="All labels in their order; found in the training data when empty."
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.problem != 'Regression' || size(self.labels) == 0",
+            "a number has no labels: remove labels, or set another problem",
+            "labels",
+        ),
+    )
