@@ -86,7 +86,7 @@ def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
 
 def rows(spec: TrainSpec, tokenizer: Any, folder: Path) -> datasets.Dataset:
     """The rows our side would learn from without packing, as the dataset Trainer expects."""
-    reading = Reading(spec.objective.roles, folder / "cache", Credentials())
+    reading = Reading(spec.objective, folder / "cache", Credentials())
     prepared = prepare(spec, objectives.of(spec, tokenizer), reading).train
     return datasets.Dataset.from_dict({TOKENS: [row[TOKENS] for row in prepared]})
 

@@ -29,12 +29,18 @@ class Learnt:
 
 
 def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> Learnt:
-    """Train from scratch on the rows, of which a fifth is held out."""
+    """Train from scratch on the rows, of which a fifth is held out; several tasks learn from the same rows."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"source": f"file://{folder}/rows.jsonl"}
+    tasks = changes.get("objective", {}).get("tasks", [])
     document: dict[str, Any] = {
         "model": {"initialization": "Scratch", "config": BERT, "tokenizer": {"train": {"vocabSize": 600}}},
-        "data": {"train": [{"source": f"file://{folder}/rows.jsonl"}], "evaluationFraction": 0.2, "maxLength": 128},
+        "data": {
+            "train": [source | {"task": task["name"]} for task in tasks] or [source],
+            "evaluationFraction": 0.2,
+            "maxLength": 128,
+        },
         "training": {
             "maxSteps": 60, "batchSize": 16, "microBatchSize": 8, "logEverySteps": 20,
             "optimizer": {"learningRate": 3e-3}, "schedule": {"warmupSteps": 5},

@@ -117,7 +117,7 @@ for case in json.loads(sys.argv[3]):
             folder = localize(case.pop("uri"), field="spec.model.source", patterns=TOKENIZER_FILES, **where, **case)
             answer = sorted(path.name for path in folder.iterdir())
         else:
-            source = Reading(("text",), **where).resolve(config.Dataset(**case), "spec.data.train[0].source")
+            source = Reading(config.Objective(), **where).resolve(config.Dataset(**case), "spec.data.train[0].source")
             answer = [(record.values["text"], record.origin) for record in source.records()]
     except TrainerError as error:
         answer = f"{type(error).__name__}: {error}"

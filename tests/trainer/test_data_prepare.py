@@ -37,7 +37,7 @@ def tokenizer() -> Any:
 def prepared_by(cache: Path, learnt: Any = None, alive: Callable[[], None] = lambda: None, **settings: Any) -> Prepared:
     data = {"train": [{"source": PACKAGE}], **settings}
     spec = config.TrainSpec.model_validate(tiny.spec().document() | {"data": data})
-    return prepare(spec, CausalLM(spec, learnt or tokenizer()), Reading(("text",), cache, Credentials()), alive)
+    return prepare(spec, CausalLM(spec, learnt or tokenizer()), Reading(config.Objective(), cache, Credentials()), alive)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def read(uri: str, cache: Path) -> list[tuple[str, str]]:
     dataset = config.Dataset(source=uri)
-    source = Reading(("text",), cache, Credentials()).resolve(dataset, "spec.data.train[0].source")
+    source = Reading(config.Objective(), cache, Credentials()).resolve(dataset, "spec.data.train[0].source")
     return [(record.values["text"], record.origin.rpartition("/data/")[2]) for record in source.records()]
 
 

@@ -71,7 +71,7 @@ def test_a_learnt_tokenizer_keeps_every_text() -> None:
 def test_learning_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
     folder = Path(vocabulary.__file__).parent
     data = config.Data(train=[config.Dataset(source=f"file://{folder}")])
-    texts = Reading(("text",), tmp_path, Credentials()).corpus(data)
+    texts = Reading(config.Objective(), tmp_path, Credentials()).corpus(data)
     spec = config.Model.model_validate(TRAINED | {"config": LLAMA})
     one, again, plain = (
         load_tokenizer(spec, source, cache=tmp_path / cache, credentials=Credentials()).backend_tokenizer.to_str()

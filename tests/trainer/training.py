@@ -189,7 +189,7 @@ def _export(here: world.World, folder: Path, model: str, spec: TrainSpec) -> dic
     signs: list[None] = []
     before = _logits(run.engine)
     for _ in range(2):  # a second export, as after a restart, finds the folder of the first
-        export.save_model(run.engine.module, tiny.tokenizer(), spec, here, folder, lambda: signs.append(None))
+        export.save_model(run.engine.module, run.objective, spec, here, folder, lambda: signs.append(None))
     assert torch.equal(before, _logits(run.engine)), "exporting changed the live model"
     frozen = [name for name, parameter in run.engine.module.named_parameters() if not parameter.requires_grad]
     return {"logits": before.numpy(), "frozen": len(frozen), "signs": len(signs)}

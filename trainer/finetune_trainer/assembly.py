@@ -88,7 +88,7 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
 
 
 def _prepare(spec: TrainSpec, place: Place, alive: Callable[[], None]) -> tuple[Objective, Prepared]:
-    reading = Reading(spec.objective.roles, place.cache_dir, place.credentials)
+    reading = Reading(spec.objective, place.cache_dir, place.credentials)
     tokenizer = models.load_tokenizer(
         spec.model, reading.corpus(spec.data), framed=spec.objective.options.framed, cache=place.cache_dir,
         credentials=place.credentials, alive=alive,
@@ -99,9 +99,11 @@ def _prepare(spec: TrainSpec, place: Place, alive: Callable[[], None]) -> tuple[
 
 def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objective) -> tuple[Any, Layout, engine.Precision]:
     precision = engine.choose_precision(spec, here)
-    model = models.load_model(
-        spec.model, objective, dtype=engine.DTYPES[precision], cache=place.cache_dir, credentials=place.credentials,
-        seed=spec.training.seed,
+    model = objective.build(
+        partial(
+            models.load_model, spec.model, dtype=engine.DTYPES[precision], cache=place.cache_dir,
+            credentials=place.credentials, seed=spec.training.seed,
+        )
     )  # fmt: skip
     models.insist_on_positions(model, spec.data.max_length)
     packed_as = None
@@ -161,7 +163,7 @@ def _export(job: loop.Run, data: Prepared, place: Place, report: Report) -> str:
     report(Alive(activity="Exporting"))
     alive = partial(report, Alive(activity="Exporting"))
     target, folder = model_storage(spec, place.credentials), place.work_dir / "model"
-    export.save_model(job.engine.module, tokenizer, spec, here, folder, alive)
+    export.save_model(job.engine.module, job.objective, spec, here, folder, alive)
     if not here.is_first:
         return target.uri
     documents = {"data": asdict(data.report), "document": spec.document(), "metrics": job.history.last_metrics}

@@ -15,6 +15,7 @@ from finetune_trainer import weights
 from finetune_trainer.adapters import is_adapted
 from finetune_trainer.config import Generation, TrainSpec
 from finetune_trainer.history import History
+from finetune_trainer.objectives import Objective
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
 
@@ -23,8 +24,12 @@ SHARD = "5GB"  # of a file of weights; between two of them an upload gives a sig
 log = logging.getLogger(__name__)
 
 
-def save_model(model: Any, tokenizer: Any, spec: TrainSpec, world: World, folder: Path, alive: Callable[[], None]) -> None:
+def save_model(
+    model: Any, objective: Objective, spec: TrainSpec, world: World, folder: Path, alive: Callable[[], None]
+) -> None:
     """Writes weights, configuration and tokenizer into `folder`, which is emptied first; rank 0 writes, all must call it.
+
+    With several tasks each has a folder of its own in it.
 
     The weights have the precision they were computed with. With `mergeAdapters: false` the folder holds the adapter alone.
     """
@@ -39,11 +44,16 @@ def save_model(model: Any, tokenizer: Any, spec: TrainSpec, world: World, folder
             config.base_model_name_or_path = (spec.model.source or "").removeprefix("hf://").removeprefix("file://")
         # Deciding by itself whether to store embeddings, peft would ask the hub.
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+        objective.processor.save_pretrained(folder)
     else:
         plain = model.get_base_model() if is_adapted(model) else model
-        plain.config.use_cache = True
-        plain.save_pretrained(folder, state_dict=state, max_shard_size=SHARD)
-    tokenizer.save_pretrained(folder)
+        names = {id(module): name for name, module in plain.named_modules()}
+        for name, part in objective.parts(plain).items():
+            within = f"{names[id(part)]}.".lstrip(".")
+            own = {key.removeprefix(within): tensor for key, tensor in state.items() if key.startswith(within)}
+            part.config.use_cache = True
+            part.save_pretrained(folder / name, state_dict=own, max_shard_size=SHARD)
+            objective.processor.save_pretrained(folder / name)
     alive()
 
 

@@ -9,9 +9,13 @@ import pytest
 from tests.trainer import corpora
 from tests.trainer.learning import learn
 
+from finetune_trainer.engine import merge
+
+TASKS = [{"name": "package", "type": "SequenceClassification"}, {"name": "words", "type": "MaskedLM"}]
 OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "MaskedLM": (corpora.texts(30), {}),
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
+    "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),
     "SequenceClassification": (corpora.by_package(30), {}),
 }
 
@@ -22,8 +26,8 @@ def test_losses_and_metrics_do_not_depend_on_the_number_of_ranks(name: str, tmp_
     training = {"maxSteps": 5, "batchSize": 12, "logEverySteps": 1}
     alone, together = (
         learn(
-            tmp_path / str(size), rows, size, objective={"type": name.partition(",")[0]},
-            training=training | {"microBatchSize": 12 // size // 2}, **changes,
+            tmp_path / str(size), rows, size, training=training | {"microBatchSize": 12 // size // 2},
+            **merge({"objective": {"type": name.partition(",")[0]}}, changes),
         )
         for size in (1, 3)
     )  # fmt: skip

@@ -25,6 +25,11 @@ BASE: dict[str, Any] = {
         "checkpoint": {"storage": "s3://bucket/job"},
     },
 }
+TASK: dict[str, Any] = {"name": "a", "type": "SequenceClassification"}
+TWO_TASKS: dict[str, Any] = {
+    "objective": {"type": "MultiTask", "tasks": [TASK, {"name": "b", "type": "MaskedLM"}]},
+    "data__train": [{"source": "file:///a", "task": "a"}, {"source": "file:///b", "task": "b"}],
+}
 PRETRAINED = {"model": {"source": "hf://organisation/name"}}
 
 
@@ -121,6 +126,54 @@ CASES = (
         _spec(
             objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "Regression", "labels": ["a"]}}
         ),
+    ),
+    Case(
+        "spec.objective.tasks",
+        "several tasks at once need type: MultiTask",
+        _spec(**TWO_TASKS),
+        _spec(objective={"type": "MultiTask"}),
+    ),
+    Case(
+        "spec.objective.tasks",
+        "two tasks have the same name",
+        _spec(**TWO_TASKS),
+        _spec(objective={"type": "MultiTask", "tasks": [TASK, TASK]}, data__train=[{"source": "file:///a", "task": "a"}]),
+    ),
+    Case(
+        "spec.objective.tasks",
+        "a task has nothing to learn from",
+        _spec(**TWO_TASKS),
+        _spec(**TWO_TASKS | {"data__train": [{"source": "file:///a", "task": "a"}]}),
+    ),
+    Case(
+        "spec.objective.tasks[0].type",
+        "this objective cannot share an encoder",
+        _spec(**TWO_TASKS),
+        _spec(
+            objective={"type": "MultiTask", "tasks": [{"name": "a", "type": "CausalLM"}]},
+            data__train=[{"source": "file:///a", "task": "a"}],
+        ),
+    ),
+    Case(
+        "spec.objective.tasks[0].maskedLM",
+        "options for MaskedLM have no effect",
+        _spec(**TWO_TASKS),
+        _spec(
+            objective={"type": "MultiTask", "tasks": [TASK | {"maskedLM": {"probability": 0.5}}]},
+            data__train=[{"source": "file:///a", "task": "a"}],
+        ),
+    ),
+    Case(
+        "spec.data.train",
+        "each source of data serves one task",
+        _spec(**TWO_TASKS),
+        _spec(data__train=[{"source": "file:///a", "task": "a"}]),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "each source of data serves one task",
+        _spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c", "task": "b"}]),
+        _spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c"}]),
     ),
     Case(
         "spec.training.batchSize",

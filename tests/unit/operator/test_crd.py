@@ -12,6 +12,7 @@ import yaml
 from finetune_operator.api import FineTuneJob, generate
 from finetune_operator.api.crd import COLUMNS, crd, schema
 from finetune_operator.api.reference import reference
+from finetune_trainer.config.objectives import OPTIONS
 
 SAMPLES = sorted((generate.ROOT / "manifests/samples").glob("*.yaml"))
 JOBS = [path for path in SAMPLES if path.stem != "storage-secret"]
@@ -44,7 +45,7 @@ def test_the_schema_is_structural() -> None:
         (".spec.data.evaluationFraction", {"minimum": 0, "exclusiveMinimum": True, "maximum": 0.5}),
         (".spec.method.lora.dropout", {"minimum": 0, "maximum": 1, "exclusiveMaximum": True}),
         (".spec.deepspeed.zeroStage", {"enum": [0, 1, 2, 3], "default": 1}),
-        (".spec.objective.type", {"enum": ["CausalLM", "MaskedLM", "SequenceClassification"], "default": "CausalLM"}),
+        (".spec.objective.type", {"enum": list(OPTIONS), "default": "CausalLM"}),
         (".spec.data.evaluation", {"type": "array", "default": [], "maxItems": 64}),
         (
             ".spec.deepspeed",

@@ -11,11 +11,14 @@ from finetune_trainer.config import explain
 
 
 def test_every_rule_has_a_case() -> None:
+    # A task has the objective's own rules: one class, tried once.
+    tried = {case.field for case in CASES}
     untried = [
         (field, rule["message"])
         for field, rule in declared()
         if "oldSelf" not in rule["rule"]
         and not any(case.field == field and rule["message"].startswith(case.sentence) for case in CASES)
+        and not (field.startswith("spec.objective.tasks[0].") and field.replace(".tasks[0]", "") in tried)
     ]
     assert untried == []
 

@@ -10,16 +10,37 @@ from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.data import Columns, Data, Dataset
 from finetune_trainer.config.method import LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
-from finetune_trainer.config.objectives import OPTIONS, Objective
+from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.output import Checkpoint, Export
 from finetune_trainer.config.training import DeepSpeed, Evaluation, Generation, Optimizer, Schedule, Training
 
 __all__ = [
-    "Checkpoint", "Columns", "Data", "Dataset", "DeepSpeed", "Evaluation", "Export", "Generation", "LoRA", "Method", "Model",
-    "Objective", "Optimizer", "Options", "Rule", "Schedule", "Section", "Tokenizer", "TokenizerTraining", "TrainSpec",
-    "Training", "explain",
-]  # fmt: skip
+    "Checkpoint",
+    "Choice",
+    "Columns",
+    "Data",
+    "Dataset",
+    "DeepSpeed",
+    "Evaluation",
+    "Export",
+    "Generation",
+    "LoRA",
+    "Method",
+    "Model",
+    "Objective",
+    "Optimizer",
+    "Options",
+    "Rule",
+    "Schedule",
+    "Section",
+    "Task",
+    "Tokenizer",
+    "TokenizerTraining",
+    "TrainSpec",
+    "Training",
+    "explain",
+]
 
 
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
@@ -61,9 +82,24 @@ class TrainSpec(Section):
             "evaluation.generation",
         ),
         Rule(
-            "self.method.type != 'LoRA' || self.objective.type != 'SequenceClassification'",
+            "self.method.type != 'LoRA' || !(self.objective.type in ['SequenceClassification', 'MultiTask'])",
             "LoRA would leave the new head for the labels as it was drawn: set method.type: Full",
             "method.type",
+        ),
+        *(
+            Rule(
+                "size(self.objective.tasks) == 0 ? "
+                f"self.data.{side}.all(d, !has(d.task)) : "
+                f"self.data.{side}.all(d, has(d.task) && self.objective.tasks.exists(t, t.name == d.task))",
+                "each source of data serves one task: set its task to a name in objective.tasks, or to nothing without tasks",
+                f"data.{side}",
+            )
+            for side in ("train", "evaluation")
+        ),
+        Rule(
+            "self.objective.tasks.all(t, self.data.train.exists(d, has(d.task) && d.task == t.name))",
+            "a task has nothing to learn from: add a source with its name as task, or remove the task",
+            "objective.tasks",
         ),
         Rule(
             f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE}",

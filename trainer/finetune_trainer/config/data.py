@@ -37,6 +37,7 @@ class Dataset(Section):
         "Auto", description="Auto goes by the file's suffix. Text makes one row of each file."
     )
     columns: Columns = Columns()
+    task: str | None = Field(None, max_length=64, description="With objective.tasks, the task whose rows these are.")
 
 
 class Data(Section):

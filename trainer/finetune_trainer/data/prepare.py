@@ -73,9 +73,9 @@ def prepare(spec: config.TrainSpec, encoder: Encoder, reading: Reading, alive: C
     return _load(folder)
 
 
-def is_held_out(record: Record, role: str, fraction: float) -> bool:
-    """Whether a record is for evaluation: by its value for `role` alone, so that the same one is never on both sides."""
-    value = record.values[role]
+def is_held_out(record: Record, fraction: float) -> bool:
+    """Whether a record is for evaluation: by its subject alone, so that the same one is never on both sides."""
+    value = record.subject
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
@@ -93,12 +93,12 @@ def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources) -> str:
 
 
 def _build(spec: config.TrainSpec, encoder: Encoder, sources: Sources, folder: Path, alive: Callable[[], None]) -> None:
-    data, subject = spec.data, spec.objective.roles[0]
+    data = spec.data
     writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in (TRAIN, EVALUATION)}
     fraction = data.evaluation_fraction or 0.0
 
     def side_of(record: Record) -> str:
-        return EVALUATION if fraction and is_held_out(record, subject, fraction) else TRAIN
+        return EVALUATION if fraction and is_held_out(record, fraction) else TRAIN
 
     facts = encoder.survey(lambda: (record for record in _records(sources[TRAIN]) if side_of(record) == TRAIN))
     encoder.informed(facts)

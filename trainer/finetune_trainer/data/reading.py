@@ -36,14 +36,16 @@ class FileSource:
     format: str
     names: Mapping[str, str]
     files: Sequence[File]
+    task: str | None = None
 
     @property
     def identity(self) -> Any:
-        return [self.format, dict(self.names), [file.identity for file in self.files]]
+        return [self.format, dict(self.names), [file.identity for file in self.files], self.task]
 
     def records(self) -> Iterator[Record]:
         for file in self.files:
-            yield from format_of(file, self.format).read(file, self.names)
+            for found in format_of(file, self.format).read(file, self.names):
+                yield found._replace(task=self.task)
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ class HubSource:
     name: str
     names: Mapping[str, str]
     rows: Any
+    task: str | None = None
 
     @property
     def identity(self) -> Any:
-        return [self.name, dict(self.names), self.rows._fingerprint]
+        return [self.name, dict(self.names), self.rows._fingerprint, self.task]
 
     def records(self) -> Iterator[Record]:
         for role, column in self.names.items():
@@ -64,7 +67,7 @@ class HubSource:
                 raise missing_column(role, column, self.rows.column_names, self.name)
         chosen = self.rows.select_columns(list(dict.fromkeys(self.names.values())))
         for number, row in enumerate(chosen, start=1):
-            yield record(row, self.names, f"{self.name}:{number}")
+            yield record(row, self.names, f"{self.name}:{number}")._replace(task=self.task)
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Reading:
-    """How this run reads its data: the roles that its objective asks for, where to copy files to, and whose keys open them."""
+    """How this run reads its data: the columns that its objective asks for, where to copy files to, whose keys open them."""
 
-    roles: Sequence[str]
+    objective: config.Objective
     cache: Path
     credentials: Credentials
 
@@ -107,14 +110,14 @@ class Reading:
         Raises DataError when nothing is there, ConfigurationError or StorageError when it cannot be fetched; all begin with
         `field`.
         """
-        names = dataset.columns.names(self.roles)
+        names = dataset.columns.names(self.objective.roles_of(dataset.task))
         if dataset.source.startswith("hf://"):
             return self._load_from_hub(dataset, names, field, default_split)
         files = find(
             dataset.source, suffixes=suffixes_of(dataset.format), field=field, cache=self.cache, credentials=self.credentials,
             secret=dataset.credentials,
         )  # fmt: skip
-        return FileSource(dataset.format, names, files)
+        return FileSource(dataset.format, names, files, dataset.task)
 
     def _side(self, side: str, datasets: Sequence[config.Dataset], default_split: str = "train") -> list[Source]:
         return [
@@ -140,4 +143,4 @@ class Reading:
             except ValueError as error:
                 text = str(error).strip().split("\n", 1)[0]
                 raise ConfigurationError(f"{field}: cannot load split {split} of {dataset.source} ({text})") from error
-        return HubSource(f"{dataset.source}[{split}]", names, rows)
+        return HubSource(f"{dataset.source}[{split}]", names, rows, dataset.task)

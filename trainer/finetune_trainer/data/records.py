@@ -17,6 +17,13 @@ class Record(NamedTuple):
     origin: str
     names: Mapping[str, str]
     """What the data calls each role, for messages."""
+    task: str | None = None
+    """Whose row it is, where several tasks are learnt."""
+
+    @property
+    def subject(self) -> Any:
+        """What the row is about: the value of the first of the roles."""
+        return next(iter(self.values.values()))
 
     def complaint(self, role: str, wrong: str) -> DataError:
         """The error that one of the values is; `wrong` says what is wrong and what to do."""

@@ -44,7 +44,7 @@ class Objective(ABC):
     """What peft calls the task, if it has a name for it."""
     fields: ClassVar[Mapping[str, pyarrow.DataType]]
     """The fields of an example and their Arrow types, lists of numbers or numbers."""
-    losses: ClassVar[tuple[str, ...]] = ("loss",)
+    losses: Sequence[str] = ("loss",)
     """Names of the losses that are added up."""
     causal: ClassVar[bool | None] = None
     """Whether a token may see only those before it (True) or must see all (False); None where neither is asked."""
@@ -85,6 +85,14 @@ class Objective(ABC):
     @abstractmethod
     def count(self, batch: Batch) -> Sequence[int]:
         """Number of terms in each loss of the batch; it needs no model, so that it is known before the first forward."""
+
+    def build(self, load: Callable[[Objective], Any]) -> Any:
+        """The model to train; `load` gives the model of an objective's Auto class from the document's source."""
+        return load(self)
+
+    def parts(self, model: Any) -> Mapping[str, Any]:
+        """The models to export, each by the folder it gets within the export and by the name it has in `model`."""
+        return {"": model}
 
     def start(self, model: Any, world: World) -> None:  # noqa: B027  # most objectives need not know
         """Called once with the model as it starts, before the method adapts it; whoever compares with it keeps a copy."""

@@ -22,8 +22,8 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def reading(*roles: str) -> Reading:
-    return Reading(roles or ("text",), Path("cache"), Credentials())
+def reading(objective: str = "CausalLM") -> Reading:
+    return Reading(config.Objective.model_validate({"type": objective}), Path("cache"), Credentials())
 
 
 def read(source: str, **settings: Any) -> list[tuple[str, str]]:
@@ -187,22 +187,20 @@ PAIRS = b'{"text": "a", "label": "x", "other": "b"}\n{"text": "c", "label": 1, "
 
 
 @pytest.mark.parametrize(
-    ("roles", "columns", "values"),
+    ("columns", "values"),
     [
-        (("text", "label"), {}, [{"text": "a", "label": "x"}, {"text": "c", "label": 1}]),
-        (("text", "label"), {"label": "other"}, [{"text": "a", "label": "b"}, {"text": "c", "label": "d"}]),
-        (("text", "label", "text_pair"), {}, [{"text": "a", "label": "x"}, {"text": "c", "label": 1}]),
+        ({}, [{"text": "a", "label": "x"}, {"text": "c", "label": 1}]),
+        ({"label": "other"}, [{"text": "a", "label": "b"}, {"text": "c", "label": "d"}]),
         (
-            ("text", "label", "text_pair"),
             {"textPair": "other"},
             [{"text": "a", "label": "x", "text_pair": "b"}, {"text": "c", "label": 1, "text_pair": "d"}],
         ),
     ],
 )
-def test_columns_by_their_roles(roles: tuple[str, ...], columns: dict[str, str], values: list[dict[str, Any]]) -> None:
+def test_columns_by_their_roles(columns: dict[str, str], values: list[dict[str, Any]]) -> None:
     write("a.jsonl", PAIRS)
     dataset = config.Dataset.model_validate({"source": "file://a.jsonl", "columns": columns})
-    assert [record.values for record in reading(*roles).resolve(dataset, "f").records()] == values
+    assert [record.values for record in reading("SequenceClassification").resolve(dataset, "f").records()] == values
 
 
 @pytest.mark.parametrize(
@@ -218,5 +216,5 @@ def test_rows_without_what_the_objective_reads(name: str, content: bytes, column
     write(name, content)
     dataset = config.Dataset.model_validate({"source": f"file://{name}", "columns": columns})
     with pytest.raises(DataError) as raised:
-        list(reading("text", "label", "text_pair").resolve(dataset, "f").records())
+        list(reading("SequenceClassification").resolve(dataset, "f").records())
     assert str(raised.value).startswith(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,14 +10,17 @@ from finetune_trainer.config.base import Rule, Section
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
+from finetune_trainer.config.objectives.multi_task import MultiTask
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
 
 OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
     "MaskedLM": MaskedLM,
+    "MultiTask": MultiTask,
     "SequenceClassification": SequenceClassification,
 }
 """Each objective's options by the objective's name in the document."""
+SHARING = [name for name, options in OPTIONS.items() if options.shares_encoder]
 
 
 def _field(name: str) -> str:
@@ -29,7 +32,7 @@ def _belongs(name: str) -> Rule:
     field = _field(name)
     return Rule(
         f"self.type == '{name}' || !has(self.{field})",
-        f"options for {name} have no effect with another objective: remove objective.{field}, or set objective.type: {name}",
+        f"options for {name} have no effect with another objective: remove {field}, or set type: {name}",
         field,
     )
 
@@ -39,12 +42,13 @@ def _sentence(name: str) -> str:
     return f"{name}: {first[0].lower()}{first[1:]}"
 
 
-class Objective(Section):
-    """The loss to minimise: its name, and below a field of its own what may be chosen about it."""
+class Choice(Section):
+    """An objective: its name, and below a field of its own what may be chosen about it."""
 
     type: Literal[
         "CausalLM",
         "MaskedLM",
+        "MultiTask",
         "SequenceClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
     masked_lm: MaskedLM | None = Field(None, alias=_field("MaskedLM"))
@@ -62,3 +66,46 @@ class Objective(Section):
     def roles(self) -> tuple[str, ...]:
         """The columns that the objective reads, by their names in `data.train[].columns`."""
         return self.options.columns + self.options.optional_columns
+
+
+TaskName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", description="Name of a task.")]
+
+
+class Task(Choice):
+    """One of several objectives that share an encoder; it has a head, a loss and metrics of its own."""
+
+    name: TaskName
+    weight: float = Field(1.0, gt=0, le=1e6, description="What its loss is multiplied with in the sum that is minimised.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *Choice.rules,
+        Rule(
+            f"self.type in {SHARING}",
+            f"this objective cannot share an encoder with others: set type to one of {', '.join(SHARING)}",
+            "type",
+        ),
+    )
+
+
+class Objective(Choice):
+    """The loss to minimise."""
+
+    tasks: list[Task] = Field(default_factory=list, max_length=16, description="With MultiTask, what is learnt at once.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *Choice.rules,
+        Rule(
+            "(self.type == 'MultiTask') == (size(self.tasks) > 0)",
+            "several tasks at once need type: MultiTask, and MultiTask needs tasks: add the one or remove the other",
+            "tasks",
+        ),
+        Rule(
+            "self.tasks.all(one, self.tasks.exists_one(other, one.name == other.name))",
+            "two tasks have the same name: give each a name of its own",
+            "tasks",
+        ),
+    )
+
+    def roles_of(self, task: str | None) -> tuple[str, ...]:
+        """The columns that are read of the rows of a task, or of all rows where there are no tasks."""
+        return next(one.roles for one in self.tasks if one.name == task) if self.tasks else self.roles

@@ -19,5 +19,7 @@ class Options(Section):
     """Whether a row of data is text like any other, of which a part is as good; else it is one example."""
     packable: ClassVar[bool] = False
     """Whether several examples may share a sequence."""
+    shares_encoder: ClassVar[bool] = False
+    """Whether it can be one of several tasks that share an encoder."""
     framed: ClassVar[bool] = True
     """Whether a tokenizer that is trained for it puts a token before and one after each text, as BERT's does."""

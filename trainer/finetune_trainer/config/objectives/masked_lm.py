@@ -15,6 +15,7 @@ class MaskedLM(Options):
 
     divisible: ClassVar[bool] = True
     packable: ClassVar[bool] = True
+    shares_encoder: ClassVar[bool] = True
 
     probability: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are predicted.")
     mask_share: float = Field(0.8, ge=0, le=1, description="Share of those that the mask token replaces.")

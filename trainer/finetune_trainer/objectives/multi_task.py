@@ -1,0 +1,155 @@
+"""Several objectives at once, which share an encoder and have a head each (Liu et al. 2019, arXiv:1901.11504)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow
+import torch
+from transformers import AutoModel
+
+from finetune_trainer import config
+from finetune_trainer.data.collate import Batch, Layout
+from finetune_trainer.data.examples import Encoded
+from finetune_trainer.data.records import Record
+from finetune_trainer.data.rows import Row
+from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.masked_lm import MaskedLM
+from finetune_trainer.objectives.sequence_classification import SequenceClassification
+
+TASK = "task"  # the number of the task whose example it is
+SHARING: dict[str, type[Objective]] = {"MaskedLM": MaskedLM, "SequenceClassification": SequenceClassification}
+
+
+class SharedEncoder(torch.nn.Module):
+    """Models with one encoder between them."""
+
+    def __init__(self, models: Mapping[str, Any]) -> None:
+        super().__init__()
+        # Some heads want an encoder with a pooler; the others do not mind it.
+        body = max((model.base_model for model in models.values()), key=lambda body: sum(1 for _ in body.parameters()))
+        for model in models.values():
+            setattr(model, model.base_model_prefix, body)
+            model.tie_weights()
+        self.models = torch.nn.ModuleDict(models)
+        self.config = body.config
+        self.body = [body]  # in a list, as it is a part of the models already
+
+    def forward(self, *, task: str, **inputs: Any) -> Any:
+        """What the task's model makes of the inputs."""
+        return self.models[task](**inputs)
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """Recompute the encoder's activations."""
+        self.body[0].gradient_checkpointing_enable(**settings)
+
+    def enable_input_require_grads(self) -> None:
+        """Let a reentrant recomputation begin below frozen weights."""
+        self.body[0].enable_input_require_grads()
+
+
+class MultiTask(Objective):
+    """The weighted sum of the tasks' losses, each a mean over its own terms.
+
+    A batch has the tensors of each task's batch, named TASK/TENSOR. Every task is computed for every micro-batch, also where
+    it has no rows there, so that all ranks take the same way through the model.
+    """
+
+    task: ClassVar[str] = "feature-extraction"
+    auto_class: ClassVar[Any] = AutoModel
+    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {TASK: pyarrow.int32()} | {
+        name: kind for objective in SHARING.values() for name, kind in objective.fields.items()
+    }
+
+    def __init__(self, spec: config.TrainSpec, processor: Any) -> None:
+        super().__init__(spec, processor)
+        chosen = spec.objective.tasks
+        self._weights = [task.weight for task in chosen]
+        self._tasks = {task.name: SHARING[task.type](_alone(spec, task), processor) for task in chosen}
+        self.losses = [task.name for task in chosen]
+
+    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+        """What each task must know of its own records."""
+
+        def of(name: str) -> Iterator[Record]:
+            return (record for record in records() if record.task == name)
+
+        return {name: task.survey(partial(of, name)) for name, task in self._tasks.items()}
+
+    def informed(self, facts: dict[str, Any]) -> None:
+        super().informed(facts)
+        for name, task in self._tasks.items():
+            task.informed(facts[name])
+
+    @property
+    def identity(self) -> Any:
+        return [[name, type(task).__name__, task.identity] for name, task in self._tasks.items()]
+
+    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+        """What each record's own task makes of it."""
+        of_task = {name: [record for record in records if record.task == name] for name in self._tasks}
+        encoded = {name: iter(self._tasks[name].encode(found)) for name, found in of_task.items() if found}
+        numbers = {name: number for number, name in enumerate(self._tasks)}
+        empty: dict[str, Any] = {name: [] if pyarrow.types.is_list(kind) else 0 for name, kind in self.fields.items()}
+        for record in records:
+            assert record.task is not None, "the document's rules ask for it"
+            examples, fate = next(encoded[record.task])
+            yield Encoded([{**empty, **example, TASK: numbers[record.task]} for example in examples], fate)
+
+    def build(self, load: Callable[[Objective], Any]) -> Any:
+        """A model for each task, with one encoder between them."""
+        return SharedEncoder({name: load(task) for name, task in self._tasks.items()})
+
+    def parts(self, model: Any) -> Mapping[str, Any]:
+        """A folder for each task, with the encoder in each: that is what transformers can load."""
+        return {name: model.models[name] for name in self._tasks}
+
+    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """Each task's batch of the rows that are its own."""
+        batch: Batch = {}
+        for number, (name, task) in enumerate(self._tasks.items()):
+            own = [index for index, row in enumerate(rows) if row[TASK] == number]
+            made = task.collate([rows[index] for index in own], [randoms[index] for index in own], layout)
+            batch |= {f"{name}/{key}": tensor for key, tensor in made.items()}
+        return batch
+
+    def count(self, batch: Batch) -> Sequence[int]:
+        """Each task's terms."""
+        return [count for name, task in self._tasks.items() for count in task.count(_part(batch, name))]
+
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Each task's summed loss times its weight."""
+        sums = [task.loss_sums(partial(model, task=name), _part(batch, name)) for name, task in self._tasks.items()]
+        return self._weighted(torch.cat(sums))
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """Statistics: each task's, one after the other, and before them how many each has."""
+        found = [task.measure(partial(model, task=name), _part(batch, name)) for name, task in self._tasks.items()]
+        self._widths = [len(one.statistics) for one in found]
+        return Measured(
+            self._weighted(torch.cat([one.losses for one in found])), torch.cat([one.statistics.cpu() for one in found])
+        )
+
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
+        """The sum that is minimised, and each task's metrics as TASK.METRIC."""
+        found = {"loss": sum(losses)}
+        parts = np.split(statistics, np.cumsum(self._widths)[:-1])
+        for (name, task), loss, weight, own in zip(self._tasks.items(), losses, self._weights, parts, strict=True):
+            found |= {f"{name}.{metric}": value for metric, value in task.metrics([loss / weight], own).items()}
+        return found
+
+    def _weighted(self, sums: torch.Tensor) -> torch.Tensor:
+        return sums * torch.tensor(self._weights, dtype=sums.dtype, device=sums.device)
+
+
+def _alone(spec: config.TrainSpec, task: config.Task) -> config.TrainSpec:
+    """The document as it were with this task only."""
+    chosen = {name: getattr(task, name) for name in config.Choice.model_fields}
+    return spec.model_copy(update={"objective": config.Objective.model_construct(**chosen, tasks=[])})
+
+
+def _part(batch: Batch, name: str) -> Batch:
+    return {key.removeprefix(f"{name}/"): tensor for key, tensor in batch.items() if key.startswith(f"{name}/")}
