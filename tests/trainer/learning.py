@@ -17,6 +17,11 @@ BERT = {
     "max_position_embeddings": 128, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
 
+LLAMA = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}  # fmt: skip
+
 
 @dataclass
 class Learnt:
@@ -29,13 +34,18 @@ class Learnt:
 
 
 def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> Learnt:
-    """Train from scratch on the rows, of which a fifth is held out; several tasks learn from the same rows."""
+    """Train on the rows, of which a fifth is held out, from scratch unless `model` names a source.
+
+    Several tasks learn from the same rows. Other sections of the document are merged with `changes`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"source": f"file://{folder}/rows.jsonl"}
     tasks = changes.get("objective", {}).get("tasks", [])
+    scratch = {"initialization": "Scratch", "config": BERT, "tokenizer": {"train": {"vocabSize": 600}}}
+    model = changes.pop("model", {})
     document: dict[str, Any] = {
-        "model": {"initialization": "Scratch", "config": BERT, "tokenizer": {"train": {"vocabSize": 600}}},
+        "model": model if "source" in model else scratch | model,
         "data": {
             "train": [source | {"task": task["name"]} for task in tasks] or [source],
             "evaluationFraction": 0.2,

@@ -20,6 +20,7 @@ from finetune_trainer.data.loader import Maker, MicroBatch, Prefetched
 from finetune_trainer.data.order import Order, sequential, total_steps
 from finetune_trainer.data.prepare import Prepared, prepare
 from finetune_trainer.data.reading import Reading
+from finetune_trainer.forgetting import anchor
 from finetune_trainer.history import History
 from finetune_trainer.identity import identity
 from finetune_trainer.objectives import Objective
@@ -63,12 +64,15 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     )  # fmt: skip
     model, layout, precision = _model(spec, place, here, objective)
     report(Alive(activity="Preparing"))
+    reading = Reading(spec.objective, place.cache_dir, place.credentials)
+    held = anchor(spec, model, objective, layout, lambda: reading.earlier(spec.data), here, alive)
     trained = engine.build(spec, model, here, precision)
     maker = partial(
         Maker, collator=objective, layout=layout, rank=here.rank, size=here.size,
         micro_batch_size=spec.training.micro_batch_size, seed=spec.training.seed,
     )  # fmt: skip
     job = _resume(spec, place, here, trained, storage, report, stop, objective, data, maker)
+    job.anchor = held
     report(Alive(activity="Training"))
     loop.train(job)
     address = _export(job, data, place, report)

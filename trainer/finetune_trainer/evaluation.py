@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune_trainer.data.collate import on_device
 from finetune_trainer.data.loader import MicroBatch
-from finetune_trainer.objectives.base import Batch, Objective
+from finetune_trainer.objectives.base import Objective
 from finetune_trainer.outcome import NonFiniteLossError
 from finetune_trainer.world import World
 
@@ -32,7 +33,7 @@ def evaluate(
             for group in groups:
                 if not go_on():
                     return None
-                batches = [on_device(batch.inputs, world) for batch in group]
+                batches = [on_device(batch.inputs, world.device) for batch in group]
                 objective.look_ahead(engine, batches, world)
                 for batch, (_, terms, *_) in zip(batches, group, strict=True):
                     found = objective.measure(engine, batch)
@@ -45,8 +46,3 @@ def evaluate(
     if not np.isfinite(losses).all():
         raise NonFiniteLossError("the loss on the evaluation data is not finite: lower spec.training.optimizer.learningRate")
     return objective.metrics(losses.tolist(), totals[2 * count :])
-
-
-def on_device(batch: Batch, world: World) -> Batch:
-    """The batch where the model is."""
-    return {name: tensor.to(world.device, non_blocking=True) for name, tensor in batch.items()}

@@ -19,8 +19,9 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
     if "tokenizer" in model:
         model["tokenizer"] = {key: value for key, value in model["tokenizer"].items() if key != "credentials"}
     data = {key: value for key, value in document["data"].items() if key != "evaluation"}
-    data["train"] = [{key: value for key, value in source.items() if key != "credentials"} for source in data["train"]]
-    kept = ("epochs", "maxSteps", "batchSize", "optimizer", "schedule", "maxGradientNorm", "seed")
+    for side in ("train", "earlier"):
+        data[side] = [{key: value for key, value in source.items() if key != "credentials"} for source in data[side]]
+    kept = ("epochs", "maxSteps", "batchSize", "optimizer", "schedule", "maxGradientNorm", "forgetting", "seed")
     return {
         "model": model,
         "data": data,

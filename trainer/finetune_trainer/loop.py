@@ -17,10 +17,12 @@ import torch
 
 from finetune_trainer import schedule
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.collate import on_device
 from finetune_trainer.data.loader import MicroBatch
 from finetune_trainer.engine import skips_overflow
 from finetune_trainer.engine import step as take_optimizer_step
-from finetune_trainer.evaluation import evaluate, on_device
+from finetune_trainer.evaluation import evaluate
+from finetune_trainer.forgetting import Anchor
 from finetune_trainer.history import History
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import NonFiniteLossError, SavedCheckpoint, StorageError
@@ -64,6 +66,7 @@ class Run:
     checkpoints: Checkpoints
     reporter: Reporter
     stop: Stop
+    anchor: Anchor | None = None
     finished: int = 0
     history: History = field(default_factory=History)
 
@@ -138,18 +141,22 @@ def _step(run: Run, micro_batches: list[MicroBatch], terms: list[int], saved: in
     """One optimizer step; returns mean loss, gradient norm and learning rate.
 
     The gradient is that of (sum of all terms on all ranks) / (their number), added up over the losses. DeepSpeed averages
-    gradients over ranks, which the factor undoes; its own division by the number of micro-batches is turned off.
+    gradients over ranks, which the factor undoes; its own division by the number of micro-batches is turned off. A penalty on
+    leaving the start counts once; the loss that is returned is without it.
     """
     training, step = run.spec.training, run.finished + 1
     shares = torch.tensor([1 / max(count, 1) for count in terms], device=run.world.device)
     total = torch.zeros((), device=run.world.device)
-    batches = [on_device(batch.inputs, run.world) for batch in micro_batches]
+    batches = [on_device(batch.inputs, run.world.device) for batch in micro_batches]
     run.objective.look_ahead(run.engine, batches, run.world)
     for index, batch in enumerate(batches):
-        run.engine.set_gradient_accumulation_boundary(index == len(batches) - 1)
+        is_last = index == len(batches) - 1
+        run.engine.set_gradient_accumulation_boundary(is_last)
         loss = (run.objective.loss_sums(run.engine, batch) * shares).sum()
-        run.engine.backward(loss * run.world.size, scale_wrt_gas=False)
         total += loss.detach()
+        if run.anchor and is_last:
+            loss = loss + run.anchor.penalty() / run.world.size
+        run.engine.backward(loss * run.world.size, scale_wrt_gas=False)
     rate = training.optimizer.learning_rate * schedule.factor(training.schedule, step, run.total_steps)
     norm = take_optimizer_step(run.engine, rate, training.max_gradient_norm)
     mean = run.world.sums(float(total))[0]

@@ -39,8 +39,9 @@ def insist_on_storage(spec: TrainSpec, credentials: Credentials) -> None:
 
 def insist_on_data(spec: TrainSpec, credentials: Credentials, cache: Path) -> int:
     """How many rows the data holds; raises DataError for the first file or row that cannot be used."""
-    sources = Reading(spec.objective, cache, credentials).sources(spec.data)
-    return sum(1 for side in sources.values() for source in side for _ in source.records())
+    reading = Reading(spec.objective, cache, credentials)
+    sides = [*reading.sources(spec.data).values(), reading.earlier(spec.data)]
+    return sum(1 for side in sides for source in side for _ in source.records())
 
 
 def main() -> int:

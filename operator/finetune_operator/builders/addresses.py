@@ -24,8 +24,8 @@ def addresses(spec: TrainSpec) -> Iterator[Address]:
     yield Address("spec.model", spec.model.source, spec.model.credentials)
     if (tokenizer := spec.model.tokenizer) is not None:
         yield Address("spec.model.tokenizer", tokenizer.source, tokenizer.credentials)
-    for name, datasets in (("train", spec.data.train), ("evaluation", spec.data.evaluation)):
-        for index, dataset in enumerate(datasets):
+    for name in ("train", "evaluation", "earlier"):
+        for index, dataset in enumerate(getattr(spec.data, name)):
             yield Address(f"spec.data.{name}[{index}]", dataset.source, dataset.credentials)
     yield Address("spec.checkpoint", spec.checkpoint.storage, spec.checkpoint.credentials, writes=True)
     yield Address("spec.export", spec.export.storage, spec.export.credentials, writes=True)

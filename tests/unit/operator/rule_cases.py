@@ -128,6 +128,50 @@ CASES = (
         ),
     ),
     Case(
+        "spec.data.earlier",
+        "data.earlier and training.forgetting.elastic need each other",
+        _spec(data__earlier=[{"source": "file:///a"}], training__forgetting={"elastic": {"strength": 1}}),
+        _spec(data__earlier=[{"source": "file:///a"}], training__forgetting={"towardStart": 1}),
+    ),
+    Case(
+        "spec.data.earlier",
+        "data.earlier and training.forgetting.elastic need each other",
+        _spec(training__forgetting={"towardStart": 1}),
+        _spec(training__forgetting={"elastic": {"strength": 1}}),
+    ),
+    Case(
+        "spec.data.earlier",
+        "each source of data serves one task",
+        _spec(
+            **TWO_TASKS, data__earlier=[{"source": "file:///c", "task": "b"}], training__forgetting={"elastic": {"strength": 1}}
+        ),
+        _spec(**TWO_TASKS, data__earlier=[{"source": "file:///c"}], training__forgetting={"elastic": {"strength": 1}}),
+    ),
+    Case(
+        "spec.training.forgetting",
+        "nothing is asked for",
+        _spec(training__forgetting={"towardStart": 0.1}),
+        _spec(training__forgetting={}),
+    ),
+    Case(
+        "spec.training.forgetting",
+        "weights that are frozen cannot leave",
+        _spec(model=PRETRAINED["model"], training__forgetting={"towardStart": 0.1}),
+        _spec(model=PRETRAINED["model"], method__type="LoRA", training__forgetting={"towardStart": 0.1}),
+    ),
+    Case(
+        "spec.training.forgetting",
+        "ZeRO stage 3 has no rank",
+        _spec(training__forgetting={"towardStart": 0.1}, deepspeed__zeroStage=2),
+        _spec(training__forgetting={"towardStart": 0.1}, deepspeed__zeroStage=3),
+    ),
+    Case(
+        "spec.data.earlier[0].source",
+        "begin the address with",
+        _spec(data__earlier=[{"source": "hf://a/b"}], training__forgetting={"elastic": {"strength": 1}}),
+        _spec(data__earlier=[{"source": "a"}], training__forgetting={"elastic": {"strength": 1}}),
+    ),
+    Case(
         "spec.objective.tasks",
         "several tasks at once need type: MultiTask",
         _spec(**TWO_TASKS),

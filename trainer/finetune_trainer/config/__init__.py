@@ -8,6 +8,7 @@ from pydantic import Field
 
 from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.data import Columns, Data, Dataset
+from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
 from finetune_trainer.config.method import LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
 from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task
@@ -22,8 +23,10 @@ __all__ = [
     "Data",
     "Dataset",
     "DeepSpeed",
+    "ElasticWeights",
     "Evaluation",
     "Export",
+    "Forgetting",
     "Generation",
     "LoRA",
     "Method",
@@ -86,6 +89,21 @@ class TrainSpec(Section):
             "LoRA would leave the new head for the labels as it was drawn: set method.type: Full",
             "method.type",
         ),
+        Rule(
+            "(size(self.data.earlier) > 0) == (has(self.training.forgetting) && has(self.training.forgetting.elastic))",
+            "data.earlier and training.forgetting.elastic need each other: add the one or remove the other",
+            "data.earlier",
+        ),
+        Rule(
+            "!has(self.training.forgetting) || self.method.type == 'Full'",
+            "weights that are frozen cannot leave their start: remove training.forgetting, or set method.type: Full",
+            "training.forgetting",
+        ),
+        Rule(
+            "!has(self.training.forgetting) || self.deepspeed.zeroStage < 3",
+            "ZeRO stage 3 has no rank that sees whole weights: remove training.forgetting, or set deepspeed.zeroStage: 2",
+            "training.forgetting",
+        ),
         *(
             Rule(
                 "size(self.objective.tasks) == 0 ? "
@@ -94,7 +112,7 @@ class TrainSpec(Section):
                 "each source of data serves one task: set its task to a name in objective.tasks, or to nothing without tasks",
                 f"data.{side}",
             )
-            for side in ("train", "evaluation")
+            for side in ("train", "evaluation", "earlier")
         ),
         Rule(
             "self.objective.tasks.all(t, self.data.train.exists(d, has(d.task) && d.task == t.name))",

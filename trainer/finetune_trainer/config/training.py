@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from finetune_trainer.config.base import FreeForm, Rule, Section
+from finetune_trainer.config.forgetting import Forgetting
 
 
 class Optimizer(Section):
@@ -49,6 +50,7 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     max_gradient_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this L2 norm; 0 turns it off.")
+    forgetting: Forgetting | None = None
     precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field(
         "Auto", description="Numbers used in the model; Auto is BFloat16 on GPUs that have it, else Float32."
     )

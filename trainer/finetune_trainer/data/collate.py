@@ -73,6 +73,11 @@ def collate(
     return batch
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch where the model is."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
 def padded(values: Sequence[Tokens], shape: Sequence[int], fill: int = 0) -> torch.Tensor:
     """One row of numbers for each row of the batch, filled up at the right; int64 of `shape`."""
     filled = np.full(tuple(shape), fill, np.int64)

@@ -100,6 +100,10 @@ class Reading:
         """The resolved datasets of `data.train` and `data.evaluation`, by side; raises what `resolve` does."""
         return {"train": self._side("train", data.train), "evaluation": self._side("evaluation", data.evaluation, "validation")}
 
+    def earlier(self, data: config.Data) -> list[Source]:
+        """The resolved datasets of `data.earlier`."""
+        return self._side("earlier", data.earlier)
+
     def corpus(self, data: config.Data) -> Corpus:
         """The training texts of the document."""
         return Corpus(self._side("train", data.train))
