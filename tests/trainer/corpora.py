@@ -47,3 +47,9 @@ def by_habit(most: int = 150) -> list[dict[str, Any]]:
 def by_indentation(most: int = 150) -> list[dict[str, Any]]:
     """Functions and the share of their characters that are blanks, times ten."""
     return [{"text": row["text"], "label": 10 * row["text"].count(" ") / len(row["text"])} for row in texts(most)]
+
+
+def pairs(most: int = 150) -> list[dict[str, Any]]:
+    """The words of a function's name, and what the function does."""
+    found = [pair for package in PACKAGES for pair in functions(package)[:most]]
+    return [{"text": name.replace("_", " ").strip(), "text_pair": text} for name, text in found]

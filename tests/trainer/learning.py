@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic.alias_generators import to_camel
 from tests.trainer import launched, ranks
 
 from finetune_trainer.engine import merge
@@ -36,11 +37,12 @@ class Learnt:
 def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> Learnt:
     """Train on the rows, of which a fifth is held out, from scratch unless `model` names a source.
 
-    Several tasks learn from the same rows. Other sections of the document are merged with `changes`.
+    Columns have the names of their roles, and several tasks learn from the same rows. Other sections of the document are
+    merged with `changes`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = {"source": f"file://{folder}/rows.jsonl"}
+    source = {"source": f"file://{folder}/rows.jsonl", "columns": {to_camel(role): role for role in rows[0]}}
     tasks = changes.get("objective", {}).get("tasks", [])
     scratch = {"initialization": "Scratch", "config": BERT, "tokenizer": {"train": {"vocabSize": 600}}}
     model = changes.pop("model", {})

@@ -110,10 +110,10 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
         )
     )  # fmt: skip
     models.insist_on_positions(model, spec.data.max_length)
+    if spec.model.attention == "FlashAttention2":
+        model.to(here.device)  # it cannot be examined elsewhere
     packed_as = None
     if objective.causal is not None:
-        if spec.model.attention == "FlashAttention2":
-            model.to(here.device)  # it cannot be examined elsewhere
         packed_as = attention.examine(model, packing=spec.packing, causal=objective.causal)
     objective.start(model, here)
     adapted = adapters.apply(model, spec.method, spec.training.seed, objective.adapter_task)
@@ -172,6 +172,7 @@ def _export(job: loop.Run, data: Prepared, place: Place, report: Report) -> str:
         return target.uri
     documents = {"data": asdict(data.report), "document": spec.document(), "metrics": job.history.last_metrics}
     export.save_reports(folder, job.history, documents)
+    export.save_documents(folder, job.objective.companions())
     job.history.write(place.work_dir)
     export.upload(folder, target, alive)
     if spec.evaluation.generation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,14 @@ def save_reports(folder: Path, history: History, documents: dict[str, Any]) -> N
     """Writes the run's history and plot, and each document as NAME.json, into the folder's `training/`."""
     reports = folder / REPORTS
     history.write(reports)
-    for name, content in documents.items():
-        (reports / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    save_documents(reports, {f"{name}.json": content for name, content in documents.items()})
+
+
+def save_documents(folder: Path, documents: Mapping[str, Any]) -> None:
+    """Writes each as JSON to its path below the folder."""
+    for path, content in documents.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def upload(folder: Path, target: Storage, alive: Callable[[], None]) -> None:

@@ -188,7 +188,8 @@ def _pretrained(spec: config.Model, folder: Path, settings: Any, dtype: torch.dt
 
 def _is_of_the_body(weight: str, model: PreTrainedModel) -> bool:
     """Whether a weight belongs to what pretraining learns; not to a head, nor to the pooler below one."""
-    return weight.startswith(f"{model.base_model_prefix}.") and "pooler" not in weight.split(".")
+    is_below = model.base_model is model or weight.startswith(f"{model.base_model_prefix}.")
+    return is_below and "pooler" not in weight.split(".")
 
 
 def _from_scratch(spec: config.Model, settings: Any, dtype: torch.dtype, objective: Objective) -> PreTrainedModel:

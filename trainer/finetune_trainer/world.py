@@ -41,6 +41,16 @@ class World:
         """Whether the flag is up on at least one rank: the same answer on all of them."""
         return self.sums(float(flag))[0] > 0
 
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """All ranks' rows [n, width] in the order of the ranks, and where one's own begin; n may be another on each."""
+        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts[self.rank] = len(rows)
+        begins = self.all_reduce_sum(counts).cumsum(0).tolist()
+        begin = begins[self.rank] - len(rows)
+        gathered = rows.new_zeros(begins[-1], *rows.shape[1:])
+        gathered[begin : begin + len(rows)] = rows
+        return self.all_reduce_sum(gathered), begin
+
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         box = [value]

@@ -30,6 +30,8 @@ TWO_TASKS: dict[str, Any] = {
     "objective": {"type": "MultiTask", "tasks": [TASK, {"name": "b", "type": "MaskedLM"}]},
     "data__train": [{"source": "file:///a", "task": "a"}, {"source": "file:///b", "task": "b"}],
 }
+PAIRS = {"source": "file:///pairs", "columns": {"textPair": "other"}}
+UNSUPERVISED = {"type": "TextContrastive", "textContrastive": {"unsupervised": True}}
 PRETRAINED = {"model": {"source": "hf://organisation/name"}}
 
 
@@ -49,6 +51,11 @@ class Case(NamedTuple):
 
 def _spec(**changes: Any) -> dict[str, Any]:
     return {"spec." + path.replace("__", "."): value for path, value in changes.items()}
+
+
+def _contrastive(textContrastive: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    options = {"textContrastive": textContrastive} if textContrastive else {}
+    return _spec(objective={"type": "TextContrastive"} | options, data__train=[PAIRS], **changes)
 
 
 def _address(field: str, good: str, bad: str) -> Case:
@@ -218,6 +225,46 @@ CASES = (
         "each source of data serves one task",
         _spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c", "task": "b"}]),
         _spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c"}]),
+        "spec.objective.textContrastive",
+        "options for TextContrastive have no effect",
+        _contrastive(textContrastive={"pooling": "CLS"}),
+        _spec(objective={"type": "CausalLM", "textContrastive": {"pooling": "CLS"}}),
+    ),
+    Case(
+        "spec.data.train",
+        "each text needs the one that goes with it",
+        _contrastive(),
+        _spec(objective__type="TextContrastive", data__train=[PAIRS, {"source": "file:///texts"}]),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "each text needs the one that goes with it",
+        _contrastive(data__evaluation=[PAIRS]),
+        _contrastive(data__evaluation=[{"source": "file:///texts"}]),
+    ),
+    Case(
+        "spec.objective.textContrastive.unsupervised",
+        "pairs are either in the data or made of one text",
+        _spec(objective=UNSUPERVISED, data__evaluation=[PAIRS]),
+        _spec(objective=UNSUPERVISED, data__train=[PAIRS]),
+    ),
+    Case(
+        "spec.data.evaluationFraction",
+        "without dropout a text is seen twice the same",
+        _contrastive(data__evaluationFraction=0.1),
+        _spec(objective=UNSUPERVISED, data__evaluationFraction=0.1),
+    ),
+    Case(
+        "spec.data.earlier",
+        "importance is measured row by row",
+        _contrastive(training__forgetting={"towardStart": 1}),
+        _contrastive(data__earlier=[PAIRS], training__forgetting={"elastic": {"strength": 1}}),
+    ),
+    Case(
+        "spec.training.batchSize",
+        "a text is told from the other rows",
+        _contrastive(training={"batchSize": 2, "microBatchSize": 1}),
+        _contrastive(training={"batchSize": 1, "microBatchSize": 1}),
     ),
     Case(
         "spec.training.batchSize",

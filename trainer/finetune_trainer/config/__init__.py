@@ -48,6 +48,7 @@ __all__ = [
 
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
+UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
 
 
 class TrainSpec(Section):
@@ -128,6 +129,37 @@ class TrainSpec(Section):
             f"!has(self.data.overlong) || self.data.overlong != 'Split' || self.objective.type in {DIVISIBLE}",
             "this objective cannot learn from parts of a row: set data.overlong to Truncate or Drop",
             "data.overlong",
+        ),
+        Rule(
+            f"self.objective.type != 'TextContrastive' || {UNSUPERVISED} || self.data.train.all(d, has(d.columns.textPair))",
+            "each text needs the one that goes with it: name its column in columns.textPair of all of data.train, or set "
+            "objective.textContrastive.unsupervised",
+            "data.train",
+        ),
+        Rule(
+            "self.objective.type != 'TextContrastive' || self.data.evaluation.all(d, has(d.columns.textPair))",
+            "each text needs the one that goes with it: name its column in columns.textPair of all of data.evaluation",
+            "data.evaluation",
+        ),
+        Rule(
+            f"!{UNSUPERVISED} || self.data.train.all(d, !has(d.columns.textPair))",
+            "pairs are either in the data or made of one text: remove columns.textPair from data.train, or unsupervised",
+            "objective.textContrastive.unsupervised",
+        ),
+        Rule(
+            f"!{UNSUPERVISED} || !has(self.data.evaluationFraction)",
+            "without dropout a text is seen twice the same, which measures nothing: give pairs in data.evaluation instead",
+            "data.evaluationFraction",
+        ),
+        Rule(
+            "self.objective.type != 'TextContrastive' || size(self.data.earlier) == 0",
+            "importance is measured row by row, and a text alone is told from nothing: use training.forgetting.towardStart",
+            "data.earlier",
+        ),
+        Rule(
+            "self.objective.type != 'TextContrastive' || self.training.batchSize > 1",
+            "a text is told from the other rows of its step: raise training.batchSize",
+            "training.batchSize",
         ),
     )
 

@@ -17,6 +17,9 @@ class Columns(Section):
 
     text: Column = Field("text", description="A text.")
     text_pair: Column | None = Field(None, description="A second text beside the first; only read when it is named here.")
+    negative: Column | None = Field(
+        None, description="A text that does not go with the first, though it looks so; null or empty where a row has none."
+    )
     label: Column = Field("label", description="A label, a list of labels or a number, as the objective asks for.")
 
     def names(self, roles: Iterable[str]) -> dict[str, str]:

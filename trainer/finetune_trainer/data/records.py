@@ -64,6 +64,10 @@ def _text(value: Any) -> str | None:
     return None
 
 
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
 def _label(value: Any) -> str | None:
     if value is None or isinstance(value, dict):
         return f"is {'null' if value is None else 'an object'}, not a label, a list of labels or a number: correct the row"
@@ -82,6 +86,7 @@ class Role(NamedTuple):
 ROLES: dict[str, Role] = {
     "text": Role(_text, lambda value: (value,)),
     "text_pair": Role(_text, lambda value: (value,)),
+    "negative": Role(_optional_text, lambda value: (value,) if value else ()),
     "label": Role(_label),
 }
 """The roles by the names they have in `config.Columns`."""

@@ -100,7 +100,8 @@ class Objective(ABC):
     def look_ahead(self, model: Any, batches: Sequence[Batch], world: World) -> None:  # noqa: B027  # nor compare rows
         """Called on all ranks before the batches of an optimizer step, or of as many rows of an evaluation, are computed.
 
-        For losses that compare a row with the others of its step, which may be in other batches and on other ranks.
+        For losses that compare a row with the others of its step, which may be in other batches and on other ranks. Each batch
+        is then computed once, in the same order.
         """
 
     @abstractmethod
@@ -114,3 +115,7 @@ class Objective(ABC):
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """What an evaluation reports for each loss's mean and the sum of all statistics; `loss` is always among it."""
         return {"loss": sum(losses)}
+
+    def companions(self) -> dict[str, Any]:
+        """What else the exported folder is to hold, JSON by path: for libraries that ask for more than transformers does."""
+        return {}

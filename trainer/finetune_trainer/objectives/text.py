@@ -42,6 +42,12 @@ class Frame(NamedTuple):
         """A text's tokens within the frame."""
         return np.concatenate([self.before, tokens, self.after]).astype(np.int32)
 
+    def cut(self, framed: Tokens, max_length: int) -> Tokens:
+        """What stands in the frame, shortened at its end so that with it there are at most `max_length` tokens."""
+        if len(framed) <= max_length:
+            return framed
+        return np.concatenate([framed[: max_length - len(self.after)], self.after]).astype(np.int32)
+
 
 def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     """Found by comparing a text with and without it: tokenizers do not tell."""

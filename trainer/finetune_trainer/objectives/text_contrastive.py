@@ -1,0 +1,182 @@
+"""Tell the text that goes with another from those of all other rows of the step.
+
+With pairs it is SBERT's multiple negatives ranking (Henderson et al. 2017, arXiv:1705.00652; Reimers & Gurevych 2019,
+arXiv:1908.10084), with each text as its own pair, seen with other dropout, SimCSE (Gao et al. 2021, arXiv:2104.08821).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow
+import torch
+from torch.nn import functional
+from transformers import AutoModel
+
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.objectives.text_contrastive import TextContrastive as Options
+from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate
+from finetune_trainer.data.examples import Encoded, Fate
+from finetune_trainer.data.records import Record
+from finetune_trainer.data.rows import LENGTHS, TOKENS, Row, Tokens, lengths
+from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.contrastive import Contest, Contrast, Views, retrieval
+from finetune_trainer.objectives.text import called, fingerprint, frame, tokenize
+from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.world import World
+
+TEXT, PAIR, NEGATIVE = PARTS = range(3)
+# What sentence-transformers calls them.
+POOLING = {"Mean": "mean_tokens", "CLS": "cls_token", "LastToken": "lasttoken"}
+
+
+class TextContrastive(Objective):
+    """Cross entropy of the right second text among those of all rows and all negatives of the step, in float32.
+
+    An example is its two texts, and the negative if there is one, one after the other. A batch has `input_ids` and
+    `attention_mask` [sequences, tokens]: the first texts of all rows, then the second ones, then the negatives; `labels`
+    [sequences] says which of these a sequence is, -100 for none.
+    """
+
+    task: ClassVar[str] = "feature-extraction"
+    auto_class: ClassVar[Any] = AutoModel
+    adapter_task: ClassVar[str | None] = "FEATURE_EXTRACTION"
+    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
+        TOKENS: pyarrow.list_(pyarrow.int32()),
+        LENGTHS: pyarrow.list_(pyarrow.int32()),
+    }
+    grows_a_head: ClassVar[bool] = True  # some families have a pooler, which is not used here and often not there
+
+    def __init__(self, spec: TrainSpec, processor: Any) -> None:
+        super().__init__(spec, processor)
+        options = spec.objective.options
+        assert isinstance(options, Options)
+        self._options = options
+        self._frame = frame(processor)
+        self._contrast = Contrast(self._embed, self._contests)
+        self._width = 0
+
+    @property
+    def identity(self) -> Any:
+        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong]
+
+    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+        """Each text for itself, with the tokens around it; what is too long is cut at its end."""
+        longest = self.spec.data.max_length
+        of_records = [_texts(record) for record in records]
+        tokens = iter(tokenize([text for texts in of_records for text in texts], self.processor))
+        for texts in of_records:
+            found = [next(tokens) for _ in texts]
+            if not all(text.strip() for text in texts):
+                yield Encoded([], Fate.EMPTY)
+            elif all(len(part) <= longest for part in found):
+                yield Encoded([_example(found)], Fate.KEPT)
+            elif self.spec.overlong == "Drop":
+                yield Encoded([], Fate.DROPPED)
+            else:
+                yield Encoded([_example([self._frame.cut(part, longest) for part in found])], Fate.TRUNCATED)
+
+    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """All texts of the batch as one, so that the model is called once; padded at the right."""
+        texts = [np.split(row[TOKENS], np.cumsum(lengths(row))[:-1]) for row in rows]
+        present = [(part, own[part]) for part in PARTS for own in texts if part < len(own)]
+        batch = collate([{TOKENS: tokens} for _, tokens in present], self.processor.pad_token_id, layout)
+        batch["labels"] = torch.tensor([part for part, _ in present] or [IGNORED])
+        return batch
+
+    def count(self, batch: Batch) -> Sequence[int]:
+        """One for each row, and one more for its way back."""
+        return [int((batch["labels"] == TEXT).sum()) * (2 if self._options.symmetric else 1)]
+
+    def model_settings(self) -> dict[str, Any]:
+        """Decoders need not remember what nobody will continue."""
+        return {"use_cache": False}
+
+    def start(self, model: Any, world: World) -> None:
+        """Raises ConfigurationError for a model that does not embed tokens, or has no dropout to tell two views apart."""
+        twice = torch.tensor([[0, 1, 2, 3]] * 2, device=model.device)
+        was_training = model.training
+        try:
+            with torch.no_grad():
+                states = model.train()(input_ids=twice).last_hidden_state
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"spec.model: this {model.config.model_type} gives no state for each token of a text ({error}): use an encoder "
+                "such as BERT, or a causal language model"
+            ) from error
+        finally:
+            model.train(was_training)
+        if self._options.unsupervised and torch.equal(states[0], states[1]):
+            raise ConfigurationError(
+                "spec.objective.textContrastive.unsupervised: this model has no dropout, so both views of a text are the same: "
+                "set its dropout in spec.model.config, or give pairs"
+            )
+        self._width = states.shape[-1]
+
+    def look_ahead(self, model: Any, batches: Sequence[Batch], world: World) -> None:
+        """Compares all rows of the step."""
+        self._contrast.look_ahead(model, batches, world)
+
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+        """The batch's share of the loss of the step that was looked at."""
+        return self._contrast.loss_sum(model, batch)[None]
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """Statistics: those of `retrieval`."""
+        return self._contrast.measured()
+
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Loss, and how soon a text finds its second one among those of as many rows as a step has, and their negatives."""
+        return {"loss": losses[0]} | retrieval(statistics)
+
+    def companions(self) -> dict[str, Any]:
+        """What sentence-transformers needs to embed texts in the same way."""
+        options = self._options
+        modules = ["Transformer", "Pooling", *(["Normalize"] if options.normalize else [])]
+        pooling = {f"pooling_mode_{name}": choice == options.pooling for choice, name in POOLING.items()}
+        return {
+            "modules.json": [
+                {
+                    "idx": index, "name": str(index), "path": f"{index}_{module}" if index else "",
+                    "type": f"sentence_transformers.models.{module}",
+                }
+                for index, module in enumerate(modules)
+            ],
+            "sentence_bert_config.json": {"max_seq_length": self.spec.data.max_length, "do_lower_case": False},
+            "config_sentence_transformers.json": {"similarity_fn_name": "cosine" if options.normalize else "dot"},
+            "1_Pooling/config.json": {"word_embedding_dimension": self._width} | pooling,
+        }  # fmt: skip
+
+    def _embed(self, model: Any, batch: Batch) -> Views:
+        """The embeddings [n, width] of the batch's first texts, second texts and negatives."""
+        embeddings = self._pooled(called(model, batch).last_hidden_state, batch["attention_mask"])
+        if self._options.normalize:
+            embeddings = functional.normalize(embeddings, dim=-1)
+        return tuple(embeddings[batch["labels"] == part] for part in PARTS)
+
+    def _pooled(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        match self._options.pooling:
+            case "Mean":
+                return (states * mask[..., None]).sum(1, dtype=torch.float32) / mask.sum(1, keepdim=True)
+            case "CLS":
+                return states[:, 0].float()
+            case "LastToken":
+                return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1].float()
+
+    def _contests(self, views: Views, rows: torch.Tensor) -> Sequence[Contest]:
+        texts, pairs, negatives = views
+        forth = Contest(texts[rows] @ torch.cat([pairs, negatives]).T / self._options.temperature, rows)
+        back = Contest(pairs[rows] @ texts.T / self._options.temperature, rows)
+        return [forth, back] if self._options.symmetric else [forth]
+
+
+def _texts(record: Record) -> list[str]:
+    """The first text, the second, which may be the same, and the negative where the row has one."""
+    text, negative = record.values["text"], record.values.get("negative")
+    return [text, record.values.get("text_pair", text), *([negative] if negative else [])]
+
+
+def _example(texts: Sequence[Tokens]) -> Mapping[str, Any]:
+    return {TOKENS: np.concatenate(texts), LENGTHS: [len(tokens) for tokens in texts]}
