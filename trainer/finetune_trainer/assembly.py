@@ -172,7 +172,6 @@ def _export(job: loop.Run, data: Prepared, place: Place, report: Report) -> str:
         return target.uri
     documents = {"data": asdict(data.report), "document": spec.document(), "metrics": job.history.last_metrics}
     export.save_reports(folder, job.history, documents)
-    export.save_documents(folder, job.objective.companions())
     job.history.write(place.work_dir)
     export.upload(folder, target, alive)
     if spec.evaluation.generation:

@@ -54,6 +54,7 @@ def save_model(
             part.config.use_cache = True
             part.save_pretrained(folder / name, state_dict=own, max_shard_size=SHARD)
             objective.processor.save_pretrained(folder / name)
+    save_documents(folder, objective.companions())
     alive()
 
 

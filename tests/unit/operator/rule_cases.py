@@ -225,6 +225,8 @@ CASES = (
         "each source of data serves one task",
         _spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c", "task": "b"}]),
         _spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c"}]),
+    ),
+    Case(
         "spec.objective.textContrastive",
         "options for TextContrastive have no effect",
         _contrastive(textContrastive={"pooling": "CLS"}),
