@@ -18,6 +18,8 @@ class Columns(Section):
     text: Column = Field("text", description="A text.")
     text_pair: Column | None = Field(None, description="A second text beside the first; only read when it is named here.")
     label: Column = Field("label", description="A label, a list of labels or a number, as the objective asks for.")
+    tokens: Column = Field("tokens", description="A text as the list of its words.")
+    tags: Column = Field("tags", description="A label, or its number, for each of the words.")
 
     def names(self, roles: Iterable[str]) -> dict[str, str]:
         """The columns' names by role, without optional ones that the document does not name."""

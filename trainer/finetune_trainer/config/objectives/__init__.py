@@ -12,12 +12,14 @@ from finetune_trainer.config.objectives.causal_lm import CausalLM
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
+from finetune_trainer.config.objectives.token_classification import TokenClassification
 
 OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
     "SequenceClassification": SequenceClassification,
+    "TokenClassification": TokenClassification,
 }
 """Each objective's options by the objective's name in the document."""
 SHARING = [name for name, options in OPTIONS.items() if options.shares_encoder]
@@ -50,9 +52,11 @@ class Choice(Section):
         "MaskedLM",
         "MultiTask",
         "SequenceClassification",
+        "TokenClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
     masked_lm: MaskedLM | None = Field(None, alias=_field("MaskedLM"))
     sequence_classification: SequenceClassification | None = None
+    token_classification: TokenClassification | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = tuple(_belongs(name) for name, options in OPTIONS.items() if options.model_fields)
 
