@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
+import keyword
 import sysconfig
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +56,23 @@ def pairs(most: int = 150) -> list[dict[str, Any]]:
     """The words of a function's name, and what the function does."""
     found = [pair for package in PACKAGES for pair in functions(package)[:most]]
     return [{"text": name.replace("_", " ").strip(), "text_pair": text} for name, text in found]
+
+
+def tagged(most: int = 100) -> list[dict[str, Any]]:
+    """Functions as lists of words, tagged with what a reader sees: keywords, what is defined, and what is called."""
+    return [_tagged(row["text"]) for row in texts(most)]
+
+
+def _tagged(source: str) -> dict[str, Any]:
+    kinds = (tokenize.NAME, tokenize.OP, tokenize.NUMBER)
+    words = [token.string for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type in kinds]
+    tags = ["B-KEYWORD" if keyword.iskeyword(word) else "O" for word in words]
+    for at, word in enumerate(words):
+        if word in ("def", "class"):
+            tags[at + 1] = "B-DEFINED"
+        elif word == "(" and at and tags[at - 1] == "O" and words[at - 1].isidentifier():
+            begin = at - 1
+            while begin > 1 and words[begin - 1] == "." and tags[begin - 2] == "O" and words[begin - 2].isidentifier():
+                begin -= 2
+            tags[begin:at] = ["B-CALLED", *["I-CALLED"] * (at - begin - 1)]
+    return {"tokens": words, "tags": tags}

@@ -53,7 +53,7 @@ def save_model(
             own = {key.removeprefix(within): tensor for key, tensor in state.items() if key.startswith(within)}
             part.config.use_cache = True
             part.save_pretrained(folder / name, state_dict=own, max_shard_size=SHARD)
-            objective.processor.save_pretrained(folder / name)
+            objective.processor_of(name).save_pretrained(folder / name)
     save_documents(folder, objective.companions())
     alive()
 

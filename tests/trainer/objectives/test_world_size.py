@@ -18,6 +18,7 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),
+    "TokenClassification": (corpora.tagged(30), {}),
 }
 
 

@@ -269,6 +269,12 @@ CASES = (
         _contrastive(training={"batchSize": 1, "microBatchSize": 1}),
     ),
     Case(
+        "spec.objective.tokenClassification",
+        "options for TokenClassification have no effect",
+        _spec(objective={"type": "TokenClassification", "tokenClassification": {"labels": ["O", "B-PER", "I-PER"]}}),
+        _spec(objective={"type": "SequenceClassification", "tokenClassification": {"labels": ["O", "B-PER", "I-PER"]}}),
+    ),
+    Case(
         "spec.training.batchSize",
         "batchSize must be a multiple of microBatchSize x workers",
         _spec(training__batchSize=24, training__microBatchSize=4, workers__nodes=3, workers__processesPerNode=2),

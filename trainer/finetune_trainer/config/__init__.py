@@ -49,6 +49,7 @@ __all__ = [
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
+HEADED = ["MultiTask", "SequenceClassification", "TokenClassification"]
 
 
 class TrainSpec(Section):
@@ -86,8 +87,8 @@ class TrainSpec(Section):
             "evaluation.generation",
         ),
         Rule(
-            "self.method.type != 'LoRA' || !(self.objective.type in ['SequenceClassification', 'MultiTask'])",
-            "LoRA would leave the new head for the labels as it was drawn: set method.type: Full",
+            f"self.method.type != 'LoRA' || !(self.objective.type in {HEADED})",
+            "LoRA would leave the new head as it was drawn: set method.type: Full",
             "method.type",
         ),
         Rule(

@@ -21,6 +21,8 @@ class Columns(Section):
         None, description="A text that does not go with the first, though it looks so; null or empty where a row has none."
     )
     label: Column = Field("label", description="A label, a list of labels or a number, as the objective asks for.")
+    tokens: Column = Field("tokens", description="A text as the list of its words.")
+    tags: Column = Field("tags", description="A label, or its number, for each of the words.")
 
     def names(self, roles: Iterable[str]) -> dict[str, str]:
         """The columns' names by role, without optional ones that the document does not name."""

@@ -74,6 +74,30 @@ def _label(value: Any) -> str | None:
     return None
 
 
+def _words(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"{_is_no_list(value)} of words: correct the row"
+    for number, word in enumerate(value, start=1):
+        if wrong := _text(word):
+            return f"is a list whose item {number} {wrong}"
+    return None
+
+
+def _tags(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"{_is_no_list(value)} of labels: correct the row"
+    for number, tag in enumerate(value, start=1):
+        if not isinstance(tag, str | int):
+            return f"is a list whose item {number} is {tag!r}, neither a label nor a label's number: correct the row"
+    return None
+
+
+def _is_no_list(value: Any) -> str:
+    if isinstance(value, str):
+        return "is a string (CSV holds nothing else: write JSONLines or Parquet), not a list"
+    return f"is {'null' if value is None else f'a {type(value).__name__}'}, not a list"
+
+
 class Role(NamedTuple):
     """What a column is to an objective."""
 
@@ -88,6 +112,8 @@ ROLES: dict[str, Role] = {
     "text_pair": Role(_text, lambda value: (value,)),
     "negative": Role(_optional_text, lambda value: (value,) if value else ()),
     "label": Role(_label),
+    "tokens": Role(_words, lambda value: (" ".join(value),)),
+    "tags": Role(_tags),
 }
 """The roles by the names they have in `config.Columns`."""
 

@@ -11,11 +11,16 @@ from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.objectives.text_contrastive import TextContrastive
+from finetune_trainer.objectives.token_classification import TokenClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "CausalLM": CausalLM, "MaskedLM": MaskedLM, "MultiTask": MultiTask, "SequenceClassification": SequenceClassification,
+    "CausalLM": CausalLM,
+    "MaskedLM": MaskedLM,
+    "MultiTask": MultiTask,
+    "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
-}  # fmt: skip
+    "TokenClassification": TokenClassification,
+}
 
 
 def of(spec: TrainSpec, processor: Any) -> Objective:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune_trainer.data.records import Record
+from finetune_trainer.outcome import DataError
+
 Counts = np.ndarray[Any, Any]
 
 
@@ -24,6 +27,25 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(distinct)
 
 
+def distinct(given: Sequence[str], found: Iterable[str]) -> list[str]:
+    """The labels that the document gives, or else those found in the data; raises DataError if there is only one."""
+    names = list(given) or in_order(found)
+    if len(names) < 2:
+        raise DataError(
+            f"spec.data.train: every row has the same label {', '.join(names)!r}, so there is nothing to tell apart: add rows "
+            "with other labels"
+        )
+    return names
+
+
+def unknown(record: Record, role: str, name: str, names: Iterable[str], field: str) -> DataError:
+    """The error that a label of the record is none of `names`; `field` is where the document may give them."""
+    some = ", ".join(list(names)[:20])
+    return record.complaint(
+        role, f"is {name!r}, which is none of the labels ({some}): correct the row, or set objective.{field}.labels"
+    )
+
+
 def counts(predicted: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     """For boolean [rows, labels]: true positives, predictions and occurrences of each label, [3 x labels] float64."""
     return torch.cat([(predicted & actual).sum(0), predicted.sum(0), actual.sum(0)]).double()
@@ -34,16 +56,14 @@ def scores(statistics: Counts, names: Sequence[str]) -> dict[str, float]:
 
     As scikit-learn defines them with zero_division=0, over the labels that occur or were predicted.
     """
-    hits, predicted, actual = statistics.reshape(3, -1)
-    seen = (predicted + actual) > 0
-    precision, recall = _share(hits, predicted), _share(hits, actual)
-    f1 = _share(2 * hits, predicted + actual)
-    micro = _share(2 * hits.sum(keepdims=True), (predicted + actual).sum(keepdims=True))[0]
-    of_each = {f"f1[{name}]": float(value) for name, value in zip(names, f1, strict=True)} if len(names) <= 20 else {}
-    means = {"precision": precision, "recall": recall, "f1": f1}
-    return {name: float(values[seen].mean()) if seen.any() else 0.0 for name, values in means.items()} | {
-        "microF1": float(micro)
-    } | of_each  # fmt: skip
+    counts = statistics.reshape(3, -1)
+    of_each, pooled = _rates(counts), _rates(counts.sum(1, keepdims=True))
+    seen = counts[1:].any(0)
+    found = {name: float(values[seen].mean()) if seen.any() else 0.0 for name, values in of_each.items()}
+    found |= {f"micro{name.capitalize()}": float(value[0]) for name, value in pooled.items()}
+    if len(names) <= 20:
+        found |= {f"f1[{name}]": float(value) for name, value in zip(names, of_each["f1"], strict=True)}
+    return found
 
 
 def matthews(statistics: Counts) -> float:
@@ -52,6 +72,13 @@ def matthews(statistics: Counts) -> float:
     rows, right = actual.sum(), hits.sum()
     spread = (rows**2 - (predicted**2).sum()) * (rows**2 - (actual**2).sum())
     return float((right * rows - (predicted * actual).sum()) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _rates(counts: Counts) -> dict[str, Counts]:
+    hits, predicted, actual = counts
+    return {
+        "precision": _share(hits, predicted), "recall": _share(hits, actual), "f1": _share(2 * hits, predicted + actual)
+    }  # fmt: skip
 
 
 def _share(part: Counts, whole: Counts) -> Counts:

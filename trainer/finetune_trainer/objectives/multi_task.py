@@ -19,9 +19,12 @@ from finetune_trainer.data.rows import Row
 from finetune_trainer.objectives.base import Measured, Objective
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
+from finetune_trainer.objectives.token_classification import TokenClassification
 
 TASK = "task"  # the number of the task whose example it is
-SHARING: dict[str, type[Objective]] = {"MaskedLM": MaskedLM, "SequenceClassification": SequenceClassification}
+SHARING: dict[str, type[Objective]] = {
+    "MaskedLM": MaskedLM, "SequenceClassification": SequenceClassification, "TokenClassification": TokenClassification,
+}  # fmt: skip
 
 
 class SharedEncoder(torch.nn.Module):
@@ -106,6 +109,10 @@ class MultiTask(Objective):
     def parts(self, model: Any) -> Mapping[str, Any]:
         """A folder for each task, with the encoder in each: that is what transformers can load."""
         return {name: model.models[name] for name in self._tasks}
+
+    def processor_of(self, part: str) -> Any:
+        """The task's own, as one of words differs from one of texts."""
+        return self._tasks[part].processor
 
     def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Each task's batch of the rows that are its own."""

@@ -21,7 +21,6 @@ from finetune_trainer.data.rows import TOKENS, Row
 from finetune_trainer.objectives import classes
 from finetune_trainer.objectives.base import Measured, Objective
 from finetune_trainer.objectives.text import SEGMENTS, called, fingerprint
-from finetune_trainer.outcome import DataError
 
 TARGET = "target"  # the label's number, or a 0 or 1 for each label, or the value
 PROBLEMS = {
@@ -59,13 +58,7 @@ class SequenceClassification(Objective):
         """The labels, from the document or else from the data; raises DataError if there is only one."""
         if self._problem == "Regression":
             return {"labels": []}
-        found = self._given or classes.in_order(name for record in records() for name in self._names(record))
-        if len(found) < 2:
-            raise DataError(
-                f"spec.data.train: every row has the same label {', '.join(found)!r}, so there is nothing to tell apart: add "
-                "rows with other labels"
-            )
-        return {"labels": found}
+        return {"labels": classes.distinct(self._given, (name for record in records() for name in self._names(record)))}
 
     def informed(self, facts: dict[str, Any]) -> None:
         super().informed(facts)
@@ -176,11 +169,7 @@ class SequenceClassification(Objective):
         names = self._names(record)
         for name in names:
             if name not in self._numbers:
-                raise record.complaint(
-                    "label",
-                    f"is {name!r}, which is none of the labels ({', '.join(list(self._numbers)[:20])}): correct the row, or "
-                    "set objective.sequenceClassification.labels",
-                )
+                raise classes.unknown(record, "label", name, self._numbers, "sequenceClassification")
         if self._problem == "SingleLabel":
             return [self._numbers[names[0]]]
         return [float(name in names) for name in self._numbers]

@@ -13,6 +13,7 @@ from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.config.objectives.text_contrastive import TextContrastive
+from finetune_trainer.config.objectives.token_classification import TokenClassification
 
 OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
@@ -20,6 +21,7 @@ OPTIONS: dict[str, type[Options]] = {
     "MultiTask": MultiTask,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
+    "TokenClassification": TokenClassification,
 }
 """Each objective's options by the objective's name in the document."""
 SHARING = [name for name, options in OPTIONS.items() if options.shares_encoder]
@@ -53,10 +55,12 @@ class Choice(Section):
         "MultiTask",
         "SequenceClassification",
         "TextContrastive",
+        "TokenClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
     masked_lm: MaskedLM | None = Field(None, alias=_field("MaskedLM"))
     sequence_classification: SequenceClassification | None = None
     text_contrastive: TextContrastive | None = None
+    token_classification: TokenClassification | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = tuple(_belongs(name) for name, options in OPTIONS.items() if options.model_fields)
 

@@ -1,0 +1,158 @@
+"""Tag each word of a text, such as with the kind of entity that it is part of or with its part of speech."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow
+import torch
+from torch.nn import functional
+from transformers import AutoModelForTokenClassification
+
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.objectives.token_classification import TokenClassification as Options
+from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate
+from finetune_trainer.data.examples import Encoded, cut
+from finetune_trainer.data.records import Record
+from finetune_trainer.data.rows import TOKENS, Row, Tokens
+from finetune_trainer.objectives import classes
+from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
+from finetune_trainer.objectives.text import called, fingerprint, frame
+from finetune_trainer.objectives.words import for_words
+
+TAGS = "tags"  # of each token: its word's tag if the word begins with it, else IGNORED
+IN_ENTITY = re.compile(r"[BIES]-.")  # a tag of IOB2 or IOBES; O is one as well
+
+
+class TokenClassification(Objective):
+    """Cross entropy of each word's tag, in float32, told by the model's output at the word's first token.
+
+    A batch has `input_ids`, `attention_mask` and `labels` (-100 but at words' first tokens), all [sequences, tokens].
+    """
+
+    task: ClassVar[str] = "token-classification"
+    auto_class: ClassVar[Any] = AutoModelForTokenClassification
+    adapter_task: ClassVar[str | None] = "TOKEN_CLS"
+    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
+        TOKENS: pyarrow.list_(pyarrow.int32()),
+        TAGS: pyarrow.list_(pyarrow.int32()),
+    }
+    grows_a_head: ClassVar[bool] = True
+
+    def __init__(self, spec: TrainSpec, processor: Any) -> None:
+        super().__init__(spec, for_words(processor))
+        options = spec.objective.options
+        assert isinstance(options, Options)
+        self._given = options.labels
+        self._numbers: dict[str, int] = {}
+        self._types: list[str] = []
+        self._frame = frame(self.processor)
+
+    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+        """The tags, from the document or else from the data; raises DataError if there is only one."""
+        found = (classes.name_of(tag) for record in records() for tag in record.values["tags"])
+        return {"labels": classes.distinct(self._given, found)}
+
+    def informed(self, facts: dict[str, Any]) -> None:
+        super().informed(facts)
+        labels = facts["labels"]
+        self._numbers = {name: number for number, name in enumerate(labels)}
+        tells_entities = all(name == "O" or IN_ENTITY.match(name) for name in labels)
+        self._types = sorted({name[2:] for name in labels if name != "O"}) if tells_entities else []
+
+    @property
+    def identity(self) -> Any:
+        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, self._given]
+
+    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+        """A text is its words' tokens between those that the tokenizer puts around it; what is too long loses its last words.
+
+        Words of which the tokenizer makes nothing, such as blanks, are not tagged.
+        """
+        encoded = self.processor(
+            [record.values["tokens"] for record in records], is_split_into_words=True, add_special_tokens=False,
+            return_attention_mask=False, return_token_type_ids=False, verbose=False,
+        )  # fmt: skip
+        room = self.spec.data.max_length - len(self._frame.before) - len(self._frame.after)
+        for index, record in enumerate(records):
+            numbers = self._tags(record)
+            tokens, words = np.array(encoded["input_ids"][index], np.int32), np.array(encoded.word_ids(index), np.int32)
+            tags = np.where(np.diff(words, prepend=-1) != 0, numbers[words], IGNORED) if len(words) else words
+            pieces, fate = cut(np.arange(len(tokens)), room, self.spec.overlong)
+            yield Encoded([self._example(tokens[piece], tags[piece]) for piece in pieces], fate)
+
+    def model_settings(self) -> dict[str, Any]:
+        """The number of outputs, and what they are called."""
+        named = {"id2label": dict(enumerate(self._numbers)), "label2id": self._numbers}
+        return {"pad_token_id": self.processor.pad_token_id} | named
+
+    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """Padded at the right."""
+        return collate(rows, self.processor.pad_token_id, layout, labels=[row[TAGS] for row in rows])
+
+    def count(self, batch: Batch) -> Sequence[int]:
+        """Words."""
+        return [int((batch["labels"] != IGNORED).sum())]
+
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Summed cross entropy of `model` on the batch."""
+        return self._loss_sums(called(model, batch).logits, batch)
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """Statistics: as `classes.counts`, of entities by their type if the tags tell of some, else of tags; then words that
+        are right, and all words."""
+        logits, labels = called(model, batch).logits, batch["labels"]
+        guesses, words = logits.argmax(-1), labels != IGNORED
+        counts = self._entities(guesses, labels) if self._types else self._each_tag(guesses[words], labels[words])
+        right = torch.stack([(guesses == labels).sum(), words.sum()]).double().cpu()
+        return Measured(self._loss_sums(logits, batch), torch.cat([counts, right]))
+
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Accuracy over words, and precision, recall and F1 of entities, or else of tags.
+
+        An entity is right if its type, its first and its last word are (Tjong Kim Sang and De Meulder 2003).
+        """
+        counts, (right, words) = statistics[:-2], statistics[-2:]
+        scores = classes.scores(counts, self._types or self.facts["labels"])
+        return {"loss": losses[0], "accuracy": float(right / max(words, 1))} | scores
+
+    def _loss_sums(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())[None]
+
+    def _tags(self, record: Record) -> Tokens:
+        tags, words = record.values["tags"], record.values["tokens"]
+        if len(tags) != len(words):
+            raise record.complaint("tags", f"has {len(tags)} labels for {len(words)} words: correct the row")
+        return np.array([self._number(record, tag) for tag in tags], np.int32)
+
+    def _number(self, record: Record, tag: str | int) -> int:
+        name = classes.name_of(tag)
+        if name in self._numbers:
+            return self._numbers[name]
+        if isinstance(tag, int) and 0 <= tag < len(self._given):
+            return tag
+        raise classes.unknown(record, "tags", name, self._numbers, "tokenClassification")
+
+    def _example(self, tokens: Tokens, tags: Tokens) -> Mapping[str, Any]:
+        before, after = (np.full(len(part), IGNORED) for part in self._frame)
+        return {TOKENS: self._frame.around(tokens), TAGS: np.concatenate([before, tags, after])}
+
+    def _each_tag(self, guesses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        predicted, actual = (functional.one_hot(numbers, len(self._numbers)).bool() for numbers in (guesses, labels))
+        return classes.counts(predicted, actual).cpu()
+
+    def _entities(self, guesses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        from seqeval.metrics.sequence_labeling import get_entities  # with all of scikit-learn, which takes a second
+
+        names, found = list(self._numbers), torch.zeros(3, len(self._types), dtype=torch.float64)
+        for guess, label in zip(guesses.cpu().numpy(), labels.cpu().numpy(), strict=True):
+            words = label != IGNORED
+            predicted, actual = (set(get_entities([names[tag] for tag in tags[words]])) for tags in (guess, label))
+            for number, entities in enumerate((predicted & actual, predicted, actual)):
+                for kind, *_ in entities:
+                    found[number, self._types.index(kind)] += 1
+        return found.flatten()
