@@ -68,7 +68,7 @@ CASES = (
     Case(
         "spec.evaluation.everySteps",
         "there is nothing to evaluate on",
-        _spec(evaluation__everySteps=5, data__evaluationFraction=0.1),
+        _spec(evaluation__everySteps=5, data__folds={"count": 3, "hold": 1}),
         _spec(evaluation__everySteps=5),
     ),
     Case(
@@ -245,6 +245,15 @@ CASES = (
         _spec(data__evaluationFraction=0.5),
         _spec(data__evaluationFraction=0.5, data__evaluation=[{"source": "file:///held-out"}]),
     ),
+    Case(
+        "spec.data.evaluationFraction",
+        "evaluation data is given twice",
+        _spec(data__folds={"count": 5}),
+        _spec(data__folds={"count": 5}, data__evaluationFraction=0.5),
+    ),
+    Case("spec.data.folds.hold", "there is no such fold", _spec(data__folds={"count": 5, "hold": 4}), _spec(
+        data__folds={"count": 5, "hold": 5}
+    )),
     Case(
         "spec.method.lora",
         "options for LoRA",

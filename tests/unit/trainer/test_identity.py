@@ -11,7 +11,7 @@ from finetune_trainer.identity import identity
 
 DOCUMENT: dict[str, Any] = {
     "model": {"source": "hf://a/b", "tokenizer": {"source": "hf://a/c"}},
-    "data": {"train": [{"source": "s3://bucket/x.jsonl"}], "evaluation": [{"source": "s3://bucket/y.jsonl"}]},
+    "data": {"train": [{"source": "s3://bucket/x.jsonl"}]},
     "training": {"maxSteps": 10},
     "checkpoint": {"storage": "s3://bucket/run"},
 }
@@ -40,6 +40,9 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("data.maxLength", 2048),
         ("data.packing", False),
         ("data.overlong", "Drop"),
+        ("data.checks.duplicates", "Drop"),
+        ("data.checks.personalData", "Scrub"),
+        ("data.folds", {"count": 3}),
         ("method", {"type": "LoRA"}),
         ("training.maxSteps", 11),
         ("training.batchSize", 64),
@@ -60,7 +63,10 @@ def test_another_run(path: str, value: Any) -> None:
         ("model.attention", "SDPA"),
         ("model.tokenizer.credentials", "secret"),
         ("data.train.0.credentials", "secret"),
-        ("data.evaluation", []),
+        ("data.evaluation", [{"source": "s3://bucket/y.jsonl"}]),
+        ("data.checks.duplicates", "Fail"),
+        ("data.checks.personalData", "Ignore"),
+        ("data.checks.comparedRows", 0),
         ("training.microBatchSize", 8),
         ("training.precision", "Float32"),
         ("training.gradientCheckpointing", True),

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule, Section, explain
-from finetune_trainer.config.data import Columns, Data, Dataset
+from finetune_trainer.config.checks import Checks
+from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
 from finetune_trainer.config.method import LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
@@ -18,6 +19,7 @@ from finetune_trainer.config.training import DeepSpeed, Evaluation, Generation, 
 
 __all__ = [
     "Checkpoint",
+    "Checks",
     "Choice",
     "Columns",
     "Data",
@@ -26,6 +28,7 @@ __all__ = [
     "ElasticWeights",
     "Evaluation",
     "Export",
+    "Folds",
     "Forgetting",
     "Generation",
     "LoRA",
@@ -46,6 +49,7 @@ __all__ = [
 ]
 
 
+EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 
@@ -70,13 +74,15 @@ class TrainSpec(Section):
             "method.type",
         ),
         Rule(
-            "!has(self.evaluation.everySteps) || size(self.data.evaluation) > 0 || has(self.data.evaluationFraction)",
-            "there is nothing to evaluate on: add data.evaluation or data.evaluationFraction, or remove evaluation.everySteps",
+            f"!has(self.evaluation.everySteps) || {EVALUATED}",
+            "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
+            "evaluation.everySteps",
             "evaluation.everySteps",
         ),
         Rule(
-            "!self.evaluation.atStart || size(self.data.evaluation) > 0 || has(self.data.evaluationFraction)",
-            "there is nothing to evaluate on: add data.evaluation or data.evaluationFraction, or remove evaluation.atStart",
+            f"!self.evaluation.atStart || {EVALUATED}",
+            "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
+            "evaluation.atStart",
             "evaluation.atStart",
         ),
         Rule(

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
+from finetune_trainer.config.checks import Checks
 
 Column = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -40,6 +41,17 @@ class Dataset(Section):
     task: str | None = Field(None, max_length=64, description="With objective.tasks, the task whose rows these are.")
 
 
+class Folds(Section):
+    """Cross-validation: one job for each fold learns from the others and is evaluated on that one."""
+
+    count: int = Field(ge=2, le=100, description="Folds, of about the same size; a hash of the row says which one it is in.")
+    hold: int = Field(0, ge=0, le=99, description="The fold to evaluate on, counted from 0.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.hold < self.count", "there is no such fold: set hold to one of 0 to count - 1", "hold"),
+    )
+
+
 class Data(Section):
     """Training and evaluation data, and how documents become sequences of tokens."""
 
@@ -54,6 +66,7 @@ class Data(Section):
         le=0.5,
         description="Share of the training rows held out for evaluation, chosen by a hash of the row.",
     )
+    folds: Folds | None = None
     max_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens in one sequence.")
     packing: bool | None = Field(
         None,
@@ -65,10 +78,12 @@ class Data(Section):
         description="What becomes of a document longer than maxLength; by default Split where the objective can, or Truncate.",
     )
 
+    checks: Checks = Checks()
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "size(self.evaluation) == 0 || !has(self.evaluationFraction)",
-            "evaluation data is given twice: keep either data.evaluation or data.evaluationFraction",
+            "(size(self.evaluation) > 0 ? 1 : 0) + (has(self.evaluationFraction) ? 1 : 0) + (has(self.folds) ? 1 : 0) <= 1",
+            "evaluation data is given twice: keep one of data.evaluation, data.evaluationFraction and data.folds",
             "evaluationFraction",
         ),
     )

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune_trainer.data.labels import name_of
+
+__all__ = ["counts", "in_order", "matthews", "name_of", "scores"]
+
 Counts = np.ndarray[Any, Any]
-
-
-def name_of(label: Any) -> str:
-    """A label as the model's configuration names it; 1 and True in JSON are as good as the string in CSV."""
-    return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
