@@ -145,7 +145,7 @@ def _resume(
     training = spec.training
     torch.manual_seed(training.seed + here.rank)  # for dropout; a checkpoint brings its own
     state = checkpoints.restore() or {"step": 0, "history": History().state()}
-    order = Order(len(data.train), training.batch_size, training.seed)
+    order = Order(len(data.train), training.batch_size, training.seed, data.mixture)
     total = total_steps(len(data.train), training.batch_size, training.epochs, training.max_steps)
     history = History.of(state["history"])
     reporter = Reporter(

@@ -17,6 +17,13 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),
     "SequenceClassification": (corpora.by_package(30), {}),
+    "SequenceClassification, balanced": (
+        corpora.by_package(30)[:70],
+        {
+            "data": {"resample": "Balanced"},
+            "objective": {"sequenceClassification": {"classWeights": {"xml": 0.1, "email": 3.0}}},
+        },
+    ),
 }
 
 

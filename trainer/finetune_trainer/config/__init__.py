@@ -51,6 +51,7 @@ __all__ = [
 
 EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
+LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 
 
@@ -124,6 +125,17 @@ class TrainSpec(Section):
             "self.objective.tasks.all(t, self.data.train.exists(d, has(d.task) && d.task == t.name))",
             "a task has nothing to learn from: add a source with its name as task, or remove the task",
             "objective.tasks",
+        ),
+        Rule(
+            f"self.data.resample == 'None' || self.objective.type in {LABELLED}",
+            "rows of this objective have no label to be balanced by: remove data.resample",
+            "data.resample",
+        ),
+        Rule(
+            "self.data.resample == 'None' || !has(self.objective.sequenceClassification) || "
+            "self.objective.sequenceClassification.problem == 'SingleLabel'",
+            "only single labels can be balanced: remove data.resample, or set the problem SingleLabel",
+            "data.resample",
         ),
         Rule(
             f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE}",

@@ -38,6 +38,14 @@ class Dataset(Section):
         "Auto", description="Auto goes by the file's suffix. Text makes one row of each file."
     )
     columns: Columns = Columns()
+    weight: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="In data.train, its share of the sequences that are learnt from, relative to the other sources' weights; "
+        "an epoch keeps its length, and what the source holds is repeated or sampled as that needs. Without weights each "
+        "sequence is seen once an epoch.",
+    )
     task: str | None = Field(None, max_length=64, description="With objective.tasks, the task whose rows these are.")
 
 
@@ -78,6 +86,9 @@ class Data(Section):
         description="What becomes of a document longer than maxLength; by default Split where the objective can, or Truncate.",
     )
 
+    resample: Literal["None", "Balanced"] = Field(
+        "None", description="Balanced shows each label's rows equally often: rare ones are repeated, frequent ones sampled."
+    )
     checks: Checks = Checks()
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -85,5 +96,20 @@ class Data(Section):
             "(size(self.evaluation) > 0 ? 1 : 0) + (has(self.evaluationFraction) ? 1 : 0) + (has(self.folds) ? 1 : 0) <= 1",
             "evaluation data is given twice: keep one of data.evaluation, data.evaluationFraction and data.folds",
             "evaluationFraction",
+        ),
+        Rule(
+            "self.train.all(one, has(one.weight)) || self.train.all(one, !has(one.weight))",
+            "some sources have a weight and some have none: give each of data.train a weight, or none",
+            "train",
+        ),
+        Rule(
+            "self.evaluation.all(one, !has(one.weight)) && self.earlier.all(one, !has(one.weight))",
+            "a weight says how often rows are learnt from: remove it from data that is not in data.train",
+            "evaluation",
+        ),
+        Rule(
+            "self.resample == 'None' || self.train.all(one, !has(one.weight))",
+            "sources and labels cannot both say how often a row is seen: remove the weights of data.train, or data.resample",
+            "resample",
         ),
     )

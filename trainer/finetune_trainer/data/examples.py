@@ -79,6 +79,8 @@ class Counts:
     """Where the first record of each fate comes from."""
     lengths: array[int] = field(default_factory=partial(array, "i"))
     """Tokens of each example."""
+    groups: array[int] = field(default_factory=partial(array, "i"))
+    """The group of each example."""
     examples: int = 0
 
     @property
@@ -139,14 +141,19 @@ class ExampleWriter:
 
 
 def write_examples(
-    records: Iterable[Placed], encoder: Encoder, writers: Mapping[Side, ExampleWriter], done: Callable[[int], None]
-) -> None:
-    """Encode and write all records, each to the writer of its side; `done` is told the number of records of each batch."""
+    records: Iterable[Placed], encoder: Encoder, writers: Mapping[Side, ExampleWriter], group: Callable[[Placed], int],
+    done: Callable[[int], None],
+) -> None:  # fmt: skip
+    """Encode and write all records, each to the writer of its side, and note the `group` of each record's examples.
+
+    `done` is told the number of records of each batch.
+    """
     for batch in _batches(records):
         chosen: dict[ExampleWriter, list[Mapping[str, Any]]] = {}
         for placed, encoded in zip(batch, encoder.encode([placed.record for placed in batch]), strict=True):
             writer = writers[placed.side]
             writer.counts.note(placed.record, encoded.fate)
+            writer.counts.groups.extend([group(placed)] * len(encoded.examples))
             chosen.setdefault(writer, []).extend(encoded.examples)
         for writer, examples in chosen.items():
             writer.write(examples)

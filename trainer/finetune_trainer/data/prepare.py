@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from finetune_trainer import config
-from finetune_trainer.data import encoding
+from finetune_trainer.data import encoding, mixing
 from finetune_trainer.data.checks import balance
 from finetune_trainer.data.examples import Counts, Encoder, ExampleWriter, Fate, write_examples
 from finetune_trainer.data.inspection import Inspected, inspect
+from finetune_trainer.data.order import Mixture
 from finetune_trainer.data.packing import pack
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.data.reading import Reading
@@ -40,6 +41,8 @@ class Prepared:
     train: Rows
     evaluation: Rows | None
     report: Report
+    mixture: Mixture | None
+    """Which rows to learn from have which share; None where all have the same."""
 
 
 def prepare(
@@ -58,7 +61,7 @@ def prepare(
             with appearing(folder) as temporary:
                 _build(spec, encoder, sources, temporary, Pulse(alive, tell))
     encoder.informed(json.loads((folder / FACTS).read_text()))
-    return _load(folder)
+    return _load(folder, spec.data)
 
 
 def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources) -> str:
@@ -69,6 +72,7 @@ def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources) -> str:
         "sources": {side: [source.identity for source in found] for side, found in sources.items()},
         "held out": [data.evaluation_fraction, data.folds and data.folds.document()],
         "packing": [spec.packing, data.max_length],
+        "groups": mixing.kind(data),
         "checks": data.checks.document(),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -82,7 +86,7 @@ def _build(spec: config.TrainSpec, encoder: Encoder, sources: Sources, folder: P
     (folder / FACTS).write_text(json.dumps(facts))
     pulse.begin("encoded")
     writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in SIDES}
-    write_examples(inspected.stream, encoder, writers, pulse)
+    write_examples(inspected.stream, encoder, writers, mixing.grouping(spec.data), pulse)
     for writer in writers.values():
         writer.close()
     counts = {side: writer.counts for side, writer in writers.items()}
@@ -91,7 +95,9 @@ def _build(spec: config.TrainSpec, encoder: Encoder, sources: Sources, folder: P
     reports = {}
     for side, writer in writers.items():
         if writer.counts.examples:
-            _finish(writer, folder / f"{side}.arrow", spec)
+            packed = _finish(writer, folder / f"{side}.arrow", spec)
+            if side == TRAIN:
+                mixing.keep(folder, writer.counts, packed, spec.data)
             reports[side] = _report(writer.counts, Rows(folder / f"{side}.arrow"), inspected, side)
         writer.path.unlink(missing_ok=True)
         pulse.alive()
@@ -102,11 +108,12 @@ def _build(spec: config.TrainSpec, encoder: Encoder, sources: Sources, folder: P
     (folder / REPORT).write_text(report.model_dump_json())
 
 
-def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> None:
+def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> list[int] | None:
+    """Examples become rows; if they are packed, how many rows each run of examples of one group."""
     if spec.packing:
-        pack(writer.path, rows, spec.data.max_length)
-    else:
-        writer.path.rename(rows)
+        return pack(writer.path, rows, spec.data.max_length, mixing.sizes(writer.counts))
+    writer.path.rename(rows)
+    return None
 
 
 def _report(counts: Counts, rows: Rows, inspected: Inspected, side: Side) -> DataReport:
@@ -143,6 +150,7 @@ def _padding_is_end(encoder: Encoder) -> bool | None:
     return None if end is None else end == encoder.processor.pad_token_id
 
 
-def _load(folder: Path) -> Prepared:
+def _load(folder: Path, data: config.Data) -> Prepared:
     rows = {side: Rows(file) for side in SIDES if (file := folder / f"{side}.arrow").exists()}
-    return Prepared(rows[TRAIN], rows.get(EVALUATION), Report.model_validate_json((folder / REPORT).read_text()))
+    report = Report.model_validate_json((folder / REPORT).read_text())
+    return Prepared(rows[TRAIN], rows.get(EVALUATION), report, mixing.mixture(folder, data))

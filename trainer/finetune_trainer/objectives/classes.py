@@ -10,7 +10,7 @@ import torch
 
 from finetune_trainer.data.labels import name_of
 
-__all__ = ["counts", "in_order", "matthews", "name_of", "scores"]
+__all__ = ["balancing", "counts", "in_order", "matthews", "name_of", "scores"]
 
 Counts = np.ndarray[Any, Any]
 
@@ -21,6 +21,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     if all(name.lstrip("-").isdecimal() for name in distinct):
         return sorted(distinct, key=int)
     return sorted(distinct)
+
+
+def balancing(rows: Sequence[int]) -> torch.Tensor:
+    """Weights with which all labels count alike, [labels] float32: as scikit-learn's `balanced`, rows / (labels x its rows)."""
+    return torch.tensor([sum(rows) / (len(rows) * max(count, 1)) for count in rows])
 
 
 def counts(predicted: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
