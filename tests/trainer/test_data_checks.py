@@ -205,3 +205,14 @@ def test_work_tells_how_far_it_is(make: Make, monkeypatch: pytest.MonkeyPatch, c
         make([f"text {number}" for number in range(1200)])
     told = [record.getMessage().rpartition(",")[0] for record in caplog.records]
     assert told == ["data: 500 rows looked at", "data: 1,000 rows looked at", "data: 1,000 rows encoded"]
+
+
+def test_a_tokenizer_learns_no_addresses_that_are_scrubbed(make: Make, tmp_path: Path) -> None:
+    make(["me@example.org " * 20])
+    spec = {"train": [{"source": f"file://{tmp_path}/train.jsonl"}]}
+    reading = Reading(config.Objective(), tmp_path / "cache", Credentials())
+    plain, scrubbed = (
+        reading.corpus(config.Data.model_validate(spec | {"checks": checks})) for checks in ({}, {"personalData": "Scrub"})
+    )
+    assert (list(plain()), list(scrubbed())) == (["me@example.org " * 20], ["[EMAIL] " * 20])
+    assert plain.identity != scrubbed.identity

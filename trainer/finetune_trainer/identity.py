@@ -22,6 +22,8 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
     data = {key: value for key, value in document["data"].items() if key != "evaluation"}
     for side in ("train", "earlier"):
         data[side] = [{key: value for key, value in source.items() if key != "credentials"} for source in data[side]]
+    if "synonyms" in data.get("augmentation", {}):
+        data["augmentation"]["synonyms"].pop("credentials", None)
     data["checks"] = spec.data.checks.identity
     kept = ("epochs", "maxSteps", "batchSize", "optimizer", "schedule", "maxGradientNorm", "forgetting", "seed")
     return {

@@ -21,7 +21,7 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         corpora.by_package(30)[:70],
         {
             "data": {"resample": "Balanced"},
-            "objective": {"sequenceClassification": {"classWeights": {"xml": 0.1, "email": 3.0}}},
+            "objective": {"sequenceClassification": {"classWeights": {"asyncio": 0.1, "email": 3.0}}},
         },
     ),
 }

@@ -309,6 +309,18 @@ CASES = (
             }
         ),
     ),
+    Case(
+        "spec.data.augmentation.copies",
+        "the copies would be the same",
+        _spec(data__augmentation={"synonyms": {"source": "file:///words.json"}}),
+        _spec(data__augmentation={"copies": 3}),
+    ),
+    Case(
+        "spec.data.augmentation.synonyms.source",
+        "begin the address with",
+        _spec(data__augmentation={"synonyms": {"source": "s3://bucket/words.json"}}),
+        _spec(data__augmentation={"synonyms": {"source": "words.json"}}),
+    ),
     Case("spec.data.folds.hold", "there is no such fold", _spec(data__folds={"count": 5, "hold": 4}), _spec(
         data__folds={"count": 5, "hold": 5}
     )),

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from finetune_trainer.config.augmentation import Augmentation
 from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
@@ -18,6 +19,7 @@ from finetune_trainer.config.output import Checkpoint, Export
 from finetune_trainer.config.training import DeepSpeed, Evaluation, Generation, Optimizer, Schedule, Training
 
 __all__ = [
+    "Augmentation",
     "Checkpoint",
     "Checks",
     "Choice",

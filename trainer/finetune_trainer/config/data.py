@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune_trainer.config.augmentation import Augmentation
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
 from finetune_trainer.config.checks import Checks
 
@@ -90,6 +91,7 @@ class Data(Section):
         "None", description="Balanced shows each label's rows equally often: rare ones are repeated, frequent ones sampled."
     )
     checks: Checks = Checks()
+    augmentation: Augmentation | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

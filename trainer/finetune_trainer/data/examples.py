@@ -152,7 +152,8 @@ def write_examples(
         chosen: dict[ExampleWriter, list[Mapping[str, Any]]] = {}
         for placed, encoded in zip(batch, encoder.encode([placed.record for placed in batch]), strict=True):
             writer = writers[placed.side]
-            writer.counts.note(placed.record, encoded.fate)
+            if not placed.is_copy:
+                writer.counts.note(placed.record, encoded.fate)
             writer.counts.groups.extend([group(placed)] * len(encoded.examples))
             chosen.setdefault(writer, []).extend(encoded.examples)
         for writer, examples in chosen.items():

@@ -26,6 +26,8 @@ class Placed(NamedTuple):
     side: Side
     source: int
     given: Side
+    is_copy: bool = False
+    """Whether it was made of the record before it."""
 
 
 @dataclass(frozen=True)
