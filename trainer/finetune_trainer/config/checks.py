@@ -27,11 +27,11 @@ class Checks(Section):
         "training.",
     )
     compared_rows: int = Field(
-        100_000,
+        50_000,
         ge=0,
         le=100_000_000,
         description="How many rows of each side, the first ones, are compared for what is nearly the same: each needs about "
-        "3 KB of memory and a ten-thousandth of a second. 0 compares none.",
+        "6 KB of memory and a ten-thousandth of a second. 0 compares none.",
     )
     personal_data: Literal["Ignore", "Warn", "Scrub", "Drop", "Fail"] = Field(
         "Warn",

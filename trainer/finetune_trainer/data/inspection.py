@@ -88,12 +88,13 @@ def scrubbed(record: Record) -> Record:
 
 
 def _look(stream: Stream, checks: Checks, pulse: Pulse) -> Seen:
-    compares = {checks.near_duplicates, checks.leakage} != {"Ignore"}
-    seen = Seen(checks.compared_rows if compares else 0)
+    wants_texts = {checks.near_duplicates, checks.leakage} != {"Ignore"}
+    wants_rows = {checks.near_duplicates, checks.duplicates} != {"Ignore"}
+    seen = Seen(checks.compared_rows if wants_texts else 0)
     for place, (record, side, *_) in enumerate(stream):
         seen.held_out.append(side == EVALUATION)
-        seen.rows.append(duplicates.of_row(record))
-        seen.texts.append(duplicates.of_texts(record))
+        seen.rows.append(duplicates.of_row(record) if wants_rows else 0)
+        seen.texts.append(duplicates.of_texts(record) if wants_texts else 0)
         text = "\n".join(texts(record))
         seen.sketches[side].add(place, text)
         kinds = personal_data.find(text) if checks.personal_data != "Ignore" else Counter[str]()

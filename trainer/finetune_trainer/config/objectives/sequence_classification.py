@@ -31,7 +31,9 @@ class SequenceClassification(Options):
         "labels count alike.",
     )
     class_weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
-        default_factory=dict, description="The same with weights of your own, by label; labels that are not named have 1."
+        default_factory=dict,
+        max_length=10_000,
+        description="The same with weights of your own, by label; labels that are not named have 1.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
