@@ -43,6 +43,7 @@ class Why(StrEnum):
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     DOCUMENT_UNREADABLE = "DocumentUnreadable"
+    DATA_FINDING = "DataFinding"
     CHECKPOINT_STORED = "CheckpointStored"
     CHECKPOINT_NOT_STORED = "CheckpointNotStored"
     FINISHED = "Finished"

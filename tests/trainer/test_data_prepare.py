@@ -64,7 +64,7 @@ def texts(rows: Rows) -> list[str]:
 def test_every_token_arrives(make: Callable[..., Prepared], packing: bool) -> None:
     given = [f"def f{i}():\n    return {i * i} + {'x' * (i % 50)}\n" for i in range(200)]
     prepared = make(*given, maxLength=128, packing=packing)
-    rows, report = prepared.train, prepared.report
+    rows, report = prepared.train, prepared.report.train
     assert Counter(texts(rows)) == Counter(given)
     assert all(piece[-1] == tokenizer().eos_token_id for piece in documents(rows))
     assert max(len(row[TOKENS]) for row in rows) <= 128
@@ -77,10 +77,11 @@ def test_every_token_arrives(make: Callable[..., Prepared], packing: bool) -> No
 def test_long_documents_are_packed_too(make: Callable[..., Prepared]) -> None:
     prepared = make(maxLength=256)
     whole = make(maxLength=100_000, packing=False, folder="whole")
-    assert prepared.report.split_documents == prepared.report.documents - prepared.report.empty_documents == len(whole.train)
+    assert prepared.report.train.split_documents == len(whole.train)
+    assert prepared.report.train.documents - prepared.report.train.empty_documents == len(whole.train)
     learnt = sum(len(piece) - 1 for piece in documents(prepared.train))
     assert learnt == sum(len(piece) - 1 for piece in documents(whole.train))
-    assert prepared.report.padding_share < 0.1
+    assert prepared.report.train.padding_share < 0.1
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_long_documents_are_packed_too(make: Callable[..., Prepared]) -> None:
     [("Split", ("split_documents", 1)), ("Truncate", ("truncated_documents", 1)), ("Drop", ("dropped_documents", 1))],
 )
 def test_the_report_counts(make: Callable[..., Prepared], overlong: str, expected: tuple[str, int]) -> None:
-    report = make("short", "", "long " * 50, "", maxLength=16, overlong=overlong).report
+    report = make("short", "", "long " * 50, "", maxLength=16, overlong=overlong).report.train
     assert (report.documents, report.empty_documents, getattr(report, expected[0])) == (4, 2, expected[1])
     assert report.longest_row <= 16
 
@@ -110,16 +111,16 @@ def test_evaluation_data_of_its_own(make: Callable[..., Prepared], tmp_path: Pat
     (tmp_path / "held.txt").write_text("held out")
     prepared = make("a", "b", evaluation=[{"source": f"file://{tmp_path}/held.txt"}])
     assert prepared.evaluation is not None
-    assert prepared.evaluation_report is not None
+    assert prepared.report.evaluation is not None
     assert texts(prepared.evaluation) == ["held out"]
-    assert prepared.evaluation_report.documents == 1
+    assert prepared.report.evaluation.documents == 1
 
 
 def test_the_same_rows_whoever_prepares_them(make: Callable[..., Prepared]) -> None:
     here, there = (make(maxLength=64, folder=folder) for folder in ("here", "there"))
     assert here.report == there.report
     assert all(np.array_equal(a[TOKENS], b[TOKENS]) for a, b in zip(here.train, there.train, strict=True))
-    assert make(maxLength=65).report.digest != here.report.digest
+    assert make(maxLength=65).report.train.digest != here.report.train.digest
 
 
 def test_prepared_rows_are_found_again(make: Callable[..., Prepared], tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_processes_at_once_prepare_once(tmp_path: Path) -> None:
         build = module._build
         module._build = lambda *args: (said.put("works"), build(*args))[1]
         together.wait(60)
-        said.put(prepared_by(tmp_path, maxLength=128).report.digest)
+        said.put(prepared_by(tmp_path, maxLength=128).report.train.digest)
 
     tokenizer()
     both = [forks.Process(target=prepare_and_tell) for _ in range(2)]

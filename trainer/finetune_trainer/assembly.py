@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from finetune_trainer.preflight import checkpoint_storage, insist_on_storage, mo
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Stop
 from finetune_trainer.storage import Credentials, Storage
-from finetune_trainer.telemetry import Alive, Report
+from finetune_trainer.telemetry import Alive, DataFound, Report
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +52,20 @@ class Place:
 def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     """From the document to the stored model; raises TrainerError or whatever else went wrong."""
     report(Alive(activity="Preparing"))
-    alive = partial(report, Alive(activity="Preparing"))
     engine.accumulation_steps(spec, place.world_size)
     if place.rank == 0:  # it tries for all
         insist_on_storage(spec, place.credentials)
     storage = checkpoint_storage(spec, place.credentials)
-    objective, data = _prepare(spec, place, alive)
+    objective, data = _prepare(spec, place, report)
+    if place.rank == 0:
+        _tell_of(data, report)
     here = world.join(
         rank=place.rank, size=place.world_size, local_rank=place.local_rank, processes_per_node=place.processes_per_node,
         master=place.master,
     )  # fmt: skip
     model, layout, precision = _model(spec, place, here, objective)
     report(Alive(activity="Preparing"))
+    alive = partial(report, Alive(activity="Preparing"))
     reading = Reading(spec.objective, place.cache_dir, place.credentials)
     held = anchor(spec, model, objective, layout, lambda: reading.earlier(spec.data), here, alive)
     trained = engine.build(spec, model, here, precision)
@@ -91,14 +93,23 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     )
 
 
-def _prepare(spec: TrainSpec, place: Place, alive: Callable[[], None]) -> tuple[Objective, Prepared]:
+def _prepare(spec: TrainSpec, place: Place, report: Report) -> tuple[Objective, Prepared]:
+    alive = partial(report, Alive(activity="Preparing"))
     reading = Reading(spec.objective, place.cache_dir, place.credentials)
     tokenizer = models.load_tokenizer(
         spec.model, reading.corpus(spec.data), framed=spec.objective.options.framed, cache=place.cache_dir,
         credentials=place.credentials, alive=alive,
     )  # fmt: skip
     objective = objectives.of(spec, tokenizer)
-    return objective, prepare(spec, objective, reading, alive)
+    return objective, prepare(
+        spec, objective, reading, alive, lambda detail: report(Alive(activity="Preparing", detail=detail))
+    )
+
+
+def _tell_of(data: Prepared, report: Report) -> None:
+    for line in data.report.lines():
+        log.info("%s", line)
+    report(DataFound(data=data.report.summary))
 
 
 def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objective) -> tuple[Any, Layout, engine.Precision]:
@@ -134,7 +145,7 @@ def _resume(
     training = spec.training
     torch.manual_seed(training.seed + here.rank)  # for dropout; a checkpoint brings its own
     state = checkpoints.restore() or {"step": 0, "history": History().state()}
-    order = Order(len(data.train), training.batch_size, training.seed)
+    order = Order(len(data.train), training.batch_size, training.seed, data.mixture)
     total = total_steps(len(data.train), training.batch_size, training.epochs, training.max_steps)
     history = History.of(state["history"])
     reporter = Reporter(
@@ -170,7 +181,7 @@ def _export(job: loop.Run, data: Prepared, place: Place, report: Report) -> str:
     export.save_model(job.engine.module, job.objective, spec, here, folder, alive)
     if not here.is_first:
         return target.uri
-    documents = {"data": asdict(data.report), "document": spec.document(), "metrics": job.history.last_metrics}
+    documents = {"data": data.report.document(), "document": spec.document(), "metrics": job.history.last_metrics}
     export.save_reports(folder, job.history, documents)
     job.history.write(place.work_dir)
     export.upload(folder, target, alive)

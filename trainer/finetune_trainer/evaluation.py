@@ -42,7 +42,8 @@ def evaluate(
     finally:
         engine.train()
     totals = world.all_reduce_sum(torch.cat([summed, statistics])).numpy()
-    losses = totals[:count] / totals[count : 2 * count].clip(min=1)
+    numbers = totals[count : 2 * count]
+    losses = np.divide(totals[:count], numbers, out=np.zeros(count), where=numbers > 0)
     if not np.isfinite(losses).all():
         raise NonFiniteLossError("the loss on the evaluation data is not finite: lower spec.training.optimizer.learningRate")
     return objective.metrics(losses.tolist(), totals[2 * count :])

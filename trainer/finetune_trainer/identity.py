@@ -11,7 +11,8 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
     """All of the document that decides what the weights mean and where in the data a step is.
 
     Left out is what may change between two lives of a run: where things are stored and by whose credentials, how often
-    something is logged, evaluated or saved, and how the work is spread (micro-batches, ZeRO stage, precision, attention).
+    something is logged, evaluated or saved, what is only reported of the data, and how the work is spread (micro-batches, ZeRO
+    stage, precision, attention).
     """
     document = spec.document()
     training = document["training"]
@@ -21,6 +22,9 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
     data = {key: value for key, value in document["data"].items() if key != "evaluation"}
     for side in ("train", "earlier"):
         data[side] = [{key: value for key, value in source.items() if key != "credentials"} for source in data[side]]
+    if "synonyms" in data.get("augmentation", {}):
+        data["augmentation"]["synonyms"].pop("credentials", None)
+    data["checks"] = spec.data.checks.identity
     kept = ("epochs", "maxSteps", "batchSize", "optimizer", "schedule", "maxGradientNorm", "forgetting", "seed")
     return {
         "model": model,

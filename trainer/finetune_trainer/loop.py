@@ -79,7 +79,7 @@ class Run:
 class Agreed(NamedTuple):
     """What all ranks together know before a step."""
 
-    terms: list[int]
+    terms: list[float]
     tokens: int
     positions: int
     stop: bool
@@ -115,7 +115,7 @@ def train(run: Run) -> None:
             run.finished += 1
             run.history.add(run.finished, loss, rate)
             run.reporter.step(
-                finished=run.finished, loss=loss, gradient_norm=norm, learning_rate=rate, tokens=agreed.terms[0],
+                finished=run.finished, loss=loss, gradient_norm=norm, learning_rate=rate, tokens=round(agreed.terms[0]),
                 samples=run.spec.training.batch_size, padding=1 - agreed.tokens / max(agreed.positions, 1),
                 seconds=waited + time.monotonic() - started, waited=waited,
             )  # fmt: skip
@@ -134,10 +134,10 @@ def _agree(run: Run, micro_batches: list[MicroBatch], saved: int) -> Agreed:
         *(sum(batch.terms[index] for batch in micro_batches) for index in range(len(run.objective.losses))),
     )
     save = has_news and (due > 0 or stop > 0 or run.finished == run.total_steps)
-    return Agreed([int(count) for count in terms], int(tokens), int(positions), stop > 0, save)
+    return Agreed(terms, int(tokens), int(positions), stop > 0, save)
 
 
-def _step(run: Run, micro_batches: list[MicroBatch], terms: list[int], saved: int) -> tuple[float, float, float]:
+def _step(run: Run, micro_batches: list[MicroBatch], terms: list[float], saved: int) -> tuple[float, float, float]:
     """One optimizer step; returns mean loss, gradient norm and learning rate.
 
     The gradient is that of (sum of all terms on all ranks) / (their number), added up over the losses. DeepSpeed averages
@@ -145,7 +145,7 @@ def _step(run: Run, micro_batches: list[MicroBatch], terms: list[int], saved: in
     leaving the start counts once; the loss that is returned is without it.
     """
     training, step = run.spec.training, run.finished + 1
-    shares = torch.tensor([1 / max(count, 1) for count in terms], device=run.world.device)
+    shares = torch.tensor([1 / count if count else 0.0 for count in terms], device=run.world.device)
     total = torch.zeros((), device=run.world.device)
     batches = [on_device(batch.inputs, run.world.device) for batch in micro_batches]
     run.objective.look_ahead(run.engine, batches, run.world)

@@ -115,12 +115,23 @@ class SavedCheckpoint(Section):
     uri: str = Field(description="Address of its manifest.")
 
 
+class DataSummary(Section):
+    """What was found of the data before training began; the whole report is data.json beside the model."""
+
+    rows: int = Field(0, ge=0, description="Sequences to learn from.")
+    tokens: int = Field(0, ge=0, description="Their tokens.")
+    truncated_share: float = Field(0.0, ge=0, le=1, description="Share of the rows of data that were longer than maxLength.")
+    findings: list[str] = Field(default_factory=list, max_length=5, description="What is wrong with the data, the worst first.")
+
+
 class RunStatus(Section):
     """What the agent of node 0 answers to `GET /progress`."""
 
     activity: str = Field(
         "Starting", description="What the run does now: Starting, Preparing, Training, Evaluating, Exporting."
     )
+    detail: str | None = Field(None, description="How far it is with that, where there are no steps yet.")
+    data: DataSummary | None = None
     progress: Progress = Progress()
     checkpoint: SavedCheckpoint | None = None
     checkpoint_error: str | None = Field(None, description="Why the newest checkpoint could not be stored; absent if it was.")
@@ -134,6 +145,7 @@ class Outcome(Section):
     message: str = Field("", description="One sentence; for a failure it says what to change.")
     rank: int | None = Field(None, description="The rank that failed first.")
     node: int | None = Field(None, description="The index of the node that failed first.")
+    data: DataSummary | None = None
     progress: Progress = Progress()
     metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics, such as loss, evalLoss, perplexity.")
     checkpoint: SavedCheckpoint | None = None

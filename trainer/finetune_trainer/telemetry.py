@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field, TypeAdapter
 
 from finetune_trainer.config.base import Section
-from finetune_trainer.outcome import Outcome, Progress, SavedCheckpoint
+from finetune_trainer.outcome import DataSummary, Outcome, Progress, SavedCheckpoint
 
 
 class Alive(Section):
@@ -20,6 +20,14 @@ class Alive(Section):
 
     event: Literal["alive"] = "alive"
     activity: Literal["Starting", "Preparing", "Training", "Evaluating", "Exporting"]
+    detail: str | None = Field(None, description="How far it is with that.")
+
+
+class DataFound(Section):
+    """What the data is like; told before the first step."""
+
+    event: Literal["data_found"] = "data_found"
+    data: DataSummary
 
 
 class Step(Section):
@@ -80,7 +88,7 @@ class Ended(Section):
 
 
 Event = Annotated[
-    Alive | Step | StepTime | Evaluated | CheckpointStored | CheckpointFailed | Ended, Field(discriminator="event")
+    Alive | DataFound | Step | StepTime | Evaluated | CheckpointStored | CheckpointFailed | Ended, Field(discriminator="event")
 ]
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Section
-from finetune_trainer.outcome import Progress, SavedCheckpoint
+from finetune_trainer.outcome import DataSummary, Progress, SavedCheckpoint
 
 Phase = Literal["Pending", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
 
@@ -62,6 +62,7 @@ class JobStatus(Section):
     start_time: str | None = Field(None, description="When pods were last started: at first, or after a suspension.")
     completion_time: str | None = None
     workers: WorkersStatus = WorkersStatus()
+    data: DataSummary | None = None
     progress: Progress | None = None
     eta: str | None = Field(None, description="Remaining time as people write it, such as 1h05m.")
     metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics.")

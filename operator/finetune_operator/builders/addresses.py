@@ -27,6 +27,8 @@ def addresses(spec: TrainSpec) -> Iterator[Address]:
     for name in ("train", "evaluation", "earlier"):
         for index, dataset in enumerate(getattr(spec.data, name)):
             yield Address(f"spec.data.{name}[{index}]", dataset.source, dataset.credentials)
+    if (augmentation := spec.data.augmentation) is not None and (synonyms := augmentation.synonyms) is not None:
+        yield Address("spec.data.augmentation.synonyms", synonyms.source, synonyms.credentials)
     yield Address("spec.checkpoint", spec.checkpoint.storage, spec.checkpoint.credentials, writes=True)
     yield Address("spec.export", spec.export.storage, spec.export.credentials, writes=True)
 

@@ -51,8 +51,12 @@ def _addresses(spec: dict[str, Any], *root: str) -> Iterator[tuple[dict[str, Any
     places: list[tuple[dict[str, Any], str, Location]] = [
         (model, "source", ("model",)),
         (model.get("tokenizer") or {}, "source", ("model", "tokenizer")),
-        *((dataset, "source", ("data", "train", index)) for index, dataset in enumerate(data["train"])),
-        *((dataset, "source", ("data", "evaluation", index)) for index, dataset in enumerate(data.get("evaluation", []))),
+        *(
+            (dataset, "source", ("data", side, index))
+            for side in ("train", "evaluation", "earlier")
+            for index, dataset in enumerate(data.get(side, []))
+        ),
+        ((data.get("augmentation") or {}).get("synonyms") or {}, "source", ("data", "augmentation", "synonyms")),
         (spec["checkpoint"], "storage", ("checkpoint",)),
         (spec.get("export") or {}, "storage", ("export",)),
     ]

@@ -41,6 +41,7 @@ def facts(status: RunStatus) -> list[str]:
     """What is known of a run beyond its step, each in a few words."""
     progress = status.progress
     known = [
+        ("{}", status.detail),
         ("loss {:.4f}", progress.loss),
         ("eval loss {:.4f}", progress.eval_loss),
         ("{:,.0f} tokens/s", progress.tokens_per_second),
@@ -94,15 +95,18 @@ class Lines:
         self._console = console
         self._activity: str | None = None
         self._step = 0
+        self._detail: str | None = None
         self._printed = 0.0
 
     def show(self, status: RunStatus) -> None:
         """Print the status if it is worth a line."""
         step, now = status.progress.step, time.monotonic()
-        if status.activity == self._activity and (step == self._step or now - self._printed < LINE_SECONDS):
+        is_news = (step, status.detail) != (self._step, self._detail)
+        if status.activity == self._activity and (not is_news or now - self._printed < LINE_SECONDS):
             return
-        self._activity, self._step, self._printed = status.activity, step, now
-        words = [f"step {step}/{status.progress.total_steps}", *facts(status)] if step else []
+        self._activity, self._step, self._detail, self._printed = status.activity, step, status.detail, now
+        words = [f"step {step}/{status.progress.total_steps}"] if step else []
+        words += facts(status) if step or status.detail else []
         self.note(" · ".join([status.activity, *words]))
 
     def note(self, text: str) -> None:

@@ -51,6 +51,8 @@ def _complete(outcome: Outcome) -> Iterator[str]:
             yield f"  {title:<11} {metrics.pop(name):.4f}"
     for name, value in metrics.items():
         yield f"  {name:<11} {value:.6g}"
+    for finding in outcome.data.findings if outcome.data is not None else ():
+        yield f"  {'data':<11} {finding}"
     if outcome.model is not None:
         model = path_of(outcome.model)
         yield f"  {'model':<11} {model or outcome.model}"

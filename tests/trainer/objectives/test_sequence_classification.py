@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from sklearn.utils.class_weight import compute_class_weight
 from tests.trainer import corpora, tiny
 from tests.trainer.learning import learn
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel, pipeline
@@ -19,7 +20,7 @@ from finetune_trainer.data.examples import Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
 from finetune_trainer.objectives import SequenceClassification
-from finetune_trainer.outcome import DataError
+from finetune_trainer.outcome import ConfigurationError, DataError
 
 ROWS = {"SingleLabel": corpora.by_package(10), "MultiLabel": corpora.by_habit(10), "Regression": corpora.by_indentation(10)}
 TOKENIZER = vocabulary.learn([row["text"] for row in ROWS["SingleLabel"]], 500, framed=True)
@@ -29,9 +30,11 @@ def records(rows: list[dict[str, Any]]) -> list[Record]:
     return [Record(row, f"rows.jsonl:{number}", {key: key for key in row}) for number, row in enumerate(rows, start=1)]
 
 
-def objective(problem: str, rows: list[dict[str, Any]] | None = None, **changes: Any) -> SequenceClassification:
+def objective(
+    problem: str, rows: list[dict[str, Any]] | None = None, options: dict[str, Any] | None = None, **changes: Any
+) -> SequenceClassification:
     spec = tiny.spec(
-        objective={"type": "SequenceClassification", "sequenceClassification": {"problem": problem}},
+        objective={"type": "SequenceClassification", "sequenceClassification": {"problem": problem, **(options or {})}},
         data={"maxLength": 48, **changes},
     )
     made = SequenceClassification(spec, TOKENIZER)
@@ -120,6 +123,44 @@ def test_metrics_of_numbers_are_those_of_scikit_learn() -> None:
     assert found["mae"] == pytest.approx(metrics.mean_absolute_error(true, guess), rel=1e-5)
     assert found["r2"] == pytest.approx(metrics.r2_score(true, guess), rel=1e-4)
     assert found["pearson"] == pytest.approx(np.corrcoef(true, guess)[0, 1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({"classWeights": {"email": 3.0, "xml": 0.25}}, [1.0, 3.0, 1.0, 0.25]),
+        ({"classWeighting": "Balanced"}, [26 / (4 * 10), 26 / (4 * 8), 26 / (4 * 5), 26 / (4 * 3)]),
+        ({"classWeighting": "Balanced", "labels": ["xml", "asyncio", "email", "unittest"]}, None),
+    ],
+)
+def test_weighed_classes_are_torchs(options: dict[str, Any], weights: list[float] | None) -> None:
+    rows = [row for package, most in zip(corpora.PACKAGES, (10, 8, 5, 3), strict=True) for row in of_package(package)[:most]]
+    classifier = objective("SingleLabel", rows, options)
+    if weights is None:
+        weights = compute_class_weight(
+            "balanced", classes=np.array(options["labels"]), y=[row["label"] for row in rows]
+        ).tolist()
+    learner, batch = model(classifier), batch_of(classifier, rows)
+    with torch.no_grad():
+        logits = learner(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    expected = torch.nn.functional.cross_entropy(logits, batch["labels"][:, 0].long(), torch.tensor(weights))
+    assert classifier.loss_sums(learner, batch)[0].item() / classifier.count(batch)[0] == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+    few = batch_of(classifier, rows[-1:])
+    assert classifier.count(few)[0] == pytest.approx(weights[classifier.facts["labels"].index("xml")])
+    assert classifier.count(classifier.collate([], [], Layout())) == [0]
+
+
+def of_package(package: str) -> list[dict[str, Any]]:
+    return [row for row in ROWS["SingleLabel"] if row["label"] == package]
+
+
+def test_weights_of_labels_that_are_not_there() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"classWeights: 'emial' is none of the labels \(asyncio, email, unittest, xml\)"
+    ):
+        objective("SingleLabel", options={"classWeights": {"emial": 2.0}})
 
 
 @pytest.mark.parametrize("problem", ROWS)

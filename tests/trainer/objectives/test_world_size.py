@@ -19,6 +19,13 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),
     "TokenClassification": (corpora.tagged(30), {}),
+    "SequenceClassification, balanced": (
+        corpora.by_package(30)[:70],
+        {
+            "data": {"resample": "Balanced"},
+            "objective": {"sequenceClassification": {"classWeights": {"asyncio": 0.1, "email": 3.0}}},
+        },
+    ),
 }
 
 

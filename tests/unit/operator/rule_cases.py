@@ -75,7 +75,7 @@ CASES = (
     Case(
         "spec.evaluation.everySteps",
         "there is nothing to evaluate on",
-        _spec(evaluation__everySteps=5, data__evaluationFraction=0.1),
+        _spec(evaluation__everySteps=5, data__folds={"count": 3, "hold": 1}),
         _spec(evaluation__everySteps=5),
     ),
     Case(
@@ -300,6 +300,85 @@ CASES = (
         _spec(data__evaluationFraction=0.5),
         _spec(data__evaluationFraction=0.5, data__evaluation=[{"source": "file:///held-out"}]),
     ),
+    Case(
+        "spec.data.evaluationFraction",
+        "evaluation data is given twice",
+        _spec(data__folds={"count": 5}),
+        _spec(data__folds={"count": 5}, data__evaluationFraction=0.5),
+    ),
+    Case(
+        "spec.data.train",
+        "some sources have a weight",
+        _spec(data__train=[{"source": "file:///a", "weight": 0.5}, {"source": "file:///b", "weight": 3}]),
+        _spec(data__train=[{"source": "file:///a", "weight": 0.5}, {"source": "file:///b"}]),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "a weight says how often rows are learnt from",
+        _spec(data__evaluation=[{"source": "file:///b"}]),
+        _spec(data__evaluation=[{"source": "file:///b", "weight": 1}]),
+    ),
+    Case(
+        "spec.data.resample",
+        "sources and labels cannot both",
+        _spec(objective__type="SequenceClassification", data__resample="Balanced"),
+        _spec(
+            objective__type="SequenceClassification", data__resample="Balanced",
+            data__train=[{"source": "file:///a", "weight": 1}],
+        ),
+    ),
+    Case(
+        "spec.data.resample",
+        "rows of this objective have no label",
+        _spec(objective__type="SequenceClassification", data__resample="Balanced"),
+        _spec(objective__type="MaskedLM", data__resample="Balanced"),
+    ),
+    Case(
+        "spec.data.resample",
+        "only single labels can be balanced",
+        _spec(objective={"type": "SequenceClassification", "sequenceClassification": {}}, data__resample="Balanced"),
+        _spec(
+            objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
+            data__resample="Balanced",
+        ),
+    ),
+    Case(
+        "spec.objective.sequenceClassification.classWeights",
+        "only single labels have weights",
+        _spec(objective={"type": "SequenceClassification", "sequenceClassification": {"classWeights": {"a": 2}}}),
+        _spec(
+            objective={
+                "type": "SequenceClassification",
+                "sequenceClassification": {"problem": "MultiLabel", "classWeighting": "Balanced"},
+            }
+        ),
+    ),
+    Case(
+        "spec.objective.sequenceClassification.classWeights",
+        "classes are weighed twice",
+        _spec(objective={"type": "SequenceClassification", "sequenceClassification": {"classWeighting": "Balanced"}}),
+        _spec(
+            objective={
+                "type": "SequenceClassification",
+                "sequenceClassification": {"classWeighting": "Balanced", "classWeights": {"a": 2}},
+            }
+        ),
+    ),
+    Case(
+        "spec.data.augmentation.copies",
+        "the copies would be the same",
+        _spec(data__augmentation={"synonyms": {"source": "file:///words.json"}}),
+        _spec(data__augmentation={"copies": 3}),
+    ),
+    Case(
+        "spec.data.augmentation.synonyms.source",
+        "begin the address with",
+        _spec(data__augmentation={"synonyms": {"source": "s3://bucket/words.json"}}),
+        _spec(data__augmentation={"synonyms": {"source": "words.json"}}),
+    ),
+    Case("spec.data.folds.hold", "there is no such fold", _spec(data__folds={"count": 5, "hold": 4}), _spec(
+        data__folds={"count": 5, "hold": 5}
+    )),
     Case(
         "spec.method.lora",
         "options for LoRA",

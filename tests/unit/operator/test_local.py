@@ -14,7 +14,7 @@ from finetune_operator.api import FineTuneJob
 from finetune_operator.local import display, machine, report
 from finetune_operator.local.addresses import localized, missing_files
 from finetune_operator.local.nodes import Folder
-from finetune_trainer.outcome import Outcome, Progress, Reason, RunStatus, SavedCheckpoint
+from finetune_trainer.outcome import DataSummary, Outcome, Progress, Reason, RunStatus, SavedCheckpoint
 
 CHECKPOINT = SavedCheckpoint(step=40, time="2026-01-01T00:00:00Z", uri="file:///out/manifests/step-00000040.json")
 
@@ -29,11 +29,13 @@ def job(**spec: Any) -> FineTuneJob:
 
 
 def test_relative_addresses_are_below_the_current_folder() -> None:
-    data = {"train": [{"source": "file://a"}, {"source": "s3://b/c"}], "evaluation": [{"source": "file:///d"}]}
+    data: dict[str, Any] = {"train": [{"source": "file://a"}, {"source": "s3://b/c"}], "evaluation": [{"source": "file:///d"}]}
+    data["augmentation"] = {"synonyms": {"source": "file://w.json"}}
     spec = job(data=data, model={"source": "file://./m"}, export={"storage": "file://e"}).spec.train_spec().document()
     found = localized(spec, Path("/here"))
     assert [dataset["source"] for dataset in found["data"]["train"]] == ["file:///here/a", "s3://b/c"]
     assert found["data"]["evaluation"][0]["source"] == "file:///d"
+    assert found["data"]["augmentation"]["synonyms"]["source"] == "file:///here/w.json"
     assert found["model"]["source"] == "file:///here/m"
     assert (found["checkpoint"]["storage"], found["export"]["storage"]) == ("file:///here/out", "file:///here/e")
 
@@ -94,6 +96,7 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
         output = io.StringIO()
         screen = display.display(Console(file=output, force_terminal=terminal, width=160))
         screen.show(RunStatus())
+        screen.show(RunStatus(activity="Preparing", detail="1,500 rows encoded"))
         screen.show(RUNNING)
         screen.show(RUNNING)
         screen.note("a note")
@@ -104,7 +107,7 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
             assert "40/200" in said
             assert facts.split(" · ", maxsplit=1)[0] in said
         else:
-            assert said == f"Starting\nTraining · step 40/200 · {facts}\na note\n"
+            assert said == f"Starting\nPreparing · 1,500 rows encoded\nTraining · step 40/200 · {facts}\na note\n"
 
 
 @pytest.mark.parametrize(
@@ -155,6 +158,7 @@ def test_a_finished_run_shows_what_it_made(tmp_path: Path) -> None:
         reason=Reason.COMPLETE,
         progress=Progress(step=200, loss=2.0),
         metrics={"evalLoss": 1.0},
+        data=DataSummary(findings=["1 of 5 training rows with personal data"]),
         model=f"file://{tmp_path}/model",
     )
     assert report.lines(outcome, Folder(tmp_path), "again") == [
@@ -162,6 +166,7 @@ def test_a_finished_run_shows_what_it_made(tmp_path: Path) -> None:
         "  loss        2.0000",
         "  eval loss   1.0000",
         "  perplexity  2.7183",
+        "  data        1 of 5 training rows with personal data",
         f"  model       {tmp_path}/model",
         f"  loss plot   {tmp_path}/model/training/loss.png",
         "  sample      'import ' goes on with 'os\\n'",

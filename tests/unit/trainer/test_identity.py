@@ -11,7 +11,10 @@ from finetune_trainer.identity import identity
 
 DOCUMENT: dict[str, Any] = {
     "model": {"source": "hf://a/b", "tokenizer": {"source": "hf://a/c"}},
-    "data": {"train": [{"source": "s3://bucket/x.jsonl"}], "evaluation": [{"source": "s3://bucket/y.jsonl"}]},
+    "data": {
+        "train": [{"source": "s3://bucket/x.jsonl"}],
+        "augmentation": {"synonyms": {"source": "s3://bucket/words.json"}},
+    },
     "training": {"maxSteps": 10},
     "checkpoint": {"storage": "s3://bucket/run"},
 }
@@ -40,6 +43,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("data.maxLength", 2048),
         ("data.packing", False),
         ("data.overlong", "Drop"),
+        ("data.checks.duplicates", "Drop"),
+        ("data.checks.personalData", "Scrub"),
+        ("data.folds", {"count": 3}),
+        ("data.train.0.weight", 2.0),
+        ("data.augmentation", {"noise": 0.1}),
+        ("data.augmentation.synonyms.share", 0.2),
         ("method", {"type": "LoRA"}),
         ("training.maxSteps", 11),
         ("training.batchSize", 64),
@@ -60,7 +69,11 @@ def test_another_run(path: str, value: Any) -> None:
         ("model.attention", "SDPA"),
         ("model.tokenizer.credentials", "secret"),
         ("data.train.0.credentials", "secret"),
-        ("data.evaluation", []),
+        ("data.evaluation", [{"source": "s3://bucket/y.jsonl"}]),
+        ("data.augmentation.synonyms.credentials", "secret"),
+        ("data.checks.duplicates", "Fail"),
+        ("data.checks.personalData", "Ignore"),
+        ("data.checks.comparedRows", 0),
         ("training.microBatchSize", 8),
         ("training.precision", "Float32"),
         ("training.gradientCheckpointing", True),

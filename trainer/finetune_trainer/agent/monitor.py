@@ -7,7 +7,7 @@ import time
 
 from finetune_trainer.agent.metrics import Metrics
 from finetune_trainer.outcome import Outcome, RunStatus
-from finetune_trainer.telemetry import Alive, CheckpointFailed, CheckpointStored, Evaluated, Event, Step
+from finetune_trainer.telemetry import Alive, CheckpointFailed, CheckpointStored, DataFound, Evaluated, Event, Step
 
 
 class Monitor:
@@ -33,12 +33,16 @@ class Monitor:
     def _after(self, rank: int, event: Event) -> RunStatus:
         status = self._status
         match event:
-            case Alive() if rank == self._first_rank:
-                return status.model_copy(update={"activity": event.activity})
+            case Alive() if rank == self._first_rank or event.detail is not None:
+                same = event.detail is None and event.activity == status.activity
+                detail = status.detail if same else event.detail
+                return status.model_copy(update={"activity": event.activity, "detail": detail})
+            case DataFound():
+                return status.model_copy(update={"data": event.data, "detail": None})
             case Step():
                 kept = {} if event.progress.eval_loss is not None else {"eval_loss": status.progress.eval_loss}
                 progress = event.progress.model_copy(update=kept)
-                return status.model_copy(update={"progress": progress, "activity": "Training"})
+                return status.model_copy(update={"progress": progress, "activity": "Training", "detail": None})
             case Evaluated() if "loss" in event.metrics:
                 progress = status.progress.model_copy(update={"eval_loss": event.metrics["loss"]})
                 return status.model_copy(update={"progress": progress})
@@ -54,7 +58,9 @@ class Monitor:
         with self._lock:
             self._started = True
             restarts = self._status.in_place_restarts + anew
-            self._status = self._status.model_copy(update={"activity": "Starting", "in_place_restarts": restarts})
+            self._status = self._status.model_copy(
+                update={"activity": "Starting", "detail": None, "in_place_restarts": restarts}
+            )
         if anew:
             self.metrics.restarted()
 
@@ -92,4 +98,6 @@ class Monitor:
             known["progress"] = status.progress
         if outcome.checkpoint is None:
             known["checkpoint"] = status.checkpoint
+        if outcome.data is None:
+            known["data"] = status.data
         return outcome.model_copy(update=known)

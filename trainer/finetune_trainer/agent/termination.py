@@ -10,12 +10,16 @@ MOST_BYTES = 4096  # kubelet cuts what is longer, and half an object is none
 
 
 def bounded(outcome: Outcome) -> bytes:
-    """The outcome as JSON of at most 4096 bytes: first the message is cut, then metrics are left out, the last ones first."""
+    """The outcome as JSON of at most 4096 bytes: first the message is cut, then findings and metrics are left out,
+    the last ones first."""
     while len(text := _json(outcome)) > MOST_BYTES:
         excess = len(text) - MOST_BYTES
         if len(outcome.message) > 256:
             # A character may take several bytes, so this cuts at most what must go and the loop sees to the rest.
             outcome = _shorter(outcome, max(255, len(outcome.message) - excess // 6 - 2))
+        elif outcome.data is not None and outcome.data.findings:
+            data = outcome.data.model_copy(update={"findings": outcome.data.findings[:-1]})
+            outcome = outcome.model_copy(update={"data": data})
         elif outcome.metrics:
             outcome = outcome.model_copy(update={"metrics": dict(list(outcome.metrics.items())[:-1])})
         else:

@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from finetune_trainer.config.augmentation import Augmentation
 from finetune_trainer.config.base import Rule, Section, explain
-from finetune_trainer.config.data import Columns, Data, Dataset
+from finetune_trainer.config.checks import Checks
+from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
 from finetune_trainer.config.method import LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
@@ -17,7 +19,9 @@ from finetune_trainer.config.output import Checkpoint, Export
 from finetune_trainer.config.training import DeepSpeed, Evaluation, Generation, Optimizer, Schedule, Training
 
 __all__ = [
+    "Augmentation",
     "Checkpoint",
+    "Checks",
     "Choice",
     "Columns",
     "Data",
@@ -26,6 +30,7 @@ __all__ = [
     "ElasticWeights",
     "Evaluation",
     "Export",
+    "Folds",
     "Forgetting",
     "Generation",
     "LoRA",
@@ -46,7 +51,9 @@ __all__ = [
 ]
 
 
+EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
+LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
 HEADED = ["MultiTask", "SequenceClassification", "TokenClassification"]
@@ -72,13 +79,15 @@ class TrainSpec(Section):
             "method.type",
         ),
         Rule(
-            "!has(self.evaluation.everySteps) || size(self.data.evaluation) > 0 || has(self.data.evaluationFraction)",
-            "there is nothing to evaluate on: add data.evaluation or data.evaluationFraction, or remove evaluation.everySteps",
+            f"!has(self.evaluation.everySteps) || {EVALUATED}",
+            "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
+            "evaluation.everySteps",
             "evaluation.everySteps",
         ),
         Rule(
-            "!self.evaluation.atStart || size(self.data.evaluation) > 0 || has(self.data.evaluationFraction)",
-            "there is nothing to evaluate on: add data.evaluation or data.evaluationFraction, or remove evaluation.atStart",
+            f"!self.evaluation.atStart || {EVALUATED}",
+            "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
+            "evaluation.atStart",
             "evaluation.atStart",
         ),
         Rule(
@@ -120,6 +129,17 @@ class TrainSpec(Section):
             "self.objective.tasks.all(t, self.data.train.exists(d, has(d.task) && d.task == t.name))",
             "a task has nothing to learn from: add a source with its name as task, or remove the task",
             "objective.tasks",
+        ),
+        Rule(
+            f"self.data.resample == 'None' || self.objective.type in {LABELLED}",
+            "rows of this objective have no label to be balanced by: remove data.resample",
+            "data.resample",
+        ),
+        Rule(
+            "self.data.resample == 'None' || !has(self.objective.sequenceClassification) || "
+            "self.objective.sequenceClassification.problem == 'SingleLabel'",
+            "only single labels can be balanced: remove data.resample, or set the problem SingleLabel",
+            "data.resample",
         ),
         Rule(
             f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE}",

@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune_trainer.config.augmentation import Augmentation
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
+from finetune_trainer.config.checks import Checks
 
 Column = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -42,7 +44,26 @@ class Dataset(Section):
         "Auto", description="Auto goes by the file's suffix. Text makes one row of each file."
     )
     columns: Columns = Columns()
+    weight: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="In data.train, its share of the sequences that are learnt from, relative to the other sources' weights; "
+        "an epoch keeps its length, and what the source holds is repeated or sampled as that needs. Without weights each "
+        "sequence is seen once an epoch.",
+    )
     task: str | None = Field(None, max_length=64, description="With objective.tasks, the task whose rows these are.")
+
+
+class Folds(Section):
+    """Cross-validation: one job for each fold learns from the others and is evaluated on that one."""
+
+    count: int = Field(ge=2, le=100, description="Folds, of about the same size; a hash of the row says which one it is in.")
+    hold: int = Field(0, ge=0, le=99, description="The fold to evaluate on, counted from 0.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.hold < self.count", "there is no such fold: set hold to one of 0 to count - 1", "hold"),
+    )
 
 
 class Data(Section):
@@ -59,6 +80,7 @@ class Data(Section):
         le=0.5,
         description="Share of the training rows held out for evaluation, chosen by a hash of the row.",
     )
+    folds: Folds | None = None
     max_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens in one sequence.")
     packing: bool | None = Field(
         None,
@@ -70,10 +92,31 @@ class Data(Section):
         description="What becomes of a document longer than maxLength; by default Split where the objective can, or Truncate.",
     )
 
+    resample: Literal["None", "Balanced"] = Field(
+        "None", description="Balanced shows each label's rows equally often: rare ones are repeated, frequent ones sampled."
+    )
+    checks: Checks = Checks()
+    augmentation: Augmentation | None = None
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "size(self.evaluation) == 0 || !has(self.evaluationFraction)",
-            "evaluation data is given twice: keep either data.evaluation or data.evaluationFraction",
+            "(size(self.evaluation) > 0 ? 1 : 0) + (has(self.evaluationFraction) ? 1 : 0) + (has(self.folds) ? 1 : 0) <= 1",
+            "evaluation data is given twice: keep one of data.evaluation, data.evaluationFraction and data.folds",
             "evaluationFraction",
+        ),
+        Rule(
+            "self.train.all(one, has(one.weight)) || self.train.all(one, !has(one.weight))",
+            "some sources have a weight and some have none: give each of data.train a weight, or none",
+            "train",
+        ),
+        Rule(
+            "self.evaluation.all(one, !has(one.weight)) && self.earlier.all(one, !has(one.weight))",
+            "a weight says how often rows are learnt from: remove it from data that is not in data.train",
+            "evaluation",
+        ),
+        Rule(
+            "self.resample == 'None' || self.train.all(one, !has(one.weight))",
+            "sources and labels cannot both say how often a row is seen: remove the weights of data.train, or data.resample",
+            "resample",
         ),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -14,6 +16,7 @@ import pyarrow
 
 from finetune_trainer.data.records import Record, texts
 from finetune_trainer.data.rows import TOKENS, Tokens
+from finetune_trainer.data.stream import Placed, Side
 
 Overlong = Literal["Split", "Truncate", "Drop"]
 
@@ -27,6 +30,7 @@ class Fate(StrEnum):
 
     KEPT = "kept"
     EMPTY = "empty"
+    """Nothing can be learnt from it: it has no text, or all of its labels are hidden."""
     SPLIT = "split"
     TRUNCATED = "truncated"
     DROPPED = "dropped"
@@ -44,6 +48,8 @@ class Encoder(Protocol):
 
     fields: ClassVar[Mapping[str, pyarrow.DataType]]
     """The fields of an example and their Arrow types, lists of numbers or numbers."""
+    processor: Any
+    """The model's tokenizer or image processor."""
 
     @property
     def identity(self) -> Any:
@@ -69,8 +75,24 @@ class Counts:
 
     records: int = 0
     fates: Counter[Fate] = field(default_factory=Counter)
+    firsts: dict[Fate, str] = field(default_factory=dict)
+    """Where the first record of each fate comes from."""
+    lengths: array[int] = field(default_factory=partial(array, "i"))
+    """Tokens of each example."""
+    groups: array[int] = field(default_factory=partial(array, "i"))
+    """The group of each example."""
     examples: int = 0
-    tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of all examples."""
+        return sum(self.lengths)
+
+    def note(self, record: Record, fate: Fate) -> None:
+        """One record more."""
+        self.records += 1
+        self.fates[fate] += 1
+        self.firsts.setdefault(fate, record.origin)
 
 
 def cut(tokens: Tokens, max_length: int, overlong: Overlong, overlap: int = 0) -> tuple[list[Tokens], Fate]:
@@ -110,7 +132,7 @@ class ExampleWriter:
         columns = [_column([example[field.name] for example in examples], field.type) for field in self._schema]
         self._writer.write_batch(pyarrow.record_batch(columns, schema=self._schema))
         self.counts.examples += len(examples)
-        self.counts.tokens += sum(len(example[TOKENS]) for example in examples if TOKENS in example)
+        self.counts.lengths.extend(len(example[TOKENS]) for example in examples if TOKENS in example)
 
     def close(self) -> None:
         """Finish the file."""
@@ -119,19 +141,24 @@ class ExampleWriter:
 
 
 def write_examples(
-    records: Iterable[Record], encoder: Encoder, choose: Callable[[Record], ExampleWriter], alive: Callable[[], None]
-) -> None:
-    """Encode and write all records, each to the writer that `choose` names; `alive` is called after each batch."""
+    records: Iterable[Placed], encoder: Encoder, writers: Mapping[Side, ExampleWriter], group: Callable[[Placed], int],
+    done: Callable[[int], None],
+) -> None:  # fmt: skip
+    """Encode and write all records, each to the writer of its side, and note the `group` of each record's examples.
+
+    `done` is told the number of records of each batch.
+    """
     for batch in _batches(records):
         chosen: dict[ExampleWriter, list[Mapping[str, Any]]] = {}
-        for record, encoded in zip(batch, encoder.encode(batch), strict=True):
-            writer = choose(record)
-            writer.counts.records += 1
-            writer.counts.fates[encoded.fate] += 1
+        for placed, encoded in zip(batch, encoder.encode([placed.record for placed in batch]), strict=True):
+            writer = writers[placed.side]
+            if not placed.is_copy:
+                writer.counts.note(placed.record, encoded.fate)
+            writer.counts.groups.extend([group(placed)] * len(encoded.examples))
             chosen.setdefault(writer, []).extend(encoded.examples)
         for writer, examples in chosen.items():
             writer.write(examples)
-        alive()
+        done(len(batch))
 
 
 def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
@@ -142,14 +169,16 @@ def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
     return pyarrow.ListArray.from_arrays(offsets, numbers)
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    batch: list[Record] = []
+def _batches(records: Iterable[Placed]) -> Iterator[list[Placed]]:
+    """Records of one source each, as those of another may have other columns."""
+    batch: list[Placed] = []
     characters = 0
-    for record in records:
-        batch.append(record)
-        characters += sum(map(len, texts(record)))
-        if len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS:
+    for placed in records:
+        full = len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS
+        if batch and (full or (placed.given, placed.source) != (batch[0].given, batch[0].source)):
             yield batch
             batch, characters = [], 0
+        batch.append(placed)
+        characters += sum(map(len, texts(placed.record)))
     if batch:
         yield batch

@@ -26,7 +26,7 @@ class Collator(Protocol):
         """A micro-batch; each row comes with its own random numbers, the same whoever makes it."""
         ...
 
-    def count(self, batch: Batch) -> Sequence[int]:
+    def count(self, batch: Batch) -> Sequence[float]:
         """Number of terms in each of the batch's losses."""
         ...
 
@@ -35,7 +35,7 @@ class MicroBatch(NamedTuple):
     """What a rank computes at once, and what is known of it beforehand."""
 
     inputs: Batch
-    terms: Sequence[int]
+    terms: Sequence[float]
     """Of each of the objective's losses."""
     tokens: int
     positions: int

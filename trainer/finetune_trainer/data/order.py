@@ -2,12 +2,17 @@
 
 The data is the endless concatenation of one permutation of all rows for each epoch; step s takes positions s x B to
 (s + 1) x B of it. So the position of a run in its data is one integer, and going there costs nothing.
+
+Where rows are in groups of which each has a share (sources with weights, labels to be balanced), an epoch has as many positions
+as there are rows, and each group as many of them as its share says, the same number in every epoch and spread at random. A
+group's own rows come as the endless concatenation of its permutations: a small group is passed through several times an epoch,
+a large one once in several epochs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +22,7 @@ Indices = NDArray[np.int64]
 
 
 class Picks(NamedTuple):
-    """Row indices [n], and in which pass over the data [n] each is taken."""
+    """Row indices [n], and in which pass over the data, or over its group's, each is taken [n]."""
 
     rows: Indices
     epochs: Indices
@@ -28,35 +33,74 @@ def total_steps(rows: int, batch_size: int, epochs: int | None, max_steps: int |
     return max_steps if max_steps is not None else math.ceil(rows * (epochs or 1) / batch_size)
 
 
-class Order:
-    """The order of `rows` rows in batches of `batch_size`; a batch may straddle epochs."""
+class Mixture(NamedTuple):
+    """The group of each row [rows], counted from 0, and each group's share, relative to the others'."""
 
-    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+    groups: NDArray[np.int32]
+    shares: Sequence[float]
+
+
+class Order:
+    """The order of `rows` rows in batches of `batch_size`; a batch may straddle epochs. No group may be empty."""
+
+    def __init__(self, rows: int, batch_size: int, seed: int, mixture: Mixture | None = None) -> None:
         assert rows > 0, "there is no order of nothing"
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = -1
-        self._permutation: Indices = np.empty(0, np.int64)
+        self._picks = Picks(np.empty(0, np.int64), np.empty(0, np.int64))
+        mixture = mixture or Mixture(np.zeros(rows, np.int32), [1.0])
+        by_group = np.argsort(mixture.groups, kind="stable")
+        self._groups: list[Indices] = np.split(by_group, np.cumsum(np.bincount(mixture.groups))[:-1])
+        self._quotas = quotas(mixture.shares, rows)
 
     def of_step(self, step: int) -> Picks:
         """The `batch_size` rows of the step, counted from 0."""
         positions = np.arange(step * self._batch_size, (step + 1) * self._batch_size, dtype=np.int64)
         epochs, places = np.divmod(positions, self._rows)
-        rows = np.concatenate([self._of_epoch(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
-        return Picks(rows, epochs)
+        parts = [(self._of_epoch(int(epoch)), places[epochs == epoch]) for epoch in np.unique(epochs)]
+        return Picks(*(np.concatenate([picks[column][chosen] for picks, chosen in parts]) for column in (0, 1)))
 
     def epoch_at(self, step: int) -> float:
         """Passes over the data after `step` finished steps."""
         return step * self._batch_size / self._rows
 
-    def _of_epoch(self, epoch: int) -> Indices:
+    def _of_epoch(self, epoch: int) -> Picks:
+        """All positions of the epoch."""
         if epoch != self._epoch:
-            # The raw stream of a bit generator is the same in every version of NumPy; Generator.permutation is not.
-            keys = np.random.Philox(key=np.array([self._seed, epoch], dtype=np.uint64)).random_raw(self._rows)
-            self._permutation = np.argsort(keys, kind="stable")
-            self._epoch = epoch
-        return self._permutation
+            groups = [self._of_group(number, epoch) for number in range(len(self._groups))]
+            rows, passes = (np.concatenate(column) for column in zip(*groups, strict=True))
+            if len(groups) > 1:  # they would come one after the other
+                mixed = self._permutation(self._rows, epoch, len(groups))
+                rows, passes = rows[mixed], passes[mixed]
+            self._picks, self._epoch = Picks(rows, passes), epoch
+        return self._picks
+
+    def _of_group(self, number: int, epoch: int) -> Picks:
+        """The group's part of the epoch: the next so many of its own endless order."""
+        members, quota = self._groups[number], self._quotas[number]
+        positions = np.arange(epoch * quota, (epoch + 1) * quota, dtype=np.int64)
+        passes, places = np.divmod(positions, len(members))
+        orders = {one: members[self._permutation(len(members), one, number)] for one in np.unique(passes).tolist()}
+        rows = [order[places[passes == one]] for one, order in orders.items()]
+        return Picks(np.concatenate(rows), passes)
+
+    def _permutation(self, count: int, time: int, purpose: int) -> Indices:
+        # The raw stream of a bit generator is the same in every version of NumPy; Generator.permutation is not.
+        key = np.array([self._seed, purpose << 40 | time], dtype=np.uint64)
+        return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+
+
+def quotas(shares: Sequence[float], rows: int) -> list[int]:
+    """How many of an epoch's positions each group has: by its share, rounded so that none is lost, and at least one."""
+    exact = np.asarray(shares) / np.sum(shares) * rows
+    found = np.floor(exact).clip(min=1).astype(np.int64)
+    while (missing := rows - int(found.sum())) > 0:  # largest remainders first, of which there are enough at once
+        found[np.argsort(found - exact, kind="stable")[:missing]] += 1
+    while found.sum() > rows:  # what groups of less than one position were given
+        found[found.argmax()] -= 1
+    return [int(count) for count in found]
 
 
 def sequential(rows: int, batch_size: int) -> Iterator[Picks]:

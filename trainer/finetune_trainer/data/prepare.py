@@ -8,43 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from finetune_trainer import config
+from finetune_trainer.data import encoding, mixing
+from finetune_trainer.data.augmentation import Augmenter, read_synonyms
+from finetune_trainer.data.checks import balance
 from finetune_trainer.data.examples import Counts, Encoder, ExampleWriter, Fate, write_examples
+from finetune_trainer.data.files import File
+from finetune_trainer.data.inspection import Inspected, inspect
+from finetune_trainer.data.order import Mixture
 from finetune_trainer.data.packing import pack
-from finetune_trainer.data.reading import Reading, Source
-from finetune_trainer.data.records import Record
+from finetune_trainer.data.progress import Pulse
+from finetune_trainer.data.reading import Reading
+from finetune_trainer.data.report import DataReport, Lengths, Report, in_order
 from finetune_trainer.data.rows import Rows
 from finetune_trainer.data.shared import appearing, exclusive
-from finetune_trainer.outcome import DataError
+from finetune_trainer.data.stream import EVALUATION, SIDES, TRAIN, Placed, Side, Sources, Stream
 
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
-LAYOUT = 2
-TRAIN, EVALUATION = "train", "evaluation"
-FACTS = "facts.json"
-Sources = Mapping[str, Sequence[Source]]
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """What became of the documents of one side; counts, and shares between 0 and 1."""
-
-    documents: int
-    empty_documents: int
-    split_documents: int
-    truncated_documents: int
-    dropped_documents: int
-    rows: int
-    tokens: int
-    longest_row: int
-    padding_share: float
-    """What would be padding if all rows were filled to the longest; packing is there to bring it near zero."""
-    digest: str
-    """SHA-256 of the rows: the same on every node, or they would not learn from the same data."""
+LAYOUT = 3
+FACTS, REPORT = "facts.json", "report.json"
 
 
 @dataclass(frozen=True)
@@ -53,118 +42,125 @@ class Prepared:
 
     train: Rows
     evaluation: Rows | None
-    report: DataReport
-    evaluation_report: DataReport | None
+    report: Report
+    mixture: Mixture | None
+    """Which rows to learn from have which share; None where all have the same."""
 
 
-def prepare(spec: config.TrainSpec, encoder: Encoder, reading: Reading, alive: Callable[[], None] = lambda: None) -> Prepared:
+def prepare(
+    spec: config.TrainSpec, encoder: Encoder, reading: Reading, alive: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Prepared:  # fmt: skip
     """The rows of the document's data, from the cache if they were prepared before; what a survey finds is told to `encoder`.
 
-    `alive` is called now and then, also while another process works. Raises DataError for a file or row that cannot be used
-    and when nothing is left to learn from.
+    `alive` is called now and then, also while another process works, and `tell` how far the work is. Raises DataError for a
+    file or row that cannot be used, for what the document's checks refuse, and when nothing is left to learn from.
     """
-    sources = reading.sources(spec.data)
-    folder = reading.cache / "prepared" / _key(spec, encoder, sources)
+    sources, synonyms = reading.sources(spec.data), reading.synonyms(spec.data)
+    folder = reading.cache / "prepared" / _key(spec, encoder, sources, synonyms)
     with exclusive(folder, alive):
         if not folder.exists():
             with appearing(folder) as temporary:
-                _build(spec, encoder, sources, temporary, alive)
+                _build(spec, encoder, sources, synonyms, temporary, Pulse(alive, tell))
     encoder.informed(json.loads((folder / FACTS).read_text()))
-    return _load(folder)
+    return _load(folder, spec.data)
 
 
-def is_held_out(record: Record, fraction: float) -> bool:
-    """Whether a record is for evaluation: by its subject alone, so that the same one is never on both sides."""
-    value = record.subject
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
-
-
-def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources) -> str:
+def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, synonyms: File | None) -> str:
+    data = spec.data
     identity = {
         "layout": LAYOUT,
         "encoder": encoder.identity,
         "sources": {side: [source.identity for source in found] for side, found in sources.items()},
-        "fraction": spec.data.evaluation_fraction,
-        "packing": [spec.packing, spec.data.max_length],
+        "held out": [data.evaluation_fraction, data.folds and data.folds.document()],
+        "packing": [spec.packing, data.max_length],
+        "groups": mixing.kind(data),
+        "augmentation": data.augmentation
+        and [data.augmentation.document(), spec.training.seed, synonyms and synonyms.identity],
+        "checks": data.checks.document(),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _build(spec: config.TrainSpec, encoder: Encoder, sources: Sources, folder: Path, alive: Callable[[], None]) -> None:
-    data = spec.data
-    writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in (TRAIN, EVALUATION)}
-    fraction = data.evaluation_fraction or 0.0
-
-    def side_of(record: Record) -> str:
-        return EVALUATION if fraction and is_held_out(record, fraction) else TRAIN
-
-    facts = encoder.survey(lambda: (record for record in _records(sources[TRAIN]) if side_of(record) == TRAIN))
+def _build(
+    spec: config.TrainSpec, encoder: Encoder, sources: Sources, synonyms: File | None, folder: Path, pulse: Pulse
+) -> None:  # fmt: skip
+    pulse.begin("looked at")
+    inspected = inspect(Stream(spec.data, sources), spec.data.checks, pulse)
+    facts = encoder.survey(inspected.stream.training)
     encoder.informed(facts)
     (folder / FACTS).write_text(json.dumps(facts))
-    write_examples(_records(sources[TRAIN]), encoder, lambda record: writers[side_of(record)], alive)
-    write_examples(_records(sources[EVALUATION]), encoder, lambda _: writers[EVALUATION], alive)
+    pulse.begin("encoded")
+    writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in SIDES}
+    records: Iterable[Placed] = inspected.stream
+    if spec.data.augmentation is not None:
+        known = read_synonyms(synonyms) if synonyms is not None else {}
+        records = Augmenter(spec.data.augmentation, known, spec.training.seed)(records)
+    write_examples(records, encoder, writers, mixing.grouping(spec.data), pulse)
     for writer in writers.values():
         writer.close()
-    _insist_on_examples(data, writers[TRAIN].counts, writers[EVALUATION].counts)
+    counts = {side: writer.counts for side, writer in writers.items()}
+    findings = inspected.findings + encoding.findings(counts, spec)
+    encoding.insist_on_examples(spec, counts, findings)
+    reports = {}
     for side, writer in writers.items():
         if writer.counts.examples:
-            _finish(writer, folder / f"{side}.arrow", spec)
-            (folder / f"{side}.json").write_text(json.dumps(asdict(_report(writer.counts, Rows(folder / f"{side}.arrow")))))
+            packed = _finish(writer, folder / f"{side}.arrow", spec)
+            if side == TRAIN:
+                mixing.keep(folder, writer.counts, packed, spec.data)
+            reports[side] = _report(writer.counts, Rows(folder / f"{side}.arrow"), inspected, side)
         writer.path.unlink(missing_ok=True)
-        alive()
+        pulse.alive()
+    report = Report(
+        train=reports[TRAIN], evaluation=reports.get(EVALUATION), padding_is_end_of_text=_padding_is_end(encoder),
+        findings=in_order(findings),
+    )  # fmt: skip
+    (folder / REPORT).write_text(report.model_dump_json())
 
 
-def _records(sources: Sequence[Source]) -> Iterator[Record]:
-    return chain.from_iterable(source.records() for source in sources)
-
-
-def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> None:
+def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> list[int] | None:
+    """Examples become rows; if they are packed, how many rows each run of examples of one group."""
     if spec.packing:
-        pack(writer.path, rows, spec.data.max_length)
-    else:
-        writer.path.rename(rows)
+        return pack(writer.path, rows, spec.data.max_length, mixing.sizes(writer.counts))
+    writer.path.rename(rows)
+    return None
 
 
-def _insist_on_examples(spec: config.Data, train: Counts, evaluation: Counts) -> None:
-    if not train.examples:
-        raise DataError(
-            f"spec.data.train: nothing is left to learn from ({_losses(train, spec)}): add data, or change overlong"
-        )
-    if spec.evaluation and not evaluation.examples:
-        raise DataError(f"spec.data.evaluation: nothing is left to evaluate on ({_losses(evaluation, spec)}): add data")
-    if spec.evaluation_fraction and not evaluation.examples:
-        raise DataError(
-            f"spec.data.evaluationFraction: {spec.evaluation_fraction:g} of {train.records} documents held out none that "
-            "could be used: raise it, or give data.evaluation"
-        )
-
-
-def _losses(counts: Counts, spec: config.Data) -> str:
-    return (
-        f"of {counts.records} documents {counts.fates[Fate.EMPTY]} are empty and {counts.fates[Fate.DROPPED]} longer than "
-        f"maxLength {spec.max_length}"
-    )
-
-
-def _report(counts: Counts, rows: Rows) -> DataReport:
-    fates = counts.fates
+def _report(counts: Counts, rows: Rows, inspected: Inspected, side: Side) -> DataReport:
+    fates, labels = counts.fates, inspected.labels[side].counts
+    known = sum(labels.values())
     return DataReport(
         documents=counts.records,
         empty_documents=fates[Fate.EMPTY],
         split_documents=fates[Fate.SPLIT],
         truncated_documents=fates[Fate.TRUNCATED],
         dropped_documents=fates[Fate.DROPPED],
+        examples=counts.examples,
         rows=len(rows),
         tokens=counts.tokens,
+        lengths=_lengths(counts),
         longest_row=rows.longest,
         padding_share=1 - counts.tokens / (len(rows) * rows.longest) if rows.longest else 0.0,
+        labels={name: count / known for name, count in islice(labels.items(), balance.SHOWN)},
+        imbalance=max(labels.values()) / min(labels.values()) if labels else None,
+        compared=inspected.compared[side],
         digest=rows.digest(),
     )
 
 
-def _load(folder: Path) -> Prepared:
-    rows = {side: Rows(file) for side in (TRAIN, EVALUATION) if (file := folder / f"{side}.arrow").exists()}
-    reports = {side: DataReport(**json.loads((folder / f"{side}.json").read_text())) for side in rows}
-    return Prepared(rows[TRAIN], rows.get(EVALUATION), reports[TRAIN], reports.get(EVALUATION))
+def _lengths(counts: Counts) -> Lengths:
+    if not counts.lengths:
+        return Lengths()
+    found = np.quantile(np.array(counts.lengths), (0, 0.5, 0.95, 1), method="inverted_cdf")
+    return Lengths(**dict(zip(Lengths.model_fields, map(int, found), strict=True)))
+
+
+def _padding_is_end(encoder: Encoder) -> bool | None:
+    end = getattr(encoder.processor, "eos_token_id", None)
+    return None if end is None else end == encoder.processor.pad_token_id
+
+
+def _load(folder: Path, data: config.Data) -> Prepared:
+    rows = {side: Rows(file) for side in SIDES if (file := folder / f"{side}.arrow").exists()}
+    report = Report.model_validate_json((folder / REPORT).read_text())
+    return Prepared(rows[TRAIN], rows.get(EVALUATION), report, mixing.mixture(folder, data))

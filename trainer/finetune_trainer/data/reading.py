@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from finetune_trainer import config
+from finetune_trainer.data.checks.personal_data import scrub
 from finetune_trainer.data.files import File, find
 from finetune_trainer.data.formats import format_of, suffixes_of
 from finetune_trainer.data.records import Record, missing_column, record, texts
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.sources import explained_hub
 from finetune_trainer.storage import Credentials
 
@@ -72,20 +73,21 @@ class HubSource:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All texts of some sources: what a tokenizer is trained on."""
+    """All texts of some sources: what a tokenizer is trained on. Scrubbed, none of its words is anybody's address."""
 
     sources: Sequence[Source]
+    scrubbed: bool = False
 
     @property
     def identity(self) -> Any:
         """What changes when the texts do; JSON."""
-        return [source.identity for source in self.sources]
+        return [self.scrubbed, *(source.identity for source in self.sources)]
 
     def __call__(self) -> Iterator[str]:
         """The texts, each time anew."""
         for source in self.sources:
             for found in source.records():
-                yield from texts(found)
+                yield from map(scrub, texts(found)) if self.scrubbed else texts(found)
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,22 @@ class Reading:
         """The resolved datasets of `data.earlier`."""
         return self._side("earlier", data.earlier)
 
+    def synonyms(self, data: config.Data) -> File | None:
+        """The file of words for augmentation, brought to this machine."""
+        if data.augmentation is None or data.augmentation.synonyms is None:
+            return None
+        named, field = data.augmentation.synonyms, "spec.data.augmentation.synonyms.source"
+        files = find(
+            named.source, suffixes=(".json",), field=field, cache=self.cache, credentials=self.credentials,
+            secret=named.credentials,
+        )  # fmt: skip
+        if len(files) > 1:
+            raise DataError(f"{field}: {named.source} means {len(files)} files: name one of them")
+        return files[0]
+
     def corpus(self, data: config.Data) -> Corpus:
         """The training texts of the document."""
-        return Corpus(self._side("train", data.train))
+        return Corpus(self._side("train", data.train), data.checks.personal_data == "Scrub")
 
     def resolve(self, dataset: config.Dataset, field: str, default_split: str = "train") -> Source:
         """Find what the dataset names and bring it to this machine.

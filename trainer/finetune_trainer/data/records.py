@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic.alias_generators import to_camel
 
-from finetune_trainer.outcome import DataError
+from finetune_trainer.outcome import ConfigurationError, DataError
 
 
 class Record(NamedTuple):
@@ -105,12 +105,17 @@ class Role(NamedTuple):
     """What is wrong with a value and what to do; None for one that is right."""
     texts: Callable[[Any], Iterable[str]] = lambda value: ()
     """The texts in a value that is right: what a tokenizer may be trained on, and the data report looks through."""
+    rewritten: Callable[[Any, Callable[[str], str]], Any] | None = None
+    """The value with each of its texts changed; None where that would make the row wrong, as where characters are counted."""
 
 
+PLAIN_TEXT = Role(_text, lambda value: (value,), lambda value, change: change(value))
 ROLES: dict[str, Role] = {
-    "text": Role(_text, lambda value: (value,)),
-    "text_pair": Role(_text, lambda value: (value,)),
-    "negative": Role(_optional_text, lambda value: (value,) if value else ()),
+    "text": PLAIN_TEXT,
+    "text_pair": PLAIN_TEXT,
+    "negative": Role(
+        _optional_text, lambda value: (value,) if value else (), lambda value, change: change(value) if value else value
+    ),
     "label": Role(_label),
     "tokens": Role(_words, lambda value: (" ".join(value),)),
     "tags": Role(_tags),
@@ -122,3 +127,19 @@ def texts(record: Record) -> Iterator[str]:
     """All texts of a record."""
     for role, value in record.values.items():
         yield from ROLES[role].texts(value)
+
+
+def rewritten(record: Record, change: Callable[[str], str], field: str) -> Record:
+    """The record with each of its texts changed; raises ConfigurationError, beginning with `field`, if that cannot be done."""
+    values = {}
+    for role, value in record.values.items():
+        rewrite = ROLES[role].rewritten
+        if rewrite is not None:
+            value = rewrite(value, change)
+        elif any(change(text) != text for text in ROLES[role].texts(value)):
+            raise ConfigurationError(
+                f"{field}: column {record.names[role]} cannot be altered without the rest of the row becoming wrong "
+                f"({record.origin}): choose something else"
+            )
+        values[role] = value
+    return record._replace(values=values)

@@ -83,8 +83,11 @@ class Objective(ABC):
         """A micro-batch; each row comes with its own random numbers. No rows at all become a batch without terms."""
 
     @abstractmethod
-    def count(self, batch: Batch) -> Sequence[int]:
-        """Number of terms in each loss of the batch; it needs no model, so that it is known before the first forward."""
+    def count(self, batch: Batch) -> Sequence[float]:
+        """Number of terms in each loss of the batch, or the sum of their weights.
+
+        It needs no model, so that it is known before the first forward.
+        """
 
     def build(self, load: Callable[[Objective], Any]) -> Any:
         """The model to train; `load` gives the model of an objective's Auto class from the document's source."""

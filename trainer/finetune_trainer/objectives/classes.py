@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune_trainer.data.labels import name_of
 from finetune_trainer.data.records import Record
 from finetune_trainer.outcome import DataError
 
+__all__ = ["balancing", "counts", "distinct", "in_order", "matthews", "name_of", "scores", "unknown"]
+
 Counts = np.ndarray[Any, Any]
-
-
-def name_of(label: Any) -> str:
-    """A label as the model's configuration names it; 1 and True in JSON are as good as the string in CSV."""
-    return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -44,6 +42,11 @@ def unknown(record: Record, role: str, name: str, names: Iterable[str], field: s
     return record.complaint(
         role, f"is {name!r}, which is none of the labels ({some}): correct the row, or set objective.{field}.labels"
     )
+
+
+def balancing(rows: Sequence[int]) -> torch.Tensor:
+    """Weights with which all labels count alike, [labels] float32: as scikit-learn's `balanced`, rows / (labels x its rows)."""
+    return torch.tensor([sum(rows) / (len(rows) * max(count, 1)) for count in rows])
 
 
 def counts(predicted: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:

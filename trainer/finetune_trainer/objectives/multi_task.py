@@ -123,7 +123,7 @@ class MultiTask(Objective):
             batch |= {f"{name}/{key}": tensor for key, tensor in made.items()}
         return batch
 
-    def count(self, batch: Batch) -> Sequence[int]:
+    def count(self, batch: Batch) -> Sequence[float]:
         """Each task's terms."""
         return [count for name, task in self._tasks.items() for count in task.count(_part(batch, name))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from finetune_trainer.data.rows import TOKENS, Row
 from finetune_trainer.objectives import classes
 from finetune_trainer.objectives.base import Measured, Objective
 from finetune_trainer.objectives.text import SEGMENTS, called, fingerprint
+from finetune_trainer.outcome import ConfigurationError
 
 TARGET = "target"  # the label's number, or a 0 or 1 for each label, or the value
 PROBLEMS = {
@@ -52,21 +54,46 @@ class SequenceClassification(Objective):
         assert isinstance(options, Options)
         self._problem = options.problem
         self._given = options.labels
+        self._balanced = options.class_weighting == "Balanced"
+        self._class_weights = options.class_weights
+        self._weights: torch.Tensor | None = None  # of each label's terms, [labels]; None where all count alike
         self._numbers: dict[str, int] = {}
 
     def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
-        """The labels, from the document or else from the data; raises DataError if there is only one."""
+        """The labels, from the document or else from the data, and if need be how many rows each has.
+
+        Raises DataError if there is only one.
+        """
         if self._problem == "Regression":
             return {"labels": []}
-        return {"labels": classes.distinct(self._given, (name for record in records() for name in self._names(record)))}
+        unread = self._given and not self._balanced
+        counts = Counter(() if unread else (name for record in records() for name in self._names(record)))
+        found = classes.distinct(self._given, counts)
+        return {"labels": found} | ({"rows": [counts[name] for name in found]} if self._balanced else {})
 
     def informed(self, facts: dict[str, Any]) -> None:
         super().informed(facts)
         self._numbers = {name: number for number, name in enumerate(facts["labels"])}
+        if self._balanced:
+            self._weights = classes.balancing(facts["rows"])
+        elif self._class_weights:
+            for name in self._class_weights.keys() - self._numbers.keys():
+                raise ConfigurationError(
+                    f"spec.objective.sequenceClassification.classWeights: {name!r} is none of the labels "
+                    f"({', '.join(list(self._numbers)[:20])}): correct or remove it"
+                )
+            self._weights = torch.tensor([self._class_weights.get(name, 1.0) for name in self._numbers])
 
     @property
     def identity(self) -> Any:
-        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, self._problem, self._given]
+        return [
+            fingerprint(self.processor),
+            self.spec.data.max_length,
+            self.spec.overlong,
+            self._problem,
+            self._given,
+            self._balanced,
+        ]
 
     def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
         """A text or a pair of them, with the tokens around it; what is too long is cut at its end, a pair at the longer."""
@@ -104,9 +131,12 @@ class SequenceClassification(Objective):
             batch[SEGMENTS] = padded([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
         return batch
 
-    def count(self, batch: Batch) -> Sequence[int]:
-        """Labels that are told; with MultiLabel each row tells all of them."""
-        return [int((~batch["labels"].isnan()).sum())]
+    def count(self, batch: Batch) -> Sequence[float]:
+        """Labels that are told; with MultiLabel each row tells all of them. Where labels have weights, those of the labels."""
+        told = ~batch["labels"].isnan()
+        if self._weights is None:
+            return [int(told.sum())]
+        return [float(self._weights[batch["labels"][told].long()].sum(dtype=torch.float64))]
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed loss of `model` on the batch."""
@@ -130,7 +160,8 @@ class SequenceClassification(Objective):
         told, known = ~labels.isnan(), labels.nan_to_num()
         match self._problem:
             case "SingleLabel":
-                each = functional.cross_entropy(logits, known[:, 0].long(), reduction="none")[:, None]
+                weights = None if self._weights is None else self._weights.to(logits.device)
+                each = functional.cross_entropy(logits, known[:, 0].long(), weights, reduction="none")[:, None]
             case "MultiLabel":
                 each = functional.binary_cross_entropy_with_logits(logits, known, reduction="none")
             case "Regression":

@@ -7,7 +7,7 @@ from tests.unit.operator.reconcile.world import World
 
 from finetune_operator.conditions import Type
 from finetune_operator.reconcile.progress import duration
-from finetune_trainer.outcome import Progress, RunStatus, SavedCheckpoint
+from finetune_trainer.outcome import DataSummary, Progress, RunStatus, SavedCheckpoint
 
 SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
 HALFWAY = Progress(step=50, total_steps=100, percent=50, remaining_seconds=3900, loss=2.0)
@@ -30,6 +30,28 @@ def test_a_restarted_run_that_does_not_know_yet_erases_nothing() -> None:
     world.seen = {"run": RunStatus(activity="Starting")}
     world.one_pass()
     assert (world.status.progress, world.status.checkpoint) == (HALFWAY, SAVED)
+
+
+def test_findings_of_the_data_are_told_once_and_stay() -> None:
+    world = World().running()
+    data = DataSummary(rows=9, tokens=900, findings=["3 of 9 training rows with texts of the evaluation data"])
+    world.seen = {"run": RunStatus(activity="Preparing", data=data)}
+    assert world.one_pass().urgent
+    world.seen = {"run": RunStatus(activity="Starting")}
+    world.one_pass()
+    world.seen = {"run": RunStatus(activity="Training", data=data)}
+    world.one_pass()
+    assert world.status.data == data
+    told = [note.message for note in world.notes if note.reason == "DataFinding"]
+    assert told == ["Data: 3 of 9 training rows with texts of the evaluation data"]
+
+
+def test_a_run_too_short_to_be_asked_tells_of_its_data_at_its_end() -> None:
+    world = World().running()
+    data = DataSummary(rows=9, tokens=900)
+    world.succeed(0, data=data)
+    world.one_pass()
+    assert world.status.data == data
 
 
 def test_checkpoints_are_healthy_until_one_is_not_stored() -> None:

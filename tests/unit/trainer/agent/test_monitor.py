@@ -11,11 +11,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.server import serve
-from finetune_trainer.outcome import Outcome, Progress, Reason, RunStatus, SavedCheckpoint
+from finetune_trainer.outcome import DataSummary, Outcome, Progress, Reason, RunStatus, SavedCheckpoint
 from finetune_trainer.telemetry import (
     Alive,
     CheckpointFailed,
     CheckpointStored,
+    DataFound,
     Ended,
     Evaluated,
     Event,
@@ -25,6 +26,7 @@ from finetune_trainer.telemetry import (
 
 JOB = {"namespace": "research", "job": "demo"}
 CHECKPOINT = SavedCheckpoint(step=7, time="2026-01-01T00:00:00Z", uri="s3://bucket/manifests/step-00000007.json")
+DATA = DataSummary(rows=5, tokens=500, truncated_share=0.2, findings=["1 of 5 training rows with personal data"])
 STORED = CheckpointStored(checkpoint=CHECKPOINT, size_bytes=1000, seconds={"snapshot": 0.5, "write": 2.0, "upload": 8.0})
 
 
@@ -70,6 +72,10 @@ def test_each_event_reaches_its_metric(
     [
         ([Alive(activity="Preparing")], {"activity": "Preparing"}),
         ([Alive(activity="Preparing"), step(1)], {"activity": "Training"}),
+        ([Alive(activity="Preparing", detail="5 rows"), Alive(activity="Preparing")], {"detail": "5 rows"}),
+        ([Alive(activity="Preparing", detail="5 rows"), Alive(activity="Training")], {"detail": None}),
+        ([Alive(activity="Preparing", detail="5 rows"), DataFound(data=DATA)], {"detail": None, "data": DATA}),
+        ([DataFound(data=DATA), step(1)], {"data": DATA}),
         ([STORED, CheckpointFailed(step=9, message="disk full")], {"checkpoint_error": "step 9: disk full"}),
         ([CheckpointFailed(step=9, message="disk full"), STORED], {"checkpoint_error": None, "checkpoint": CHECKPOINT}),
     ],
@@ -97,8 +103,9 @@ def test_another_ranks_activity_is_not_the_runs(monitor: Monitor) -> None:
 def test_an_outcome_gets_what_it_does_not_say(monitor: Monitor) -> None:
     monitor.observe(2, step(7))
     monitor.observe(2, STORED)
+    monitor.observe(2, DataFound(data=DATA))
     completed = monitor.completed(Outcome(reason=Reason.CRASHED))
-    assert (completed.progress.step, completed.checkpoint) == (7, CHECKPOINT)
+    assert (completed.progress.step, completed.checkpoint, completed.data) == (7, CHECKPOINT, DATA)
     own = Outcome(reason=Reason.COMPLETE, progress=Progress(step=10))
     assert monitor.completed(own).progress.step == 10
 

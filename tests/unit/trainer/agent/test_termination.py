@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from finetune_trainer.agent.termination import bounded
-from finetune_trainer.outcome import Outcome, Progress, Reason, SavedCheckpoint
+from finetune_trainer.outcome import DataSummary, Outcome, Progress, Reason, SavedCheckpoint
 
+DATA = DataSummary(rows=5, tokens=500, findings=[f"{number}{'é' * 199}" for number in range(5)])
 CHECKPOINT = SavedCheckpoint(step=10, time="2026-01-01T00:00:00Z", uri="s3://bucket/" + "x" * 900)
 
 
@@ -26,6 +27,7 @@ def test_at_most_4096_bytes_of_json(message: str, metrics: int) -> None:
     outcome = Outcome(
         reason=Reason.CRASHED, message=message, rank=3, node=1, progress=Progress(step=7, total_steps=9),
         metrics={f"metric-{index:03}": index / 7 for index in range(metrics)}, checkpoint=CHECKPOINT, model="s3://bucket/model",
+        data=DATA,
     )  # fmt: skip
     text = bounded(outcome)
     assert len(text) <= 4096
@@ -34,6 +36,8 @@ def test_at_most_4096_bytes_of_json(message: str, metrics: int) -> None:
     assert kept.checkpoint == CHECKPOINT
     assert message.startswith(kept.message.removesuffix("…"))
     assert len(kept.message) >= min(len(message), 255)
+    assert kept.data is not None
+    assert DATA.findings[: len(kept.data.findings)] == kept.data.findings
     assert list(kept.metrics) == list(outcome.metrics)[: len(kept.metrics)]
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from finetune_trainer.data.order import Order, Picks, sequential, share, total_steps
+from finetune_trainer.data.order import Mixture, Order, Picks, quotas, sequential, share, total_steps
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,60 @@ def test_all_ranks_together_have_the_batch(batch: int, size: int, micro: int) ->
 
 def test_evaluation_sees_every_row_once() -> None:
     assert [part.rows.tolist() for part in sequential(5, 2)] == [[0, 1], [2, 3], [4]]
+
+
+def mixed(sizes: list[int], shares: list[float], batch: int, steps: int, seed: int = 1) -> tuple[Order, Picks]:
+    """An order of groups of so many rows, one after the other, and the picks of its first steps."""
+    groups = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    order = Order(sum(sizes), batch, seed, Mixture(groups, shares))
+    return order, Picks(*(np.concatenate(column) for column in zip(*map(order.of_step, range(steps)), strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("shares", "rows", "expected"),
+    [
+        ([1, 1], 10, [5, 5]),
+        ([3, 1], 8, [6, 2]),
+        ([1, 1, 1], 10, [4, 3, 3]),
+        ([0.7, 0.2, 0.1], 100, [70, 20, 10]),
+        ([1000, 1, 1], 10, [8, 1, 1]),
+        ([1e-9, 1], 2, [1, 1]),
+    ],
+)
+def test_an_epoch_is_shared_out_whole(shares: list[float], rows: int, expected: list[int]) -> None:
+    assert quotas(shares, rows) == expected
+
+
+def test_each_group_has_its_share_of_every_epoch_and_passes_through_its_own_rows() -> None:
+    _, (rows, passes) = mixed([60, 30, 10], [1, 1, 2], 10, 40)
+    bounds = (0, 60, 90, 100)
+    for epoch in range(4):
+        taken = rows[epoch * 100 : (epoch + 1) * 100]
+        assert np.histogram(taken, bounds)[0].tolist() == [25, 25, 50]
+    for begin, end in itertools.pairwise(bounds):
+        own = (rows >= begin) & (rows < end)
+        for number in range(passes[own].max()):
+            assert sorted(rows[own & (passes == number)]) == list(range(begin, end)), "a pass shows every row once"
+    assert passes[rows >= 90].max() == 19
+    assert passes[rows < 60].max() == 1
+
+
+def test_groups_are_spread_over_the_epoch() -> None:
+    _, (rows, _) = mixed([900, 100], [1, 1], 100, 10)
+    assert all(30 < count < 70 for count in (rows.reshape(10, 100) >= 900).sum(1))
+    assert rows[:100].tolist() != mixed([900, 100], [1, 1], 100, 1, seed=2)[1].rows.tolist()
+
+
+def test_a_step_of_a_mixture_needs_no_history() -> None:
+    walked, _ = mixed([7, 23, 5], [2, 1, 1], 8, 30)
+    for step in (29, 0, 13, 12):
+        fresh, _ = mixed([7, 23, 5], [2, 1, 1], 8, 1)
+        for one, other in zip(fresh.of_step(step), walked.of_step(step), strict=True):
+            assert one.tolist() == other.tolist()
+
+
+def test_the_order_of_a_mixture_is_pinned() -> None:
+    assert mixed([8, 4], [1, 1], 12, 1, seed=42)[1].rows.tolist() == PINNED_MIXTURE
+
+
+PINNED_MIXTURE = [4, 9, 3, 11, 8, 6, 1, 10, 8, 9, 7, 5]

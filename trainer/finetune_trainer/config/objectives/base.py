@@ -17,6 +17,8 @@ class Options(Section):
     optional_columns: ClassVar[tuple[str, ...]] = ()
     divisible: ClassVar[bool] = False
     """Whether a row of data is text like any other, of which a part is as good; else it is one example."""
+    labelled: ClassVar[bool] = False
+    """Whether each row may have one label, so that rows of rare labels can be shown more often."""
     packable: ClassVar[bool] = False
     """Whether several examples may share a sequence."""
     shares_encoder: ClassVar[bool] = False

@@ -1,0 +1,96 @@
+"""Altered copies of records (EDA, Wei & Zou 2019, arXiv:1901.11196), the same on every machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from finetune_trainer import config
+from finetune_trainer.data.files import File
+from finetune_trainer.data.loader import random_of
+from finetune_trainer.data.records import rewritten
+from finetune_trainer.data.stream import TRAIN, Placed
+from finetune_trainer.outcome import DataError
+
+FIELD = "spec.data.augmentation"
+_WORD = re.compile(r"(\S+)")  # splitting by it leaves the words at odd places and what separates them at even ones
+_CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the punctuation around it
+Synonyms = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """Makes the copies; what is random in one depends on the seed, the record's place among all, and its number alone."""
+
+    options: config.Augmentation
+    synonyms: Synonyms
+    seed: int
+
+    def __call__(self, records: Iterable[Placed]) -> Iterator[Placed]:
+        """Each record and, if it is learnt from, its copies behind it; ConfigurationError for what must not be altered."""
+        for place, placed in enumerate(records):
+            yield placed
+            for number in range(self.options.copies if placed.side == TRAIN else 0):
+                random = random_of(self.seed, number, place)
+                altered = rewritten(placed.record, lambda text, random=random: self.altered(text, random), FIELD)  # type: ignore[misc]
+                yield placed._replace(record=altered, is_copy=True)
+
+    def altered(self, text: str, random: np.random.Generator) -> str:
+        """The text with words replaced, then swapped, then left out, and letters changed."""
+        parts = _WORD.split(text)
+        words = parts[1::2]
+        if not words:
+            return text
+        if self.options.synonyms is not None:
+            chosen = random.random(len(words)) < self.options.synonyms.share
+            words = [self._synonym(word, random) if one else word for word, one in zip(words, chosen, strict=True)]
+        for first in np.flatnonzero(random.random(len(words)) < self.options.swap).tolist():
+            second = int(random.integers(len(words)))
+            words[first], words[second] = words[second], words[first]
+        kept = random.random(len(words)) >= self.options.deletion
+        kept[random.integers(len(words))] = True  # a text without words would teach nothing
+        if self.options.noise:
+            words = [_noisy(word, self.options.noise, random) for word in words]
+        spaced = [word + after for word, after, keep in zip(words, parts[2::2], kept, strict=True) if keep]
+        return parts[0] + "".join(spaced)
+
+    def _synonym(self, word: str, random: np.random.Generator) -> str:
+        core = _CORE.search(word)
+        known = self.synonyms.get(core[0].lower()) if core else None
+        if core is None or not known:
+            return word
+        other = known[int(random.integers(len(known)))]
+        if core[0][0].isupper():
+            other = other[:1].upper() + other[1:]
+        return word[: core.start()] + other + word[core.end() :]
+
+
+def read_synonyms(file: File) -> Synonyms:
+    """The words of a JSON file; raises DataError for one that holds anything else."""
+    try:
+        known = json.loads(file.path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file.name}: not readable as JSON ({error}): write an object of words and lists of words") from error
+    if not isinstance(known, dict):
+        raise DataError(f"{file.name}: a JSON {type(known).__name__} and not an object: write words and lists of words")
+    for word, others in known.items():
+        if not isinstance(others, list) or not all(isinstance(other, str) and other for other in others):
+            raise DataError(f"{file.name}: {word!r} has {others!r} and not a list of words: correct or remove it")
+    return known
+
+
+def _noisy(word: str, share: float, random: np.random.Generator) -> str:
+    letters = list(word)
+    for place in np.flatnonzero(random.random(len(letters)) < share).tolist():
+        match int(random.integers(3)):
+            case 0 if len(word) > 1:
+                letters[place] = ""
+            case 1:
+                letters[place] *= 2
+            case _ if place + 1 < len(letters):
+                letters[place], letters[place + 1] = letters[place + 1], letters[place]
+    return "".join(letters) or word

@@ -1,0 +1,177 @@
+"""One look at all rows before they are encoded: what the checks find, and which rows their policies leave out.
+
+It keeps 17 bytes of each row, and sketches of as many as the document allows to be compared.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from finetune_trainer.config import Checks
+from finetune_trainer.data.checks import duplicates, near_duplicates, personal_data
+from finetune_trainer.data.checks.balance import LOPSIDED, Balance
+from finetune_trainer.data.checks.duplicates import Places
+from finetune_trainer.data.checks.near_duplicates import Sketches
+from finetune_trainer.data.progress import Pulse
+from finetune_trainer.data.records import Record, rewritten, texts
+from finetune_trainer.data.report import Check, Finding
+from finetune_trainer.data.stream import EVALUATION, SIDES, TRAIN, Side, Stream
+from finetune_trainer.outcome import DataError
+
+
+@dataclass
+class Seen:
+    """What is remembered of the rows, by their places in the stream."""
+
+    most_compared: int
+    held_out: bytearray = field(default_factory=bytearray)
+    rows: array[int] = field(default_factory=partial(array, "Q"))
+    texts: array[int] = field(default_factory=partial(array, "Q"))
+    personal: bytearray = field(default_factory=bytearray)
+    kinds: dict[Side, Counter[str]] = field(default_factory=lambda: {side: Counter() for side in SIDES})
+    labels: dict[Side, Balance] = field(default_factory=lambda: {side: Balance() for side in SIDES})
+    sketches: dict[Side, Sketches] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sketches = {side: Sketches(self.most_compared) for side in SIDES}
+
+    def on(self, side: Side) -> Places:
+        """Which rows are on this side."""
+        held_out: Places = np.frombuffer(bytes(self.held_out), np.bool_)
+        return held_out if side == EVALUATION else ~held_out
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """The stream without what the policies drop and scrub, and what was found."""
+
+    stream: Stream
+    findings: list[Finding]
+    labels: dict[Side, Balance]
+    compared: dict[Side, int]
+
+
+def inspect(stream: Stream, checks: Checks, pulse: Pulse) -> Inspected:
+    """Looks at all records; raises DataError for what a policy calls a failure."""
+    seen = _look(stream, checks, pulse)
+    flagged = _flagged(seen, checks, pulse.alive)
+    findings = _findings(seen, flagged, checks, stream)
+    dropped = np.zeros(len(seen.held_out), np.bool_)
+    for (check, _), places in flagged.items():
+        if policy(checks, check) == "Drop":
+            dropped |= places
+    kept = stream.without(dropped) if dropped.any() else stream  # type: ignore[arg-type]  # an array of them is one too
+    if checks.personal_data == "Scrub":
+        kept = kept.changed(scrubbed)
+    findings += [finding for side in SIDES if (finding := _lopsided(seen, side))]
+    return Inspected(kept, findings, seen.labels, {side: len(sketches) for side, sketches in seen.sketches.items()})
+
+
+def policy(checks: Checks, check: Check) -> str:
+    """What the document says is to be done; of lopsided labels only the report speaks."""
+    return {
+        "duplicates": checks.duplicates, "nearDuplicates": checks.near_duplicates, "leakage": checks.leakage,
+        "personalData": checks.personal_data, "truncation": checks.truncation, "unlearnable": checks.unlearnable,
+        "balance": "Warn",
+    }[check]  # fmt: skip
+
+
+def scrubbed(record: Record) -> Record:
+    """The record without personal data."""
+    return rewritten(record, personal_data.scrub, "spec.data.checks.personalData")
+
+
+def _look(stream: Stream, checks: Checks, pulse: Pulse) -> Seen:
+    wants_texts = {checks.near_duplicates, checks.leakage} != {"Ignore"}
+    wants_rows = {checks.near_duplicates, checks.duplicates} != {"Ignore"}
+    seen = Seen(checks.compared_rows if wants_texts else 0)
+    for place, (record, side, *_) in enumerate(stream):
+        seen.held_out.append(side == EVALUATION)
+        seen.rows.append(duplicates.of_row(record) if wants_rows else 0)
+        seen.texts.append(duplicates.of_texts(record) if wants_texts else 0)
+        text = "\n".join(texts(record))
+        seen.sketches[side].add(place, text)
+        kinds = personal_data.find(text) if checks.personal_data != "Ignore" else Counter[str]()
+        seen.personal.append(bool(kinds))
+        seen.kinds[side] += kinds
+        seen.labels[side].see(record.values.get("label"))
+        pulse()
+    return seen
+
+
+def _flagged(seen: Seen, checks: Checks, alive: Callable[[], None]) -> dict[tuple[Check, Side], Places]:
+    """Which rows each check found on each side; a row that repeats another word for word is not called similar to it too."""
+    train, held_out = seen.on(TRAIN), seen.on(EVALUATION)
+    rows, of_texts = np.array(seen.rows, np.uint64), np.array(seen.texts, np.uint64)
+    leaked, similar = (_places(found, len(train)) for found in near_duplicates.similar(*_sketches(seen), alive))
+    leaked |= _within(train, lambda some: duplicates.among(of_texts[some], of_texts[held_out]))
+    same = _within(train, lambda some: duplicates.repeated(rows[some]))
+    personal = np.frombuffer(bytes(seen.personal), np.bool_)
+    flagged: dict[tuple[Check, Side], Places] = {
+        ("leakage", TRAIN): leaked,
+        ("duplicates", TRAIN): same,
+        ("nearDuplicates", TRAIN): similar & ~_within(train, lambda some: duplicates.repeated(of_texts[some])) & ~same,
+        ("duplicates", EVALUATION): _within(held_out, lambda some: duplicates.repeated(rows[some])),
+        ("personalData", TRAIN): personal & train,
+        ("personalData", EVALUATION): personal & held_out,
+    }
+    if checks.duplicates != "Warn":  # evaluation data stays as it was given
+        flagged.pop(("duplicates", EVALUATION))
+    return {key: places for key, places in flagged.items() if policy(checks, key[0]) != "Ignore"}
+
+
+def _sketches(seen: Seen) -> tuple[Sketches, Sketches]:
+    return seen.sketches[TRAIN], seen.sketches[EVALUATION]
+
+
+def _places(found: Sequence[int], count: int) -> Places:
+    marks = np.zeros(count, np.bool_)
+    marks[found] = True
+    return marks
+
+
+def _within(some: Places, check: Callable[[Places], Places]) -> Places:
+    """What a check says of some of the rows, as places of all."""
+    marks = np.zeros(len(some), np.bool_)
+    marks[some] = check(some)
+    return marks
+
+
+def _findings(
+    seen: Seen, flagged: dict[tuple[Check, Side], Places], checks: Checks, stream: Stream
+) -> list[Finding]:  # fmt: skip
+    found = {key: (int(places.sum()), int(places.argmax())) for key, places in flagged.items() if places.any()}
+    origins = stream.origins(first for _, first in found.values())
+    findings = []
+    for (check, side), (rows, first) in found.items():
+        detail = ""
+        if check == "personalData":
+            detail = ", ".join(f"{count} {kind}" for kind, count in seen.kinds[side].most_common())
+        elif check == "nearDuplicates" and len(seen.sketches[side]) == seen.most_compared:
+            detail = f"only the first {seen.most_compared:,} were compared"
+        chosen = policy(checks, check)
+        finding = Finding(
+            check=check, side=side, rows=rows, of=int(seen.on(side).sum()), first=origins[first], detail=detail,
+            done="dropped" if chosen == "Drop" else "scrubbed" if chosen == "Scrub" else "",
+        )  # fmt: skip
+        if chosen == "Fail":
+            raise DataError(finding.complaint)
+        findings.append(finding)
+    return findings
+
+
+def _lopsided(seen: Seen, side: Side) -> Finding | None:
+    counts = seen.labels[side].counts
+    if side == EVALUATION or len(counts) < 2:
+        return None
+    (most, rows), *_, (least, fewest) = counts.items()
+    if rows < LOPSIDED * fewest:
+        return None
+    detail = f"{rows / fewest:.0f} times as many have the label {most!r} as {least!r}"
+    return Finding(check="balance", side=side, rows=rows, of=sum(counts.values()), detail=detail)
