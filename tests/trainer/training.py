@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,12 @@ class Kept:
     def due(self, step: int) -> bool:
         return step % self.every == 0
 
-    def save(self, step: int, client_state: dict[str, Any]) -> None:
+    def save(self, step: int, client_state: dict[str, Any], best_first: Sequence[int] = ()) -> None:
         self.saved.append(step)
         self.states.append(client_state)
+
+    def load_best(self, best_first: Sequence[int]) -> int | None:
+        return None
 
     def finish(self) -> None:
         pass

@@ -45,4 +45,6 @@ def evaluate(
     losses = totals[:count] / totals[count : 2 * count].clip(min=1)
     if not np.isfinite(losses).all():
         raise NonFiniteLossError("the loss on the evaluation data is not finite: lower spec.training.optimizer.learningRate")
-    return objective.metrics(losses.tolist(), totals[2 * count :])
+    # What is computed from equal sums may still differ in its last bit on another machine, and decides when all ranks stop.
+    metrics: dict[str, float] = world.broadcast(objective.metrics(losses.tolist(), totals[2 * count :]))
+    return metrics
