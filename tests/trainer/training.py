@@ -158,8 +158,8 @@ def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -
         return {"ended": ended, "stopped": stopped, "saved": kept.saved, "steps": steps, "history": run.history.state()}
 
 
-def evaluations(place: Place, counts: list[int], stage: int) -> list[dict[str, float] | None]:
-    """The metrics on so many rows, dealt out unevenly."""
+def evaluations(place: Place, counts: list[int], stage: int) -> list[evaluation.Result | None]:
+    """The result on so many rows, dealt out unevenly."""
     spec = tiny.spec(deepspeed={"zeroStage": stage})
     objective = objectives.of(spec, tiny.tokenizer())
     with joined(place) as here:

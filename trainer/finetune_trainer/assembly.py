@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer import adapters, engine, export, loop, models, objectives, world
+from finetune_trainer import adapters, engine, export, loop, models, objectives, reports, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data import attention
 from finetune_trainer.data.collate import Layout
@@ -187,12 +187,14 @@ def _export(job: loop.Run, chosen: int, data: Prepared, place: Place, report: Re
     export.save_model(job.engine.module, job.objective, spec, here, folder, alive)
     if not here.is_first:
         return target.uri
-    documents = {"data": asdict(data.report), "document": spec.document(), "metrics": job.history.of_step(chosen).metrics}
-    export.save_reports(folder, job.history, documents)
-    job.history.write(place.work_dir)
+    measured = job.history.of_step(chosen)
+    documents = {"data": asdict(data.report), "document": spec.document(), "metrics": measured.metrics} | measured.tables
+    for where in (folder / reports.REPORTS, place.work_dir):
+        reports.write_curves(where, job.history)
+    reports.write_documents(folder / reports.REPORTS, documents)
     export.upload(folder, target, alive)
     if spec.evaluation.generation:
         alive()
         taken = export.take_samples(folder, tokenizer, job.objective.task, spec.evaluation.generation, job.engine.module)
-        target.put(f"{export.REPORTS}/samples.json", json.dumps(taken, indent=2, ensure_ascii=False).encode() + b"\n")
+        target.put(f"{reports.REPORTS}/samples.json", json.dumps(taken, indent=2, ensure_ascii=False).encode() + b"\n")
     return target.uri

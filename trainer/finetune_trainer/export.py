@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -14,12 +13,10 @@ import torch
 from finetune_trainer import weights
 from finetune_trainer.adapters import is_adapted
 from finetune_trainer.config import Generation, TrainSpec
-from finetune_trainer.history import History
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
 
-REPORTS = "training"
 SHARD = "5GB"  # of a file of weights; between two of them an upload gives a sign of life
 log = logging.getLogger(__name__)
 
@@ -55,14 +52,6 @@ def save_model(
             part.save_pretrained(folder / name, state_dict=own, max_shard_size=SHARD)
             objective.processor.save_pretrained(folder / name)
     alive()
-
-
-def save_reports(folder: Path, history: History, documents: dict[str, Any]) -> None:
-    """Writes the run's history and plot, and each document as NAME.json, into the folder's `training/`."""
-    reports = folder / REPORTS
-    history.write(reports)
-    for name, content in documents.items():
-        (reports / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def upload(folder: Path, target: Storage, alive: Callable[[], None]) -> None:

@@ -75,31 +75,9 @@ class History:
         return cls(int(state["stride"]), training, [Evaluation(*evaluation) for evaluation in state["evaluations"]])
 
     def write(self, folder: Path) -> None:
-        """Writes history.jsonl, one point a line in the order of steps, and loss.png into the folder."""
+        """Writes history.jsonl, one point a line in the order of steps, into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         points: list[dict[str, Any]] = [{"step": s, "loss": loss, "learningRate": rate} for s, loss, rate in self.training]
         points += [{"step": one.step, "evaluation": one.metrics} for one in self.evaluations]
         points.sort(key=lambda point: (point["step"], "evaluation" in point))
         (folder / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
-        self._plot(folder / "loss.png")
-
-    def _plot(self, path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        FigureCanvasAgg(figure)
-        losses = figure.add_subplot()
-        rates = losses.twinx()
-        steps = [point[0] for point in self.training]
-        lines = rates.plot(steps, [point[2] for point in self.training], color="0.75", label="learning rate")
-        lines += losses.plot(steps, [point[1] for point in self.training], linewidth=1, label="loss")
-        if self.evaluations:
-            evaluated, values = zip(*((one.step, one.metrics["loss"]) for one in self.evaluations), strict=True)
-            lines += losses.plot(evaluated, values, marker=".", label="evaluation loss")
-        losses.set(xlabel="optimizer step", ylabel="loss")
-        losses.set_zorder(rates.get_zorder() + 1)
-        losses.patch.set_visible(False)
-        rates.set_ylabel("learning rate")
-        losses.legend(handles=lines)
-        figure.savefig(path, dpi=100)

@@ -208,10 +208,10 @@ def _evaluate_if_due(run: Run) -> None:
         return not run.world.any(run.stop.requested)
 
     run.reporter.report(Alive(activity="Evaluating"))
-    metrics = evaluate(run.engine, run.objective, run.evaluation(), run.world, go_on)
-    if metrics is not None:
-        run.history.add_evaluation(run.finished, metrics, best=next(iter(run.best_first), None))
-        run.reporter.evaluated(run.finished, metrics)
+    found = evaluate(run.engine, run.objective, run.evaluation(), run.world, go_on)
+    if found is not None:
+        run.history.add_evaluation(run.finished, *found, best=next(iter(run.best_first), None))
+        run.reporter.evaluated(run.finished, found.metrics)
         if run.spec.export.best or run.spec.training.early_stopping:
             selection.insist_on_metric(run.history, run.spec.evaluation)
     run.reporter.report(Alive(activity="Training"))

@@ -114,3 +114,7 @@ class Objective(ABC):
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """What an evaluation reports for each loss's mean and the sum of all statistics; `loss` is always among it."""
         return {"loss": sum(losses)}
+
+    def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """What else an evaluation reports, JSON by name: a name that ends in `confusion` is that of a confusion matrix."""
+        return {}
