@@ -179,6 +179,21 @@ def _last_word(job: loop.Run, chosen: int, address: str) -> str:
     return f"trained {job.finished} steps{ended}; {which} is at {address}"
 
 
+def _report(job: loop.Run, chosen: int, data: dict[str, Any], folder: Path) -> None:
+    """Writes what the export tells of the run, and its model card."""
+    fit, measured = reports.judge(job.history), job.history.of_step(chosen)
+    log.info("%s", fit.sentence)
+    report = {
+        "steps": job.finished, "plannedSteps": job.total_steps, "stoppedEarly": job.exhausted, "exportedStep": chosen,
+        "fit": fit._asdict(),
+    }  # fmt: skip
+    documents = {"data": data, "document": job.spec.document(), "metrics": measured.metrics, "report": report}
+    below = folder / reports.REPORTS
+    reports.write_curves(below, job.history)
+    reports.write_documents(below, documents | measured.tables)
+    reports.write_card(folder, job.spec, job.objective, documents, below)
+
+
 def _export(job: loop.Run, chosen: int, data: Prepared, place: Place, report: Report) -> str:
     """Stores the model and then, on the first rank, samples of what it writes; gives the model's address."""
     spec, here, tokenizer = job.spec, job.world, job.objective.processor
@@ -187,11 +202,7 @@ def _export(job: loop.Run, chosen: int, data: Prepared, place: Place, report: Re
     export.save_model(job.engine.module, job.objective, spec, here, folder, alive)
     if not here.is_first:
         return target.uri
-    measured = job.history.of_step(chosen)
-    documents = {"data": asdict(data.report), "document": spec.document(), "metrics": measured.metrics} | measured.tables
-    for where in (folder / reports.REPORTS, place.work_dir):
-        reports.write_curves(where, job.history)
-    reports.write_documents(folder / reports.REPORTS, documents)
+    _report(job, chosen, asdict(data.report), folder)
     export.upload(folder, target, alive)
     if spec.evaluation.generation:
         alive()

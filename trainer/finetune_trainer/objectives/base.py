@@ -94,6 +94,10 @@ class Objective(ABC):
         """The models to export, each by the folder it gets within the export and by the name it has in `model`."""
         return {"": model}
 
+    def tasks(self) -> Mapping[str, str]:
+        """The pipeline task of each of these models, by the same folder."""
+        return {"": self.task}
+
     def start(self, model: Any, world: World) -> None:  # noqa: B027  # most objectives need not know
         """Called once with the model as it starts, before the method adapts it; whoever compares with it keeps a copy."""
 

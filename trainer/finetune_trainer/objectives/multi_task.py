@@ -107,6 +107,10 @@ class MultiTask(Objective):
         """A folder for each task, with the encoder in each: that is what transformers can load."""
         return {name: model.models[name] for name in self._tasks}
 
+    def tasks(self) -> Mapping[str, str]:
+        """That of each task's own model."""
+        return {name: task.task for name, task in self._tasks.items()}
+
     def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Each task's batch of the rows that are its own."""
         batch: Batch = {}

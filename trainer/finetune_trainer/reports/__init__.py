@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.history import History
+from finetune_trainer.reports.card import write_card
+from finetune_trainer.reports.fit import Fit, judge
+
+__all__ = ["REPORTS", "Fit", "judge", "write_card", "write_curves", "write_documents"]
 
 REPORTS = "training"
 
