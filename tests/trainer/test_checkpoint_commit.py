@@ -98,6 +98,15 @@ def test_the_last_ones_are_kept(storage: Storage, steps: list[int], keep: int, l
     assert [entry.path for entry in storage.list("checkpoints")] == [f"{folder_of(step, 'mine')}/f" for step in reversed(left)]
 
 
+@pytest.mark.parametrize(("best_first", "left"), [([1, 2, 3], [4, 1]), ([9, 2, 1], [4, 2]), ([4, 1], [4]), ([], [4])])
+def test_the_best_one_is_kept_too(storage: Storage, best_first: list[int], left: list[int]) -> None:
+    for step in (1, 2, 3, 4):
+        store(storage, step)
+    retain(storage, 1, manifest(4), best_first)
+    assert committed_steps(storage) == left
+    assert len(storage.list("checkpoints")) == len(left)
+
+
 def test_files_of_dead_attempts_are_swept(storage: Storage) -> None:
     store(storage, 5)
     for step, attempt in [(3, "dead"), (5, "dead"), (6, "mine")]:

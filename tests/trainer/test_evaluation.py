@@ -14,6 +14,6 @@ COUNTS = [1, 3, 5]
 def test_metrics_are_those_of_all_rows_at_once(size: int, stage: int) -> None:
     *measured, broken_off = ranks.run(training.evaluations, size, COUNTS, stage)[size - 1]
     expected = [tiny.llama()(**tiny.rows(count)).loss.item() for count in COUNTS]
-    assert [metrics["loss"] for metrics in measured] == pytest.approx(expected, rel=1e-5)
-    assert [metrics["perplexity"] for metrics in measured] == pytest.approx([math.exp(loss) for loss in expected], rel=1e-4)
+    assert [found.metrics["loss"] for found in measured] == pytest.approx(expected, rel=1e-5)
+    assert [found.metrics["perplexity"] for found in measured] == pytest.approx([math.exp(loss) for loss in expected], rel=1e-4)
     assert broken_off is None

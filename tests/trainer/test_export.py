@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, pipeline
 
 from finetune_trainer import export
 from finetune_trainer.config import Generation
-from finetune_trainer.history import History
 
 
 def lora(stage: int, merge: bool = True, **settings: Any) -> dict[str, Any]:
@@ -63,18 +62,13 @@ def test_adapters(tmp_path: Path) -> None:
         _gives(peft.PeftModel.from_pretrained(tiny.llama(), folder), result["logits"])
 
 
-def test_samples_and_reports(tmp_path: Path) -> None:
+def test_samples(tmp_path: Path) -> None:
     tiny.llama().save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     wanted = Generation(prompts=["w1 w2", "w5"], max_new_tokens=4)
     taken = export.take_samples(tmp_path, tiny.tokenizer(), "text-generation", wanted, None)
     assert [sample["prompt"] for sample in taken] == ["w1 w2", "w5"]
     assert all(len(sample["continuation"].split()) <= 4 for sample in taken)
-    history = History()
-    history.add(1, 2.0, 0.1)
-    export.save_reports(tmp_path, history, {"samples": taken})
-    assert json.loads((tmp_path / "training" / "samples.json").read_text()) == taken
-    assert {file.name for file in (tmp_path / "training").iterdir()} == {"samples.json", "history.jsonl", "loss.png"}
 
 
 def _gives(model: Any, logits: Any) -> None:

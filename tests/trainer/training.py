@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,12 @@ class Kept:
     def due(self, step: int) -> bool:
         return step % self.every == 0
 
-    def save(self, step: int, client_state: dict[str, Any]) -> None:
+    def save(self, step: int, client_state: dict[str, Any], best_first: Sequence[int] = ()) -> None:
         self.saved.append(step)
         self.states.append(client_state)
+
+    def load_best(self, best_first: Sequence[int]) -> int | None:
+        return None
 
     def finish(self) -> None:
         pass
@@ -155,8 +158,8 @@ def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -
         return {"ended": ended, "stopped": stopped, "saved": kept.saved, "steps": steps, "history": run.history.state()}
 
 
-def evaluations(place: Place, counts: list[int], stage: int) -> list[dict[str, float] | None]:
-    """The metrics on so many rows, dealt out unevenly."""
+def evaluations(place: Place, counts: list[int], stage: int) -> list[evaluation.Result | None]:
+    """The result on so many rows, dealt out unevenly."""
     spec = tiny.spec(deepspeed={"zeroStage": stage})
     objective = objectives.of(spec, tiny.tokenizer())
     with joined(place) as here:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer import adapters, engine, export, loop, models, objectives, world
+from finetune_trainer import adapters, engine, export, loop, models, objectives, reports, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data import attention
 from finetune_trainer.data.collate import Layout
@@ -77,15 +78,17 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     job.anchor = held
     report(Alive(activity="Training"))
     loop.train(job)
-    address = _export(job, data, place, report)
+    report(Alive(activity="Exporting"))
+    chosen = _choose(job)
+    address = _export(job, chosen, data, place, report)
     # Ranks that have nothing left to do go; only the first has a model to upload, which may take long.
     world.leave()
     progress = job.reporter.progress
-    evaluated = {name: value for name, value in job.history.last_metrics.items() if name != "loss"}
-    metrics = {"loss": progress.loss, "evalLoss": progress.eval_loss} | evaluated
+    evaluated = dict(job.history.of_step(chosen).metrics)
+    metrics = {"loss": progress.loss, "evalLoss": evaluated.pop("loss", None)} | evaluated
     return Outcome(
         reason=Reason.COMPLETE,
-        message=f"trained {job.finished} steps; the model is at {address}",
+        message=_last_word(job, chosen, address),
         progress=progress,
         metrics={name: value for name, value in metrics.items() if value is not None},
         checkpoint=job.checkpoints.last,
@@ -172,21 +175,48 @@ def _resume(
     )  # fmt: skip
 
 
-def _export(job: loop.Run, data: Prepared, place: Place, report: Report) -> str:
+def _choose(job: loop.Run) -> int:
+    """Brings the best model back, if it is to be exported and is not the last; the step of the one that will be exported."""
+    better = list(itertools.takewhile(lambda step: step != job.finished, job.best_first))
+    chosen = (job.checkpoints.load_best(better) if better else None) or job.finished
+    if better and chosen != better[0]:
+        log.warning("the model of step %d was better, but its checkpoint is not there: step %d is exported", better[0], chosen)
+    return chosen
+
+
+def _last_word(job: loop.Run, chosen: int, address: str) -> str:
+    ended = f", as {job.exhausted}" if job.exhausted else ""
+    which = "the model" if chosen == job.finished else f"the best model, that of step {chosen},"
+    return f"trained {job.finished} steps{ended}; {which} is at {address}"
+
+
+def _report(job: loop.Run, chosen: int, data: dict[str, Any], folder: Path) -> None:
+    """Writes what the export tells of the run, and its model card."""
+    fit, measured = reports.judge(job.history), job.history.of_step(chosen)
+    log.info("%s", fit.sentence)
+    report = {
+        "steps": job.finished, "plannedSteps": job.total_steps, "stoppedEarly": job.exhausted, "exportedStep": chosen,
+        "fit": fit._asdict(),
+    }  # fmt: skip
+    documents = {"data": data, "document": job.spec.document(), "metrics": measured.metrics, "report": report}
+    below = folder / reports.REPORTS
+    reports.write_curves(below, job.history)
+    reports.write_documents(below, documents | measured.tables)
+    reports.write_card(folder, job.spec, job.objective, documents, below)
+
+
+def _export(job: loop.Run, chosen: int, data: Prepared, place: Place, report: Report) -> str:
     """Stores the model and then, on the first rank, samples of what it writes; gives the model's address."""
     spec, here, tokenizer = job.spec, job.world, job.objective.processor
-    report(Alive(activity="Exporting"))
     alive = partial(report, Alive(activity="Exporting"))
     target, folder = model_storage(spec, place.credentials), place.work_dir / "model"
     export.save_model(job.engine.module, job.objective, spec, here, folder, alive)
     if not here.is_first:
         return target.uri
-    documents = {"data": data.report.document(), "document": spec.document(), "metrics": job.history.last_metrics}
-    export.save_reports(folder, job.history, documents)
-    job.history.write(place.work_dir)
+    _report(job, chosen, data.report.document(), folder)
     export.upload(folder, target, alive)
     if spec.evaluation.generation:
         alive()
         taken = export.take_samples(folder, tokenizer, job.objective.task, spec.evaluation.generation, job.engine.module)
-        target.put(f"{export.REPORTS}/samples.json", json.dumps(taken, indent=2, ensure_ascii=False).encode() + b"\n")
+        target.put(f"{reports.REPORTS}/samples.json", json.dumps(taken, indent=2, ensure_ascii=False).encode() + b"\n")
     return target.uri

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,17 @@ from finetune_trainer.outcome import NonFiniteLossError
 from finetune_trainer.world import World
 
 
+class Result(NamedTuple):
+    """Numbers by name, and what is reported beside them: tables as JSON by name."""
+
+    metrics: dict[str, float]
+    tables: dict[str, Any]
+
+
 def evaluate(
     engine: Any, objective: Objective, groups: Iterable[list[MicroBatch]], world: World, go_on: Callable[[], bool]
-) -> dict[str, float] | None:
-    """The objective's metrics over all ranks' batches; None if the evaluation was broken off.
+) -> Result | None:
+    """The objective's metrics and tables over all ranks' batches; None if the evaluation was broken off.
 
     Every rank must bring the same number of groups and of batches in each, since ZeRO-3 gathers parameters in lockstep; one
     that has no rows left brings a batch without terms. `go_on` is asked before each group, on all ranks, and must give the same
@@ -46,4 +53,6 @@ def evaluate(
     losses = np.divide(totals[:count], numbers, out=np.zeros(count), where=numbers > 0)
     if not np.isfinite(losses).all():
         raise NonFiniteLossError("the loss on the evaluation data is not finite: lower spec.training.optimizer.learningRate")
-    return objective.metrics(losses.tolist(), totals[2 * count :])
+    # What is computed from equal sums may still differ in its last bit on another machine, and decides when all ranks stop.
+    metrics: dict[str, float] = world.broadcast(objective.metrics(losses.tolist(), totals[2 * count :]))
+    return Result(metrics, objective.tables(totals[2 * count :]))

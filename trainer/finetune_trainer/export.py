@@ -14,12 +14,10 @@ import torch
 from finetune_trainer import weights
 from finetune_trainer.adapters import is_adapted
 from finetune_trainer.config import Generation, TrainSpec
-from finetune_trainer.history import History
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
 
-REPORTS = "training"
 SHARD = "5GB"  # of a file of weights; between two of them an upload gives a sign of life
 log = logging.getLogger(__name__)
 
@@ -56,13 +54,6 @@ def save_model(
             objective.processor_of(name).save_pretrained(folder / name)
     save_documents(folder, objective.companions())
     alive()
-
-
-def save_reports(folder: Path, history: History, documents: dict[str, Any]) -> None:
-    """Writes the run's history and plot, and each document as NAME.json, into the folder's `training/`."""
-    reports = folder / REPORTS
-    history.write(reports)
-    save_documents(reports, {f"{name}.json": content for name, content in documents.items()})
 
 
 def save_documents(folder: Path, documents: Mapping[str, Any]) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MOST_POINTS = 2000
+
+
+class Evaluation(NamedTuple):
+    """What was measured after a step; tables, such as a confusion matrix, are JSON by name."""
+
+    step: int
+    metrics: dict[str, float]
+    tables: dict[str, Any]
 
 
 @dataclass
@@ -19,7 +27,7 @@ class History:
 
     stride: int = 1
     training: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, learning rate
-    evaluations: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # step, metrics
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     def add(self, step: int, loss: float, learning_rate: float) -> None:
         """A finished step."""
@@ -29,58 +37,47 @@ class History:
             self.stride *= 2
             self.training = [point for point in self.training if point[0] % self.stride == 0]
 
-    def add_evaluation(self, step: int, metrics: dict[str, float]) -> None:
-        """What was measured after a step."""
-        self.evaluations.append((step, metrics))
-        if len(self.evaluations) > MOST_POINTS:
-            self.evaluations = self.evaluations[1::2]
+    def add_evaluation(
+        self, step: int, metrics: dict[str, float], tables: dict[str, Any] | None = None, best: int | None = None
+    ) -> None:
+        """What was measured after a step.
+
+        Tables are kept of this evaluation and of that of the step `best`, which is not to be forgotten.
+        """
+        before = [one if one.step == best else one._replace(tables={}) for one in self.evaluations]
+        if len(before) >= MOST_POINTS:
+            before = [one for index, one in enumerate(before) if index % 2 or one.step == best]
+        self.evaluations = [*before, Evaluation(step, metrics, tables or {})]
+
+    def of_step(self, step: int) -> Evaluation:
+        """The evaluation after a step; an empty one if there is none."""
+        return next((one for one in self.evaluations if one.step == step), Evaluation(step, {}, {}))
 
     @property
     def evaluated(self) -> int | None:
         """The step that was evaluated last."""
-        return self.evaluations[-1][0] if self.evaluations else None
+        return self.evaluations[-1].step if self.evaluations else None
 
     @property
     def last_metrics(self) -> dict[str, float]:
         """What the last evaluation measured; empty before the first."""
-        return self.evaluations[-1][1] if self.evaluations else {}
+        return self.evaluations[-1].metrics if self.evaluations else {}
 
     def state(self) -> dict[str, Any]:
         """All of it in plain numbers, for a checkpoint."""
-        return {"stride": self.stride, "training": list(self.training), "evaluations": list(self.evaluations)}
+        evaluations = [list(evaluation) for evaluation in self.evaluations]
+        return {"stride": self.stride, "training": list(self.training), "evaluations": evaluations}
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> History:
         """The history that `state` was taken of."""
         training = [(int(step), float(loss), float(rate)) for step, loss, rate in state["training"]]
-        return cls(int(state["stride"]), training, [(int(step), dict(metrics)) for step, metrics in state["evaluations"]])
+        return cls(int(state["stride"]), training, [Evaluation(*evaluation) for evaluation in state["evaluations"]])
 
     def write(self, folder: Path) -> None:
-        """Writes history.jsonl, one point a line in the order of steps, and loss.png into the folder."""
+        """Writes history.jsonl, one point a line in the order of steps, into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         points: list[dict[str, Any]] = [{"step": s, "loss": loss, "learningRate": rate} for s, loss, rate in self.training]
-        points += [{"step": s, "evaluation": metrics} for s, metrics in self.evaluations]
+        points += [{"step": one.step, "evaluation": one.metrics} for one in self.evaluations]
         points.sort(key=lambda point: (point["step"], "evaluation" in point))
         (folder / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
-        self._plot(folder / "loss.png")
-
-    def _plot(self, path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        FigureCanvasAgg(figure)
-        losses = figure.add_subplot()
-        rates = losses.twinx()
-        steps = [point[0] for point in self.training]
-        lines = rates.plot(steps, [point[2] for point in self.training], color="0.75", label="learning rate")
-        lines += losses.plot(steps, [point[1] for point in self.training], linewidth=1, label="loss")
-        if self.evaluations:
-            evaluated, values = zip(*((step, metrics["loss"]) for step, metrics in self.evaluations), strict=True)
-            lines += losses.plot(evaluated, values, marker=".", label="evaluation loss")
-        losses.set(xlabel="optimizer step", ylabel="loss")
-        losses.set_zorder(rates.get_zorder() + 1)
-        losses.patch.set_visible(False)
-        rates.set_ylabel("learning rate")
-        losses.legend(handles=lines)
-        figure.savefig(path, dpi=100)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 
-from finetune_trainer import schedule
+from finetune_trainer import schedule, selection
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.collate import on_device
 from finetune_trainer.data.loader import MicroBatch
@@ -39,7 +39,9 @@ class Checkpoints(Protocol):
 
     def due(self, step: int) -> bool: ...
 
-    def save(self, step: int, client_state: dict[str, Any]) -> None: ...
+    def save(self, step: int, client_state: dict[str, Any], best_first: Sequence[int] = ()) -> None: ...
+
+    def load_best(self, best_first: Sequence[int]) -> int | None: ...
 
     def finish(self) -> None: ...
 
@@ -75,6 +77,18 @@ class Run:
         """What a checkpoint keeps beside the engine."""
         return {"step": self.finished, "history": self.history.state()}
 
+    @property
+    def best_first(self) -> list[int]:
+        """Evaluated steps from the best to the worst, if the best is to be exported."""
+        return selection.best_first(self.history, self.spec.evaluation) if self.spec.export.best else []
+
+    @property
+    def exhausted(self) -> str | None:
+        """Why the run ends at the step it has come to, if that is not the last one, in one sentence; None if it goes on."""
+        if self.history.evaluated != self.finished:
+            return None
+        return selection.exhausted(self.history, self.spec.evaluation, self.spec.training.early_stopping)
+
 
 class Agreed(NamedTuple):
     """What all ranks together know before a step."""
@@ -87,7 +101,7 @@ class Agreed(NamedTuple):
 
 
 def train(run: Run) -> None:
-    """Train from `run.finished` to the last step; at the end a checkpoint of it is stored.
+    """Train from `run.finished` to the last step, or until it has stopped to improve; at the end a checkpoint is stored.
 
     Raises Preempted or PreemptedUnsaved when told to stop, NonFiniteLossError, and StorageError if the last checkpoint could
     not be stored.
@@ -99,16 +113,17 @@ def train(run: Run) -> None:
         while True:
             _evaluate_if_due(run)
             fetching = time.monotonic()
-            is_last = run.finished == run.total_steps
+            is_last = run.finished == run.total_steps or run.exhausted is not None
             micro_batches = [] if is_last else next(batches)
             waited = time.monotonic() - fetching
-            agreed = _agree(run, micro_batches, saved)
+            agreed = _agree(run, micro_batches, saved, is_last)
             if agreed.stop and not is_last:
                 _leave_early(run, agreed.save)
             if agreed.save:
-                run.checkpoints.save(run.finished, run.state)
+                run.checkpoints.save(run.finished, run.state, run.best_first)
                 saved = run.finished
             if is_last:
+                run.reporter.end(run.finished)
                 break
             started = time.monotonic()
             loss, norm, rate = _step(run, micro_batches, agreed.terms, saved)
@@ -123,7 +138,7 @@ def train(run: Run) -> None:
     run.stop.check()
 
 
-def _agree(run: Run, micro_batches: list[MicroBatch], saved: int) -> Agreed:
+def _agree(run: Run, micro_batches: list[MicroBatch], saved: int, is_last: bool) -> Agreed:
     """One small reduction in which every rank tells what it is about to compute and what it was asked for."""
     has_news = run.finished > saved
     tokens, positions, stop, due, *terms = run.world.sums(
@@ -133,7 +148,8 @@ def _agree(run: Run, micro_batches: list[MicroBatch], saved: int) -> Agreed:
         has_news and run.checkpoints.due(run.finished),
         *(sum(batch.terms[index] for batch in micro_batches) for index in range(len(run.objective.losses))),
     )
-    save = has_news and (due > 0 or stop > 0 or run.finished == run.total_steps)
+    is_best = run.history.evaluated == run.finished and run.best_first[:1] == [run.finished]
+    save = has_news and (due > 0 or stop > 0 or is_last or is_best)
     return Agreed(terms, int(tokens), int(positions), stop > 0, save)
 
 
@@ -192,10 +208,12 @@ def _evaluate_if_due(run: Run) -> None:
         return not run.world.any(run.stop.requested)
 
     run.reporter.report(Alive(activity="Evaluating"))
-    metrics = evaluate(run.engine, run.objective, run.evaluation(), run.world, go_on)
-    if metrics is not None:
-        run.history.add_evaluation(run.finished, metrics)
-        run.reporter.evaluated(run.finished, metrics)
+    found = evaluate(run.engine, run.objective, run.evaluation(), run.world, go_on)
+    if found is not None:
+        run.history.add_evaluation(run.finished, *found, best=next(iter(run.best_first), None))
+        run.reporter.evaluated(run.finished, found.metrics)
+        if run.spec.export.best or run.spec.training.early_stopping:
+            selection.insist_on_metric(run.history, run.spec.evaluation)
     run.reporter.report(Alive(activity="Training"))
 
 
@@ -203,7 +221,7 @@ def _leave_early(run: Run, save: bool) -> NoReturn:
     failure = None
     try:
         if save:
-            run.checkpoints.save(run.finished, run.state)
+            run.checkpoints.save(run.finished, run.state, run.best_first)
         run.checkpoints.finish()
     except StorageError as error:
         failure = error

@@ -81,6 +81,10 @@ class Reporter:
         if is_logged:
             self._log(gradient_norm)
 
+    def end(self, finished: int) -> None:
+        """The run is over; if it is before the step that was to be the last one, that is a whole run too."""
+        self.progress = self.progress.model_copy(update={"total_steps": finished, "percent": 100, "remaining_seconds": 0})
+
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics on the evaluation data."""
         self._update(finished=step, eval_loss=metrics["loss"])

@@ -19,7 +19,7 @@ from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.examples import Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
-from finetune_trainer.objectives import SequenceClassification
+from finetune_trainer.objectives import SequenceClassification, classes
 from finetune_trainer.outcome import ConfigurationError, DataError
 
 ROWS = {"SingleLabel": corpora.by_package(10), "MultiLabel": corpora.by_habit(10), "Regression": corpora.by_indentation(10)}
@@ -98,6 +98,18 @@ def test_metrics_of_single_labels_are_those_of_scikit_learn() -> None:
         assert found[name] == pytest.approx(score(true, guess, average="macro", zero_division=0)), name
     of_each = metrics.f1_score(true, guess, average=None, labels=range(4), zero_division=0)
     assert [found[f"f1[{package}]"] for package in corpora.PACKAGES] == pytest.approx(of_each.tolist())
+    with torch.no_grad():
+        table = classifier.tables(classifier.measure(learner, batch).statistics.numpy())["confusion"]
+    assert table == {"labels": list(corpora.PACKAGES), "counts": metrics.confusion_matrix(true, guess).tolist()}
+
+
+def test_counts_are_the_same_with_and_without_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    predicted, actual = torch.tensor([0, 1, 1, 2, 2, 2]), torch.tensor([0, 1, 0, 2, 0, 1])
+    within = classes.counts_of_pairs(classes.pair_counts(predicted, actual, 3).numpy(), 3)
+    monkeypatch.setattr(classes, "MOST_IN_MATRIX", 2)
+    beyond = classes.pair_counts(predicted, actual, 3).numpy()
+    assert classes.counts_of_pairs(beyond, 3).tolist() == within.tolist() == [1, 1, 1, 1, 2, 3, 3, 2, 1]
+    assert classes.confusion(beyond, ["a", "b", "c"]) == {}
 
 
 def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:

@@ -380,6 +380,24 @@ CASES = (
         data__folds={"count": 5, "hold": 5}
     )),
     Case(
+        "spec.evaluation.metric",
+        "the name of this metric",
+        _spec(evaluation__metric="topic.f1[on]"),
+        _spec(evaluation__metric="f1ness"),
+    ),
+    Case(
+        "spec.training.earlyStopping",
+        "whether the run still improves",
+        _spec(training__earlyStopping={}, evaluation__everySteps=1, data__evaluationFraction=0.5),
+        _spec(training__earlyStopping={}, data__evaluationFraction=0.5),
+    ),
+    Case(
+        "spec.export.best",
+        "only one of several evaluations",
+        _spec(export__best=True, evaluation__everySteps=1, data__evaluationFraction=0.5),
+        _spec(export__best=True, data__evaluationFraction=0.5),
+    ),
+    Case(
         "spec.method.lora",
         "options for LoRA",
         _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"rank": 8}}),

@@ -80,6 +80,7 @@ def test_another_run(path: str, value: Any) -> None:
         ("training.logEverySteps", 5),
         ("deepspeed.zeroStage", 3),
         ("evaluation.everySteps", None),
+        ("evaluation.metric", "accuracy"),
         ("checkpoint.storage", "s3://elsewhere/run"),
         ("checkpoint.keepLast", 9),
         ("export.mergeAdapters", False),

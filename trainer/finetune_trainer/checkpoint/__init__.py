@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Checkpoints:
             keep_last=settings.keep_last, work_dir=work_dir, report=report, **writing,
         )  # fmt: skip
         self._job: Job | None = None
-        self._left_out: tuple[int, dict[str, Any]] | None = None
+        self._left_out: tuple[int, dict[str, Any], Sequence[int]] | None = None
         self._saved_at = clock()
 
     def restore(self) -> dict[str, Any] | None:
@@ -81,6 +81,14 @@ class Checkpoints:
         self.last = found.manifest.saved(self._storage) if found else None
         return found.client_state if found else None
 
+    def load_best(self, best_first: Sequence[int]) -> int | None:
+        """Loads the first of these steps that has a whole checkpoint, and says which; None if none of them has one.
+
+        Raises StorageError when the storage does not answer.
+        """
+        found = restore(self._engine, self._storage, self._identity, self._world, self._work_dir, best_first)
+        return found.manifest.step if found else None
+
     def due(self, step: int) -> bool:
         """Whether a checkpoint is to be stored after `step`; where the clock decides, rank 0's does."""
         if self._settings.every_steps:
@@ -88,18 +96,22 @@ class Checkpoints:
         seconds = 60 * (self._settings.every_minutes or DEFAULT_MINUTES)
         return self._world.rank == 0 and self._clock() - self._saved_at >= seconds
 
-    def save(self, step: int, client_state: dict[str, Any]) -> None:
-        """Takes a checkpoint after `step`; returns before it is stored. `client_state` holds tensors and plain values."""
+    def save(self, step: int, client_state: dict[str, Any], best_first: Sequence[int] = ()) -> None:
+        """Takes a checkpoint after `step`; returns before it is stored. `client_state` holds tensors and plain values.
+
+        Of the steps `best_first` the first that has a checkpoint keeps it, however old it becomes.
+        """
         started = time.monotonic()
         self._saved_at = self._clock()
         before = self._job
         if before:
             before.troubled.wait(PATIENCE_SECONDS)
         if before and self._world.any(not before.done.is_set()):
-            self._leave_out(step, client_state, before)
+            self._left_out = (step, client_state, best_first)
+            self._tell_left_out(step, before)
             return
         self._note_result()
-        self._start(step, client_state, started)
+        self._start(step, client_state, best_first, started)
 
     def finish(self) -> None:
         """Waits until the last checkpoint is stored; raises StorageError, on every rank, if it could not be."""
@@ -120,18 +132,17 @@ class Checkpoints:
         """Seconds that optimizer steps have waited for the present snapshot."""
         return self._memory.stalled
 
-    def _start(self, step: int, client_state: dict[str, Any], started: float) -> None:
+    def _start(self, step: int, client_state: dict[str, Any], best_first: Sequence[int], started: float) -> None:
         self._left_out = None
         self._seam.begin(self._engine.module.buffers())
         self._seam.save(random_state.capture(), rank_file(self._world.rank))
         scratch = self._work_dir / "deepspeed"  # DeepSpeed puts scripts here that nobody reads
         scratch.mkdir(parents=True, exist_ok=True)
         self._engine.save_checkpoint(str(scratch), tag="snapshot", client_state={CLIENT_KEY: client_state}, save_latest=False)
-        self._job = Job(step, self._seam.files, blocked=time.monotonic() - started)
+        self._job = Job(step, self._seam.files, blocked=time.monotonic() - started, best_first=best_first)
         self._writer.submit(self._job)
 
-    def _leave_out(self, step: int, client_state: dict[str, Any], before: Job) -> None:
-        self._left_out = (step, client_state)
+    def _tell_left_out(self, step: int, before: Job) -> None:
         if self._world.rank == 0:
             message = f"the checkpoint of step {before.step} is still on its way to {self._storage.uri}"
             self._report(CheckpointFailed(step=step, message=message))

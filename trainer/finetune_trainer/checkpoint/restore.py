@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,14 +53,19 @@ def rank_file(rank: int) -> str:
     return f"rank-{rank:05d}.pt"
 
 
-def restore(engine: Any, storage: Storage, identity: Mapping[str, Any], world: World, work_dir: Path) -> Restored | None:
+def restore(
+    engine: Any, storage: Storage, identity: Mapping[str, Any], world: World, work_dir: Path,
+    among: Sequence[int] | None = None,
+) -> Restored | None:  # fmt: skip
     """Loads the newest whole checkpoint into `engine` and the random generators; None when there is none. Collective.
+
+    With `among` it is the first whole one of these steps.
 
     Raises ConfigurationError when the storage belongs to another run or the checkpoint cannot be converted, and StorageError
     when the storage does not answer; in neither case anything in it has changed.
     """
     topology = Topology.of(engine, world.size)
-    while manifest := by_first(world, lambda: newest(storage, identity)):
+    while manifest := by_first(world, lambda: newest(storage, identity, among)):
         source = Topology(manifest.zero_stage, manifest.world_size, manifest.precision)
         topology.insist_on_way_from(source)
         is_direct = topology.reads(source)
@@ -73,14 +78,16 @@ def restore(engine: Any, storage: Storage, identity: Mapping[str, Any], world: W
         world.barrier()
         if world.local_rank == 0:
             shutil.rmtree(work_dir / "restore", ignore_errors=True)
-        log.info("resumed from step %d: %s", manifest.step, manifest.saved(storage).uri)
+        how = "resumed from" if among is None else "went back to"
+        log.info("%s step %d: %s", how, manifest.step, manifest.saved(storage).uri)
         return Restored(manifest, client_state)
     return None
 
 
-def newest(storage: Storage, identity: Mapping[str, Any]) -> Manifest | None:
-    """The newest manifest that can be read; raises ConfigurationError when it belongs to another run."""
-    for step in committed_steps(storage):
+def newest(storage: Storage, identity: Mapping[str, Any], among: Sequence[int] | None = None) -> Manifest | None:
+    """The newest manifest that can be read, or the first of the steps `among`; raises ConfigurationError for another run's."""
+    committed = committed_steps(storage)
+    for step in committed if among is None else [step for step in among if step in committed]:
         content = storage.get(manifest_path(step))
         try:
             document = json.loads(content)

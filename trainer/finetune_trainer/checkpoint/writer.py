@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ class Job:
     step: int
     files: dict[str, Any]
     blocked: float  # seconds that the training stood still for it until now
+    best_first: Sequence[int] = ()  # steps; retention keeps the first of them that it finds
     done: threading.Event = field(default_factory=threading.Event)
     troubled: threading.Event = field(default_factory=threading.Event)  # done, or an attempt to reach the storage failed
     error: str | None = None
@@ -129,7 +130,7 @@ class Writer:
         self._insist(job, lambda: commit.commit(self._storage, manifest))
         job.manifest = manifest
         try:
-            retain(self._storage, self._keep_last, manifest)
+            retain(self._storage, self._keep_last, manifest, job.best_first)
         except Exception as error:
             # What is committed stays committed, whatever becomes of its predecessors.
             log.warning("old checkpoints could not be removed: %s", error)

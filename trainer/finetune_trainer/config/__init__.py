@@ -16,7 +16,7 @@ from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
 from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.output import Checkpoint, Export
-from finetune_trainer.config.training import DeepSpeed, Evaluation, Generation, Optimizer, Schedule, Training
+from finetune_trainer.config.training import DeepSpeed, EarlyStopping, Evaluation, Generation, Optimizer, Schedule, Training
 
 __all__ = [
     "Augmentation",
@@ -27,6 +27,7 @@ __all__ = [
     "Data",
     "Dataset",
     "DeepSpeed",
+    "EarlyStopping",
     "ElasticWeights",
     "Evaluation",
     "Export",
@@ -89,6 +90,17 @@ class TrainSpec(Section):
             "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
             "evaluation.atStart",
             "evaluation.atStart",
+        ),
+        Rule(
+            "!has(self.training.earlyStopping) || has(self.evaluation.everySteps)",
+            "whether the run still improves shows in evaluations on the way: set evaluation.everySteps, or remove "
+            "training.earlyStopping",
+            "training.earlyStopping",
+        ),
+        Rule(
+            "!self.export.best || has(self.evaluation.everySteps)",
+            "only one of several evaluations can be the best: set evaluation.everySteps, or remove export.best",
+            "export.best",
         ),
         Rule(
             "!has(self.evaluation.generation) || self.objective.type == 'CausalLM'",

@@ -37,3 +37,8 @@ class Export(Section):
     merge_adapters: bool = Field(
         True, description="Whether adapters are added into the weights; off: the folder holds the adapter alone."
     )
+    best: bool = Field(
+        False,
+        description="Whether the model is the one that was best in evaluation.metric instead of the last. Each new best is "
+        "checkpointed, and kept beside the last ones.",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -38,6 +39,13 @@ class Schedule(Section):
     )
 
 
+class EarlyStopping(Section):
+    """The run ends when evaluations no longer improve in evaluation.metric (Prechelt 1998)."""
+
+    patience: int = Field(3, ge=1, le=10_000, description="Evaluations in a row without improvement that end the run.")
+    minimum_change: float = Field(0.0, ge=0, description="An improvement is one by more than this.")
+
+
 class Training(Section):
     """Length of the run, batch sizes, optimizer and numerics."""
 
@@ -51,6 +59,7 @@ class Training(Section):
     schedule: Schedule = Schedule()
     max_gradient_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this L2 norm; 0 turns it off.")
     forgetting: Forgetting | None = None
+    early_stopping: EarlyStopping | None = None
     precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field(
         "Auto", description="Numbers used in the model; Auto is BFloat16 on GPUs that have it, else Float32."
     )
@@ -141,9 +150,43 @@ class Generation(Section):
     max_new_tokens: int = Field(64, ge=1, le=8192)
 
 
+# Metrics whose names say which way is better; a task's name may stand before one, a label's or a rank after it.
+FALLING = ("loss", "perplexity", "mse", "mae", "rmse", "error", "wer", "cer", "ter")
+RISING = (
+    "accuracy", "precision", "recall", "f1", "microF1", "matthews", "r2", "pearson", "spearman", "auc", "map", "mrr", "ndcg",
+    "bleu", "chrf", "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum", "exactMatch", "iou", "top",
+)  # fmt: skip
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return f"^(.*[.])?({'|'.join(names)})([^a-zA-Z].*)?$"
+
+
 class Evaluation(Section):
     """When the model is measured on the evaluation data; with such data, always once at the end."""
 
     every_steps: int | None = Field(None, ge=1)
     at_start: bool = Field(False, description="Measure the starting model too, before the first step.")
+    metric: str = Field(
+        "loss", min_length=1, max_length=128,
+        description="What training.earlyStopping and export.best compare: loss, or another metric that the objective reports.",
+    )  # fmt: skip
+    goal: Literal["Minimize", "Maximize"] | None = Field(
+        None, description="Which way the metric is better; decided by its name when absent."
+    )
     generation: Generation | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"has(self.goal) || self.metric.matches('{_named(FALLING + RISING)}')",
+            "the name of this metric does not say which way is better: set evaluation.goal to Minimize or Maximize",
+            "metric",
+        ),
+    )
+
+    @property
+    def maximizes(self) -> bool:
+        """Whether more of the metric is better."""
+        if self.goal is not None:
+            return self.goal == "Maximize"
+        return re.match(_named(RISING), self.metric) is not None

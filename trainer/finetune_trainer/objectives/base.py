@@ -101,6 +101,10 @@ class Objective(ABC):
         """The tokenizer or image processor that one of the parts was trained with, to export beside it."""
         return self.processor
 
+    def tasks(self) -> Mapping[str, str]:
+        """The pipeline task of each of these models, by the same folder."""
+        return {"": self.task}
+
     def start(self, model: Any, world: World) -> None:  # noqa: B027  # most objectives need not know
         """Called once with the model as it starts, before the method adapts it; whoever compares with it keeps a copy."""
 
@@ -125,4 +129,8 @@ class Objective(ABC):
 
     def companions(self) -> dict[str, Any]:
         """What else the exported folder is to hold, JSON by path: for libraries that ask for more than transformers does."""
+        return {}
+
+    def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """What else an evaluation reports, JSON by name: a name that ends in `confusion` is that of a confusion matrix."""
         return {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from finetune_trainer.data.labels import name_of
 from finetune_trainer.data.records import Record
@@ -15,6 +16,7 @@ from finetune_trainer.outcome import DataError
 __all__ = ["balancing", "counts", "distinct", "in_order", "matthews", "name_of", "scores", "unknown"]
 
 Counts = np.ndarray[Any, Any]
+MOST_IN_MATRIX = 100  # labels
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -52,6 +54,32 @@ def balancing(rows: Sequence[int]) -> torch.Tensor:
 def counts(predicted: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     """For boolean [rows, labels]: true positives, predictions and occurrences of each label, [3 x labels] float64."""
     return torch.cat([(predicted & actual).sum(0), predicted.sum(0), actual.sum(0)]).double()
+
+
+def pair_counts(predicted: torch.Tensor, actual: torch.Tensor, labels: int) -> torch.Tensor:
+    """For one label a row, [rows] int64: how often each was taken for each, [labels x labels] float64, the actual one first.
+
+    Of more labels than `MOST_IN_MATRIX` it is `counts`, as memory and checkpoints must not grow with their square.
+    """
+    if labels > MOST_IN_MATRIX:
+        return counts(functional.one_hot(predicted, labels).bool(), functional.one_hot(actual, labels).bool())
+    return torch.bincount(actual * labels + predicted, minlength=labels**2).double()
+
+
+def counts_of_pairs(statistics: Counts, labels: int) -> Counts:
+    """What `counts` would have given, out of `pair_counts`."""
+    if labels > MOST_IN_MATRIX:
+        return statistics
+    matrix = statistics.reshape(labels, labels)
+    return np.concatenate([matrix.diagonal(), matrix.sum(0), matrix.sum(1)])
+
+
+def confusion(statistics: Counts, names: Sequence[str]) -> dict[str, Any]:
+    """The matrix of `pair_counts` as a table: a row for each actual label, a column for each predicted one; or no table."""
+    if len(names) > MOST_IN_MATRIX:
+        return {}
+    matrix = statistics.reshape(len(names), len(names)).astype(int).tolist()
+    return {"confusion": {"labels": list(names), "counts": matrix}}
 
 
 def scores(statistics: Counts, names: Sequence[str]) -> dict[str, float]:

@@ -114,6 +114,10 @@ class MultiTask(Objective):
         """The task's own, as one of words differs from one of texts."""
         return self._tasks[part].processor
 
+    def tasks(self) -> Mapping[str, str]:
+        """That of each task's own model."""
+        return {name: task.task for name, task in self._tasks.items()}
+
     def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Each task's batch of the rows that are its own."""
         batch: Batch = {}
@@ -143,10 +147,18 @@ class MultiTask(Objective):
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """The sum that is minimised, and each task's metrics as TASK.METRIC."""
         found = {"loss": sum(losses)}
-        parts = np.split(statistics, np.cumsum(self._widths)[:-1])
+        parts = self._divided(statistics)
         for (name, task), loss, weight, own in zip(self._tasks.items(), losses, self._weights, parts, strict=True):
             found |= {f"{name}.{metric}": value for metric, value in task.metrics([loss / weight], own).items()}
         return found
+
+    def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """Each task's tables as TASK.TABLE."""
+        parts = zip(self._tasks.items(), self._divided(statistics), strict=True)
+        return {f"{name}.{table}": found for (name, task), own in parts for table, found in task.tables(own).items()}
+
+    def _divided(self, statistics: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        return np.split(statistics, np.cumsum(self._widths)[:-1])
 
     def _weighted(self, sums: torch.Tensor) -> torch.Tensor:
         return sums * torch.tensor(self._weights, dtype=sums.dtype, device=sums.device)

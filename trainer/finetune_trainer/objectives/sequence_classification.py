@@ -143,7 +143,7 @@ class SequenceClassification(Objective):
         return self._loss_sums(called(model, batch).logits.float(), batch["labels"])
 
     def measure(self, model: Any, batch: Batch) -> Measured:
-        """Statistics: `classes.counts`, then rows that are right in all labels, and all rows; or the moments of the value."""
+        """Statistics: counts of labels, then rows that are right in all of them, and all rows; or the moments of the value."""
         logits, labels = called(model, batch).logits.float(), batch["labels"]
         rows = ~labels[:, 0].isnan()
         return Measured(self._loss_sums(logits, labels), self._statistics(logits[rows], labels[rows]).cpu())
@@ -153,8 +153,14 @@ class SequenceClassification(Objective):
         if self._problem == "Regression":
             return {"loss": losses[0]} | _errors(statistics)
         counts, (right, rows) = statistics[:-2], statistics[-2:]
+        if self._problem == "SingleLabel":
+            counts = classes.counts_of_pairs(counts, len(self._numbers))
         found = {"loss": losses[0], "accuracy": float(right / max(rows, 1))} | classes.scores(counts, self.facts["labels"])
         return found | ({"matthews": classes.matthews(counts)} if self._problem == "SingleLabel" else {})
+
+    def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """With SingleLabel the confusion matrix."""
+        return classes.confusion(statistics[:-2], self.facts["labels"]) if self._problem == "SingleLabel" else {}
 
     def _loss_sums(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         told, known = ~labels.isnan(), labels.nan_to_num()
@@ -175,14 +181,13 @@ class SequenceClassification(Objective):
             terms = [torch.ones_like(value), guess, value, guess**2, value**2, guess * value, error**2, error.abs()]
             return torch.stack([term.sum() for term in terms])
         if self._problem == "SingleLabel":
-            outputs = logits.shape[1]
-            predicted = functional.one_hot(logits.argmax(1), outputs).bool()
-            actual = functional.one_hot(labels[:, 0].long(), outputs).bool()
+            chosen, told = logits.argmax(1), labels[:, 0].long()
+            right, counts = chosen == told, classes.pair_counts(chosen, told, logits.shape[1])
         else:
             predicted, actual = logits > 0, labels > 0
-        right = (predicted == actual).all(1)
+            right, counts = (predicted == actual).all(1), classes.counts(predicted, actual)
         rows = torch.tensor([int(right.sum()), len(right)], dtype=torch.float64, device=logits.device)
-        return torch.cat([classes.counts(predicted, actual), rows])
+        return torch.cat([counts, rows])
 
     def _names(self, record: Record) -> list[str]:
         label = record.values["label"]
