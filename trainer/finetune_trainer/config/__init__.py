@@ -11,7 +11,7 @@ from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
-from finetune_trainer.config.method import LoRA, Method
+from finetune_trainer.config.methods import ADAPTING, LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
 from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task
 from finetune_trainer.config.objectives.base import Options
@@ -57,7 +57,6 @@ DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
-HEADED = ["MultiTask", "SequenceClassification", "TokenClassification"]
 
 
 class TrainSpec(Section):
@@ -75,8 +74,8 @@ class TrainSpec(Section):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.method.type != 'LoRA' || self.model.initialization == 'Pretrained'",
-            "LoRA adapts weights that were learnt before: set model.initialization: Pretrained, or method.type: Full",
+            f"!(self.method.type in {ADAPTING}) || self.model.initialization == 'Pretrained'",
+            "adapters stand beside weights that were learnt before: set model.initialization: Pretrained, or method.type: Full",
             "method.type",
         ),
         Rule(
@@ -108,8 +107,8 @@ class TrainSpec(Section):
             "evaluation.generation",
         ),
         Rule(
-            f"self.method.type != 'LoRA' || !(self.objective.type in {HEADED})",
-            "LoRA would leave the new head as it was drawn: set method.type: Full",
+            f"!(self.method.type in {ADAPTING}) || self.objective.type != 'MultiTask'",
+            "adapters are stored for one task at a time: set method.type: Full, or learn each task in a job of its own",
             "method.type",
         ),
         Rule(
