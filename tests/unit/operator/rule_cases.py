@@ -220,6 +220,12 @@ CASES = (
         _spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c"}]),
     ),
     Case(
+        "spec.objective.questionAnswering",
+        "options for QuestionAnswering have no effect",
+        _spec(objective={"type": "QuestionAnswering", "questionAnswering": {"stride": 64}}),
+        _spec(objective={"type": "TokenClassification", "questionAnswering": {"stride": 64}}),
+    ),
+    Case(
         "spec.objective.tokenClassification",
         "options for TokenClassification have no effect",
         _spec(objective={"type": "TokenClassification", "tokenClassification": {"labels": ["O", "B-PER", "I-PER"]}}),

@@ -48,7 +48,7 @@ __all__ = [
 
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
-HEADED = ["MultiTask", "SequenceClassification", "TokenClassification"]
+HEADED = ["MultiTask", "QuestionAnswering", "SequenceClassification", "TokenClassification"]
 
 
 class TrainSpec(Section):

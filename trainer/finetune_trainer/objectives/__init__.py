@@ -9,12 +9,13 @@ from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
+from finetune_trainer.objectives.question_answering import QuestionAnswering
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.objectives.token_classification import TokenClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "CausalLM": CausalLM, "MaskedLM": MaskedLM, "MultiTask": MultiTask, "SequenceClassification": SequenceClassification,
-    "TokenClassification": TokenClassification,
+    "CausalLM": CausalLM, "MaskedLM": MaskedLM, "MultiTask": MultiTask, "QuestionAnswering": QuestionAnswering,
+    "SequenceClassification": SequenceClassification, "TokenClassification": TokenClassification,
 }  # fmt: skip
 
 
