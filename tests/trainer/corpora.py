@@ -6,6 +6,7 @@ import ast
 import functools
 import io
 import keyword
+import re
 import sysconfig
 import tokenize
 from pathlib import Path
@@ -76,3 +77,21 @@ def _tagged(source: str) -> dict[str, Any]:
                 begin -= 2
             tags[begin:at] = ["B-CALLED", *["I-CALLED"] * (at - begin - 1)]
     return {"tokens": words, "tags": tags}
+
+
+QUESTIONS = {
+    "Whose method is it?": r"\b(self|cls)\b",
+    "Which constant does it name?": r"\b(None|True|False)\b",
+    "Which error does it name?": r"\b([A-Z]\w+Error)\b",
+}
+
+
+def asked(most: int = 100) -> list[dict[str, Any]]:
+    """Functions, each with one of the questions about it, which some do not answer."""
+    rows = []
+    for index, row in enumerate(texts(most)):
+        question, pattern = list(QUESTIONS.items())[index % len(QUESTIONS)]
+        found = re.search(pattern, row["text"])
+        answers = {"text": [found[1]], "answer_start": [found.start(1)]} if found else {"text": [], "answer_start": []}
+        rows.append({"question": question, "context": row["text"], "answers": answers})
+    return rows

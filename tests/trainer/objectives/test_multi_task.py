@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.trainer import corpora, tiny
 from tests.trainer.learning import BERT, learn
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, pipeline
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
 
 from finetune_trainer.data import vocabulary
 from finetune_trainer.data.collate import Layout
@@ -125,3 +125,16 @@ def test_it_learns(tmp_path: Path) -> None:
     assert answers[1] in ("returns", "raises", "loops")
     encoders = [AutoModelForSequenceClassification.from_pretrained(folder).bert.state_dict() for folder in folders]
     assert all(torch.equal(weight, encoders[1][name]) for name, weight in encoders[0].items())
+
+
+def test_tasks_with_other_columns_and_windows_share_as_well(tmp_path: Path) -> None:
+    tasks = [{"name": "words", "type": "TokenClassification"}, {"name": "answers", "type": "QuestionAnswering"}]
+    rows = [tagged | asked for tagged, asked in zip(corpora.tagged(20), corpora.asked(20), strict=True)]
+    learnt = learn(
+        tmp_path, rows, objective={"type": "MultiTask", "tasks": tasks}, data={"maxLength": 64}, training={"maxSteps": 3}
+    )
+    assert learnt.after["loss"] == pytest.approx(learnt.after["words.loss"] + learnt.after["answers.loss"])
+    assert {"words.microF1", "answers.exactMatch"} <= learnt.after.keys()
+    # The tokenizer of words puts a blank before the first, that of texts leaves them as they are.
+    for name, tokens in (("words", ["Ġself"]), ("answers", ["self"])):
+        assert AutoTokenizer.from_pretrained(learnt.model / name).tokenize("self") == tokens

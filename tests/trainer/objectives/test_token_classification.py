@@ -130,7 +130,7 @@ def test_a_tokenizer_that_knows_words_stays_as_it_is() -> None:
 
 
 def test_tokenizers_that_cannot_keep_words_apart_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it does not tell which word"):
+    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it does not tell which words its tokens come from"):
         objective(tokenizer=ByT5Tokenizer())
     letters = Tokenizer(models.BPE({"a": 0, "b": 1, " ": 2}, []))
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: words of a list become other tokens"):

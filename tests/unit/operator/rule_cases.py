@@ -267,6 +267,10 @@ CASES = (
         "a text is told from the other rows",
         _contrastive(training={"batchSize": 2, "microBatchSize": 1}),
         _contrastive(training={"batchSize": 1, "microBatchSize": 1}),
+        "spec.objective.questionAnswering",
+        "options for QuestionAnswering have no effect",
+        _spec(objective={"type": "QuestionAnswering", "questionAnswering": {"stride": 64}}),
+        _spec(objective={"type": "TokenClassification", "questionAnswering": {"stride": 64}}),
     ),
     Case(
         "spec.objective.tokenClassification",

@@ -57,6 +57,7 @@ DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
+HEADED = ["MultiTask", "QuestionAnswering", "SequenceClassification", "TokenClassification"]
 
 
 class TrainSpec(Section):

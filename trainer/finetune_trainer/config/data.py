@@ -25,6 +25,13 @@ class Columns(Section):
     label: Column = Field("label", description="A label, a list of labels or a number, as the objective asks for.")
     tokens: Column = Field("tokens", description="A text as the list of its words.")
     tags: Column = Field("tags", description="A label, or its number, for each of the words.")
+    context: Column = Field("context", description="A text that a question is about.")
+    question: Column = Field("question", description="A question.")
+    answers: Column = Field(
+        "answers",
+        description='Words of the context and where they begin, counted in characters from 0: SQuAD\'s {"text": [...], '
+        '"answer_start": [...]} or a list of {"text": ..., "start": ...}; empty where there is no answer.',
+    )
 
     def names(self, roles: Iterable[str]) -> dict[str, str]:
         """The columns' names by role, without optional ones that the document does not name."""

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from pydantic.alias_generators import to_camel
 
 from finetune_trainer.outcome import ConfigurationError, DataError
+from finetune_trainer.data.answers import answers_of
+from finetune_trainer.outcome import DataError
 
 
 class Record(NamedTuple):
@@ -92,6 +94,14 @@ def _tags(value: Any) -> str | None:
     return None
 
 
+def _answers(value: Any) -> str | None:
+    try:
+        answers_of(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _is_no_list(value: Any) -> str:
     if isinstance(value, str):
         return "is a string (CSV holds nothing else: write JSONLines or Parquet), not a list"
@@ -119,6 +129,9 @@ ROLES: dict[str, Role] = {
     "label": Role(_label),
     "tokens": Role(_words, lambda value: (" ".join(value),)),
     "tags": Role(_tags),
+    "context": Role(_text, lambda value: (value,)),
+    "question": Role(_text, lambda value: (value,)),
+    "answers": Role(_answers),
 }
 """The roles by the names they have in `config.Columns`."""
 

@@ -9,6 +9,7 @@ from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
+from finetune_trainer.objectives.question_answering import QuestionAnswering
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.objectives.text_contrastive import TextContrastive
 from finetune_trainer.objectives.token_classification import TokenClassification
@@ -21,6 +22,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "TextContrastive": TextContrastive,
     "TokenClassification": TokenClassification,
 }
+    "CausalLM": CausalLM, "MaskedLM": MaskedLM, "MultiTask": MultiTask, "QuestionAnswering": QuestionAnswering,
+    "SequenceClassification": SequenceClassification, "TokenClassification": TokenClassification,
+}  # fmt: skip
 
 
 def of(spec: TrainSpec, processor: Any) -> Objective:

@@ -18,12 +18,14 @@ from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
 from finetune_trainer.objectives.base import Measured, Objective
 from finetune_trainer.objectives.masked_lm import MaskedLM
+from finetune_trainer.objectives.question_answering import QuestionAnswering
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.objectives.token_classification import TokenClassification
 
 TASK = "task"  # the number of the task whose example it is
 SHARING: dict[str, type[Objective]] = {
-    "MaskedLM": MaskedLM, "SequenceClassification": SequenceClassification, "TokenClassification": TokenClassification,
+    "MaskedLM": MaskedLM, "QuestionAnswering": QuestionAnswering, "SequenceClassification": SequenceClassification,
+    "TokenClassification": TokenClassification,
 }  # fmt: skip
 
 

@@ -32,6 +32,14 @@ def insist_on_end(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+def insist_on_places(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigurationError for a tokenizer that does not tell where in a text its tokens come from."""
+    if not tokenizer.is_fast:
+        raise ConfigurationError(
+            "spec.model.tokenizer: it does not tell which words its tokens come from: use its fast version, or another one"
+        )
+
+
 class Frame(NamedTuple):
     """The tokens that a tokenizer puts around a text, such as BERT's [CLS] and [SEP]."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel, Sequence
 from transformers import PreTrainedTokenizerBase
 
+from finetune_trainer.objectives.text import insist_on_places
 from finetune_trainer.outcome import ConfigurationError
 
 
@@ -20,10 +21,7 @@ def for_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     exported, so that words and texts are still the same tokens. Raises ConfigurationError for a tokenizer that cannot tell
     which word a token belongs to, or cannot be given a blank.
     """
-    if not tokenizer.is_fast:
-        raise ConfigurationError(
-            "spec.model.tokenizer: it does not tell which word a token belongs to: use its fast version, or another tokenizer"
-        )
+    insist_on_places(tokenizer)
     if _is_consistent(tokenizer):
         return tokenizer
     spaced = copy.deepcopy(tokenizer)
