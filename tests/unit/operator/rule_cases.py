@@ -267,6 +267,8 @@ CASES = (
         "a text is told from the other rows",
         _contrastive(training={"batchSize": 2, "microBatchSize": 1}),
         _contrastive(training={"batchSize": 1, "microBatchSize": 1}),
+    ),
+    Case(
         "spec.objective.questionAnswering",
         "options for QuestionAnswering have no effect",
         _spec(objective={"type": "QuestionAnswering", "questionAnswering": {"stride": 64}}),

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from pydantic.alias_generators import to_camel
 
-from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.data.answers import answers_of
-from finetune_trainer.outcome import DataError
+from finetune_trainer.outcome import ConfigurationError, DataError
 
 
 class Record(NamedTuple):

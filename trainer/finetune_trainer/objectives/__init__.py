@@ -18,13 +18,11 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "CausalLM": CausalLM,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
+    "QuestionAnswering": QuestionAnswering,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
     "TokenClassification": TokenClassification,
 }
-    "CausalLM": CausalLM, "MaskedLM": MaskedLM, "MultiTask": MultiTask, "QuestionAnswering": QuestionAnswering,
-    "SequenceClassification": SequenceClassification, "TokenClassification": TokenClassification,
-}  # fmt: skip
 
 
 def of(spec: TrainSpec, processor: Any) -> Objective:
