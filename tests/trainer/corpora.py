@@ -76,3 +76,13 @@ def _tagged(source: str) -> dict[str, Any]:
                 begin -= 2
             tags[begin:at] = ["B-CALLED", *["I-CALLED"] * (at - begin - 1)]
     return {"tokens": words, "tags": tags}
+
+
+def numbered(most: int = 150) -> list[dict[str, Any]]:
+    """How functions begin: four lines, each of which says which it is."""
+    ordinals = ("first", "second", "third", "last")
+    of_functions = ([line.strip()[:16] for line in row["text"].splitlines() if line.strip()] for row in texts(most))
+    return [
+        {"text": "\n".join(f"{ordinal} {line}" for ordinal, line in zip(ordinals, lines, strict=False))}
+        for lines in of_functions if len(lines) >= len(ordinals)
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
+from finetune_trainer.config.objectives.next_sentence import NextSentence
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.config.objectives.text_contrastive import TextContrastive
 from finetune_trainer.config.objectives.token_classification import TokenClassification
@@ -19,6 +20,7 @@ OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
+    "NextSentence": NextSentence,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
     "TokenClassification": TokenClassification,
@@ -53,11 +55,13 @@ class Choice(Section):
         "CausalLM",
         "MaskedLM",
         "MultiTask",
+        "NextSentence",
         "SequenceClassification",
         "TextContrastive",
         "TokenClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
     masked_lm: MaskedLM | None = Field(None, alias=_field("MaskedLM"))
+    next_sentence: NextSentence | None = None
     sequence_classification: SequenceClassification | None = None
     text_contrastive: TextContrastive | None = None
     token_classification: TokenClassification | None = None
