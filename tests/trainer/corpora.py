@@ -95,3 +95,11 @@ def asked(most: int = 100) -> list[dict[str, Any]]:
         answers = {"text": [found[1]], "answer_start": [found.start(1)]} if found else {"text": [], "answer_start": []}
         rows.append({"question": question, "context": row["text"], "answers": answers})
     return rows
+def numbered(most: int = 150) -> list[dict[str, Any]]:
+    """How functions begin: four lines, each of which says which it is."""
+    ordinals = ("first", "second", "third", "last")
+    of_functions = ([line.strip()[:16] for line in row["text"].splitlines() if line.strip()] for row in texts(most))
+    return [
+        {"text": "\n".join(f"{ordinal} {line}" for ordinal, line in zip(ordinals, lines, strict=False))}
+        for lines in of_functions if len(lines) >= len(ordinals)
+    ]  # fmt: skip

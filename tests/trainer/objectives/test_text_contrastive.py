@@ -154,7 +154,7 @@ def test_a_model_without_dropout_makes_no_two_views() -> None:
 
 
 def test_a_model_that_embeds_no_tokens_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^spec.model: this t5 gives no state for each token of a text"):
+    with pytest.raises(ConfigurationError, match=r"^spec.model: this t5 gives no last_hidden_state for a text"):
         objective().start(model(T5Config, d_model=32, num_layers=1, num_heads=2, d_kv=8, d_ff=32), ALONE)
 
 

@@ -17,6 +17,7 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),
     "QuestionAnswering": (corpora.asked(30), {"data": {"maxLength": 64}}),
+    "NextSentence": (corpora.texts(30), {}),
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),
     "TokenClassification": (corpora.tagged(30), {}),

@@ -121,6 +121,18 @@ CASES = (
         _spec(objective={"type": "MaskedLM", "maskedLM": {"maskShare": 0.75, "randomShare": 0.5}}),
     ),
     Case(
+        "spec.objective.nextSentence",
+        "options for NextSentence have no effect",
+        _spec(objective={"type": "NextSentence", "nextSentence": {"nextSentenceShare": 0.4}}),
+        _spec(objective={"type": "MaskedLM", "nextSentence": {"nextSentenceShare": 0.4}}),
+    ),
+    Case(
+        "spec.objective.nextSentence.randomShare",
+        "maskShare and randomShare are shares",
+        _spec(objective={"type": "NextSentence", "nextSentence": {"maskShare": 0.5, "randomShare": 0.5}}),
+        _spec(objective={"type": "NextSentence", "nextSentence": {"maskShare": 0.75, "randomShare": 0.5}}),
+    ),
+    Case(
         "spec.objective.sequenceClassification",
         "options for SequenceClassification have no effect",
         _spec(objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}}),

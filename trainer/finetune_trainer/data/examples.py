@@ -149,14 +149,15 @@ def write_examples(
     `done` is told the number of records of each batch.
     """
     for batch in _batches(records):
-        chosen: dict[ExampleWriter, list[Mapping[str, Any]]] = {}
-        for placed, encoded in zip(batch, encoder.encode([placed.record for placed in batch]), strict=True):
-            writer = writers[placed.side]
-            if not placed.is_copy:
-                writer.counts.note(placed.record, encoded.fate)
-            writer.counts.groups.extend([group(placed)] * len(encoded.examples))
-            chosen.setdefault(writer, []).extend(encoded.examples)
-        for writer, examples in chosen.items():
+        # By sides, so that an encoder which mixes records mixes none that is held out with those to learn from.
+        for side, writer in writers.items():
+            own = [placed for placed in batch if placed.side == side]
+            examples: list[Mapping[str, Any]] = []
+            for placed, encoded in zip(own, encoder.encode([one.record for one in own]) if own else (), strict=True):
+                if not placed.is_copy:
+                    writer.counts.note(placed.record, encoded.fate)
+                writer.counts.groups.extend([group(placed)] * len(encoded.examples))
+                examples.extend(encoded.examples)
             writer.write(examples)
         done(len(batch))
 

@@ -10,6 +10,7 @@ from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
 from finetune_trainer.objectives.question_answering import QuestionAnswering
+from finetune_trainer.objectives.next_sentence import NextSentence
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.objectives.text_contrastive import TextContrastive
 from finetune_trainer.objectives.token_classification import TokenClassification
@@ -19,6 +20,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
     "QuestionAnswering": QuestionAnswering,
+    "NextSentence": NextSentence,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
     "TokenClassification": TokenClassification,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,7 +46,7 @@ class MaskedLM(Objective):
         options = spec.objective.options
         assert isinstance(options, Options)
         self._options = options
-        self._frame = frame(processor)
+        self._frames: Sequence[Tokens] = frame(processor)
         if processor.mask_token_id is None:
             raise ConfigurationError(
                 "spec.model.tokenizer: it has no mask token to hide others behind: set mask_token in its "
@@ -53,8 +54,8 @@ class MaskedLM(Objective):
             )
         if options.whole_word and not processor.is_fast:
             raise ConfigurationError(
-                "spec.objective.maskedLM.wholeWord: this tokenizer does not tell where words begin: use its fast version, or "
-                "set wholeWord: false"
+                "spec.objective: wholeWord needs a tokenizer that tells where words begin: use its fast version, or set "
+                "wholeWord: false"
             )
 
     @property
@@ -63,16 +64,10 @@ class MaskedLM(Objective):
 
     def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
         """A document is its text between the tokens that the tokenizer puts around one; so is each of its pieces."""
-        texts = [record.values["text"] for record in records]
-        encoded = self.processor(
-            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )
-        room = self.spec.data.max_length - len(self._frame.before) - len(self._frame.after)
-        for index, ids in enumerate(encoded["input_ids"]):
-            tokens, begins = np.array(ids, np.int32), self._begins(encoded, index, len(ids))
-            # Positions are cut instead of tokens, since they say as well where each piece's words begin.
-            pieces, fate = cut(np.arange(len(ids)), room, self.spec.overlong)
-            yield Encoded([self._example(tokens[piece], begins[piece]) for piece in pieces], fate)
+        for marked in self._marked([record.values["text"] for record in records]):
+            # Positions are cut instead of tokens, since there are two numbers at each.
+            pieces, fate = cut(np.arange(marked.shape[1]), self._room, self.spec.overlong)
+            yield Encoded([self._example(marked[:, piece]) for piece in pieces], fate)
 
     def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Tokens are hidden one by one, or word by word."""
@@ -87,35 +82,44 @@ class MaskedLM(Objective):
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        return self._loss_sums(called(model, batch).logits, batch)
+        return summed_cross_entropy(called(model, batch).logits.flatten(0, 1), batch["labels"].flatten())[None]
 
     def measure(self, model: Any, batch: Batch) -> Measured:
         """Statistics: hidden tokens that were guessed, and all."""
         logits, labels = called(model, batch).logits, batch["labels"]
-        guessed = (logits.argmax(-1) == labels).sum()
-        return Measured(self._loss_sums(logits, batch), torch.stack([guessed, (labels != IGNORED).sum()]).double())
+        loss = summed_cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return Measured(loss[None], guesses(logits, labels))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Loss, and the share of hidden tokens that were guessed."""
-        guessed, hidden = statistics
-        return {"loss": losses[0], "accuracy": float(guessed / max(hidden, 1))}
+        guessed, hidden = statistics.tolist()
+        return {"loss": losses[0], "accuracy": guessed / max(hidden, 1)}
 
-    def _loss_sums(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())[None]
+    @property
+    def _room(self) -> int:
+        """Tokens of text in a row."""
+        return self.spec.data.max_length - sum(map(len, self._frames))
+
+    def _marked(self, texts: Sequence[str]) -> Iterator[Tokens]:
+        """Each text's tokens and, below them, whether a word begins there [2, tokens]."""
+        encoded = self.processor(
+            list(texts), add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )
+        for index, ids in enumerate(encoded["input_ids"]):
+            yield np.stack([np.array(ids, np.int32), self._begins(encoded, index, len(ids))])
 
     def _begins(self, encoded: Any, index: int, count: int) -> Tokens:
         if not self._options.whole_word:
-            return np.ones(count, np.int8)
-        words = np.array([-1 if word is None else word for word in encoded.word_ids(index)])
+            return np.ones(count, np.int32)
+        words = np.array([-1 if word is None else word for word in encoded.word_ids(index)], np.int32)
         begins: Tokens = np.diff(words, prepend=-2) != 0
-        return begins
+        return begins.astype(np.int32)
 
-    def _example(self, tokens: Tokens, begins: Tokens) -> Mapping[str, Any]:
-        before, after = self._frame
-        marks = begins.astype(np.int8)
-        marks[:1] = 1  # the rest of a word that a cut divided
-        marks = np.concatenate([np.full(len(before), NEVER), marks, np.full(len(after), NEVER)])
-        return {TOKENS: self._frame.around(tokens), BEGINS: marks}
+    def _example(self, *marked: Tokens) -> Mapping[str, Any]:
+        """Pieces of text between the tokens that the tokenizer puts around them."""
+        frames = [np.stack([tokens, np.full_like(tokens, NEVER)]) for tokens in self._frames]
+        whole = np.concatenate([frames[0], *chain.from_iterable(zip(map(_piece, marked), frames[1:], strict=True))], axis=1)
+        return {TOKENS: whole[0], BEGINS: whole[1].astype(np.int8)}
 
     def _hide(self, row: Row, random: np.random.Generator) -> tuple[Tokens, Tokens]:
         """The row's tokens as the model sees them, and the labels."""
@@ -129,3 +133,15 @@ class MaskedLM(Objective):
         other = hidden & (way >= options.mask_share) & (way < options.mask_share + options.random_share)
         tokens[other] = random.integers(0, len(self.processor), int(other.sum()))
         return tokens, labels
+
+
+def guesses(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How many of the labels have the highest score, and how many labels there are [2]; scores [..., classes], labels [...]."""
+    return torch.stack([(scores.argmax(-1) == labels).sum(), (labels != IGNORED).sum()]).double()
+
+
+def _piece(marked: Tokens) -> Tokens:
+    """A piece of text begins with a word, or the rest of one that a cut divided."""
+    begun = marked.copy()
+    begun[1, :1] = 1
+    return begun

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer.data.rows import Tokens
@@ -46,10 +47,6 @@ class Frame(NamedTuple):
     before: Tokens
     after: Tokens
 
-    def around(self, tokens: Tokens) -> Tokens:
-        """A text's tokens within the frame."""
-        return np.concatenate([self.before, tokens, self.after]).astype(np.int32)
-
     def cut(self, framed: Tokens, max_length: int) -> Tokens:
         """What stands in the frame, shortened at its end so that with it there are at most `max_length` tokens."""
         if len(framed) <= max_length:
@@ -64,6 +61,13 @@ def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     return Frame(np.array(framed[:begin], np.int32), np.array(framed[begin + len(bare) :], np.int32))
 
 
+def between(tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """The tokens that a tokenizer puts between the texts of a pair."""
+    before, after = frame(tokenizer)
+    bare, pair = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a", "a")["input_ids"]
+    return np.array(pair[len(before) + len(bare) : len(pair) - len(bare) - len(after)], np.int32)
+
+
 def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
     """The tokens of each text, with those the tokenizer adds of its own; a fast one works on the texts in parallel."""
     encoded = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False, verbose=False)
@@ -76,5 +80,19 @@ def ended(tokens: Tokens, eos: int) -> Tokens:
 
 
 def called(model: Any, batch: dict[str, Any], **settings: Any) -> Any:
-    """The model's outputs for a batch; what is for the loss alone stays here."""
-    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"}, **settings)
+    """The model's outputs for a batch; what is for the loss alone, the labels, stays here."""
+    return model(**{name: tensor for name, tensor in batch.items() if not name.endswith("labels")}, **settings)
+
+
+def output_of(model: Any, name: str, advice: str) -> torch.Tensor:
+    """What a model that is about to start makes of a short text twice, in training; raises ConfigurationError if nothing."""
+    twice = torch.tensor([[0, 1, 2, 3]] * 2, device=model.device)
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            found: torch.Tensor = getattr(model.train()(input_ids=twice), name)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"spec.model: this {model.config.model_type} gives no {name} for a text: {advice}") from error
+    finally:
+        model.train(was_training)
+    return found

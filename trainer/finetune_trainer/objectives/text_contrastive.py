@@ -23,7 +23,7 @@ from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import LENGTHS, TOKENS, Row, Tokens, lengths
 from finetune_trainer.objectives.base import Measured, Objective
 from finetune_trainer.objectives.contrastive import Contest, Contrast, Views, retrieval
-from finetune_trainer.objectives.text import called, fingerprint, frame, tokenize
+from finetune_trainer.objectives.text import called, fingerprint, frame, output_of, tokenize
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.world import World
 
@@ -96,18 +96,7 @@ class TextContrastive(Objective):
 
     def start(self, model: Any, world: World) -> None:
         """Raises ConfigurationError for a model that does not embed tokens, or has no dropout to tell two views apart."""
-        twice = torch.tensor([[0, 1, 2, 3]] * 2, device=model.device)
-        was_training = model.training
-        try:
-            with torch.no_grad():
-                states = model.train()(input_ids=twice).last_hidden_state
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"spec.model: this {model.config.model_type} gives no state for each token of a text ({error}): use an encoder "
-                "such as BERT, or a causal language model"
-            ) from error
-        finally:
-            model.train(was_training)
+        states = output_of(model, "last_hidden_state", "use an encoder such as BERT, or a causal language model")
         if self._options.unsupervised and torch.equal(states[0], states[1]):
             raise ConfigurationError(
                 "spec.objective.textContrastive.unsupervised: this model has no dropout, so both views of a text are the same: "
