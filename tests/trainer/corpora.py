@@ -95,6 +95,8 @@ def asked(most: int = 100) -> list[dict[str, Any]]:
         answers = {"text": [found[1]], "answer_start": [found.start(1)]} if found else {"text": [], "answer_start": []}
         rows.append({"question": question, "context": row["text"], "answers": answers})
     return rows
+
+
 def numbered(most: int = 150) -> list[dict[str, Any]]:
     """How functions begin: four lines, each of which says which it is."""
     ordinals = ("first", "second", "third", "last")

@@ -9,8 +9,8 @@ from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
-from finetune_trainer.objectives.question_answering import QuestionAnswering
 from finetune_trainer.objectives.next_sentence import NextSentence
+from finetune_trainer.objectives.question_answering import QuestionAnswering
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.objectives.text_contrastive import TextContrastive
 from finetune_trainer.objectives.token_classification import TokenClassification
@@ -19,8 +19,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "CausalLM": CausalLM,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
-    "QuestionAnswering": QuestionAnswering,
     "NextSentence": NextSentence,
+    "QuestionAnswering": QuestionAnswering,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
     "TokenClassification": TokenClassification,

@@ -11,8 +11,8 @@ from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
-from finetune_trainer.config.objectives.question_answering import QuestionAnswering
 from finetune_trainer.config.objectives.next_sentence import NextSentence
+from finetune_trainer.config.objectives.question_answering import QuestionAnswering
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.config.objectives.text_contrastive import TextContrastive
 from finetune_trainer.config.objectives.token_classification import TokenClassification
@@ -21,8 +21,8 @@ OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
-    "QuestionAnswering": QuestionAnswering,
     "NextSentence": NextSentence,
+    "QuestionAnswering": QuestionAnswering,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
     "TokenClassification": TokenClassification,
@@ -57,15 +57,15 @@ class Choice(Section):
         "CausalLM",
         "MaskedLM",
         "MultiTask",
-        "QuestionAnswering",
         "NextSentence",
+        "QuestionAnswering",
         "SequenceClassification",
         "TextContrastive",
         "TokenClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
     masked_lm: MaskedLM | None = Field(None, alias=_field("MaskedLM"))
-    question_answering: QuestionAnswering | None = None
     next_sentence: NextSentence | None = None
+    question_answering: QuestionAnswering | None = None
     sequence_classification: SequenceClassification | None = None
     text_contrastive: TextContrastive | None = None
     token_classification: TokenClassification | None = None
