@@ -6,7 +6,17 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loader import MicroBatch
@@ -14,6 +24,7 @@ from finetune_trainer.engine import merge
 from finetune_trainer.objectives import Objective
 
 VOCABULARY = 64
+LABELS = 4
 IGNORED = -100
 
 
@@ -56,6 +67,22 @@ def gpt2(seed: int = 0) -> Any:
     )  # fmt: skip
 
 
+def bert(seed: int = 0) -> Any:
+    """A classifier without dropout, whose head and pooler are new."""
+    torch.manual_seed(seed)
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=LABELS,
+        )
+    )  # fmt: skip
+
+
+def resnet() -> Any:
+    """Convolutions only, but for the head."""
+    return ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"))
+
+
 def tokenizer() -> Any:
     """Words w0 to w63, split at blanks."""
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCABULARY)}, unk_token="w0"))
@@ -73,6 +100,12 @@ def rows(count: int, length: int = 16, seed: int = 1) -> dict[str, torch.Tensor]
     labels = tokens.masked_fill(mask == 0, IGNORED)
     labels[:, 1] = IGNORED
     return {"input_ids": tokens * mask, "attention_mask": mask, "labels": labels}
+
+
+def labelled(count: int, length: int = 16, seed: int = 1) -> dict[str, torch.Tensor]:
+    """The same rows with a label each, which is their first token's."""
+    batch = rows(count, length, seed)
+    return batch | {"labels": (batch["input_ids"][:, :1] % LABELS).float()}
 
 
 def micro(batch: dict[str, torch.Tensor], objective: Objective) -> MicroBatch:

@@ -14,7 +14,7 @@ import torch
 from tests.trainer import tiny
 from tests.trainer.ranks import Place
 
-from finetune_trainer import adapters, engine, evaluation, export, loop, objectives, world
+from finetune_trainer import engine, evaluation, export, loop, methods, objectives, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loader import MicroBatch
 from finetune_trainer.history import History
@@ -31,6 +31,16 @@ def joined(place: Place) -> Iterator[world.World]:
         rank=place.rank, size=place.size, local_rank=place.rank, processes_per_node=place.size, master=place.master
     )
     world.leave()
+
+
+ROWS = {"CausalLM": tiny.rows, "SequenceClassification": tiny.labelled}
+
+
+def objective_of(spec: TrainSpec) -> objectives.Objective:
+    """The document's objective, which knows its labels."""
+    objective = objectives.of(spec, tiny.tokenizer())
+    objective.informed({"labels": [str(label) for label in range(tiny.LABELS)]})
+    return objective
 
 
 @dataclass
@@ -57,11 +67,11 @@ def run_of(here: world.World, spec: TrainSpec, model: Any, **changes: Any) -> tu
     """A run over rows that depend on the step's number alone, dealt to the ranks in order."""
     total, size, micro = spec.training.max_steps or 1, spec.training.batch_size, spec.training.micro_batch_size
     share = size // here.size
-    objective = objectives.of(spec, tiny.tokenizer())
+    objective = objective_of(spec)
 
     def batches(finished: int) -> Iterator[list[MicroBatch]]:
         for step in range(finished + 1, total + 1):
-            rows = tiny.rows(size, seed=step)
+            rows = ROWS[spec.objective.type](size, seed=step)
             mine = range(here.rank * share, (here.rank + 1) * share, micro)
             yield [tiny.micro(tiny.part(rows, begin, begin + micro), objective) for begin in mine]
 
@@ -182,7 +192,7 @@ def export_all(place: Place, cases: list[tuple[Path, str, dict[str, Any]]]) -> l
 
 def _export(here: world.World, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:
     """What the live model made of a batch, for comparison with the folder's; and that exporting left it alone."""
-    learner = adapters.apply(getattr(tiny, model)(), spec.method, seed=spec.training.seed)
+    learner = methods.apply(getattr(tiny, model)(), spec, objective_of(spec))
     run, _, _ = run_of(here, spec, learner)
     loop.train(run)
     run.engine.eval()

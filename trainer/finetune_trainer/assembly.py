@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer import adapters, engine, export, loop, models, objectives, world
+from finetune_trainer import engine, export, loop, methods, models, objectives, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data import attention
 from finetune_trainer.data.collate import Layout
@@ -127,8 +127,8 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
     if objective.causal is not None:
         packed_as = attention.examine(model, packing=spec.packing, causal=objective.causal)
     objective.start(model, here)
-    adapted = adapters.apply(model, spec.method, spec.training.seed, objective.adapter_task)
-    return adapted, Layout(packed_as, engine.DTYPES[precision]), precision
+    learner = methods.apply(model, spec, objective)
+    return learner, Layout(packed_as, engine.DTYPES[precision]), precision
 
 
 def _resume(

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from finetune_trainer import weights
-from finetune_trainer.adapters import is_adapted
 from finetune_trainer.config import Generation, TrainSpec
 from finetune_trainer.history import History
+from finetune_trainer.methods.adapted import is_adapted
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World

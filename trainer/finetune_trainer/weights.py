@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.adapters import ADAPTER, is_adapted, lora_layers, plain_name
+from finetune_trainer.methods.adapted import adapted_layers, is_adapted, is_replaced, is_trained_apart, plain_name
 from finetune_trainer.world import World
 
 # Elements gathered at once; what one GPU must have room for on top of its own share.
@@ -24,31 +24,45 @@ def whole_model(model: Any, world: World, alive: Callable[[], None]) -> Weights:
     if not is_adapted(model):
         return _collect(model.state_dict(keep_vars=True), world, alive)
     merged: Weights = {}
-    layers = lora_layers(model)
+    layers = adapted_layers(model)
     for name, layer in layers.items():
         with _gathered(list(layer.parameters())):
             if world.is_first:
-                base = layer.get_base_layer().weight
-                delta = layer.get_delta_weight(ADAPTER)
-                merged[plain_name(f"{name}.weight")] = (base.detach().float() + delta.detach().float()).to(base.dtype).cpu()
+                merged |= {plain_name(f"{name}.{leaf}"): tensor for leaf, tensor in _merged(layer).items()}
         alive()
     rest = {
         key: value
         for key, value in model.state_dict(keep_vars=True).items()
-        if "lora_" not in key and plain_name(key) not in merged and not _is_merged_elsewhere(key, layers)
+        if not is_replaced(key) and not any(parent in layers for parent in _parents(key))
     }
     return merged | {plain_name(key): value for key, value in _collect(rest, world, alive).items()}
 
 
 def adapter_alone(model: Any, world: World, alive: Callable[[], None]) -> Weights:
-    """The adapter's own weights by peft's names; empty on ranks other than 0. All ranks must call it."""
-    return _collect({k: v for k, v in model.state_dict(keep_vars=True).items() if "lora_" in k}, world, alive)
+    """What was trained beside the frozen weights, by peft's names; empty on ranks other than 0. All ranks must call it."""
+    state = model.state_dict(keep_vars=True)
+    return _collect({key: value for key, value in state.items() if is_trained_apart(key)}, world, alive)
 
 
-def _is_merged_elsewhere(key: str, layers: Mapping[str, Any]) -> bool:
-    # Other ranks have no merged weights to compare names with, but must gather the same pieces.
-    owner, _, leaf = key.rpartition(".")
-    return leaf == "weight" and owner.removesuffix(".base_layer") in layers
+def _merged(layer: Any) -> Weights:
+    """The weights of an adapted layer as peft merges them, computed in float32 and rounded once; the layer stays as it is."""
+    kept = {parameter: parameter.data for parameter in layer.parameters()}
+    try:
+        for parameter, data in kept.items():
+            parameter.data = data.to(torch.float32, copy=True)
+        layer.merge()
+        base = layer.get_base_layer()
+        return {leaf: parameter.data.to(kept[parameter].dtype).cpu() for leaf, parameter in base.named_parameters()}
+    finally:
+        for parameter, data in kept.items():
+            parameter.data = data
+        layer.merged_adapters.clear()
+
+
+def _parents(key: str) -> Iterator[str]:
+    """The names of all modules that a weight is in, from the whole model's down."""
+    parts = key.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts)))
 
 
 def _collect(state: Mapping[str, torch.Tensor], world: World, alive: Callable[[], None]) -> Weights:

@@ -68,7 +68,7 @@ CASES = (
     Case("metadata.name", "metadata.name names", {"metadata.name": "a"}, {"metadata.name": "a.b"}),
     Case(
         "spec.method.type",
-        "LoRA adapts weights",
+        "adapters stand beside weights",
         _spec(model=PRETRAINED["model"], method__type="LoRA"),
         _spec(method__type="LoRA"),
     ),
@@ -92,9 +92,9 @@ CASES = (
     ),
     Case(
         "spec.method.type",
-        "LoRA would leave the new head",
-        _spec(model=PRETRAINED["model"], method__type="LoRA", objective__type="MaskedLM"),
+        "adapters are stored for one task",
         _spec(model=PRETRAINED["model"], method__type="LoRA", objective__type="SequenceClassification"),
+        _spec(**TWO_TASKS, model=PRETRAINED["model"], method__type="LoRA"),
     ),
     Case(
         "spec.data.packing",

@@ -11,7 +11,7 @@ from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
-from finetune_trainer.config.method import LoRA, Method
+from finetune_trainer.config.methods import ADAPTING, LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
 from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task
 from finetune_trainer.config.objectives.base import Options
@@ -74,8 +74,8 @@ class TrainSpec(Section):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.method.type != 'LoRA' || self.model.initialization == 'Pretrained'",
-            "LoRA adapts weights that were learnt before: set model.initialization: Pretrained, or method.type: Full",
+            f"!(self.method.type in {ADAPTING}) || self.model.initialization == 'Pretrained'",
+            "adapters stand beside weights that were learnt before: set model.initialization: Pretrained, or method.type: Full",
             "method.type",
         ),
         Rule(
@@ -98,6 +98,8 @@ class TrainSpec(Section):
         Rule(
             f"self.method.type != 'LoRA' || !(self.objective.type in {HEADED})",
             "LoRA would leave the new head as it was drawn: set method.type: Full",
+            f"!(self.method.type in {ADAPTING}) || self.objective.type != 'MultiTask'",
+            "adapters are stored for one task at a time: set method.type: Full, or learn each task in a job of its own",
             "method.type",
         ),
         Rule(

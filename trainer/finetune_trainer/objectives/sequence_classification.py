@@ -41,6 +41,7 @@ class SequenceClassification(Objective):
 
     task: ClassVar[str] = "text-classification"
     auto_class: ClassVar[Any] = AutoModelForSequenceClassification
+    adapter_task: ClassVar[str | None] = "SEQ_CLS"
     fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
         TOKENS: pyarrow.list_(pyarrow.int32()),
         SEGMENTS: pyarrow.list_(pyarrow.int8()),

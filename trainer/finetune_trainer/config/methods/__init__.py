@@ -1,0 +1,46 @@
+"""Which weights move: each method's options in a file of its own, and the document's section that chooses one."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from finetune_trainer.config.base import Rule, Section
+from finetune_trainer.config.methods.base import Options
+from finetune_trainer.config.methods.full import Full
+from finetune_trainer.config.methods.lora import LoRA
+
+__all__ = ["ADAPTING", "METHODS", "Full", "LoRA", "Method", "Options"]
+
+METHODS: dict[str, type[Options]] = {"Full": Full, "LoRA": LoRA}
+"""Each method's options by the method's name in the document."""
+ADAPTING = [name for name, options in METHODS.items() if options.adapts]
+
+
+def _belongs(name: str, field: str) -> Rule:
+    return Rule(
+        f"self.type == '{name}' || !has(self.{field})",
+        f"options for {name} have no effect with another method: remove method.{field}, or set method.type: {name}",
+        field,
+    )
+
+
+def _sentence(name: str) -> str:
+    first = (METHODS[name].__doc__ or "").partition("\n")[0]
+    return f"{name}: {first[0].lower()}{first[1:]}"
+
+
+class Method(Section):
+    """Which weights may move."""
+
+    type: Literal["Full", "LoRA"] = Field("Full", description=" ".join(map(_sentence, METHODS)))
+    lora: LoRA | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (_belongs("LoRA", "lora"),)
+
+    @property
+    def options(self) -> Options:
+        """The chosen method's options, the defaults if the document gives none."""
+        given = {"LoRA": self.lora}
+        return given.get(self.type) or METHODS[self.type]()

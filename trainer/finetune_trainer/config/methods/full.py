@@ -1,0 +1,13 @@
+"""Options for Full; it has none."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from finetune_trainer.config.methods.base import Options
+
+
+class Full(Options):
+    """Every weight moves."""
+
+    adapts: ClassVar[bool] = False

@@ -1,0 +1,18 @@
+"""Options for LoRA."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from finetune_trainer.config.methods.base import Options
+
+
+class LoRA(Options):
+    """Low-rank adapters beside frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = Field(16, ge=1, le=4096, description="Rank of each update.")
+    alpha: float = Field(32, gt=0, description="Scale of the update: alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapter.")
+    target_modules: list[str] = Field(
+        default_factory=list, max_length=256, description="Names of the layers to adapt; all linear layers when empty."
+    )

@@ -1,0 +1,17 @@
+"""Where a model's body ends: what pretraining learns, and the last layers that an objective may put in the place of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def head_of(model: Any) -> list[str]:
+    """Names of the modules with weights outside the model's body, and of a pooler, which stands between the two."""
+    body = model.base_model
+    own = [name for name, child in model.named_children() if body is not model and child is not body and _has_weights(child)]
+    poolers = [name for name, module in model.named_modules() if name.split(".")[-1] == "pooler" and _has_weights(module)]
+    return own + [name for name in poolers if name not in own]
+
+
+def _has_weights(module: Any) -> bool:
+    return next(module.parameters(), None) is not None

@@ -1,0 +1,33 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), by peft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_trainer.config import LoRA, TrainSpec
+from finetune_trainer.methods.adapted import adapt
+from finetune_trainer.methods.head import head_of
+from finetune_trainer.methods.targets import insist_on_targets
+from finetune_trainer.objectives import Objective
+
+
+def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
+    """A peft model whose other weights are frozen, but for a new head's, which are trained in full.
+
+    Raises ConfigurationError for target modules that the model does not have.
+    """
+    import peft
+
+    options = spec.method.options
+    assert isinstance(options, LoRA)
+    head = head_of(model) if objective.grows_a_head else []
+    insist_on_targets(model, options.target_modules, "spec.method.lora.targetModules", head)
+    config = peft.LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=options.target_modules or "all-linear",
+        modules_to_save=head or None,
+        task_type=objective.adapter_task,
+    )
+    return adapt(model, config)

@@ -1,0 +1,33 @@
+"""Which layers an adapter stands beside, and what is said when the document names one that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from finetune_trainer.outcome import ConfigurationError
+
+
+def insist_on_targets(model: Any, targets: Sequence[str], field: str, trained: Sequence[str] = ()) -> None:
+    """Raises ConfigurationError for a target that is no layer of the model, or is within what is `trained` in full anyway."""
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if name and not any(module.children()) and not any(f"{name}.".startswith(f"{head}.") for head in trained)
+    ]
+    linear = sorted({name.rpartition(".")[2] for name, module in layers if is_linear(module)})
+    if not targets and not linear:
+        raise ConfigurationError("spec.method.type: the model has no linear layers to put adapters on: set Full")
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name, _ in layers):
+            raise ConfigurationError(
+                f"{field}: the model has no layer {target!r}; choose among {', '.join(linear)}, or leave it empty for all "
+                "linear layers"
+            )
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Whether the layer is a matrix: torch's Linear, or GPT-2's Conv1D, which is one transposed."""
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
