@@ -11,7 +11,7 @@ from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
-from finetune_trainer.config.methods import ADAPTING, LoRA, Method
+from finetune_trainer.config.methods import ADAPTING, IA3, LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
 from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task
 from finetune_trainer.config.objectives.base import Options
@@ -20,6 +20,7 @@ from finetune_trainer.config.training import DeepSpeed, Evaluation, Generation, 
 
 __all__ = [
     "Augmentation",
+    "IA3",
     "Checkpoint",
     "Checks",
     "Choice",
