@@ -193,6 +193,24 @@ def export_all(place: Place, cases: list[tuple[Path, str, dict[str, Any]]]) -> l
         return [_export(here, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
 
 
+def export_both(place: Place, cases: list[tuple[Path, str, dict[str, Any]]]) -> list[Any]:
+    """The same, each case with its adapters merged and alone; only what the live model makes of a batch is returned."""
+    with joined(place) as here:
+        return [_export_both(here, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
+
+
+def _export_both(here: world.World, folder: Path, model: str, spec: TrainSpec) -> Any:
+    run, _, _ = run_of(here, spec, methods.apply(getattr(tiny, model)(), spec, objective_of(spec)))
+    loop.train(run)
+    run.engine.eval()
+    logits = _logits(run.engine)
+    for name, merged in (("merged", True), ("alone", False)):
+        where = spec.model_copy(update={"export": spec.export.model_copy(update={"merge_adapters": merged})})
+        export.save_model(run.engine.module, run.objective, where, here, folder / name, lambda: None)
+    assert torch.equal(logits, _logits(run.engine)), "exporting changed the live model"
+    return logits.numpy()
+
+
 def _export(here: world.World, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:
     """What the live model made of a batch, for comparison with the folder's; and that exporting left it alone."""
     learner = methods.apply(getattr(tiny, model)(), spec, objective_of(spec))

@@ -85,20 +85,21 @@ def merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices are decayed; biases, norms and other vectors are not.
+    """Trainable parameters in two groups: matrices are decayed; biases, norms, scales and other vectors are not.
 
     ZeRO-3 flattens parameters to one dimension each, so this must see the model before the engine does.
     """
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [p for _, p in trainable if dimensions(p) > 1]
-    others = [p for _, p in trainable if dimensions(p) <= 1]
+    decayed = [p for name, p in trainable if is_matrix(name, p)]
+    others = [p for name, p in trainable if not is_matrix(name, p)]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
-def dimensions(parameter: torch.nn.Parameter) -> int:
-    """Dimensions of the whole parameter, also of one that ZeRO-3 has already partitioned."""
-    return len(getattr(parameter, "ds_shape", parameter.shape))
+def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Whether the whole parameter has more than one dimension, also where ZeRO-3 has partitioned it already."""
+    # IA3's scales are vectors that begin at 1, but peft keeps them as matrices of one row or column.
+    return len(getattr(parameter, "ds_shape", parameter.shape)) > 1 and ".ia3_l." not in name
 
 
 def build(spec: TrainSpec, model: torch.nn.Module, world: World, precision: Precision) -> Any:

@@ -421,6 +421,12 @@ CASES = (
         _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"rank": 8}}),
         _spec(model=PRETRAINED["model"], method={"type": "Full", "lora": {"rank": 8}}),
     ),
+    Case(
+        "spec.method.ia3",
+        "options for IA3",
+        _spec(model=PRETRAINED["model"], method={"type": "IA3", "ia3": {}}),
+        _spec(model=PRETRAINED["model"], method={"type": "LoRA", "ia3": {}}),
+    ),
     Case("spec.training.maxSteps", "the length is given twice", _spec(training__maxSteps=1), _spec(
         training__maxSteps=1, training__epochs=1
     )),

@@ -11,7 +11,7 @@ from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
-from finetune_trainer.config.methods import ADAPTING, LoRA, Method
+from finetune_trainer.config.methods import ADAPTING, IA3, LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
 from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task
 from finetune_trainer.config.objectives.base import Options
@@ -19,6 +19,7 @@ from finetune_trainer.config.output import Checkpoint, Export
 from finetune_trainer.config.training import DeepSpeed, EarlyStopping, Evaluation, Generation, Optimizer, Schedule, Training
 
 __all__ = [
+    "IA3",
     "Augmentation",
     "Checkpoint",
     "Checks",
@@ -57,7 +58,6 @@ DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
-HEADED = ["MultiTask", "QuestionAnswering", "SequenceClassification", "TokenClassification"]
 
 
 class TrainSpec(Section):

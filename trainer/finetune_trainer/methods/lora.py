@@ -26,6 +26,8 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
+        use_dora=options.dora,
+        use_rslora=options.rank_stabilized,
         target_modules=options.target_modules or "all-linear",
         modules_to_save=head or None,
         task_type=objective.adapter_task,

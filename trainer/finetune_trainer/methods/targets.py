@@ -23,8 +23,7 @@ def insist_on_targets(model: Any, targets: Sequence[str], field: str, trained: S
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name, _ in layers):
             raise ConfigurationError(
-                f"{field}: the model has no layer {target!r}; choose among {', '.join(linear)}, or leave it empty for all "
-                "linear layers"
+                f"{field}: the model has no layer {target!r}; choose among {', '.join(linear)}, or leave it empty"
             )
 
 

@@ -47,6 +47,10 @@ class Frame(NamedTuple):
     before: Tokens
     after: Tokens
 
+    def around(self, tokens: Tokens) -> Tokens:
+        """A text's tokens within the frame."""
+        return np.concatenate([self.before, tokens, self.after]).astype(np.int32)
+
     def cut(self, framed: Tokens, max_length: int) -> Tokens:
         """What stands in the frame, shortened at its end so that with it there are at most `max_length` tokens."""
         if len(framed) <= max_length:

@@ -9,11 +9,12 @@ from pydantic import Field
 from finetune_trainer.config.base import Rule, Section
 from finetune_trainer.config.methods.base import Options
 from finetune_trainer.config.methods.full import Full
+from finetune_trainer.config.methods.ia3 import IA3
 from finetune_trainer.config.methods.lora import LoRA
 
-__all__ = ["ADAPTING", "METHODS", "Full", "LoRA", "Method", "Options"]
+__all__ = ["ADAPTING", "IA3", "METHODS", "Full", "LoRA", "Method", "Options"]
 
-METHODS: dict[str, type[Options]] = {"Full": Full, "LoRA": LoRA}
+METHODS: dict[str, type[Options]] = {"Full": Full, "LoRA": LoRA, "IA3": IA3}
 """Each method's options by the method's name in the document."""
 ADAPTING = [name for name, options in METHODS.items() if options.adapts]
 
@@ -34,13 +35,14 @@ def _sentence(name: str) -> str:
 class Method(Section):
     """Which weights may move."""
 
-    type: Literal["Full", "LoRA"] = Field("Full", description=" ".join(map(_sentence, METHODS)))
+    type: Literal["Full", "LoRA", "IA3"] = Field("Full", description=" ".join(map(_sentence, METHODS)))
     lora: LoRA | None = None
+    ia3: IA3 | None = None
 
-    rules: ClassVar[tuple[Rule, ...]] = (_belongs("LoRA", "lora"),)
+    rules: ClassVar[tuple[Rule, ...]] = (_belongs("LoRA", "lora"), _belongs("IA3", "ia3"))
 
     @property
     def options(self) -> Options:
         """The chosen method's options, the defaults if the document gives none."""
-        given = {"LoRA": self.lora}
+        given = {"LoRA": self.lora, "IA3": self.ia3}
         return given.get(self.type) or METHODS[self.type]()

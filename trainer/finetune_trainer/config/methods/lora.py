@@ -13,6 +13,16 @@ class LoRA(Options):
     rank: int = Field(16, ge=1, le=4096, description="Rank of each update.")
     alpha: float = Field(32, gt=0, description="Scale of the update: alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapter.")
+    dora: bool = Field(
+        False,
+        description="Learn each weight's magnitude apart from its direction, of which the adapter is the update (DoRA, "
+        "Liu et al. 2024, arXiv:2402.09353).",
+    )
+    rank_stabilized: bool = Field(
+        False,
+        description="Scale the update by alpha / sqrt(rank), so that high ranks learn too (rsLoRA, Kalajdzievski 2023, "
+        "arXiv:2312.03732).",
+    )
     target_modules: list[str] = Field(
         default_factory=list, max_length=256, description="Names of the layers to adapt; all linear layers when empty."
     )
