@@ -21,7 +21,17 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
     data = {key: value for key, value in document["data"].items() if key != "evaluation"}
     for side in ("train", "earlier"):
         data[side] = [{key: value for key, value in source.items() if key != "credentials"} for source in data[side]]
-    kept = ("epochs", "maxSteps", "batchSize", "optimizer", "schedule", "maxGradientNorm", "forgetting", "seed")
+    kept = (
+        "epochs",
+        "maxSteps",
+        "batchSize",
+        "optimizer",
+        "schedule",
+        "maxGradientNorm",
+        "labelSmoothing",
+        "forgetting",
+        "seed",
+    )
     return {
         "model": model,
         "data": data,

@@ -48,6 +48,7 @@ __all__ = [
 
 
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
+SMOOTHABLE = [name for name, options in OPTIONS.items() if options.smoothable]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 
 
@@ -85,6 +86,12 @@ class TrainSpec(Section):
             "whether the run still improves shows in evaluations on the way: set evaluation.everySteps, or remove "
             "training.earlyStopping",
             "training.earlyStopping",
+        ),
+        Rule(
+            f"self.training.labelSmoothing == 0.0 || self.objective.type in {SMOOTHABLE} && "
+            "(!has(self.objective.sequenceClassification) || self.objective.sequenceClassification.problem == 'SingleLabel')",
+            "this objective's loss is no cross entropy of one label among several: remove training.labelSmoothing",
+            "training.labelSmoothing",
         ),
         Rule(
             "!self.export.best || has(self.evaluation.everySteps)",

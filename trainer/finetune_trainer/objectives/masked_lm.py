@@ -87,7 +87,7 @@ class MaskedLM(Objective):
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        return self._loss_sums(called(model, batch).logits, batch)
+        return self._loss_sums(called(model, batch).logits, batch, self.spec.training.label_smoothing)
 
     def measure(self, model: Any, batch: Batch) -> Measured:
         """Statistics: hidden tokens that were guessed, and all."""
@@ -100,8 +100,8 @@ class MaskedLM(Objective):
         guessed, hidden = statistics
         return {"loss": losses[0], "accuracy": float(guessed / max(hidden, 1))}
 
-    def _loss_sums(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())[None]
+    def _loss_sums(self, logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+        return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), smoothing)[None]
 
     def _begins(self, encoded: Any, index: int, count: int) -> Tokens:
         if not self._options.whole_word:
