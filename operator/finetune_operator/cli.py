@@ -62,6 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("file", metavar="FILE", help="YAML with one FineTuneJob; - for standard input")
     run.add_argument("--state", type=Path, default=Path(".finetune"), help="where logs and scratch files go (.finetune)")
     run.add_argument("--rank-module", help=argparse.SUPPRESS)
+    predict = add("predict", _predict, "Try an exported model on this machine.")
+    predict.add_argument("model", metavar="MODEL", help="its folder, or its address: file://, s3:// or hf://")
+    predict.add_argument(
+        "--input", action="append", default=[], metavar="TEXT|FILE|-",
+        help='a text, an image, JSON ({"text": …, "text_pair": …} or the messages of a chat), or where such are, one a line; '
+        "standard input by default",
+    )  # fmt: skip
+    predict.add_argument("--task", help="transformers' name of what to ask for; what the model was trained for by default")
+    predict.add_argument("--json", action="store_true", help="print everything, one JSON object a line")
+    predict.add_argument("--max-new-tokens", type=int, default=64, help="where text is generated (64)")
     validate = add("validate", _validate, "Say every mistake in the FineTuneJobs of files.")
     validate.add_argument("files", metavar="FILE", nargs="+", help="YAML; - for standard input")
     validate.add_argument(
@@ -93,6 +103,17 @@ def _run(given: argparse.Namespace) -> int:
         again += f" --state {shlex.quote(str(given.state))}"
     try:
         return local.run(jobs[0].job, given.state, Console(), again, given.rank_module)
+    except local.RunRefused as error:
+        raise CommandError(str(error)) from None
+
+
+def _predict(given: argparse.Namespace) -> int:
+    from finetune_operator import local
+
+    options = [f"--task={given.task}"] * bool(given.task) + ["--json"] * given.json
+    options.append(f"--max-new-tokens={given.max_new_tokens}")
+    try:
+        return local.predict(given.model, given.input, options, Path(".finetune/cache"))
     except local.RunRefused as error:
         raise CommandError(str(error)) from None
 

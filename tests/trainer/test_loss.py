@@ -30,23 +30,34 @@ def test_it_equals_transformers(model: Callable[[], Any], rows: int) -> None:
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("scores_at_once", [1, 300, 2**24])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
 def test_cross_entropy_equals_torch(
-    monkeypatch: pytest.MonkeyPatch, scores_at_once: int, dtype: torch.dtype, tolerance: float
+    monkeypatch: pytest.MonkeyPatch, scores_at_once: int, smoothing: float, dtype: torch.dtype, tolerance: float
 ) -> None:
     monkeypatch.setitem(cross_entropy._SCORES_AT_ONCE, "cpu", scores_at_once)
     torch.manual_seed(0)
     logits = (4 * torch.randn(11, 100)).to(dtype).requires_grad_()
     labels = torch.randint(0, 100, (11,))
     labels[[2, 3, 10]] = tiny.IGNORED
-    got = cross_entropy.summed_cross_entropy(logits, labels)
-    wanted = functional.cross_entropy(logits.float(), labels, reduction="sum")
+    got = cross_entropy.summed_cross_entropy(logits, labels, smoothing)
+    wanted = functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
     assert got.dtype == torch.float32
     assert got.item() == pytest.approx(wanted.item(), rel=1e-6)
     (mine,), (theirs,) = torch.autograd.grad(got / 7, logits), torch.autograd.grad(wanted / 7, logits)
     assert mine.dtype == dtype
     torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance / 10)
+
+
+def test_only_training_is_smoothed() -> None:
+    smoothed = CausalLM(tiny.spec(training={"labelSmoothing": 0.2}), tiny.tokenizer())
+    learner, batch = tiny.llama(), tiny.rows(3)
+    plain = OBJECTIVE.loss_sums(learner, batch).item()
+    assert smoothed.measure(learner, batch).losses.item() == plain
+    logits = learner(**batch | {"labels": None}).logits[:, :-1].flatten(0, 1)
+    wanted = functional.cross_entropy(logits, batch["labels"][:, 1:].flatten(), reduction="sum", label_smoothing=0.2)
+    assert smoothed.loss_sums(learner, batch).item() == pytest.approx(wanted.item(), rel=1e-5) != plain
 
 
 def test_ignored_rows_may_hold_anything() -> None:

@@ -21,6 +21,7 @@ from finetune_trainer.data.loader import Maker, MicroBatch, Prefetched
 from finetune_trainer.data.order import Order, sequential, total_steps
 from finetune_trainer.data.prepare import Prepared, prepare
 from finetune_trainer.data.reading import Reading
+from finetune_trainer.event_files import recording
 from finetune_trainer.forgetting import anchor
 from finetune_trainer.history import History
 from finetune_trainer.identity import identity
@@ -54,9 +55,15 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     """From the document to the stored model; raises TrainerError or whatever else went wrong."""
     report(Alive(activity="Preparing"))
     engine.accumulation_steps(spec, place.world_size)
-    if place.rank == 0:  # it tries for all
-        insist_on_storage(spec, place.credentials)
     storage = checkpoint_storage(spec, place.credentials)
+    if place.rank > 0:
+        return _run(spec, place, storage, report, stop)
+    insist_on_storage(spec, place.credentials)  # the first rank tries for all
+    with recording(report, storage, place.work_dir) as recorded:
+        return _run(spec, place, storage, recorded, stop)
+
+
+def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: Stop) -> Outcome:
     objective, data = _prepare(spec, place, report)
     if place.rank == 0:
         _tell_of(data, report)

@@ -25,7 +25,17 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
     if "synonyms" in data.get("augmentation", {}):
         data["augmentation"]["synonyms"].pop("credentials", None)
     data["checks"] = spec.data.checks.identity
-    kept = ("epochs", "maxSteps", "batchSize", "optimizer", "schedule", "maxGradientNorm", "forgetting", "seed")
+    kept = (
+        "epochs",
+        "maxSteps",
+        "batchSize",
+        "optimizer",
+        "schedule",
+        "maxGradientNorm",
+        "labelSmoothing",
+        "forgetting",
+        "seed",
+    )
     return {
         "model": model,
         "data": data,

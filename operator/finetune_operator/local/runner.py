@@ -65,12 +65,17 @@ def run(job: FineTuneJob, state: Path, console: Console, again: str, rank_module
         return _run(job, folder, lock, console, again, rank_module)
 
 
-def _refuse_what_cannot_run(job: FineTuneJob) -> None:
+def insist_on_trainer() -> None:
+    """Raises RunRefused if the trainer's libraries are not installed."""
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
         raise RunRefused(
             f"a run on this machine needs {', '.join(absent)}: install it with pip install 'finetune-operator[trainer]'"
         )
+
+
+def _refuse_what_cannot_run(job: FineTuneJob) -> None:
+    insist_on_trainer()
     mistakes = [sentence for _, sentence in (*claims(job), *missing_files(job, Path.cwd()))]
     if mistakes:
         raise RunRefused("\n".join(mistakes))

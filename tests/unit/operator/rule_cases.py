@@ -410,6 +410,15 @@ CASES = (
         _spec(training__earlyStopping={}, data__evaluationFraction=0.5),
     ),
     Case(
+        "spec.training.labelSmoothing",
+        "this objective's loss is no cross entropy",
+        _spec(training__labelSmoothing=0.1, objective={"type": "SequenceClassification", "sequenceClassification": {}}),
+        _spec(
+            training__labelSmoothing=0.1,
+            objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
+        ),
+    ),
+    Case(
         "spec.export.best",
         "only one of several evaluations",
         _spec(export__best=True, evaluation__everySteps=1, data__evaluationFraction=0.5),

@@ -56,6 +56,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("training.optimizer.learningRate", 1.0),
         ("training.schedule.type", "Cosine"),
         ("training.maxGradientNorm", 2.0),
+        ("training.labelSmoothing", 0.1),
     ],
 )
 def test_another_run(path: str, value: Any) -> None:

@@ -56,6 +56,7 @@ __all__ = [
 EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
+SMOOTHABLE = [name for name, options in OPTIONS.items() if options.smoothable]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
 
@@ -96,6 +97,12 @@ class TrainSpec(Section):
             "whether the run still improves shows in evaluations on the way: set evaluation.everySteps, or remove "
             "training.earlyStopping",
             "training.earlyStopping",
+        ),
+        Rule(
+            f"self.training.labelSmoothing == 0.0 || self.objective.type in {SMOOTHABLE} && "
+            "(!has(self.objective.sequenceClassification) || self.objective.sequenceClassification.problem == 'SingleLabel')",
+            "this objective's loss is no cross entropy of one label among several: remove training.labelSmoothing",
+            "training.labelSmoothing",
         ),
         Rule(
             "!self.export.best || has(self.evaluation.everySteps)",

@@ -58,6 +58,11 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     max_gradient_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this L2 norm; 0 turns it off.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1,
+        description="Share of a label's probability that is spread over all labels while training (Szegedy et al. 2016, "
+        "arXiv:1512.00567); the evaluation's loss is without it.",
+    )  # fmt: skip
     forgetting: Forgetting | None = None
     early_stopping: EarlyStopping | None = None
     precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field(

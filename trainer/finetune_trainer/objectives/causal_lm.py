@@ -16,7 +16,7 @@ from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate, start
 from finetune_trainer.data.examples import Encoded, Fate, cut
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row
-from finetune_trainer.objectives.base import Objective
+from finetune_trainer.objectives.base import Measured, Objective
 from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
 from finetune_trainer.objectives.text import called, ended, fingerprint, insist_on_end, tokenize
 
@@ -68,10 +68,17 @@ class CausalLM(Objective):
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
+        return self._loss_sums(model, batch, self.spec.training.label_smoothing)
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """The same without smoothing, whose loss no perplexity follows from."""
+        return Measured(self._loss_sums(model, batch, 0.0), torch.zeros(0, dtype=torch.float64))
+
+    def _loss_sums(self, model: Any, batch: Batch, smoothing: float) -> torch.Tensor:
         logits = called(model, batch, use_cache=False).logits
         # Shifting the labels instead of the logits spares a copy of the largest tensor there is.
         following = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
-        return summed_cross_entropy(logits.flatten(0, 1), following.flatten())[None]
+        return summed_cross_entropy(logits.flatten(0, 1), following.flatten(), smoothing)[None]
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Loss and perplexity, the latter unless it exceeds the largest float."""

@@ -16,15 +16,19 @@ from finetune_trainer.data.collate import IGNORED
 _SCORES_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
 
 
-def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum of -log p(label) over the rows whose label is not `IGNORED`; logits [rows, entries], labels [rows] -> float32 []."""
-    total: torch.Tensor = _SummedCrossEntropy.apply(logits, labels)
+def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Sum of -log p(label) over the rows whose label is not `IGNORED`; logits [rows, entries], labels [rows] -> float32 [].
+
+    `smoothing` is the share of the label's probability that all entries have in common (Szegedy et al. 2016,
+    arXiv:1512.00567).
+    """
+    total: torch.Tensor = _SummedCrossEntropy.apply(logits, labels, smoothing)
     return total
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=logits.device)
         # Half precision has too small an exponent for unscaled probabilities; bfloat16 has float32's.
         kept_as = logits.dtype if logits.dtype == torch.bfloat16 else torch.float32
@@ -35,16 +39,21 @@ class _SummedCrossEntropy(torch.autograd.Function):
             learnt = labels[chunk] != IGNORED
             target = labels[chunk].clamp(min=0)[:, None]
             scores = torch.log_softmax(logits[chunk].float(), dim=-1)
-            total -= scores.gather(1, target)[:, 0].where(learnt, 0.0).sum()
+            told = scores.gather(1, target)[:, 0]
+            if smoothing:
+                told = (1 - smoothing) * told + smoothing * scores.mean(1)
+            total -= told.where(learnt, 0.0).sum()
             if gradient is not None:
-                scores.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=scores.dtype))
+                scores.exp_().scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=scores.dtype))
+                if smoothing:
+                    scores -= smoothing / scores.shape[1]
                 gradient[chunk] = scores.masked_fill_(~learnt[:, None], 0.0)
         ctx.dtype = logits.dtype
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         # In place, as no one else will see it; autograd itself refuses a second backward over a tensor changed like this.
-        return gradient.mul_(outer[0]).to(ctx.dtype), None
+        return gradient.mul_(outer[0]).to(ctx.dtype), None, None

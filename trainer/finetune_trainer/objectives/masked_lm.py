@@ -82,7 +82,8 @@ class MaskedLM(Objective):
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        return summed_cross_entropy(called(model, batch).logits.flatten(0, 1), batch["labels"].flatten())[None]
+        logits = called(model, batch).logits.flatten(0, 1)
+        return summed_cross_entropy(logits, batch["labels"].flatten(), self.spec.training.label_smoothing)[None]
 
     def measure(self, model: Any, batch: Batch) -> Measured:
         """Statistics: hidden tokens that were guessed, and all."""

@@ -141,7 +141,7 @@ class SequenceClassification(Objective):
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed loss of `model` on the batch."""
-        return self._loss_sums(called(model, batch).logits.float(), batch["labels"])
+        return self._loss_sums(called(model, batch).logits.float(), batch["labels"], self.spec.training.label_smoothing)
 
     def measure(self, model: Any, batch: Batch) -> Measured:
         """Statistics: counts of labels, then rows that are right in all of them, and all rows; or the moments of the value."""
@@ -163,12 +163,13 @@ class SequenceClassification(Objective):
         """With SingleLabel the confusion matrix."""
         return classes.confusion(statistics[:-2], self.facts["labels"]) if self._problem == "SingleLabel" else {}
 
-    def _loss_sums(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss_sums(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
         told, known = ~labels.isnan(), labels.nan_to_num()
         match self._problem:
             case "SingleLabel":
                 weights = None if self._weights is None else self._weights.to(logits.device)
-                each = functional.cross_entropy(logits, known[:, 0].long(), weights, reduction="none")[:, None]
+                target = known[:, 0].long()
+                each = functional.cross_entropy(logits, target, weights, reduction="none", label_smoothing=smoothing)[:, None]
             case "MultiLabel":
                 each = functional.binary_cross_entropy_with_logits(logits, known, reduction="none")
             case "Regression":

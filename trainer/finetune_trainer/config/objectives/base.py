@@ -23,5 +23,7 @@ class Options(Section):
     """Whether several examples may share a sequence."""
     shares_encoder: ClassVar[bool] = False
     """Whether it can be one of several tasks that share an encoder."""
+    smoothable: ClassVar[bool] = False
+    """Whether its loss is the cross entropy of one label among several, which training.labelSmoothing can soften."""
     framed: ClassVar[bool] = True
     """Whether a tokenizer that is trained for it puts a token before and one after each text, as BERT's does."""

@@ -15,6 +15,7 @@ class MaskedLM(Options):
 
     divisible: ClassVar[bool] = True
     packable: ClassVar[bool] = True
+    smoothable: ClassVar[bool] = True
     shares_encoder: ClassVar[bool] = True
 
     probability: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are predicted.")

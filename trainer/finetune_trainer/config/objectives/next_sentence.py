@@ -14,6 +14,7 @@ class NextSentence(MaskedLM):
 
     packable: ClassVar[bool] = False
     shares_encoder: ClassVar[bool] = False
+    smoothable: ClassVar[bool] = False
 
     next_sentence_share: float = Field(
         0.5, ge=0, le=1, description="How often the second piece is what follows the first; else it is of another document."

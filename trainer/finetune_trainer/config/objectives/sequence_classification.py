@@ -17,6 +17,7 @@ class SequenceClassification(Options):
     optional_columns: ClassVar[tuple[str, ...]] = ("text_pair",)
     shares_encoder: ClassVar[bool] = True
     labelled: ClassVar[bool] = True
+    smoothable: ClassVar[bool] = True
 
     problem: Literal["SingleLabel", "MultiLabel", "Regression"] = Field(
         "SingleLabel", description="SingleLabel chooses one label, MultiLabel any number of them, Regression gives a number."

@@ -1,0 +1,166 @@
+"""`finetune predict`: what a person sees of an exported folder, for each kind of model."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from tests.trainer import s3, tiny
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertConfig,
+    ViTConfig,
+    ViTImageProcessor,
+)
+
+from finetune_operator import cli
+from finetune_trainer import predict
+from finetune_trainer.data import vocabulary
+from finetune_trainer.storage import Credentials, Storage
+
+TOKENIZER = vocabulary.learn(["some words to learn a vocabulary of"] * 3, 300, framed=True)
+BERT = BertConfig(
+    vocab_size=320, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+    id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1},
+)  # fmt: skip
+CHAT = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+
+
+@pytest.fixture
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def asked(model: str | Path, *words: str) -> list[str]:
+        capsys.readouterr()
+        code = predict.main([str(model), *words, f"--cache-dir={tmp_path}/cache"])
+        said = capsys.readouterr()
+        return said.out.splitlines() if code == 0 else [str(code), *said.err.splitlines()]
+
+    return asked
+
+
+def bert(folder: Path, auto: Any) -> Path:
+    torch.manual_seed(0)
+    auto.from_config(BERT).save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return folder
+
+
+def llama(folder: Path) -> Path:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = CHAT
+    tiny.llama().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_labels_of_texts_and_pairs(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bert(tmp_path / "model", AutoModelForSequenceClassification)
+    first, second = ask(model, "--input", "some words", "--input", '{"text": "some", "text_pair": "words"}')
+    assert {word.split()[0] for word in first.removeprefix("some words: ").split(", ")} == {"bad", "good"}
+    assert second.startswith('{"text": "some", "text_pair": "words"}: ')
+    (tmp_path / "rows.jsonl").write_text('{"text": "some words"}\n\n{"text": "some", "text_pair": "words"}\n')
+    [one, pair] = [json.loads(line) for line in ask(model, "--json", "--input", str(tmp_path / "rows.jsonl"))]
+    assert one["input"] == "some words"
+    assert sum(label["score"] for label in one["output"]) == pytest.approx(1)
+    assert pair["output"] != one["output"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("some words\n"))
+    assert ask(f"file://{model}") == [first]
+
+
+def test_other_tasks_of_texts(ask: Any, tmp_path: Path) -> None:
+    [line] = ask(bert(tmp_path / "tokens", AutoModelForTokenClassification), "--input", "some words")
+    assert line.startswith(("some words: good 'some words' 0.", "some words: bad 'some words' 0."))
+    masked = bert(tmp_path / "masked", AutoModelForMaskedLM)
+    [line] = ask(masked, "--input", "some [MASK]")
+    assert len(line.split(", ")) == predict.MOST_SHOWN
+    [line] = ask(bert(tmp_path / "features", AutoModel), "--input", "some words")
+    assert line == "some words: 1 x 4 x 16 numbers"
+    [line] = ask(masked, "--task", "feature-extraction", "--input", "some words")
+    assert line == "some words: 1 x 4 x 16 numbers"
+
+
+def test_texts_and_chats_go_on(ask: Any, tmp_path: Path) -> None:
+    model = llama(tmp_path / "model")
+    chat = '{"messages": [{"role": "user", "content": "w1 w2"}]}'
+    text, answer = ask(model, "--max-new-tokens", "3", "--input", "w1 w2", "--input", chat)
+    assert text.startswith("w1 w2: ")
+    assert len(text.removeprefix("w1 w2: ").split()) == len(answer.partition("]: ")[2].split()) == 3
+
+
+def test_an_adapter_is_asked_on_its_base(
+    ask: Any, tmp_path: Path, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    base, folder = llama(tmp_path / "base"), tmp_path / "adapter"
+    adapted = peft.get_peft_model(tiny.llama(), peft.LoraConfig(target_modules=["q_proj", "down_proj"], r=4))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    tiny.tokenizer().save_pretrained(folder)
+    wanted = adapted.generate(**tiny.tokenizer()("w1 w2", return_tensors="pt"), max_new_tokens=5, do_sample=False)
+    ModelCard("---\npipeline_tag: text-generation\n---\n").save(folder / "README.md")
+    Storage.open(s3_server.uri("base"), Credentials()).upload_folder(base)
+    for name in (str(base), s3_server.uri("base")):
+        adapted.peft_config["default"].base_model_name_or_path = name
+        adapted.save_pretrained(folder)
+        Storage.open(s3_server.uri("adapter"), Credentials()).upload_folder(folder)
+        for model in (folder, s3_server.uri("adapter")):
+            [line] = ask(model, "--max-new-tokens", "5", "--input", "w1 w2")
+            assert line == f"w1 w2: {tiny.tokenizer().decode(wanted[0, 2:])}"
+    assert ask(base, "--max-new-tokens", "5", "--input", "w1 w2") != [line]
+
+
+def test_labels_of_an_image(ask: Any, tmp_path: Path) -> None:
+    config = ViTConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4,
+        id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1},
+    )  # fmt: skip
+    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "model")
+    ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(tmp_path / "model")
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (10, 10), "red").save(picture)
+    [line] = ask(tmp_path / "model", "--input", str(picture))
+    assert "cat 0." in line
+    assert "dog 0." in line
+    assert ask(tmp_path / "model", "--input", "absent.png") == [
+        "2", "--input: absent.png does not exist: correct the path or put it there",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_asked(ask: Any, tmp_path: Path) -> None:
+    absent = ask(tmp_path / "absent", "--input", "x")
+    assert absent == [
+        "2",
+        f"MODEL: file://{tmp_path}/absent does not exist ({tmp_path}/absent): correct the path or put it there",
+    ]
+    (tmp_path / "empty").mkdir()
+    assert ask(tmp_path / "empty", "--input", "x")[1].startswith("MODEL: ")
+    assert "add --task" in ask(tmp_path / "empty", "--input", "x")[1]
+    part = bert(tmp_path / "several/topic", AutoModelForSequenceClassification)
+    assert ask(tmp_path / "several", "--task", "fill-mask", "--input", "x") == [
+        "2", f"MODEL: {tmp_path}/several holds no model: name one of {part}",
+    ]  # fmt: skip
+    assert ask(part, "--task", "guessing", "--input", "x")[1].startswith("--task: Unknown task guessing")
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    model = bert(tmp_path / "model", AutoModelForSequenceClassification)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["predict", "model", "--input", "some words", "--json", "--task", "text-classification"]) == 0
+    [line] = capfd.readouterr().out.splitlines()
+    assert {label["label"] for label in json.loads(line)["output"]} == {"good", "bad"}
+    assert model.is_dir()
+    assert cli.main(["predict", "absent", "--input=-x"]) == 2
+    assert "MODEL: file://absent does not exist" in capfd.readouterr().err
