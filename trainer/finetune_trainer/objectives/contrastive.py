@@ -117,7 +117,7 @@ def retrieval(statistics: np.ndarray[Any, Any]) -> dict[str, float]:
     """Shares of rows whose right candidate came first, and among the first five, and the mean of one over its place."""
     first, near, reciprocals, rows = statistics.tolist()
     rows = max(rows, 1)
-    return {"recallAt1": first / rows, "recallAt5": near / rows, "mrr": reciprocals / rows}
+    return {"recall@1": first / rows, "recall@5": near / rows, "mrr": reciprocals / rows}
 
 
 def _dealt(whole: Views, batches: Sequence[Views]) -> list[Views]:

@@ -108,13 +108,10 @@ class NextSentence(MaskedLM):
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Both losses and their sum, and the shares of hidden tokens and of pairs that were guessed."""
-        masked, next_sentence = losses
-        told = super().metrics([masked], statistics[:2])
-        right, pairs = statistics[2:].tolist()
-        return {
-            "loss": masked + next_sentence, "maskedLoss": masked, "nextSentenceLoss": next_sentence,
-            "accuracy": told["accuracy"], "nextSentenceAccuracy": right / max(pairs, 1),
-        }  # fmt: skip
+        found = {"loss": sum(losses)}
+        for name, loss, (right, count) in zip(self.losses, losses, statistics.reshape(2, 2).tolist(), strict=True):
+            found |= {f"{name}.loss": loss, f"{name}.accuracy": right / max(count, 1)}
+        return found
 
     def _divided(self, whole: Sequence[Tokens]) -> list[Tokens]:
         """Sentences [2, tokens], those longer than half a row in several pieces: so two always fit."""
