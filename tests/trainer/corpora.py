@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import functools
 import io
 import keyword
@@ -10,6 +11,10 @@ import sysconfig
 import tokenize
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import sklearn.datasets
+from PIL import Image
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 PACKAGES = ("asyncio", "email", "unittest", "xml")
@@ -76,3 +81,21 @@ def _tagged(source: str) -> dict[str, Any]:
                 begin -= 2
             tags[begin:at] = ["B-CALLED", *["I-CALLED"] * (at - begin - 1)]
     return {"tokens": words, "tags": tags}
+
+
+@functools.cache
+def digits(most: int = 1797) -> list[dict[str, Any]]:
+    """Handwritten digits of 8 x 8 pixels, as PNG in base64, and what they are."""
+    found = sklearn.datasets.load_digits()
+    images = [Image.fromarray((image * 15.9).astype(np.uint8)) for image in found.images[:most]]
+    return [
+        {"image": base64.b64encode(png(image)).decode(), "label": int(label)}
+        for image, label in zip(images, found.target, strict=False)
+    ]
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a file."""
+    content = io.BytesIO()
+    image.save(content, "png")
+    return content.getvalue()

@@ -7,6 +7,7 @@ from typing import Any
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.objectives.image_classification import ImageClassification
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
@@ -15,6 +16,7 @@ from finetune_trainer.objectives.token_classification import TokenClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "CausalLM": CausalLM,
+    "ImageClassification": ImageClassification,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
     "SequenceClassification": SequenceClassification,
@@ -24,7 +26,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def of(spec: TrainSpec, processor: Any) -> Objective:
-    """The objective that the document asks for; raises ConfigurationError for a tokenizer that does not fit it."""
+    """The objective that the document asks for; raises ConfigurationError for a processor that does not fit it."""
     return OBJECTIVES[spec.objective.type](spec, processor)
 
 
