@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import functools
 import io
 import keyword
@@ -11,6 +12,10 @@ import sysconfig
 import tokenize
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import sklearn.datasets
+from PIL import Image
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 PACKAGES = ("asyncio", "email", "unittest", "xml")
@@ -105,3 +110,21 @@ def numbered(most: int = 150) -> list[dict[str, Any]]:
         {"text": "\n".join(f"{ordinal} {line}" for ordinal, line in zip(ordinals, lines, strict=False))}
         for lines in of_functions if len(lines) >= len(ordinals)
     ]  # fmt: skip
+
+
+@functools.cache
+def digits(most: int = 1797) -> list[dict[str, Any]]:
+    """Handwritten digits of 8 x 8 pixels, as PNG in base64, and what they are."""
+    found = sklearn.datasets.load_digits()
+    images = [Image.fromarray((image * 15.9).astype(np.uint8)) for image in found.images[:most]]
+    return [
+        {"image": base64.b64encode(png(image)).decode(), "label": int(label)}
+        for image, label in zip(images, found.target, strict=False)
+    ]
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a file."""
+    content = io.BytesIO()
+    image.save(content, "png")
+    return content.getvalue()

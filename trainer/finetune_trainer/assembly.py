@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer import engine, export, loop, methods, models, objectives, reports, world
+from finetune_trainer import engine, export, loop, methods, models, objectives, processors, reports, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data import attention
 from finetune_trainer.data.collate import Layout
@@ -78,10 +78,10 @@ def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: 
     held = anchor(spec, model, objective, layout, lambda: reading.earlier(spec.data), here, alive)
     trained = engine.build(spec, model, here, precision)
     maker = partial(
-        Maker, collator=objective, layout=layout, rank=here.rank, size=here.size,
+        Maker, collator=objective, rank=here.rank, size=here.size,
         micro_batch_size=spec.training.micro_batch_size, seed=spec.training.seed,
     )  # fmt: skip
-    job = _resume(spec, place, here, trained, storage, report, stop, objective, data, maker)
+    job = _resume(spec, place, here, trained, storage, report, stop, objective, data, layout, maker)
     job.anchor = held
     report(Alive(activity="Training"))
     loop.train(job)
@@ -106,11 +106,8 @@ def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: 
 def _prepare(spec: TrainSpec, place: Place, report: Report) -> tuple[Objective, Prepared]:
     alive = partial(report, Alive(activity="Preparing"))
     reading = Reading(spec.objective, place.cache_dir, place.credentials)
-    tokenizer = models.load_tokenizer(
-        spec.model, reading.corpus(spec.data), framed=spec.objective.options.framed, cache=place.cache_dir,
-        credentials=place.credentials, alive=alive,
-    )  # fmt: skip
-    objective = objectives.of(spec, tokenizer)
+    processor = processors.load(spec, reading, alive)
+    objective = objectives.of(spec, processor)
     return objective, prepare(
         spec, objective, reading, alive, lambda detail: report(Alive(activity="Preparing", detail=detail))
     )
@@ -130,7 +127,8 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
             credentials=place.credentials, seed=spec.training.seed,
         )
     )  # fmt: skip
-    models.insist_on_positions(model, spec.data.max_length)
+    if spec.objective.options.processor == "Tokenizer":
+        models.insist_on_positions(model, spec.data.max_length)
     if spec.model.attention == "FlashAttention2":
         model.to(here.device)  # it cannot be examined elsewhere
     packed_as = None
@@ -143,7 +141,7 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
 
 def _resume(
     spec: TrainSpec, place: Place, here: world.World, trained: Any, storage: Storage, report: Report, stop: Stop,
-    objective: Objective, data: Prepared, maker: Callable[..., Maker],
+    objective: Objective, data: Prepared, layout: Layout, maker: Callable[..., Maker],
 ) -> loop.Run:  # fmt: skip
     # It imports DeepSpeed, which chooses its accelerator right then; `world.join` tells it which.
     from finetune_trainer.checkpoint import Checkpoints
@@ -165,12 +163,14 @@ def _resume(
     reporter.resume(state["step"], history.training[-1][1] if history.training else None, history.last_metrics.get("loss"))
 
     def batches(finished: int) -> Iterator[list[MicroBatch]]:
-        return Prefetched(maker(data.train), (order.of_step(step) for step in range(finished, total)))
+        return Prefetched(
+            maker(data.train, layout=layout._replace(training=True)), (order.of_step(step) for step in range(finished, total))
+        )
 
     def evaluation() -> Iterator[list[MicroBatch]]:
         if data.evaluation is None:
             return
-        with Prefetched(maker(data.evaluation), sequential(len(data.evaluation), training.batch_size)) as groups:
+        with Prefetched(maker(data.evaluation, layout=layout), sequential(len(data.evaluation), training.batch_size)) as groups:
             yield from groups
 
     if here.is_first:

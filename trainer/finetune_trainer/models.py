@@ -55,7 +55,7 @@ def load_tokenizer(
         chosen.source, cache=cache, credentials=credentials, secret=chosen.credentials, field=field, patterns=TOKENIZER_FILES,
         revision=chosen.revision,
     )  # fmt: skip
-    with _explained(f"{field}: {chosen.source} holds no tokenizer that transformers can load", "name another source"):
+    with explained(f"{field}: {chosen.source} holds no tokenizer that transformers can load", "name another source"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     _choose_padding(tokenizer, _embeddings(folder))
     return tokenizer
@@ -88,7 +88,8 @@ def load_model(
             model = _pretrained(spec, Path(folder), settings, dtype, objective)
         else:
             model = _from_scratch(spec, settings, dtype, objective)
-    _insist_on_embeddings(spec, model, objective.processor)
+    if isinstance(objective.processor, PreTrainedTokenizerBase):
+        _insist_on_embeddings(spec, model, objective.processor)
     return model
 
 
@@ -133,22 +134,23 @@ def _embeddings(folder: Path) -> int:
 
 
 def _configuration(spec: config.Model, folder: Path | None, objective: Objective) -> Any:
-    overrides, tokenizer, settled = dict(spec.config), objective.processor, objective.model_settings()
+    overrides, settled = dict(spec.config), objective.model_settings()
     model_type = overrides.pop("model_type", None)
     if folder:
-        with _explained(f"spec.model.source: {spec.source} holds no usable model configuration", "name another source"):
+        with explained(f"spec.model.source: {spec.source} holds no usable model configuration", "name another source"):
             known = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
         if model_type not in (None, known.model_type):
             raise ConfigurationError(
                 f"spec.model.config.model_type: the source is a {known.model_type}, not a {model_type}: remove one of them"
             )
     else:
-        with _explained("spec.model.config.model_type", "correct it"):
+        with explained("spec.model.config.model_type", "correct it"):
             known = AutoConfig.for_model(model_type)
     _insist_on_names(overrides, known, OWNED_BY_DOCUMENT | dict.fromkeys(settled, "the objective"))
-    if spec.initialization == "Scratch":
+    if spec.initialization == "Scratch" and isinstance(objective.processor, PreTrainedTokenizerBase):
+        tokenizer = objective.processor
         overrides = _special_tokens(tokenizer) | {"vocab_size": len(tokenizer)} | overrides
-    with _explained("spec.model.config", "correct its values"):
+    with explained("spec.model.config", "correct its values"):
         return type(known).from_dict((known.to_dict() if folder else {}) | overrides | settled)
 
 
@@ -167,7 +169,7 @@ def _insist_on_names(overrides: dict[str, Any], known: Any, owners: dict[str, st
 
 
 def _pretrained(spec: config.Model, folder: Path, settings: Any, dtype: torch.dtype, objective: Objective) -> PreTrainedModel:
-    with _explained(f"spec.model.source: the model at {spec.source} cannot be loaded", "correct it or spec.model.config"):
+    with explained(f"spec.model.source: the model at {spec.source} cannot be loaded", "correct it or spec.model.config"):
         model, report = objective.auto_class.from_pretrained(
             folder, config=settings, dtype=dtype, attn_implementation=_attention(spec), output_loading_info=True,
             trust_remote_code=spec.trust_remote_code, ignore_mismatched_sizes=objective.grows_a_head,
@@ -193,7 +195,7 @@ def _is_of_the_body(weight: str, model: PreTrainedModel) -> bool:
 
 
 def _from_scratch(spec: config.Model, settings: Any, dtype: torch.dtype, objective: Objective) -> PreTrainedModel:
-    with _explained("spec.model.config", "correct its values"):
+    with explained("spec.model.config", "correct its values"):
         model: PreTrainedModel = objective.auto_class.from_config(
             settings, dtype=dtype, attn_implementation=_attention(spec), trust_remote_code=spec.trust_remote_code
         )
@@ -215,7 +217,7 @@ def _insist_on_embeddings(spec: config.Model, model: PreTrainedModel, tokenizer:
 
 
 @contextmanager
-def _explained(what: str, advice: str) -> Iterator[None]:
+def explained(what: str, advice: str) -> Iterator[None]:
     """Turns whatever transformers raises into one sentence that begins with the field.
 
     It raises errors of many kinds for values that an architecture cannot use, down to a bare KeyError.

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.images import insist_on_image
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.outcome import VERDICTS, TrainerError
 from finetune_trainer.storage import Credentials, Storage
@@ -41,7 +42,12 @@ def insist_on_data(spec: TrainSpec, credentials: Credentials, cache: Path) -> in
     """How many rows the data holds; raises DataError for the first file or row that cannot be used."""
     reading = Reading(spec.objective, cache, credentials)
     sides = [*reading.sources(spec.data).values(), reading.earlier(spec.data)]
-    return sum(1 for side in sides for source in side for _ in source.records())
+    count = 0
+    for record in (record for side in sides for source in side for record in source.records()):
+        if "image" in record.values:
+            insist_on_image(record)
+        count += 1
+    return count
 
 
 def main() -> int:

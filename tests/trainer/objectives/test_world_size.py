@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 from tests.trainer import corpora
-from tests.trainer.learning import learn
+from tests.trainer.learning import VIT, learn
 
 from finetune_trainer.engine import merge
 
 TASKS = [{"name": "package", "type": "SequenceClassification"}, {"name": "words", "type": "MaskedLM"}]
+IMAGES = {"augmentation": {"randomCrop": {}, "trivialAugment": True}}
 OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "ImageClassification": (
+        corpora.digits(120),
+        {"model": {"config": VIT, "tokenizer": None}, "objective": {"imageClassification": IMAGES}},
+    ),
     "MaskedLM": (corpora.texts(30), {}),
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),

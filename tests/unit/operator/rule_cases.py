@@ -62,6 +62,8 @@ def _address(field: str, good: str, bad: str) -> Case:
     return Case(f"spec.{field}", "begin the address with", {f"spec.{field}": good}, {f"spec.{field}": bad})
 
 
+IMAGES = _spec(objective__type="ImageClassification", model__tokenizer=ABSENT)
+
 CASES = (
     Case("metadata.name", "metadata.name names", {"metadata.name": "a" * 50}, {"metadata.name": "a" * 51}),
     Case("metadata.name", "metadata.name names", {"metadata.name": "a-1"}, {"metadata.name": "1-a"}),
@@ -302,6 +304,61 @@ CASES = (
         model={"tokenizer": {"source": "hf://organisation/name"}, "config": {"model_type": "llama"}}
     )),
     Case("spec.model.tokenizer", "without model.source", {}, _spec(model__tokenizer=ABSENT)),
+    Case(
+        "spec.data.resample",
+        "only single labels can be balanced",
+        IMAGES | _spec(data__resample="Balanced"),
+        IMAGES | _spec(data__resample="Balanced", objective__imageClassification={"problem": "MultiLabel"}),
+    ),
+    Case(
+        "spec.data.augmentation",
+        "these copies are made of texts",
+        IMAGES | _spec(objective__imageClassification={"augmentation": {"horizontalFlip": 0.5}}),
+        IMAGES | _spec(data__augmentation={"deletion": 0.1}),
+    ),
+    Case(
+        "spec.objective.imageClassification.classWeights",
+        "only single labels have weights",
+        IMAGES | _spec(objective__imageClassification={"classWeights": {"a": 2}}),
+        IMAGES | _spec(objective__imageClassification={"classWeights": {"a": 2}, "problem": "MultiLabel"}),
+    ),
+    Case(
+        "spec.objective.imageClassification.classWeights",
+        "classes are weighed twice",
+        IMAGES | _spec(objective__imageClassification={"classWeighting": "Balanced"}),
+        IMAGES | _spec(objective__imageClassification={"classWeights": {"a": 2}, "classWeighting": "Balanced"}),
+    ),
+    Case("spec.model.tokenizer", "images have no use for a tokenizer", IMAGES, IMAGES | _spec(model__tokenizer={"train": {}})),
+    Case(
+        "spec.objective.imageClassification.imageSize",
+        "the model's own image processor",
+        IMAGES | _spec(objective__imageClassification={"imageSize": 32}),
+        IMAGES | _spec(objective__imageClassification={"imageSize": 32}, model__source="hf://organisation/name"),
+    ),
+    Case(
+        "spec.objective.imageClassification",
+        "options for ImageClassification have no effect",
+        IMAGES | _spec(objective__imageClassification={"imageSize": 32}),
+        _spec(objective__imageClassification={"imageSize": 32}),
+    ),
+    Case(
+        "spec.objective.imageClassification.labels",
+        "a number has no labels",
+        IMAGES | _spec(objective__imageClassification={"problem": "Regression"}),
+        IMAGES | _spec(objective__imageClassification={"problem": "Regression", "labels": ["a"]}),
+    ),
+    Case(
+        "spec.objective.imageClassification.augmentation.randomCrop.minimumArea",
+        "minimumArea is more than maximumArea",
+        IMAGES | _spec(objective__imageClassification={"augmentation": {"randomCrop": {"minimumArea": 1}}}),
+        IMAGES | _spec(objective__imageClassification={"augmentation": {"randomCrop": {"minimumArea": 1, "maximumArea": 0.5}}}),
+    ),
+    Case(
+        "spec.objective.imageClassification.augmentation.trivialAugment",
+        "the random operations are chosen twice",
+        IMAGES | _spec(objective__imageClassification={"augmentation": {"trivialAugment": True}}),
+        IMAGES | _spec(objective__imageClassification={"augmentation": {"trivialAugment": True, "randAugment": {}}}),
+    ),
     Case("spec.model.tokenizer.train", "pretrained weights keep", {}, _spec(
         model__source="hf://organisation/name", model__initialization="Pretrained"
     )),

@@ -11,10 +11,12 @@ from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
+from finetune_trainer.config.image_augmentation import ImageAugmentation
 from finetune_trainer.config.methods import ADAPTING, IA3, LoRA, Method
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
-from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task
+from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task, field_of
 from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.images import ImageOptions
 from finetune_trainer.config.output import Checkpoint, Export
 from finetune_trainer.config.training import DeepSpeed, EarlyStopping, Evaluation, Generation, Optimizer, Schedule, Training
 
@@ -35,6 +37,8 @@ __all__ = [
     "Folds",
     "Forgetting",
     "Generation",
+    "ImageAugmentation",
+    "ImageOptions",
     "LoRA",
     "Method",
     "Model",
@@ -59,6 +63,7 @@ LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 SMOOTHABLE = [name for name, options in OPTIONS.items() if options.smoothable]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
+ON_IMAGES = [name for name, options in OPTIONS.items() if options.processor == "ImageProcessor"]
 
 
 class TrainSpec(Section):
@@ -75,6 +80,24 @@ class TrainSpec(Section):
     export: Export = Field(default_factory=Export)
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"self.objective.type in {ON_IMAGES} || has(self.model.source) || has(self.model.tokenizer)",
+            "without model.source there is no tokenizer: set model.tokenizer.source or model.tokenizer.train",
+            "model.tokenizer",
+        ),
+        Rule(
+            f"!(self.objective.type in {ON_IMAGES}) || !has(self.model.tokenizer)",
+            "images have no use for a tokenizer: remove model.tokenizer",
+            "model.tokenizer",
+        ),
+        *(
+            Rule(
+                f"!has(self.model.source) || !has(self.objective.{field}) || !has(self.objective.{field}.imageSize)",
+                "the model's own image processor says to what size: remove imageSize, or model.source",
+                f"objective.{field}.imageSize",
+            )
+            for field in map(field_of, ON_IMAGES)
+        ),
         Rule(
             f"!(self.method.type in {ADAPTING}) || self.model.initialization == 'Pretrained'",
             "adapters stand beside weights that were learnt before: set model.initialization: Pretrained, or method.type: Full",
@@ -154,11 +177,19 @@ class TrainSpec(Section):
             "rows of this objective have no label to be balanced by: remove data.resample",
             "data.resample",
         ),
+        *(
+            Rule(
+                f"self.data.resample == 'None' || !has(self.objective.{field}) || "
+                f"self.objective.{field}.problem == 'SingleLabel'",
+                "only single labels can be balanced: remove data.resample, or set the problem SingleLabel",
+                "data.resample",
+            )
+            for field in ("imageClassification", "sequenceClassification")
+        ),
         Rule(
-            "self.data.resample == 'None' || !has(self.objective.sequenceClassification) || "
-            "self.objective.sequenceClassification.problem == 'SingleLabel'",
-            "only single labels can be balanced: remove data.resample, or set the problem SingleLabel",
-            "data.resample",
+            f"!(self.objective.type in {ON_IMAGES}) || !has(self.data.augmentation)",
+            "these copies are made of texts: remove data.augmentation, and use that of the objective",
+            "data.augmentation",
         ),
         Rule(
             f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE}",

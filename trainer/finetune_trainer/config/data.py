@@ -22,6 +22,10 @@ class Columns(Section):
     negative: Column | None = Field(
         None, description="A text that does not go with the first, though it looks so; null or empty where a row has none."
     )
+    image: Column = Field(
+        "image",
+        description="An image: a path relative to the file that the row stands in, base64 or a data URI, or bytes in Parquet.",
+    )
     label: Column = Field("label", description="A label, a list of labels or a number, as the objective asks for.")
     tokens: Column = Field("tokens", description="A text as the list of its words.")
     tags: Column = Field("tags", description="A label, or its number, for each of the words.")
@@ -47,8 +51,10 @@ class Dataset(Section):
         None, max_length=128, description="Split of an hf:// source; train for data.train, else validation, by default."
     )
     credentials: SecretName | None = None
-    format: Literal["Auto", "JSONLines", "CSV", "Parquet", "Text"] = Field(
-        "Auto", description="Auto goes by the file's suffix. Text makes one row of each file."
+    format: Literal["Auto", "JSONLines", "CSV", "Parquet", "Text", "ImageFolder"] = Field(
+        "Auto",
+        description="Auto goes by the file's suffix. Text makes one row of each file; so does ImageFolder of each image, whose "
+        "label is the sub-folder that it is in.",
     )
     columns: Columns = Columns()
     weight: float | None = Field(

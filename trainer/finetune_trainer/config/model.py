@@ -61,11 +61,6 @@ class Model(Section):
             "source",
         ),
         Rule(
-            "has(self.source) || has(self.tokenizer)",
-            "without model.source there is no tokenizer: set model.tokenizer.source or model.tokenizer.train",
-            "tokenizer",
-        ),
-        Rule(
             "self.initialization == 'Scratch' || !has(self.tokenizer) || !has(self.tokenizer.train)",
             "pretrained weights keep their own vocabulary: remove model.tokenizer.train, or set initialization: Scratch",
             "tokenizer.train",

@@ -34,6 +34,8 @@ class Layout(NamedTuple):
 
     packed_as: PackedAs | None = None
     dtype: torch.dtype = torch.float32
+    training: bool = False
+    """Whether the rows are to learn from: those of an evaluation are shown as they are."""
 
 
 def collate(

@@ -20,8 +20,7 @@ from finetune_trainer.data.stream import Placed, Side
 
 Overlong = Literal["Split", "Truncate", "Drop"]
 
-# A batch ends at either limit: enough for the tokenizer to use all cores, and little enough to hold in memory.
-BATCH_RECORDS = 1000
+# A batch ends at this limit or the encoder's own: enough to use all cores, and little enough to hold in memory.
 BATCH_CHARACTERS = 2_000_000
 
 
@@ -50,6 +49,8 @@ class Encoder(Protocol):
     """The fields of an example and their Arrow types, lists of numbers or numbers."""
     processor: Any
     """The model's tokenizer or image processor."""
+    most_at_once: ClassVar[int]
+    """Records to be encoded and held in memory at once."""
 
     @property
     def identity(self) -> Any:
@@ -148,7 +149,7 @@ def write_examples(
 
     `done` is told the number of records of each batch.
     """
-    for batch in _batches(records):
+    for batch in _batches(records, encoder.most_at_once):
         # By sides, so that an encoder which mixes records mixes none that is held out with those to learn from.
         for side, writer in writers.items():
             own = [placed for placed in batch if placed.side == side]
@@ -170,12 +171,12 @@ def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
     return pyarrow.ListArray.from_arrays(offsets, numbers)
 
 
-def _batches(records: Iterable[Placed]) -> Iterator[list[Placed]]:
+def _batches(records: Iterable[Placed], most: int) -> Iterator[list[Placed]]:
     """Records of one source each, as those of another may have other columns."""
     batch: list[Placed] = []
     characters = 0
     for placed in records:
-        full = len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS
+        full = len(batch) == most or characters >= BATCH_CHARACTERS
         if batch and (full or (placed.given, placed.source) != (batch[0].given, batch[0].source)):
             yield batch
             batch, characters = [], 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]  # ships no type information
 
@@ -22,56 +24,86 @@ class File:
     path: Path
     name: str
     identity: tuple[str, int, int]
+    within: str
+    """Its path below the folder that the address means, or in which the address's one file is."""
+
+
+class Found(NamedTuple):
+    """The files that an address means, and those beside them that their rows may name."""
+
+    files: list[File]
+    beside: list[File]
 
 
 def find(
-    uri: str, *, suffixes: Sequence[str], field: str, cache: Path, credentials: Credentials, secret: str | None
-) -> list[File]:
+    uri: str, *, suffixes: Sequence[str], beside: Sequence[str] = (), field: str, cache: Path, credentials: Credentials,
+    secret: str | None,
+) -> Found:  # fmt: skip
     """The files that `uri` means, in the order of their names; remote ones are copied below the cache.
 
-    Of a folder, those whose name ends with one of `suffixes`; a file or a pattern is taken at its word. Raises DataError,
-    beginning with `field`, when there is none.
+    Of a folder, those whose name ends with one of `suffixes`; a file or a pattern is taken at its word. What ends with one of
+    `beside` and lies in the files' folders or below them comes with them. Raises DataError, beginning with `field`, when there
+    is no file.
     """
     if uri.startswith("s3://"):
-        files = _find_remote(uri, suffixes, Storage.open(_base(uri), credentials, secret, field), cache)
+        found = _find_remote(uri, suffixes, beside, Storage.open(_base(uri), credentials, secret, field), cache)
     else:
-        files = _find_local(uri, suffixes, local_path(uri, field))
-    if not files:
+        found = _find_local(suffixes, beside, local_path(uri, field))
+    if not found.files:
         raise DataError(f"{field}: {uri} {_why_nothing(uri, suffixes, field)}")
-    return files
+    return found
 
 
-def _find_local(uri: str, suffixes: Sequence[str], path: Path) -> list[File]:
+def _find_local(suffixes: Sequence[str], beside: Sequence[str], path: Path) -> Found:
+    root = path if path.is_dir() else path.parent
     if glob.has_magic(path.as_posix()):
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         paths = [Path(found) for found in glob.glob(path.as_posix(), recursive=True)]  # noqa: PTH207  # Path.glob takes no absolute patterns
-    elif path.is_dir():
-        paths = [found for found in path.rglob("*") if _is_wanted(found.relative_to(path).as_posix(), suffixes)]
     else:
-        paths = [path]
-    files = sorted(found for found in paths if found.is_file())
-    stats = [found.stat() for found in files]
-    return [File(f, f.as_posix(), (f.as_posix(), s.st_size, s.st_mtime_ns)) for f, s in zip(files, stats, strict=True)]
+        paths = list(_below(path, suffixes)) if path.is_dir() else [path]
+    files = {found for found in paths if found.is_file()}
+    others = {other for folder in {file.parent for file in files} for other in _below(folder, beside)} if beside else set()
+    return Found(*([_local_file(one, root) for one in sorted(some)] for some in (files, others - files)))
 
 
-def _find_remote(uri: str, suffixes: Sequence[str], storage: Storage, cache: Path) -> list[File]:
+def _below(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    wanted = (found for found in folder.rglob("*") if _is_wanted(found.relative_to(folder).as_posix(), suffixes))
+    return (found for found in wanted if found.is_file())
+
+
+def _local_file(path: Path, root: Path) -> File:
+    status = path.stat()
+    identity = (path.as_posix(), status.st_size, status.st_mtime_ns)
+    return File(path, path.as_posix(), identity, path.relative_to(root).as_posix())
+
+
+def _find_remote(uri: str, suffixes: Sequence[str], beside: Sequence[str], storage: Storage, cache: Path) -> Found:
     base = storage.uri
     rest = uri.removeprefix(base).strip("/")
+    entries = storage.list()
     if glob.has_magic(rest):
+        root = ""
         pattern = re.compile(glob_translate(rest))
-        wanted = [entry for entry in storage.list() if pattern.fullmatch(entry.path) and not _is_hidden(entry.path)]
+        wanted = [entry for entry in entries if pattern.fullmatch(entry.path) and not _is_hidden(entry.path)]
     else:
-        folder = f"{rest}/" if rest else ""
-        below = [entry for entry in storage.list() if entry.path == rest or entry.path.startswith(folder)]
-        wanted = [entry for entry in below if entry.path == rest or _is_wanted(entry.path.removeprefix(folder), suffixes)]
+        root = f"{rest}/" if rest else ""
+        below = [entry for entry in entries if entry.path == rest or entry.path.startswith(root)]
+        wanted = [entry for entry in below if entry.path == rest or _is_wanted(entry.path.removeprefix(root), suffixes)]
     if not wanted:
-        return []
-    copied = copy_entries(wanted, base, storage=storage, cache=cache)
-    return [_remote_file(base, copied, entry) for entry in wanted]
+        return Found([], [])
+    known, folders = set(wanted), {PurePosixPath(entry.path).parent for entry in wanted}
+    others = [
+        entry
+        for entry in (entries if beside else ())
+        if _is_wanted(entry.path, beside) and entry not in known and not folders.isdisjoint(PurePosixPath(entry.path).parents)
+    ]
+    copied = copy_entries(wanted + others, base, storage=storage, cache=cache)
+    return Found(*([_remote_file(base, copied, entry, root) for entry in some] for some in (wanted, others)))
 
 
-def _remote_file(base: str, folder: Path, entry: Entry) -> File:
+def _remote_file(base: str, folder: Path, entry: Entry, root: str) -> File:
     name = f"{base}/{entry.path}"
-    return File(folder / entry.path, name, (name, entry.size, 0))
+    return File(folder / entry.path, name, (name, entry.size, 0), entry.path.removeprefix(root))
 
 
 def _base(uri: str) -> str:

@@ -9,7 +9,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow
@@ -23,6 +23,7 @@ from finetune_trainer.outcome import DataError
 csv.field_size_limit(2**31 - 1)
 
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 Reader = Callable[[File, Mapping[str, str]], Iterator[Record]]
 
 
@@ -32,6 +33,12 @@ class Format:
 
     suffixes: tuple[str, ...]
     read: Reader
+    images: bool | None = None
+    """Whether each row is an image; None where that is for the columns to say."""
+
+    def suits(self, roles: Collection[str]) -> bool:
+        """Whether rows with these roles may be looked for in such files."""
+        return self.images is None or self.images == ("image" in roles)
 
 
 def format_of(file: File, wanted: str) -> Format:
@@ -44,9 +51,9 @@ def format_of(file: File, wanted: str) -> Format:
     raise DataError(f"{file.name}: no format has this suffix: set the data's format to one of {', '.join(FORMATS)}")
 
 
-def suffixes_of(wanted: str) -> tuple[str, ...]:
-    """How the names of a format's files end; for Auto, of all formats."""
-    chosen = FORMATS.values() if wanted == "Auto" else [FORMATS[wanted]]
+def suffixes_of(wanted: str, roles: Collection[str]) -> tuple[str, ...]:
+    """How the names of a format's files end; for Auto, of all formats that suit the roles."""
+    chosen = [item for item in FORMATS.values() if item.suits(roles)] if wanted == "Auto" else [FORMATS[wanted]]
     return tuple(suffix for item in chosen for suffix in item.suffixes)
 
 
@@ -132,6 +139,20 @@ def _read_text(file: File, names: Mapping[str, str]) -> Iterator[Record]:
     yield record({"text": text}, {"text": "text"}, file.name)
 
 
+def _read_image(file: File, names: Mapping[str, str]) -> Iterator[Record]:
+    row = {"image": file.within}
+    for role in names:
+        if role == "label":
+            folder, divided, _ = file.within.partition("/")
+            if not divided:
+                raise DataError(f"{file.name}: the image is in no sub-folder that would be its label: move it into one")
+            row["label"] = folder
+        elif role != "image":
+            raise DataError(f"{file.name}: an image file has no {role}: use JSONLines, CSV or Parquet, or another objective")
+    root = file.path.parents[file.within.count("/")]
+    yield record(row, {role: role for role in row}, file.name)._replace(folder=root)
+
+
 def _insist_on_columns(names: Mapping[str, str], present: Sequence[str], origin: str) -> None:
     for role, name in names.items():
         if name not in present:
@@ -149,5 +170,7 @@ FORMATS: dict[str, Format] = {
             ".r", ".jl", ".lua",
         ),
         _read_text,
+        images=False,
     ),
+    "ImageFolder": Format(IMAGE_SUFFIXES, _read_image, images=True),
 }  # fmt: skip

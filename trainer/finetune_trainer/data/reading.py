@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from finetune_trainer import config
 from finetune_trainer.data.checks.personal_data import scrub
 from finetune_trainer.data.files import File, find
-from finetune_trainer.data.formats import format_of, suffixes_of
+from finetune_trainer.data.formats import IMAGE_SUFFIXES, format_of, suffixes_of
 from finetune_trainer.data.records import Record, missing_column, record, texts
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.sources import explained_hub
@@ -38,15 +38,19 @@ class FileSource:
     names: Mapping[str, str]
     files: Sequence[File]
     task: str | None = None
+    beside: Sequence[File] = ()
+    """Files that rows may name."""
 
     @property
     def identity(self) -> Any:
-        return [self.format, dict(self.names), [file.identity for file in self.files], self.task]
+        files = [[file.identity for file in some] for some in (self.files, self.beside)]
+        return [self.format, dict(self.names), *files, self.task]
 
     def records(self) -> Iterator[Record]:
         for file in self.files:
             for found in format_of(file, self.format).read(file, self.names):
-                yield found._replace(task=self.task)
+                folder = found.folder or file.path.parent if "image" in self.names else None
+                yield found._replace(task=self.task, folder=folder)
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,18 @@ class HubSource:
             if column not in self.rows.column_names:
                 raise missing_column(role, column, self.rows.column_names, self.name)
         chosen = self.rows.select_columns(list(dict.fromkeys(self.names.values())))
+        if "image" in self.names:
+            chosen = _undecoded(chosen, self.names["image"])
         for number, row in enumerate(chosen, start=1):
             yield record(row, self.names, f"{self.name}:{number}")._replace(task=self.task)
+
+
+def _undecoded(rows: Any, column: str) -> Any:
+    """The rows with images as bytes or paths: what cannot be decoded is then for us to explain."""
+    import datasets
+
+    is_image = isinstance(rows.features[column], datasets.Image)
+    return rows.cast_column(column, datasets.Image(decode=False)) if is_image else rows
 
 
 @dataclass(frozen=True)
@@ -132,11 +146,14 @@ class Reading:
         names = dataset.columns.names(self.objective.roles_of(dataset.task))
         if dataset.source.startswith("hf://"):
             return self._load_from_hub(dataset, names, field, default_split)
-        files = find(
-            dataset.source, suffixes=suffixes_of(dataset.format), field=field, cache=self.cache, credentials=self.credentials,
-            secret=dataset.credentials,
+        files, beside = find(
+            dataset.source, suffixes=suffixes_of(dataset.format, names), beside=IMAGE_SUFFIXES if "image" in names else (),
+            field=field, cache=self.cache, credentials=self.credentials, secret=dataset.credentials,
         )  # fmt: skip
-        return FileSource(dataset.format, names, files, dataset.task)
+        images = [file for file in files if file.name.lower().endswith(IMAGE_SUFFIXES)]
+        if dataset.format == "Auto" and 0 < len(images) < len(files):  # tables, which name the images in the same folder
+            files, beside = [file for file in files if not file.name.lower().endswith(IMAGE_SUFFIXES)], [*beside, *images]
+        return FileSource(dataset.format, names, files, dataset.task, beside)
 
     def _side(self, side: str, datasets: Sequence[config.Dataset], default_split: str = "train") -> list[Source]:
         return [

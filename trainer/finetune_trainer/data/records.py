@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic.alias_generators import to_camel
@@ -20,6 +21,8 @@ class Record(NamedTuple):
     """What the data calls each role, for messages."""
     task: str | None = None
     """Whose row it is, where several tasks are learnt."""
+    folder: Path | None = None
+    """Where the paths in its values begin."""
 
     @property
     def subject(self) -> Any:
@@ -107,6 +110,14 @@ def _is_no_list(value: Any) -> str:
     return f"is {'null' if value is None else f'a {type(value).__name__}'}, not a list"
 
 
+def _image(value: Any) -> str | None:
+    inner = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
+    if isinstance(inner, str | bytes) and inner:
+        return None
+    found = "null" if value is None else "empty" if inner in ("", b"", None) else f"a {type(value).__name__}"
+    return f"is {found}, not an image: give a path, base64 or bytes, or remove the row"
+
+
 class Role(NamedTuple):
     """What a column is to an objective."""
 
@@ -131,6 +142,7 @@ ROLES: dict[str, Role] = {
     "context": Role(_text, lambda value: (value,)),
     "question": Role(_text, lambda value: (value,)),
     "answers": Role(_answers),
+    "image": Role(_image),
 }
 """The roles by the names they have in `config.Columns`."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.objectives.image_classification import ImageClassification
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
 from finetune_trainer.objectives.next_sentence import NextSentence
@@ -17,6 +18,7 @@ from finetune_trainer.objectives.token_classification import TokenClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "CausalLM": CausalLM,
+    "ImageClassification": ImageClassification,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
     "NextSentence": NextSentence,

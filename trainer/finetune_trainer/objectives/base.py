@@ -44,6 +44,8 @@ class Objective(ABC):
     """What peft calls the task, if it has a name for it."""
     fields: ClassVar[Mapping[str, pyarrow.DataType]]
     """The fields of an example and their Arrow types, lists of numbers or numbers."""
+    most_at_once: ClassVar[int] = 1000
+    """Records to be encoded and held in memory at once."""
     losses: Sequence[str] = ("loss",)
     """Names of the losses that are added up."""
     causal: ClassVar[bool | None] = None

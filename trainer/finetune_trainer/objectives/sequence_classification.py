@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow
-import torch
-from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.sequence_classification import SequenceClassification as Options
 from finetune_trainer.data.collate import Batch, Layout, collate, padded
 from finetune_trainer.data.examples import Encoded, Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row
-from finetune_trainer.objectives import classes
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.text import SEGMENTS, called, fingerprint
-from finetune_trainer.outcome import ConfigurationError
-
-TARGET = "target"  # the label's number, or a 0 or 1 for each label, or the value
-PROBLEMS = {
-    "SingleLabel": "single_label_classification",
-    "MultiLabel": "multi_label_classification",
-    "Regression": "regression",
-}
+from finetune_trainer.objectives.classification import TARGET, TARGET_TYPE, Classification
+from finetune_trainer.objectives.text import SEGMENTS, fingerprint
 
 
-class SequenceClassification(Objective):
-    """Cross entropy of the label, binary cross entropy of each label, or the squared error of the value; in float32.
-
-    A batch has `input_ids`, `attention_mask` and, where the tokenizer has segments, `token_type_ids`, all [sequences, tokens],
-    and `labels` [sequences, 1 or labels] float32, NaN where there is nothing to learn.
-    """
+class SequenceClassification(Classification):
+    """A batch has `input_ids`, `attention_mask` and, where the tokenizer has segments, `token_type_ids`, all [rows, tokens]."""
 
     task: ClassVar[str] = "text-classification"
     auto_class: ClassVar[Any] = AutoModelForSequenceClassification
@@ -45,56 +26,12 @@ class SequenceClassification(Objective):
     fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
         TOKENS: pyarrow.list_(pyarrow.int32()),
         SEGMENTS: pyarrow.list_(pyarrow.int8()),
-        TARGET: pyarrow.list_(pyarrow.float32()),
+        TARGET: TARGET_TYPE,
     }
-    grows_a_head: ClassVar[bool] = True
-
-    def __init__(self, spec: TrainSpec, processor: Any) -> None:
-        super().__init__(spec, processor)
-        options = spec.objective.options
-        assert isinstance(options, Options)
-        self._problem = options.problem
-        self._given = options.labels
-        self._balanced = options.class_weighting == "Balanced"
-        self._class_weights = options.class_weights
-        self._weights: torch.Tensor | None = None  # of each label's terms, [labels]; None where all count alike
-        self._numbers: dict[str, int] = {}
-
-    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
-        """The labels, from the document or else from the data, and if need be how many rows each has.
-
-        Raises DataError if there is only one.
-        """
-        if self._problem == "Regression":
-            return {"labels": []}
-        unread = self._given and not self._balanced
-        counts = Counter(() if unread else (name for record in records() for name in self._names(record)))
-        found = classes.distinct(self._given, counts)
-        return {"labels": found} | ({"rows": [counts[name] for name in found]} if self._balanced else {})
-
-    def informed(self, facts: dict[str, Any]) -> None:
-        super().informed(facts)
-        self._numbers = {name: number for number, name in enumerate(facts["labels"])}
-        if self._balanced:
-            self._weights = classes.balancing(facts["rows"])
-        elif self._class_weights:
-            for name in self._class_weights.keys() - self._numbers.keys():
-                raise ConfigurationError(
-                    f"spec.objective.sequenceClassification.classWeights: {name!r} is none of the labels "
-                    f"({', '.join(list(self._numbers)[:20])}): correct or remove it"
-                )
-            self._weights = torch.tensor([self._class_weights.get(name, 1.0) for name in self._numbers])
 
     @property
     def identity(self) -> Any:
-        return [
-            fingerprint(self.processor),
-            self.spec.data.max_length,
-            self.spec.overlong,
-            self._problem,
-            self._given,
-            self._balanced,
-        ]
+        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, *self.target_identity]
 
     def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
         """A text or a pair of them, with the tokens around it; what is too long is cut at its end, a pair at the longer."""
@@ -114,123 +51,16 @@ class SequenceClassification(Objective):
                     return_token_type_ids=True,
                 )  # fmt: skip
                 tokens, segments, fate = shorter["input_ids"], shorter[SEGMENTS], Fate.TRUNCATED
-            yield Encoded([{TOKENS: tokens, SEGMENTS: segments, TARGET: self._target(record)}], fate)
+            yield Encoded([{TOKENS: tokens, SEGMENTS: segments, TARGET: self.target(record)}], fate)
 
     def model_settings(self) -> dict[str, Any]:
-        """The number of outputs, and what they are called."""
-        names = self.facts["labels"]
-        named = {"id2label": dict(enumerate(names)), "label2id": self._numbers} if names else {"num_labels": 1}
-        return {"problem_type": PROBLEMS[self._problem], "pad_token_id": self.processor.pad_token_id} | named
+        """The labels, and what padding is: the summary is that of the last token before it, in some families."""
+        return super().model_settings() | {"pad_token_id": self.processor.pad_token_id}
 
     def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Padded at the right."""
         batch = collate(rows, self.processor.pad_token_id, layout)
-        width = len(self._numbers) if self._problem == "MultiLabel" else 1
-        targets = np.stack([row[TARGET] for row in rows]) if rows else np.full((1, width), np.nan, np.float32)
-        batch["labels"] = torch.from_numpy(targets)
+        batch["labels"] = self.targets(rows)
         if SEGMENTS in self.processor.model_input_names:
             batch[SEGMENTS] = padded([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
         return batch
-
-    def count(self, batch: Batch) -> Sequence[float]:
-        """Labels that are told; with MultiLabel each row tells all of them. Where labels have weights, those of the labels."""
-        told = ~batch["labels"].isnan()
-        if self._weights is None:
-            return [int(told.sum())]
-        return [float(self._weights[batch["labels"][told].long()].sum(dtype=torch.float64))]
-
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Summed loss of `model` on the batch."""
-        return self._loss_sums(called(model, batch).logits.float(), batch["labels"], self.spec.training.label_smoothing)
-
-    def measure(self, model: Any, batch: Batch) -> Measured:
-        """Statistics: counts of labels, then rows that are right in all of them, and all rows; or the moments of the value."""
-        logits, labels = called(model, batch).logits.float(), batch["labels"]
-        rows = ~labels[:, 0].isnan()
-        return Measured(self._loss_sums(logits, labels), self._statistics(logits[rows], labels[rows]).cpu())
-
-    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Accuracy, precision, recall and F1, with SingleLabel Matthews' correlation; or the errors of the value."""
-        if self._problem == "Regression":
-            return {"loss": losses[0]} | _errors(statistics)
-        counts, (right, rows) = statistics[:-2], statistics[-2:]
-        if self._problem == "SingleLabel":
-            counts = classes.counts_of_pairs(counts, len(self._numbers))
-        found = {"loss": losses[0], "accuracy": float(right / max(rows, 1))} | classes.scores(counts, self.facts["labels"])
-        return found | ({"matthews": classes.matthews(counts)} if self._problem == "SingleLabel" else {})
-
-    def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """With SingleLabel the confusion matrix."""
-        return classes.confusion(statistics[:-2], self.facts["labels"]) if self._problem == "SingleLabel" else {}
-
-    def _loss_sums(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-        told, known = ~labels.isnan(), labels.nan_to_num()
-        match self._problem:
-            case "SingleLabel":
-                weights = None if self._weights is None else self._weights.to(logits.device)
-                target = known[:, 0].long()
-                each = functional.cross_entropy(logits, target, weights, reduction="none", label_smoothing=smoothing)[:, None]
-            case "MultiLabel":
-                each = functional.binary_cross_entropy_with_logits(logits, known, reduction="none")
-            case "Regression":
-                each = (logits - known).square()
-        return each.where(told, 0.0).sum()[None]
-
-    def _statistics(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        if self._problem == "Regression":
-            guess, value = logits[:, 0].double(), labels[:, 0].double()
-            error = guess - value
-            terms = [torch.ones_like(value), guess, value, guess**2, value**2, guess * value, error**2, error.abs()]
-            return torch.stack([term.sum() for term in terms])
-        if self._problem == "SingleLabel":
-            chosen, told = logits.argmax(1), labels[:, 0].long()
-            right, counts = chosen == told, classes.pair_counts(chosen, told, logits.shape[1])
-        else:
-            predicted, actual = logits > 0, labels > 0
-            right, counts = (predicted == actual).all(1), classes.counts(predicted, actual)
-        rows = torch.tensor([int(right.sum()), len(right)], dtype=torch.float64, device=logits.device)
-        return torch.cat([counts, rows])
-
-    def _names(self, record: Record) -> list[str]:
-        label = record.values["label"]
-        if self._problem == "MultiLabel":
-            if not isinstance(label, list):
-                raise record.complaint("label", f"is {label!r}, and MultiLabel needs a list of labels: correct the row")
-            return [classes.name_of(one) for one in label]
-        if isinstance(label, list | float):
-            raise record.complaint("label", f"is {label!r}, and SingleLabel needs one: correct the row or set the problem")
-        return [classes.name_of(label)]
-
-    def _target(self, record: Record) -> list[float]:
-        if self._problem == "Regression":
-            return [_number(record)]
-        names = self._names(record)
-        for name in names:
-            if name not in self._numbers:
-                raise classes.unknown(record, "label", name, self._numbers, "sequenceClassification")
-        if self._problem == "SingleLabel":
-            return [self._numbers[names[0]]]
-        return [float(name in names) for name in self._numbers]
-
-
-def _number(record: Record) -> float:
-    label = record.values["label"]
-    try:
-        value = float(label)
-    except (TypeError, ValueError):
-        raise record.complaint("label", f"is {label!r}, and Regression needs a number: correct the row") from None
-    if not np.isfinite(value):
-        raise record.complaint("label", f"is {label!r}, and Regression needs a finite number: correct the row")
-    return value
-
-
-def _errors(statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-    """Mean squared and absolute error, share of the variance explained, and Pearson's correlation, from sums over rows."""
-    rows, guess, value, guess2, value2, both, error2, error = statistics.tolist()
-    if not rows:
-        return {}
-    found = {"mse": error2 / rows, "mae": error / rows}
-    spread, other = value2 - value**2 / rows, guess2 - guess**2 / rows
-    if spread > 0 and other > 0:
-        found |= {"r2": 1 - error2 / spread, "pearson": (both - guess * value / rows) / math.sqrt(spread * other)}
-    return found

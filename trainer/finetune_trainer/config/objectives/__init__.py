@@ -9,6 +9,7 @@ from pydantic import Field
 from finetune_trainer.config.base import Rule, Section
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
+from finetune_trainer.config.objectives.image_classification import ImageClassification
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
 from finetune_trainer.config.objectives.next_sentence import NextSentence
@@ -19,6 +20,7 @@ from finetune_trainer.config.objectives.token_classification import TokenClassif
 
 OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
+    "ImageClassification": ImageClassification,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
     "NextSentence": NextSentence,
@@ -31,13 +33,13 @@ OPTIONS: dict[str, type[Options]] = {
 SHARING = [name for name, options in OPTIONS.items() if options.shares_encoder]
 
 
-def _field(name: str) -> str:
+def field_of(name: str) -> str:
     """Where the document has an objective's options: MaskedLM's below maskedLM."""
     return name[0].lower() + name[1:]
 
 
 def _belongs(name: str) -> Rule:
-    field = _field(name)
+    field = field_of(name)
     return Rule(
         f"self.type == '{name}' || !has(self.{field})",
         f"options for {name} have no effect with another objective: remove {field}, or set type: {name}",
@@ -55,6 +57,7 @@ class Choice(Section):
 
     type: Literal[
         "CausalLM",
+        "ImageClassification",
         "MaskedLM",
         "MultiTask",
         "NextSentence",
@@ -63,7 +66,8 @@ class Choice(Section):
         "TextContrastive",
         "TokenClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
-    masked_lm: MaskedLM | None = Field(None, alias=_field("MaskedLM"))
+    image_classification: ImageClassification | None = None
+    masked_lm: MaskedLM | None = Field(None, alias=field_of("MaskedLM"))
     next_sentence: NextSentence | None = None
     question_answering: QuestionAnswering | None = None
     sequence_classification: SequenceClassification | None = None
@@ -76,7 +80,7 @@ class Choice(Section):
     def options(self) -> Options:
         """The chosen objective's options, the defaults if the document gives none."""
         given = {info.alias: getattr(self, name) for name, info in type(self).model_fields.items()}
-        return given.get(_field(self.type)) or OPTIONS[self.type]()
+        return given.get(field_of(self.type)) or OPTIONS[self.type]()
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from finetune_trainer.config.base import Section
+
+Processor = Literal["Tokenizer", "ImageProcessor"]
 
 
 class Options(Section):
@@ -15,6 +17,8 @@ class Options(Section):
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
     optional_columns: ClassVar[tuple[str, ...]] = ()
+    processor: ClassVar[Processor] = "Tokenizer"
+    """What makes a model's inputs of a row."""
     divisible: ClassVar[bool] = False
     """Whether a row of data is text like any other, of which a part is as good; else it is one example."""
     labelled: ClassVar[bool] = False

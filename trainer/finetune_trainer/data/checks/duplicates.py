@@ -27,9 +27,10 @@ def of_value(value: Any) -> int:
 
 
 def of_row(record: Record) -> int:
-    """The digest of all that the objective reads of a row."""
+    """The digest of all that the objective reads of a row; the same path in another folder is another image."""
     values: Mapping[str, Any] = record.values
-    return digest(json.dumps([values[role] for role in sorted(values)], sort_keys=True, default=str))
+    folder = [] if record.folder is None else [str(record.folder)]
+    return digest(json.dumps([values[role] for role in sorted(values)] + folder, sort_keys=True, default=str))
 
 
 def of_texts(record: Record) -> int:

@@ -1,0 +1,26 @@
+"""Options that the objectives on images share."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from finetune_trainer.config.image_augmentation import ImageAugmentation
+from finetune_trainer.config.objectives.base import Options, Processor
+
+
+class ImageOptions(Options):
+    """Base of the objectives that learn from images."""
+
+    columns: ClassVar[tuple[str, ...]] = ("image",)
+    processor: ClassVar[Processor] = "ImageProcessor"
+
+    image_size: int | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description="Height and width in pixels to which images are resized, for a model from scratch; by default the "
+        "image_size of its configuration, or 224.",
+    )
+    augmentation: ImageAugmentation = ImageAugmentation()
