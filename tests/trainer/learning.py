@@ -46,7 +46,7 @@ def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = {"source": f"file://{folder}/rows.jsonl", "columns": {to_camel(role): role for role in rows[0]}}
+    source = {"source": f"file://{folder}/rows.jsonl", "columns": {to_camel(role): role for row in rows[:1] for role in row}}
     tasks = changes.get("objective", {}).get("tasks", [])
     scratch = {"initialization": "Scratch", "config": BERT, "tokenizer": {"train": {"vocabSize": 600}}}
     model = changes.pop("model", {})
