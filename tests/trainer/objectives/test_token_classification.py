@@ -82,8 +82,8 @@ def model(tagger: TokenClassification) -> PreTrainedModel:
 
 def guessed(
     tagger: TokenClassification, rows: list[dict[str, Any]]
-) -> tuple[dict[str, float], list[list[str]], list[list[str]]]:
-    """The metrics of two batches together, then the true and the predicted tags of each row."""
+) -> tuple[np.ndarray[Any, Any], list[list[str]], list[list[str]]]:
+    """The statistics of two batches together, then the true and the predicted tags of each row."""
     learner, names = model(tagger), tagger.facts["labels"]
     total, true, predicted = torch.zeros(()), [], []
     for part in (rows[::3], rows[1::3] + rows[2::3]):
@@ -95,7 +95,7 @@ def guessed(
             words = labels != IGNORED
             true.append([names[tag] for tag in labels[words]])
             predicted.append([names[tag] for tag in guess[words]])
-    return tagger.metrics([1.0], total.numpy()), true, predicted
+    return total.numpy(), true, predicted
 
 
 def test_each_word_is_told_once_by_its_first_token() -> None:
@@ -147,9 +147,23 @@ def test_the_loss_is_that_of_transformers() -> None:
     assert tagger.count(batch) == [sum(len(row["tags"]) for row in ROWS)]
 
 
+def test_smoothed_tags_are_those_of_torch_while_training_alone() -> None:
+    plain, smooth = objective(), objective()
+    smooth.spec = plain.spec.model_copy(update={"training": plain.spec.training.model_copy(update={"label_smoothing": 0.2})})
+    learner, batch = model(plain), batch_of(plain, ROWS)
+    logits = learner(batch["input_ids"], batch["attention_mask"]).logits
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=0.2, reduction="sum"
+    )
+    assert smooth.loss_sums(learner, batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert smooth.measure(learner, batch).losses.item() == pytest.approx(plain.loss_sums(learner, batch).item(), rel=1e-5)
+
+
 def test_metrics_of_entities_are_those_of_seqeval() -> None:
     tagger = objective()
-    found, true, predicted = guessed(tagger, ROWS)
+    statistics, true, predicted = guessed(tagger, ROWS)
+    assert tagger.tables(statistics) == {}
+    found = tagger.metrics([1.0], statistics)
     assert found["accuracy"] == pytest.approx(seqeval.accuracy_score(true, predicted))
     assert 0 < found["microF1"] < 0.5
     scores = {"precision": seqeval.precision_score, "recall": seqeval.recall_score, "f1": seqeval.f1_score}
@@ -162,13 +176,16 @@ def test_metrics_of_entities_are_those_of_seqeval() -> None:
 
 def test_metrics_of_other_tags_are_those_of_scikit_learn() -> None:
     tagger = objective(SPOKEN)
-    found, true, predicted = guessed(tagger, SPOKEN)
+    statistics, true, predicted = guessed(tagger, SPOKEN)
+    found, labels = tagger.metrics([1.0], statistics), tagger.facts["labels"]
     flat, guess = list(chain(*true)), list(chain(*predicted))
     assert found["accuracy"] == found["microPrecision"] == pytest.approx(sklearn.accuracy_score(flat, guess))
     for name, score in (
         ("precision", sklearn.precision_score), ("recall", sklearn.recall_score), ("f1", sklearn.f1_score)
     ):  # fmt: skip
         assert found[name] == pytest.approx(score(flat, guess, average="macro", zero_division=0)), name
+    matrix = sklearn.confusion_matrix(flat, guess, labels=labels).tolist()
+    assert tagger.tables(statistics) == {"confusion": {"labels": labels, "counts": matrix}}
     assert {name for name in found if "[" in name} == {f"f1[{part}]" for part in ("keyword", "noun", "other", "verb")}
 
 

@@ -140,7 +140,7 @@ ROLES: dict[str, Role] = {
     "tokens": Role(_words, lambda value: (" ".join(value),)),
     "tags": Role(_tags),
     "context": Role(_text, lambda value: (value,)),
-    "question": Role(_text, lambda value: (value,)),
+    "question": PLAIN_TEXT,
     "answers": Role(_answers),
     "image": Role(_image),
 }
