@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow
 import torch
-from torch.nn import functional
 from transformers import AutoModelForTokenClassification
 
 from finetune_trainer.config import TrainSpec
@@ -100,28 +99,34 @@ class TokenClassification(Objective):
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        return self._loss_sums(called(model, batch).logits, batch)
+        return self._loss_sums(called(model, batch).logits, batch, self.spec.training.label_smoothing)
 
     def measure(self, model: Any, batch: Batch) -> Measured:
-        """Statistics: as `classes.counts`, of entities by their type if the tags tell of some, else of tags; then words that
-        are right, and all words."""
+        """Statistics: `classes.counts` of entities by their type, if the tags tell of some; `classes.pair_counts` of tags; then
+        words that are right, and all words."""
         logits, labels = called(model, batch).logits, batch["labels"]
         guesses, words = logits.argmax(-1), labels != IGNORED
-        counts = self._entities(guesses, labels) if self._types else self._each_tag(guesses[words], labels[words])
+        entities = self._entities(guesses, labels) if self._types else torch.zeros(0)
+        tags = classes.pair_counts(guesses[words], labels[words], len(self._numbers)).cpu()
         right = torch.stack([(guesses == labels).sum(), words.sum()]).double().cpu()
-        return Measured(self._loss_sums(logits, batch), torch.cat([counts, right]))
+        return Measured(self._loss_sums(logits, batch), torch.cat([entities, tags, right]))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Accuracy over words, and precision, recall and F1 of entities, or else of tags.
 
         An entity is right if its type, its first and its last word are (Tjong Kim Sang and De Meulder 2003).
         """
-        counts, (right, words) = statistics[:-2], statistics[-2:]
+        entities, tags, (right, words) = np.split(statistics, [3 * len(self._types), -2])
+        counts = entities if self._types else classes.counts_of_pairs(tags, len(self._numbers))
         scores = classes.scores(counts, self._types or self.facts["labels"])
         return {"loss": losses[0], "accuracy": float(right / max(words, 1))} | scores
 
-    def _loss_sums(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())[None]
+    def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """The confusion matrix of tags."""
+        return classes.confusion(statistics[3 * len(self._types) : -2], self.facts["labels"])
+
+    def _loss_sums(self, logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+        return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), smoothing)[None]
 
     def _tags(self, record: Record) -> Tokens:
         tags, words = record.values["tags"], record.values["tokens"]
@@ -140,10 +145,6 @@ class TokenClassification(Objective):
     def _example(self, tokens: Tokens, tags: Tokens) -> Mapping[str, Any]:
         before, after = (np.full(len(part), IGNORED) for part in self._frame)
         return {TOKENS: self._frame.around(tokens), TAGS: np.concatenate([before, tags, after])}
-
-    def _each_tag(self, guesses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        predicted, actual = (functional.one_hot(numbers, len(self._numbers)).bool() for numbers in (guesses, labels))
-        return classes.counts(predicted, actual).cpu()
 
     def _entities(self, guesses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         from seqeval.metrics.sequence_labeling import get_entities  # with all of scikit-learn, which takes a second

@@ -14,6 +14,7 @@ class TokenClassification(Options):
 
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
     shares_encoder: ClassVar[bool] = True
+    smoothable: ClassVar[bool] = True
 
     labels: list[str] = Field(
         default_factory=list,
