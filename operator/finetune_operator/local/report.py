@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from finetune_operator.local.addresses import path_of
 from finetune_operator.local.nodes import Folder
@@ -63,13 +64,20 @@ def _reports(model: Path) -> Iterator[str]:
     plot = model / REPORTS / "loss.png"
     if plot.exists():
         yield f"  {'loss plot':<11} {plot}"
+    found = _json(model / REPORTS / "report.json")
+    if found is not None:
+        for title, sentence in (("stopped", found["stoppedEarly"]), ("verdict", found["fit"]["sentence"])):
+            if sentence:
+                yield f"  {title:<11} {sentence}"
+    for sample in _json(model / REPORTS / "samples.json") or ():  # a run that was asked for none has none
+        yield f"  {'sample':<11} {sample['prompt']!r} goes on with {sample['continuation']!r}"
+
+
+def _json(file: Path) -> Any:
     try:
-        samples = json.loads((model / REPORTS / "samples.json").read_text())
-        texts = [(sample["prompt"], sample["continuation"]) for sample in samples]
-    except (OSError, ValueError, KeyError, TypeError):  # a run that was asked for none has none
-        return
-    for prompt, continuation in texts:
-        yield f"  {'sample':<11} {prompt!r} goes on with {continuation!r}"
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _stopped(outcome: Outcome, again: str) -> str:

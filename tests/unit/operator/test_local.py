@@ -154,6 +154,8 @@ def test_a_finished_run_shows_what_it_made(tmp_path: Path) -> None:
     reports.mkdir(parents=True)
     (reports / "loss.png").touch()
     (reports / "samples.json").write_text(json.dumps([{"prompt": "import ", "continuation": "os\n"}]))
+    told = {"stoppedEarly": "evaluation loss has not improved", "fit": {"kind": "Settled", "sentence": "settled: so it is"}}
+    (reports / "report.json").write_text(json.dumps(told))
     outcome = Outcome(
         reason=Reason.COMPLETE,
         progress=Progress(step=200, loss=2.0),
@@ -169,6 +171,8 @@ def test_a_finished_run_shows_what_it_made(tmp_path: Path) -> None:
         "  data        1 of 5 training rows with personal data",
         f"  model       {tmp_path}/model",
         f"  loss plot   {tmp_path}/model/training/loss.png",
+        "  stopped     evaluation loss has not improved",
+        "  verdict     settled: so it is",
         "  sample      'import ' goes on with 'os\\n'",
     ]
 

@@ -43,7 +43,8 @@ class Model(Section):
     config: FreeForm = Field(
         default_factory=dict,
         description="transformers configuration: with Scratch and no source the whole of it (model_type is required), "
-        "otherwise fields that override the source's.",
+        "otherwise fields that override the source's, such as its dropout (BERT: hidden_dropout_prob and "
+        "attention_probs_dropout_prob; Llama: attention_dropout).",
     )
     tokenizer: Tokenizer | None = None
     attention: Literal["Auto", "Eager", "SDPA", "FlashAttention2"] = Field(

@@ -13,7 +13,10 @@ from finetune_trainer.data.labels import name_of
 from finetune_trainer.data.records import Record
 from finetune_trainer.outcome import DataError
 
-__all__ = ["balancing", "counts", "distinct", "in_order", "matthews", "name_of", "scores", "unknown"]
+__all__ = [
+    "balancing", "confusion", "counts", "counts_of_pairs", "distinct", "in_order", "matthews", "name_of", "pair_counts",
+    "scores", "unknown",
+]  # fmt: skip
 
 Counts = np.ndarray[Any, Any]
 MOST_IN_MATRIX = 100  # labels

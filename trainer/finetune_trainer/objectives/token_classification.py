@@ -102,29 +102,28 @@ class TokenClassification(Objective):
         return self._loss_sums(called(model, batch).logits, batch, self.spec.training.label_smoothing)
 
     def measure(self, model: Any, batch: Batch) -> Measured:
-        """Statistics: counts of entities by their type if the tags tell of some, else of tags; then right words, and all."""
+        """Statistics: `classes.counts` of entities by their type, if the tags tell of some; `classes.pair_counts` of tags; then
+        words that are right, and all words."""
         logits, labels = called(model, batch).logits, batch["labels"]
         guesses, words = logits.argmax(-1), labels != IGNORED
-        if self._types:
-            counts = self._entities(guesses, labels)
-        else:
-            counts = classes.pair_counts(guesses[words], labels[words], len(self._numbers)).cpu()
+        entities = self._entities(guesses, labels) if self._types else torch.zeros(0)
+        tags = classes.pair_counts(guesses[words], labels[words], len(self._numbers)).cpu()
         right = torch.stack([(guesses == labels).sum(), words.sum()]).double().cpu()
-        return Measured(self._loss_sums(logits, batch), torch.cat([counts, right]))
+        return Measured(self._loss_sums(logits, batch), torch.cat([entities, tags, right]))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Accuracy over words, and precision, recall and F1 of entities, or else of tags.
 
         An entity is right if its type, its first and its last word are (Tjong Kim Sang and De Meulder 2003).
         """
-        counts, (right, words) = statistics[:-2], statistics[-2:]
-        counts = counts if self._types else classes.counts_of_pairs(counts, len(self._numbers))
+        entities, tags, (right, words) = np.split(statistics, [3 * len(self._types), -2])
+        counts = entities if self._types else classes.counts_of_pairs(tags, len(self._numbers))
         scores = classes.scores(counts, self._types or self.facts["labels"])
         return {"loss": losses[0], "accuracy": float(right / max(words, 1))} | scores
 
     def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """The confusion matrix of tags that tell of no entities."""
-        return {} if self._types else classes.confusion(statistics[:-2], self.facts["labels"])
+        """The confusion matrix of tags."""
+        return classes.confusion(statistics[3 * len(self._types) : -2], self.facts["labels"])
 
     def _loss_sums(self, logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
         return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), smoothing)[None]

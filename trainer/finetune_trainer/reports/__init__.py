@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.export import save_documents
 from finetune_trainer.history import History
 from finetune_trainer.reports.card import write_card
 from finetune_trainer.reports.fit import Fit, judge
@@ -30,8 +30,7 @@ def write_documents(folder: Path, documents: Mapping[str, Any]) -> None:
     """Writes each document as NAME.json into the folder, and a picture beside what is a confusion matrix."""
     from finetune_trainer.reports import pictures
 
-    folder.mkdir(parents=True, exist_ok=True)
+    save_documents(folder, {f"{name}.json": content for name, content in documents.items()})
     for name, content in documents.items():
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         if name.endswith("confusion"):
             pictures.confusion(content, folder / f"{name}.png")

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.pipelines import SUPPORTED_TASKS
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.objectives import Objective
@@ -74,10 +75,17 @@ def _loading(folder: Path, library: str, spec: TrainSpec, objective: Objective) 
         yield f"from peft import PeftModel\nfrom transformers import {name}\n"
         yield f'base = {name}.from_pretrained("{(spec.model.source or "").removeprefix(HUB)}")'
         yield 'model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")'
-    else:
+    elif all(task in SUPPORTED_TASKS for task in objective.tasks().values()):
         yield "from transformers import pipeline\n"
         for part, task in objective.tasks().items():
             yield f'{part or "model"} = pipeline("{task}", "{"/".join(filter(None, ("PATH/TO/THIS/FOLDER", part)))}")'
+    else:
+        name = objective.auto_class.__name__
+        yield f"from transformers import {name}, AutoProcessor\n"
+        for part in objective.tasks():
+            path = "/".join(filter(None, ("PATH/TO/THIS/FOLDER", part)))
+            yield f'{part or "model"} = {name}.from_pretrained("{path}")'
+            yield f'processor = AutoProcessor.from_pretrained("{path}")'
 
 
 def _results(metrics: Mapping[str, float], report: Mapping[str, Any]) -> Iterator[str]:
