@@ -120,7 +120,7 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
             credentials=place.credentials, seed=spec.training.seed,
         )
     )  # fmt: skip
-    models.insist_on_positions(model, spec.data.max_length)
+    models.insist_on_positions(model, spec.data.max_length, spec.method.options.prefix)
     if spec.model.attention == "FlashAttention2":
         model.to(here.device)  # it cannot be examined elsewhere
     packed_as = None

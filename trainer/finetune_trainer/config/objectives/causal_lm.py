@@ -12,4 +12,5 @@ class CausalLM(Options):
 
     divisible: ClassVar[bool] = True
     packable: ClassVar[bool] = True
+    promptable: ClassVar[bool] = True
     framed: ClassVar[bool] = False
