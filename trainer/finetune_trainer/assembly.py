@@ -53,6 +53,7 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     """From the document to the stored model; raises TrainerError or whatever else went wrong."""
     report(Alive(activity="Preparing"))
     engine.accumulation_steps(spec, place.world_size)
+    methods.lora.insist_on_libraries(spec)
     if place.rank == 0:  # it tries for all
         insist_on_storage(spec, place.credentials)
     storage = checkpoint_storage(spec, place.credentials)

@@ -393,6 +393,12 @@ CASES = (
         _spec(model=PRETRAINED["model"], method={"type": "LoRA", "ia3": {}}),
     ),
     Case(
+        "spec.deepspeed.zeroStage",
+        "ZeRO stage 3 cannot partition quantised weights",
+        _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"quantization": "NF4"}}, deepspeed__zeroStage=2),
+        _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"quantization": "NF4"}}, deepspeed__zeroStage=3),
+    ),
+    Case(
         "spec.method.promptTuning",
         "options for PromptTuning",
         _spec(**PROMPTED, method__promptTuning={"virtualTokens": 8}),

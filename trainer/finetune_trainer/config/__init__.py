@@ -103,6 +103,11 @@ class TrainSpec(Section):
             "method.type",
         ),
         Rule(
+            "!has(self.method.lora) || self.method.lora.quantization == 'None' || self.deepspeed.zeroStage < 3",
+            "ZeRO stage 3 cannot partition quantised weights: set deepspeed.zeroStage: 2, or remove method.lora.quantization",
+            "deepspeed.zeroStage",
+        ),
+        Rule(
             f"self.method.type != 'PromptTuning' || self.objective.type in {PROMPTABLE}",
             "virtual tokens stand before a text that is continued: set another method.type, or objective.type to "
             f"{' or '.join(PROMPTABLE)}",

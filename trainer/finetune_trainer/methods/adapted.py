@@ -42,6 +42,11 @@ def adapted_layers(model: torch.nn.Module) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
+def is_quantized(module: Any) -> bool:
+    """Whether the layer keeps its weight in fewer bits than it computes with; see `quantization.NF4Linear`."""
+    return hasattr(module, "dequantized")
+
+
 def is_trained_apart(key: str) -> bool:
     """Whether an entry of a peft model's state is an adapter's weight, or one of a layer that is trained in full beside it."""
     return f".{ADAPTER}." in f"{key}."
