@@ -18,9 +18,11 @@ from finetune_trainer import engine, evaluation, export, loop, methods, objectiv
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loader import MicroBatch
 from finetune_trainer.history import History
+from finetune_trainer.identity import identity
 from finetune_trainer.outcome import NonFiniteLossError, SavedCheckpoint
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Preempted, Stop
+from finetune_trainer.storage import Credentials, Storage
 from finetune_trainer.telemetry import Event
 
 
@@ -209,6 +211,33 @@ def _export_both(here: world.World, folder: Path, model: str, spec: TrainSpec) -
         export.save_model(run.engine.module, run.objective, where, here, folder / name, lambda: None)
     assert torch.equal(logits, _logits(run.engine)), "exporting changed the live model"
     return logits.numpy()
+
+
+def interrupted(place: Place, cases: list[tuple[Path, str, dict[str, Any]]]) -> list[Any]:
+    """Losses of each case's four steps, of those that a second life computes again, and both lives' logits."""
+    with joined(place) as here:
+        return [_interrupted(here, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
+
+
+def _interrupted(here: world.World, folder: Path, model: str, spec: TrainSpec) -> Any:
+    from finetune_trainer.checkpoint import Checkpoints
+
+    lives = []
+    for life in ("first", "second"):
+        learner = methods.apply(getattr(tiny, model)(), spec, objective_of(spec))
+        run, _, events = run_of(here, spec, learner)
+        run.checkpoints = checkpoints = Checkpoints(
+            engine=run.engine, storage=Storage.open(f"file://{folder}", Credentials()), settings=spec.checkpoint,
+            identity=identity(spec), world=here, attempt=life, work_dir=folder / "work", report=events.append,
+        )  # fmt: skip
+        run.finished = (checkpoints.restore() or {"step": 0})["step"]
+        loop.train(run)
+        run.engine.eval()
+        lives.append(([e.progress.loss for e in events if e.event == "step"], _logits(run.engine).numpy()))
+        here.barrier()
+        (folder / "manifests/step-00000004.json").unlink(missing_ok=True)  # what the last checkpoint had is lost
+        here.barrier()
+    return lives
 
 
 def _export(here: world.World, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     """From the document to the stored model; raises TrainerError or whatever else went wrong."""
     report(Alive(activity="Preparing"))
     engine.accumulation_steps(spec, place.world_size)
+    methods.lora.insist_on_libraries(spec)
     storage = checkpoint_storage(spec, place.credentials)
     if place.rank > 0:
         return _run(spec, place, storage, report, stop)
@@ -128,7 +129,7 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
         )
     )  # fmt: skip
     if spec.objective.options.processor == "Tokenizer":
-        models.insist_on_positions(model, spec.data.max_length)
+        models.insist_on_positions(model, spec.data.max_length, spec.method.options.prefix)
     if spec.model.attention == "FlashAttention2":
         model.to(here.device)  # it cannot be examined elsewhere
     packed_as = None

@@ -13,7 +13,7 @@ import torch
 
 from finetune_trainer import weights
 from finetune_trainer.config import Generation, TrainSpec
-from finetune_trainer.methods.adapted import is_adapted
+from finetune_trainer.methods.adapted import is_adapted, save_adapter
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
@@ -38,10 +38,7 @@ def save_model(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if keep_apart:
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = (spec.model.source or "").removeprefix("hf://").removeprefix("file://")
-        # Deciding by itself whether to store embeddings, peft would ask the hub.
-        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+        save_adapter(model, state, folder, (spec.model.source or "").removeprefix("hf://").removeprefix("file://"))
         objective.processor.save_pretrained(folder)
     else:
         plain = model.get_base_model() if is_adapted(model) else model

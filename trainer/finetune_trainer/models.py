@@ -93,15 +93,16 @@ def load_model(
     return model
 
 
-def insist_on_positions(model: PreTrainedModel, max_length: int) -> None:
-    """Raises ConfigurationError if sequences of `max_length` tokens are longer than the model has positions."""
+def insist_on_positions(model: PreTrainedModel, max_length: int, prefix: int = 0) -> None:
+    """Raises ConfigurationError if sequences of `max_length` tokens, and what precedes them, exceed the model's positions."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int):
         positions -= _first_position(model)
-    if isinstance(positions, int) and 0 < positions < max_length:
+    if isinstance(positions, int) and 0 < positions < prefix + max_length:
+        beside = f", with {prefix} virtual tokens," if prefix else ""
         raise ConfigurationError(
-            f"spec.data.maxLength: {max_length} is more than the {positions} positions of this {model.config.model_type}: "
-            "lower it, or set max_position_embeddings in spec.model.config"
+            f"spec.data.maxLength: {max_length}{beside} is more than the {positions} positions of this "
+            f"{model.config.model_type}: lower it, or set max_position_embeddings in spec.model.config"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.methods.adapted import adapted_layers, is_adapted, is_replaced, is_trained_apart, plain_name
+from finetune_trainer.methods.adapted import adapted_layers, is_adapted, is_quantized, is_replaced, is_trained_apart, plain_name
 from finetune_trainer.world import World
 
 # Elements gathered at once; what one GPU must have room for on top of its own share.
@@ -30,6 +30,9 @@ def whole_model(model: Any, world: World, alive: Callable[[], None]) -> Weights:
             if world.is_first:
                 merged |= {plain_name(f"{name}.{leaf}"): tensor for leaf, tensor in _merged(layer).items()}
         alive()
+    for name, module in model.named_modules():
+        if is_quantized(module) and world.is_first and not any(parent in layers for parent in _parents(f"{name}.")):
+            merged[plain_name(f"{name}.weight")] = module.dequantized().weight.detach().to(module.compute_dtype).cpu()
     rest = {
         key: value
         for key, value in model.state_dict(keep_vars=True).items()
@@ -46,14 +49,22 @@ def adapter_alone(model: Any, world: World, alive: Callable[[], None]) -> Weight
 
 def _merged(layer: Any) -> Weights:
     """The weights of an adapted layer as peft merges them, computed in float32 and rounded once; the layer stays as it is."""
+    from peft.tuners.lora import Linear
+
+    base = layer.get_base_layer()
     kept = {parameter: parameter.data for parameter in layer.parameters()}
+    quantized = is_quantized(base)
+    precision = base.compute_dtype if quantized else base.weight.dtype
     try:
-        for parameter, data in kept.items():
-            parameter.data = data.to(torch.float32, copy=True)
-        layer.merge()
-        base = layer.get_base_layer()
-        return {leaf: parameter.data.to(kept[parameter].dtype).cpu() for leaf, parameter in base.named_parameters()}
+        if quantized:
+            layer.base_layer = base.dequantized()
+        for parameter in layer.parameters():
+            parameter.data = parameter.data.to(torch.float32, copy=True)
+        # peft's own layer for 4 bits would round what was merged to 4 bits again.
+        (Linear if quantized else type(layer)).merge(layer)
+        return {leaf: weight.data.to(precision).cpu() for leaf, weight in layer.get_base_layer().named_parameters()}
     finally:
+        layer.base_layer = base
         for parameter, data in kept.items():
             parameter.data = data
         layer.merged_adapters.clear()

@@ -33,6 +33,7 @@ TWO_TASKS: dict[str, Any] = {
 PAIRS = {"source": "file:///pairs", "columns": {"textPair": "other"}}
 UNSUPERVISED = {"type": "TextContrastive", "textContrastive": {"unsupervised": True}}
 PRETRAINED = {"model": {"source": "hf://organisation/name"}}
+PROMPTED: dict[str, Any] = {**PRETRAINED, "method__type": "PromptTuning", "export__mergeAdapters": False}
 
 
 class Case(NamedTuple):
@@ -492,6 +493,36 @@ CASES = (
         "options for IA3",
         _spec(model=PRETRAINED["model"], method={"type": "IA3", "ia3": {}}),
         _spec(model=PRETRAINED["model"], method={"type": "LoRA", "ia3": {}}),
+    ),
+    Case(
+        "spec.deepspeed.zeroStage",
+        "ZeRO stage 3 cannot partition quantised weights",
+        _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"quantization": "NF4"}}, deepspeed__zeroStage=2),
+        _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"quantization": "NF4"}}, deepspeed__zeroStage=3),
+    ),
+    Case(
+        "spec.method.promptTuning",
+        "options for PromptTuning",
+        _spec(**PROMPTED, method__promptTuning={"virtualTokens": 8}),
+        _spec(model=PRETRAINED["model"], method={"type": "LoRA", "promptTuning": {}}),
+    ),
+    Case(
+        "spec.method.type",
+        "virtual tokens stand before a text that is continued",
+        _spec(**PROMPTED),
+        _spec(**PROMPTED, objective__type="MaskedLM"),
+    ),
+    Case(
+        "spec.export.mergeAdapters",
+        "virtual tokens cannot be added into the weights",
+        _spec(**PROMPTED),
+        _spec(**PROMPTED | {"export__mergeAdapters": True}),
+    ),
+    Case(
+        "spec.data.packing",
+        "virtual tokens stand before one text only",
+        _spec(**PROMPTED, data__packing=False),
+        _spec(**PROMPTED, data__packing=True),
     ),
     Case("spec.training.maxSteps", "the length is given twice", _spec(training__maxSteps=1), _spec(
         training__maxSteps=1, training__epochs=1

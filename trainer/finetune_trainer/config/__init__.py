@@ -12,7 +12,7 @@ from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
 from finetune_trainer.config.image_augmentation import ImageAugmentation
-from finetune_trainer.config.methods import ADAPTING, IA3, LoRA, Method
+from finetune_trainer.config.methods import ADAPTING, IA3, UNMERGEABLE, UNPACKABLE, LoRA, Method, PromptTuning
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
 from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task, field_of
 from finetune_trainer.config.objectives.base import Options
@@ -45,6 +45,7 @@ __all__ = [
     "Objective",
     "Optimizer",
     "Options",
+    "PromptTuning",
     "Rule",
     "Schedule",
     "Section",
@@ -64,6 +65,7 @@ SMOOTHABLE = [name for name, options in OPTIONS.items() if options.smoothable]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
 ON_IMAGES = [name for name, options in OPTIONS.items() if options.processor == "ImageProcessor"]
+PROMPTABLE = [name for name, options in OPTIONS.items() if options.promptable]
 
 
 class TrainSpec(Section):
@@ -141,6 +143,27 @@ class TrainSpec(Section):
             f"!(self.method.type in {ADAPTING}) || self.objective.type != 'MultiTask'",
             "adapters are stored for one task at a time: set method.type: Full, or learn each task in a job of its own",
             "method.type",
+        ),
+        Rule(
+            "!has(self.method.lora) || self.method.lora.quantization == 'None' || self.deepspeed.zeroStage < 3",
+            "ZeRO stage 3 cannot partition quantised weights: set deepspeed.zeroStage: 2, or remove method.lora.quantization",
+            "deepspeed.zeroStage",
+        ),
+        Rule(
+            f"self.method.type != 'PromptTuning' || self.objective.type in {PROMPTABLE}",
+            "virtual tokens stand before a text that is continued: set another method.type, or objective.type to "
+            f"{' or '.join(PROMPTABLE)}",
+            "method.type",
+        ),
+        Rule(
+            f"!(self.method.type in {UNMERGEABLE}) || !self.export.mergeAdapters",
+            "virtual tokens cannot be added into the weights: set export.mergeAdapters: false",
+            "export.mergeAdapters",
+        ),
+        Rule(
+            f"!(self.method.type in {UNPACKABLE}) || !has(self.data.packing) || !self.data.packing",
+            "virtual tokens stand before one text only: remove data.packing",
+            "data.packing",
         ),
         Rule(
             "(size(self.data.earlier) > 0) == (has(self.training.forgetting) && has(self.training.forgetting.elastic))",
@@ -236,8 +259,9 @@ class TrainSpec(Section):
 
     @property
     def packing(self) -> bool:
-        """Whether several rows of data share one sequence: the document's word, or what suits the objective."""
-        return self.objective.options.packable if self.data.packing is None else self.data.packing
+        """Whether several rows of data share one sequence: the document's word, or what suits objective and method."""
+        suits = self.objective.options.packable and self.method.options.packable
+        return suits if self.data.packing is None else self.data.packing
 
     @property
     def overlong(self) -> Literal["Split", "Truncate", "Drop"]:

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.methods import full, ia3, lora
+from finetune_trainer.methods import full, ia3, lora, prompt_tuning
 from finetune_trainer.objectives import Objective
 
-METHODS: dict[str, Callable[[Any, TrainSpec, Objective], Any]] = {"Full": full.apply, "LoRA": lora.apply, "IA3": ia3.apply}
+METHODS: dict[str, Callable[[Any, TrainSpec, Objective], Any]] = {
+    "Full": full.apply, "LoRA": lora.apply, "IA3": ia3.apply, "PromptTuning": prompt_tuning.apply,
+}  # fmt: skip
 
 
 def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:

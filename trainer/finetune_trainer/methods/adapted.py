@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +42,11 @@ def adapted_layers(model: torch.nn.Module) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
+def is_quantized(module: Any) -> bool:
+    """Whether the layer keeps its weight in fewer bits than it computes with; see `quantization.NF4Linear`."""
+    return hasattr(module, "dequantized")
+
+
 def is_trained_apart(key: str) -> bool:
     """Whether an entry of a peft model's state is an adapter's weight, or one of a layer that is trained in full beside it."""
     return f".{ADAPTER}." in f"{key}."
@@ -52,3 +60,21 @@ def is_replaced(key: str) -> bool:
 def plain_name(name: str) -> str:
     """What transformers calls a weight that has this name in a peft model."""
     return name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(f".modules_to_save.{ADAPTER}.", ".")
+
+
+def save_adapter(model: Any, state: Mapping[str, torch.Tensor], folder: Path, base: str) -> None:
+    """Writes what was trained, `state` by peft's names, as a folder for peft; `base` is where the frozen weights come from."""
+    config = model.peft_config[ADAPTER]
+    config.base_model_name_or_path = base
+    if not config.is_prompt_learning:
+        # Deciding by itself whether to store embeddings, peft would ask the hub.
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+        return
+    from safetensors.torch import save_file
+
+    # peft would have the live model compute the prompt, of which ZeRO-3 leaves each rank a part.
+    finished = copy.copy(config)
+    finished.inference_mode = True
+    finished.save_pretrained(folder)
+    [prompt] = state.values()
+    save_file({"prompt_embeddings": prompt}, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -8,7 +8,9 @@ from typing import Any
 def head_of(model: Any) -> list[str]:
     """Names of the modules with weights outside the model's body, and of a pooler, which stands between the two."""
     body = model.base_model
-    own = [name for name, child in model.named_children() if body is not model and child is not body and _has_weights(child)]
+    if body is model:
+        return []
+    own = [name for name, child in model.named_children() if child is not body and _has_weights(child)]
     poolers = [name for name, module in model.named_modules() if name.split(".")[-1] == "pooler" and _has_weights(module)]
     return own + [name for name in poolers if name not in own]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 from finetune_trainer.config import LoRA, TrainSpec
@@ -9,12 +10,23 @@ from finetune_trainer.methods.adapted import adapt
 from finetune_trainer.methods.head import head_of
 from finetune_trainer.methods.targets import insist_on_targets
 from finetune_trainer.objectives import Objective
+from finetune_trainer.outcome import ConfigurationError
+
+
+def insist_on_libraries(spec: TrainSpec) -> None:
+    """Raises ConfigurationError for quantised weights on a machine that cannot compute with them."""
+    options = spec.method.options
+    if isinstance(options, LoRA) and options.quantization != "None" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigurationError(
+            "spec.method.lora.quantization: there is no bitsandbytes here, which computes with such weights: run it on Linux, "
+            "or remove it"
+        )
 
 
 def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
     """A peft model whose other weights are frozen, but for a new head's, which are trained in full.
 
-    Raises ConfigurationError for target modules that the model does not have.
+    Raises ConfigurationError for target modules that the model does not have, and one without layers to quantise.
     """
     import peft
 
@@ -22,6 +34,10 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
     assert isinstance(options, LoRA)
     head = head_of(model) if objective.grows_a_head else []
     insist_on_targets(model, options.target_modules, "spec.method.lora.targetModules", head)
+    if options.quantization == "NF4":
+        from finetune_trainer.methods.quantization import quantize
+
+        quantize(model)
     config = peft.LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,

@@ -11,12 +11,15 @@ from finetune_trainer.config.methods.base import Options
 from finetune_trainer.config.methods.full import Full
 from finetune_trainer.config.methods.ia3 import IA3
 from finetune_trainer.config.methods.lora import LoRA
+from finetune_trainer.config.methods.prompt_tuning import PromptTuning
 
-__all__ = ["ADAPTING", "IA3", "METHODS", "Full", "LoRA", "Method", "Options"]
+__all__ = ["ADAPTING", "IA3", "METHODS", "UNMERGEABLE", "UNPACKABLE", "Full", "LoRA", "Method", "Options", "PromptTuning"]
 
-METHODS: dict[str, type[Options]] = {"Full": Full, "LoRA": LoRA, "IA3": IA3}
+METHODS: dict[str, type[Options]] = {"Full": Full, "LoRA": LoRA, "IA3": IA3, "PromptTuning": PromptTuning}
 """Each method's options by the method's name in the document."""
 ADAPTING = [name for name, options in METHODS.items() if options.adapts]
+UNMERGEABLE = [name for name, options in METHODS.items() if not options.mergeable]
+UNPACKABLE = [name for name, options in METHODS.items() if not options.packable]
 
 
 def _belongs(name: str, field: str) -> Rule:
@@ -35,14 +38,19 @@ def _sentence(name: str) -> str:
 class Method(Section):
     """Which weights may move."""
 
-    type: Literal["Full", "LoRA", "IA3"] = Field("Full", description=" ".join(map(_sentence, METHODS)))
+    type: Literal["Full", "LoRA", "IA3", "PromptTuning"] = Field("Full", description=" ".join(map(_sentence, METHODS)))
     lora: LoRA | None = None
     ia3: IA3 | None = None
+    prompt_tuning: PromptTuning | None = None
 
-    rules: ClassVar[tuple[Rule, ...]] = (_belongs("LoRA", "lora"), _belongs("IA3", "ia3"))
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _belongs("LoRA", "lora"),
+        _belongs("IA3", "ia3"),
+        _belongs("PromptTuning", "promptTuning"),
+    )
 
     @property
     def options(self) -> Options:
         """The chosen method's options, the defaults if the document gives none."""
-        given = {"LoRA": self.lora, "IA3": self.ia3}
+        given = {"LoRA": self.lora, "IA3": self.ia3, "PromptTuning": self.prompt_tuning}
         return given.get(self.type) or METHODS[self.type]()

@@ -16,3 +16,8 @@ class Options(Section):
     """Whether what was trained can be added into the weights."""
     packable: ClassVar[bool] = True
     """Whether it learns from sequences that hold several examples."""
+
+    @property
+    def prefix(self) -> int:
+        """Positions of the model that it takes before each text."""
+        return 0

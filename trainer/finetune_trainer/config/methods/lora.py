@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from finetune_trainer.config.methods.base import Options
@@ -22,6 +24,10 @@ class LoRA(Options):
         False,
         description="Scale the update by alpha / sqrt(rank), so that high ranks learn too (rsLoRA, Kalajdzievski 2023, "
         "arXiv:2312.03732).",
+    )
+    quantization: Literal["None", "NF4"] = Field(
+        "None",
+        description="NF4 keeps the frozen weights of linear layers in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314).",
     )
     target_modules: list[str] = Field(
         default_factory=list, max_length=256, description="Names of the layers to adapt; all linear layers when empty."

@@ -25,6 +25,8 @@ class Options(Section):
     """Whether each row may have one label, so that rows of rare labels can be shown more often."""
     packable: ClassVar[bool] = False
     """Whether several examples may share a sequence."""
+    promptable: ClassVar[bool] = False
+    """Whether virtual tokens before a text can teach it, which then must be read from its beginning to its end."""
     shares_encoder: ClassVar[bool] = False
     """Whether it can be one of several tasks that share an encoder."""
     smoothable: ClassVar[bool] = False

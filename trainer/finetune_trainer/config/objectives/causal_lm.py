@@ -13,4 +13,5 @@ class CausalLM(Options):
     divisible: ClassVar[bool] = True
     packable: ClassVar[bool] = True
     smoothable: ClassVar[bool] = True
+    promptable: ClassVar[bool] = True
     framed: ClassVar[bool] = False
