@@ -25,6 +25,7 @@ LLAMA = {
 VIT = {
     "model_type": "vit", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
     "image_size": 16, "patch_size": 4, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    "initializer_range": 0.1,  # so narrow a model would take long to leave 0.02
 }  # fmt: skip
 
 

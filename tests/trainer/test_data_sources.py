@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from tests.trainer import corpora
 from tests.trainer.s3 import Server
 
 from finetune_trainer import config
+from finetune_trainer.data.images import decoded
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.sources import localize
@@ -59,6 +62,22 @@ def test_nothing_there(bucket: str, path: str, message: str, tmp_path: Path) -> 
     with pytest.raises(DataError) as raised:
         read(f"{bucket}/{path}", tmp_path)
     assert str(raised.value).startswith(f"spec.data.train[0].source: {bucket}/{path}{message}")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("pets", "cat/a.png"), ("pets/*/*.png", "cat/a.png"), ("tables/rows.jsonl", "images/b.png"), ("tables", "images/b.png")],
+)
+def test_images_come_with_the_rows_that_name_them(bucket: str, path: str, name: str, tmp_path: Path) -> None:
+    storage = Storage.open(bucket, Credentials())
+    for image in ("pets/cat/a.png", "tables/images/b.png"):
+        storage.put(image, corpora.png(Image.new("RGB", (3, 2), "red")))
+    storage.put("tables/rows.jsonl", b'{"image": "images/b.png", "label": "cat"}')
+    reading = Reading(config.Objective(type="ImageClassification"), tmp_path, Credentials())
+    [record] = reading.resolve(config.Dataset(source=f"{bucket}/{path}"), "spec.data.train[0].source").records()
+    assert record.values == {"image": name, "label": "cat"}
+    assert decoded(record, "RGB").getpixel((2, 1)) == (255, 0, 0)
+    assert list(tmp_path.glob("sources/*/*.txt")) == [], "nothing else is copied"
 
 
 def test_a_file_is_copied_once_until_it_changes(bucket: str, tmp_path: Path) -> None:

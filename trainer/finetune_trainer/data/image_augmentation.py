@@ -1,7 +1,8 @@
 """Images altered at random, so that a model sees each of them in many ways; every draw comes from the row's own numbers.
 
 torchvision's transforms draw from torch's one generator, which the thread that makes batches would share with the model's
-dropout; so they are put together here, from torchvision's functions. Tensors are quickest to crop, Pillow's images to colour.
+dropout; so they are put together here, from torchvision's functions. They work on Pillow's images: most are quicker on these
+than on tensors, and an image keeps one core busy and not all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import functional
 
@@ -44,15 +44,12 @@ Operation = Callable[[Image.Image, float, Strengths], Image.Image]
 """With a strength between -1 and 1."""
 
 
-def augmented(image: torch.Tensor, wanted: ImageAugmentation, random: Random) -> torch.Tensor:
-    """The image altered as `wanted` says; uint8 [channels, height, width], and of the same size."""
+def augmented(picture: Image.Image, wanted: ImageAugmentation, random: Random) -> Image.Image:
+    """The image altered as `wanted` says, of the same size and mode."""
     if wanted.random_crop:
-        image = _cropped(image, wanted.random_crop, random)
+        picture = _cropped(picture, wanted.random_crop, random)
     if random.random() < wanted.horizontal_flip:
-        image = functional.horizontal_flip(image)
-    if not (wanted.rand_augment or wanted.trivial_augment or wanted.color_jitter or wanted.grayscale or wanted.blur):
-        return image
-    picture = functional.to_pil_image(image)
+        picture = functional.horizontal_flip(picture)
     if wanted.rand_augment:
         for _ in range(wanted.rand_augment.operations):
             picture = _operated(picture, wanted.rand_augment.magnitude, RAND, random)
@@ -64,22 +61,21 @@ def augmented(image: torch.Tensor, wanted: ImageAugmentation, random: Random) ->
         picture = functional.rgb_to_grayscale(picture, len(picture.getbands()))
     if random.random() < wanted.blur:
         picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(*SIGMAS)))
-    altered: torch.Tensor = functional.pil_to_tensor(picture)
-    return altered
+    return picture
 
 
-def _cropped(image: torch.Tensor, wanted: RandomCrop, random: Random) -> torch.Tensor:
+def _cropped(picture: Image.Image, wanted: RandomCrop, random: Random) -> Image.Image:
     """A part of random area and shape, enlarged; the whole where none of several draws lies within the image."""
-    rows, columns = image.shape[-2:]
+    columns, rows = picture.size
     for _ in range(TRIES):
         area = rows * columns * random.uniform(wanted.minimum_area, wanted.maximum_area)
         shape = math.exp(random.uniform(-1, 1) * math.log(wanted.stretch))
         height, width = round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
         if 0 < height <= rows and 0 < width <= columns:
             top, left = (int(random.integers(0, room + 1)) for room in (rows - height, columns - width))
-            part: torch.Tensor = functional.resized_crop(image, top, left, height, width, [rows, columns])
+            part: Image.Image = functional.resized_crop(picture, top, left, height, width, [rows, columns])
             return part
-    return image
+    return picture
 
 
 def _jittered(picture: Image.Image, wanted: ColorJitter, random: Random) -> Image.Image:

@@ -49,7 +49,7 @@ class Images:
         if self._processed(_plain(self.mode, 64, 96, 0)).shape != self.shape:
             raise _unusable(processor, "gives images of different shapes different sizes")
         noise = np.random.Generator(np.random.Philox(0)).integers(0, 256, (*self.shape[1:], channels), np.uint8)
-        steps = self._steps(self._processed(Image.fromarray(noise.squeeze(-1) if channels == 1 else noise)))
+        steps = self._steps(self._processed(_picture(noise)))
         if not np.allclose(steps, np.rint(steps), atol=0.01):
             raise _unusable(processor, "does more than to resize, crop, rescale and normalise them")
 
@@ -74,19 +74,21 @@ class Images:
         With `wanted` each image is altered first, by its own random numbers.
         """
         channels, height, width = self.shape
-        filled = torch.empty((max(len(images), 1), *self.shape))
-        factor, addend = (torch.from_numpy(numbers)[:, None, None] for numbers in (self.factor, self.addend))
-        if not images:
-            filled.copy_(addend)
+        filled = np.empty((max(len(images), 1), *self.shape), np.float32)
+        factor, addend = self.factor[:, None, None], self.addend[:, None, None]
 
         def fill(index: int) -> None:
-            image = torch.from_numpy(images[index].reshape(height, width, channels).copy()).permute(2, 0, 1)
+            pixels = images[index].reshape(height, width, channels)
             if wanted is not None:
-                image = augmented(image, wanted, randoms[index])
-            torch.addcmul(addend, image, factor, out=filled[index])
+                picture = _picture(pixels)
+                pixels = np.asarray(augmented(picture, wanted, randoms[index])).reshape(pixels.shape)
+            np.multiply(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), factor, out=filled[index])
+            filled[index] += addend
 
+        if not images:
+            filled[0] = addend
         list(self._threads.map(fill, range(len(images))))
-        return filled.to(dtype)
+        return torch.from_numpy(filled).to(dtype)
 
     def _pixels(self, record: Record) -> Tokens:
         steps = self._steps(self._processed(decoded(record, self.mode)))
@@ -122,6 +124,11 @@ def insist_on_shape(model: Any, images: torch.Tensor) -> None:
         ) from error
     finally:
         model.train(was_training)
+
+
+def _picture(pixels: Tokens) -> Image.Image:
+    """Of bytes [height, width, channels]."""
+    return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
 
 
 def _plain(mode: str, height: int, width: int, value: int) -> Image.Image:

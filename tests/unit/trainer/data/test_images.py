@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 
 from finetune_trainer import config
+from finetune_trainer.data.checks import duplicates
 from finetune_trainer.data.images import decoded, insist_on_image
 from finetune_trainer.data.reading import HubSource, Reading
 from finetune_trainer.data.records import Record
 from finetune_trainer.outcome import DataError
+from finetune_trainer.preflight import insist_on_data
 from finetune_trainer.storage import Credentials
 
 PIXELS = np.random.Generator(np.random.Philox(0)).integers(0, 256, (6, 9, 3), np.uint8)
@@ -216,3 +218,29 @@ def test_texts_do_not_look_for_images() -> None:
     assert [one.origin for one in found] == ["mixed/a.txt"]
     with pytest.raises(DataError, match=r"^mixed/b/c.png: an image file has no text: use JSONLines"):
         list(text.resolve(config.Dataset(source="file://mixed/b/c.png"), "field").records())
+
+
+def test_the_same_path_in_two_folders_is_two_images() -> None:
+    for folder in ("train", "test"):
+        write(f"{folder}/cat/1.png")
+    first, other, again = (records(f"file://{folder}")[0] for folder in ("train", "test", "train"))
+    assert first.subject == other.subject
+    assert duplicates.of_row(first) != duplicates.of_row(other)
+    assert duplicates.of_row(first) == duplicates.of_row(again)
+
+
+def test_preflight_opens_every_image() -> None:
+    write("pets/cat/1.png")
+    write("pets/cat/2.png", stored()[:10])
+    spec = config.TrainSpec.model_validate(
+        {
+            "model": {"source": "hf://o/n"},
+            "data": {"train": [{"source": "file://pets"}]},
+            "objective": {"type": "ImageClassification"},
+            "checkpoint": {"storage": "file://storage"},
+        }
+    )
+    with pytest.raises(DataError, match=r"^pets/cat/2.png: column image names 2.png, which is not an image that can be read"):
+        insist_on_data(spec, Credentials(), Path("cache"))
+    write("pets/cat/2.png")
+    assert insist_on_data(spec, Credentials(), Path("cache")) == 2
