@@ -162,7 +162,8 @@ def test_smoothed_tags_are_those_of_torch_while_training_alone() -> None:
 def test_metrics_of_entities_are_those_of_seqeval() -> None:
     tagger = objective()
     statistics, true, predicted = guessed(tagger, ROWS)
-    assert tagger.tables(statistics) == {}
+    matrix = sklearn.confusion_matrix(list(chain(*true)), list(chain(*predicted)), labels=tagger.facts["labels"])
+    assert tagger.tables(statistics)["confusion"]["counts"] == matrix.tolist()
     found = tagger.metrics([1.0], statistics)
     assert found["accuracy"] == pytest.approx(seqeval.accuracy_score(true, predicted))
     assert 0 < found["microF1"] < 0.5
