@@ -266,10 +266,16 @@ CASES = (
         _spec(objective=UNSUPERVISED, data__train=[PAIRS]),
     ),
     Case(
-        "spec.data.evaluationFraction",
-        "without dropout a text is seen twice the same",
+        "spec.data.evaluation",
+        "texts that are held out are seen twice the same",
         _contrastive(data__evaluationFraction=0.1),
         _spec(objective=UNSUPERVISED, data__evaluationFraction=0.1),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "texts that are held out are seen twice the same",
+        _contrastive(data__folds={"count": 2}),
+        _spec(objective=UNSUPERVISED, data__folds={"count": 2}),
     ),
     Case(
         "spec.data.earlier",

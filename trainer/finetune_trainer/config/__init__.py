@@ -241,9 +241,10 @@ class TrainSpec(Section):
             "objective.textContrastive.unsupervised",
         ),
         Rule(
-            f"!{UNSUPERVISED} || !has(self.data.evaluationFraction)",
-            "without dropout a text is seen twice the same, which measures nothing: give pairs in data.evaluation instead",
-            "data.evaluationFraction",
+            f"!{UNSUPERVISED} || !(has(self.data.evaluationFraction) || has(self.data.folds))",
+            "texts that are held out are seen twice the same without dropout, which measures nothing: remove "
+            "data.evaluationFraction or data.folds, and give pairs in data.evaluation",
+            "data.evaluation",
         ),
         Rule(
             "self.objective.type != 'TextContrastive' || size(self.data.earlier) == 0",

@@ -10,7 +10,11 @@ from finetune_trainer.config.objectives.masked_lm import MaskedLM
 
 
 class NextSentence(MaskedLM):
-    """Pretrain a BERT: predict hidden tokens, and whether one piece of text follows another (Devlin et al. 2019)."""
+    """Pretrain a BERT: predict hidden tokens, and whether one piece of text follows another (Devlin et al. 2019).
+
+    A row of data is a document of at least two sentences or lines. What does not follow is drawn from the documents around it
+    in the data, up to a thousand of them or two million characters; a document without others gives only pieces that follow.
+    """
 
     packable: ClassVar[bool] = False
     shares_encoder: ClassVar[bool] = False

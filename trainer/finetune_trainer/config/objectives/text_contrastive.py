@@ -10,7 +10,11 @@ from finetune_trainer.config.objectives.base import Options
 
 
 class TextContrastive(Options):
-    """Tell the text that goes with another from those of all other rows of the step (Gao et al. 2021, arXiv:2104.08821)."""
+    """Tell the text that goes with another from those of all other rows of the step (Gao et al. 2021, arXiv:2104.08821).
+
+    How many rows those are is decided by training.batchSize alone. An evaluation goes in groups of as many rows, and recall@1,
+    recall@5 and mrr say how soon a text finds its second one among those of its group.
+    """
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
     optional_columns: ClassVar[tuple[str, ...]] = ("text_pair", "negative")
