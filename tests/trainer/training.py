@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,12 @@ import torch
 from tests.trainer import tiny
 from tests.trainer.ranks import Place
 
-from finetune_trainer import engine, evaluation, export, loop, methods, objectives, world
+from finetune_trainer import engine, evaluation, export, loop, methods, objectives, weights, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loader import MicroBatch
 from finetune_trainer.history import History
 from finetune_trainer.identity import identity
+from finetune_trainer.methods.unfreezing import gradually
 from finetune_trainer.outcome import NonFiniteLossError, SavedCheckpoint
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Preempted, Stop
@@ -82,8 +84,10 @@ def run_of(here: world.World, spec: TrainSpec, model: Any, **changes: Any) -> tu
 
     events: list[Event] = []
     kept = Kept()
+    built = engine.build(spec, model, here, engine.choose_precision(spec, here))
     settings: dict[str, Any] = {
-        "engine": engine.build(spec, model, here, engine.choose_precision(spec, here)),
+        "engine": built,
+        "unfreezing": gradually(spec, built),
         "objective": objective,
         "batches": batches,
         "evaluation": list,
@@ -104,6 +108,31 @@ def curves(place: Place, model_name: str, cases: list[dict[str, Any]]) -> list[l
             run, _, events = run_of(here, tiny.spec(**changes), getattr(tiny, model_name)())
             loop.train(run)
             results.append([(e.progress.loss, e.gradient_norm) for e in events if e.event == "step"])
+    return results
+
+
+def movements(place: Place, cases: list[dict[str, Any]]) -> list[tuple[list[tuple[float, float]], list[set[str]]]]:
+    """For each case of a Llama the same curve, and the names of the weights that each step changed."""
+    results = []
+    with joined(place) as here:
+        for changes in cases:
+            spec = tiny.spec(**changes)
+            run, _, events = run_of(here, spec, methods.apply(tiny.llama(), spec, objective_of(spec)))
+            original, seen = run.batches, []
+
+            def watched(finished: int) -> Iterator[list[MicroBatch]]:
+                for batches in original(finished):  # noqa: B023  # it is used up within the pass
+                    seen.append(weights.whole_model(run.engine.module, here, lambda: None))  # noqa: B023
+                    yield batches
+
+            run.batches = watched
+            loop.train(run)
+            seen.append(weights.whole_model(run.engine.module, here, lambda: None))
+            moved = [
+                {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+                for before, after in itertools.pairwise(seen)
+            ]
+            results.append(([(e.progress.loss, e.gradient_norm) for e in events if e.event == "step"], moved))
     return results
 
 

@@ -25,6 +25,7 @@ from finetune_trainer.event_files import recording
 from finetune_trainer.forgetting import anchor
 from finetune_trainer.history import History
 from finetune_trainer.identity import identity
+from finetune_trainer.methods.unfreezing import gradually
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import Outcome, Reason
 from finetune_trainer.preflight import checkpoint_storage, insist_on_storage, model_storage
@@ -83,7 +84,7 @@ def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: 
         micro_batch_size=spec.training.micro_batch_size, seed=spec.training.seed,
     )  # fmt: skip
     job = _resume(spec, place, here, trained, storage, report, stop, objective, data, layout, maker)
-    job.anchor = held
+    job.anchor, job.unfreezing = held, gradually(spec, trained)
     report(Alive(activity="Training"))
     loop.train(job)
     report(Alive(activity="Exporting"))

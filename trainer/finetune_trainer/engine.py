@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Literal
 
 import torch
 
 from finetune_trainer.config import Optimizer, TrainSpec
+from finetune_trainer.methods.depth import Depths, measure
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.world import World
 
@@ -84,16 +87,27 @@ def merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: torch.nn.Module, weight_decay: float, depths: Depths | None = None, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: matrices are decayed; biases, norms, scales and other vectors are not.
+
+    With `depths` there are two such groups for each depth, the deepest last, each with the scale of its learning rate.
 
     ZeRO-3 flattens parameters to one dimension each, so this must see the model before the engine does.
     """
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [p for name, p in trainable if is_matrix(name, p)]
-    others = [p for name, p in trainable if not is_matrix(name, p)]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[depths.of[parameter] if depths else 0, not is_matrix(name, parameter)].append(parameter)
+    head = depths.head if depths else 0
+    return [
+        {
+            "params": parameters, "weight_decay": 0.0 if is_vector else weight_decay, "depth": depth,
+            "scale": layer_decay ** (head - depth),
+        }
+        for (depth, is_vector), parameters in sorted(groups.items(), key=itemgetter(0))
+    ]  # fmt: skip
 
 
 def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
@@ -109,7 +123,11 @@ def build(spec: TrainSpec, model: torch.nn.Module, world: World, precision: Prec
     if spec.training.gradient_checkpointing:
         _checkpoint_gradients(model, reentrant=spec.deepspeed.zero_stage == 3)
     settings = spec.training.optimizer
-    groups = parameter_groups(model, settings.weight_decay)
+    depths = None
+    if settings.layer_decay < 1 or spec.method.unfreeze:
+        field = "method.unfreeze" if spec.method.unfreeze else "training.optimizer.layerDecay"
+        depths = measure(model, f"spec.{field}")
+    groups = parameter_groups(model, settings.weight_decay, depths, settings.layer_decay)
     config = deepspeed_config(spec, world.size, precision)
     try:
         engine, *_ = deepspeed.initialize(model=model, optimizer=_optimizer(groups, settings), config=config)
@@ -142,12 +160,13 @@ def _checkpoint_gradients(model: Any, reentrant: bool) -> None:
 
 
 def step(engine: Any, learning_rate: float, max_norm: float) -> float:
-    """Take one optimizer step; returns the gradients' L2 norm over all parameters, before clipping.
+    """Take one optimizer step, each group of parameters at its share of the rate.
 
-    Infinite or NaN when a gradient was; the weights have then not moved (stage 0 and all half precision) or must not be used.
+    Returns the gradients' L2 norm over all parameters, before clipping. Infinite or NaN when a gradient was; the weights have
+    then not moved (stage 0 and all half precision) or must not be used.
     """
     for group in engine.optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["scale"]
     if _is_plain(engine):
         # DeepSpeed hands the optimizer through here, clips without saying by how much, and would apply a NaN.
         gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]

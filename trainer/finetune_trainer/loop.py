@@ -24,6 +24,7 @@ from finetune_trainer.engine import step as take_optimizer_step
 from finetune_trainer.evaluation import evaluate
 from finetune_trainer.forgetting import Anchor
 from finetune_trainer.history import History
+from finetune_trainer.methods.unfreezing import Unfreezing
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import NonFiniteLossError, SavedCheckpoint, StorageError
 from finetune_trainer.progress import Reporter
@@ -69,6 +70,7 @@ class Run:
     reporter: Reporter
     stop: Stop
     anchor: Anchor | None = None
+    unfreezing: Unfreezing | None = None
     finished: int = 0
     history: History = field(default_factory=History)
 
@@ -163,6 +165,8 @@ def _step(run: Run, micro_batches: list[MicroBatch], terms: list[float], saved: 
     training, step = run.spec.training, run.finished + 1
     shares = torch.tensor([1 / count if count else 0.0 for count in terms], device=run.world.device)
     total = torch.zeros((), device=run.world.device)
+    if run.unfreezing:
+        run.unfreezing.begin(step)
     batches = [on_device(batch.inputs, run.world.device) for batch in micro_batches]
     run.objective.look_ahead(run.engine, batches, run.world)
     for index, batch in enumerate(batches):

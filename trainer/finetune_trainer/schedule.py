@@ -1,10 +1,10 @@
-"""The learning rate as a pure function of the step, so that a resumed run needs no scheduler state."""
+"""The learning rate, and which layers move, as pure functions of the step, so that a resumed run needs no scheduler state."""
 
 from __future__ import annotations
 
 import math
 
-from finetune_trainer.config import Schedule
+from finetune_trainer.config import Schedule, Unfreeze
 
 
 def warmup_steps(schedule: Schedule, total_steps: int) -> int:
@@ -28,3 +28,8 @@ def factor(schedule: Schedule, step: int, total_steps: int) -> float:
     done = (step - max(warmup, 1)) / (total_steps - max(warmup, 1))
     decay = 1 - done if schedule.type == "Linear" else (1 + math.cos(math.pi * done)) / 2
     return schedule.minimum_ratio + (1 - schedule.minimum_ratio) * decay
+
+
+def lowest_depth(unfreeze: Unfreeze, step: int, head: int) -> int:
+    """The depth from which on weights move at the given step, counted from 1: at first that of the head, at last 0."""
+    return max(0, head - (step - 1) // unfreeze.every_steps)

@@ -530,6 +530,16 @@ CASES = (
         _spec(**PROMPTED, data__packing=False),
         _spec(**PROMPTED, data__packing=True),
     ),
+    *(
+        Case(
+            f"spec.method.{field}",
+            "options for Full",
+            _spec(method={"type": "Full", field: value}),
+            _spec(model=PRETRAINED["model"], method={"type": "LoRA", field: value}),
+        )
+        for field, value in (("freeze", {"embeddings": True}), ("unfreeze", {"everySteps": 10}))
+    ),
+    Case("spec.method.freeze", "nothing is frozen", _spec(method__freeze={"layers": 1}), _spec(method__freeze={})),
     Case("spec.training.maxSteps", "the length is given twice", _spec(training__maxSteps=1), _spec(
         training__maxSteps=1, training__epochs=1
     )),

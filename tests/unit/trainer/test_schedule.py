@@ -1,11 +1,11 @@
-"""The learning rate's factor at chosen steps."""
+"""The learning rate's factor at chosen steps, and the layers that move."""
 
 from __future__ import annotations
 
 import pytest
 
-from finetune_trainer.config import Schedule
-from finetune_trainer.schedule import factor
+from finetune_trainer.config import Schedule, Unfreeze
+from finetune_trainer.schedule import factor, lowest_depth
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,8 @@ def test_it_never_rises_after_the_warm_up(kind: str) -> None:
     factors = [factor(schedule, step, 50) for step in range(7, 51)]
     assert factors == sorted(factors, reverse=True)
     assert factors[0] == 1
+
+
+def test_layers_move_from_the_top_down() -> None:
+    moving = [lowest_depth(Unfreeze(every_steps=2), step, head=3) for step in range(1, 11)]
+    assert moving == [3, 3, 2, 2, 1, 1, 0, 0, 0, 0]

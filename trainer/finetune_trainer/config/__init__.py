@@ -12,7 +12,17 @@ from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
 from finetune_trainer.config.image_augmentation import ImageAugmentation
-from finetune_trainer.config.methods import ADAPTING, IA3, UNMERGEABLE, UNPACKABLE, LoRA, Method, PromptTuning
+from finetune_trainer.config.methods import (
+    ADAPTING,
+    IA3,
+    UNMERGEABLE,
+    UNPACKABLE,
+    Freeze,
+    LoRA,
+    Method,
+    PromptTuning,
+    Unfreeze,
+)
 from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
 from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task, field_of
 from finetune_trainer.config.objectives.base import Options
@@ -36,6 +46,7 @@ __all__ = [
     "Export",
     "Folds",
     "Forgetting",
+    "Freeze",
     "Generation",
     "ImageAugmentation",
     "ImageOptions",
@@ -54,6 +65,7 @@ __all__ = [
     "TokenizerTraining",
     "TrainSpec",
     "Training",
+    "Unfreeze",
     "explain",
 ]
 

@@ -20,6 +20,13 @@ class Optimizer(Section):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0)
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="What the learning rate is multiplied with from each layer to the one below it; the head has the whole "
+        "rate, embeddings the lowest (Howard & Ruder 2018, arXiv:1801.06146; Clark et al. 2020, arXiv:2003.10555).",
+    )
 
 
 class Schedule(Section):

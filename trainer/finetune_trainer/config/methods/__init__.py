@@ -8,12 +8,16 @@ from pydantic import Field
 
 from finetune_trainer.config.base import Rule, Section
 from finetune_trainer.config.methods.base import Options
+from finetune_trainer.config.methods.freezing import Freeze, Unfreeze
 from finetune_trainer.config.methods.full import Full
 from finetune_trainer.config.methods.ia3 import IA3
 from finetune_trainer.config.methods.lora import LoRA
 from finetune_trainer.config.methods.prompt_tuning import PromptTuning
 
-__all__ = ["ADAPTING", "IA3", "METHODS", "UNMERGEABLE", "UNPACKABLE", "Full", "LoRA", "Method", "Options", "PromptTuning"]
+__all__ = [
+    "ADAPTING", "IA3", "METHODS", "UNMERGEABLE", "UNPACKABLE", "Freeze", "Full", "LoRA", "Method", "Options", "PromptTuning",
+    "Unfreeze",
+]  # fmt: skip
 
 METHODS: dict[str, type[Options]] = {"Full": Full, "LoRA": LoRA, "IA3": IA3, "PromptTuning": PromptTuning}
 """Each method's options by the method's name in the document."""
@@ -42,11 +46,15 @@ class Method(Section):
     lora: LoRA | None = None
     ia3: IA3 | None = None
     prompt_tuning: PromptTuning | None = None
+    freeze: Freeze | None = None
+    unfreeze: Unfreeze | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _belongs("LoRA", "lora"),
         _belongs("IA3", "ia3"),
         _belongs("PromptTuning", "promptTuning"),
+        _belongs("Full", "freeze"),
+        _belongs("Full", "unfreeze"),
     )
 
     @property

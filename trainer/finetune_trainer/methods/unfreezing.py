@@ -1,0 +1,48 @@
+"""Gradual unfreezing from the top down (ULMFiT, Howard & Ruder 2018, arXiv:1801.06146).
+
+A weight whose turn has not come is as if it were frozen: its gradient is zero, so that the norm of all gradients is without it,
+and the optimizer leaves it out, so that it neither moves nor decays and its first step is its first. Which weights these are is
+a function of the step alone. They stay trainable for DeepSpeed, which fixes at the start what it partitions.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from finetune_trainer import schedule
+from finetune_trainer.config import TrainSpec, Unfreeze
+from finetune_trainer.methods import depth
+
+
+class Unfreezing:
+    """Holds back the weights of an engine whose parameter groups know their depth."""
+
+    def __init__(self, engine: Any, settings: Unfreeze) -> None:
+        depths = depth.measure(engine.module, "spec.method.unfreeze")
+        self._settings, self._head = settings, depths.head
+        self._lowest = depths.head
+        for parameter, deep in depths.of.items():
+            if parameter.requires_grad:
+                parameter.register_hook(partial(self._masked, deep))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        engine.basic_optimizer.register_step_pre_hook(lambda optimizer, *_: self._leave_out(optimizer))
+
+    def begin(self, step: int) -> None:
+        """Before the first backward pass of a step, counted from 1."""
+        self._lowest = schedule.lowest_depth(self._settings, step, self._head)
+
+    def _masked(self, deep: int, gradient: torch.Tensor) -> torch.Tensor | None:
+        return torch.zeros_like(gradient) if deep < self._lowest else None
+
+    def _leave_out(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            if group["depth"] < self._lowest:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+
+def gradually(spec: TrainSpec, engine: Any) -> Unfreezing | None:
+    """What the document asks for, if it does."""
+    return Unfreezing(engine, spec.method.unfreeze) if spec.method.unfreeze else None
