@@ -15,6 +15,7 @@ from sklearn import metrics as sklearn
 from tests.trainer import corpora, tiny
 from tests.trainer.learning import learn
 from tokenizers import Tokenizer, models
+from torch.nn import functional
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -49,10 +50,11 @@ def records(rows: list[dict[str, Any]]) -> list[Record]:
 
 
 def objective(rows: list[dict[str, Any]] = ROWS, tokenizer: Any = TOKENIZER, **changes: Any) -> TokenClassification:
-    options = {"labels": changes.pop("labels", [])}
+    options, training = {"labels": changes.pop("labels", [])}, changes.pop("training", {})
     spec = tiny.spec(
-        objective={"type": "TokenClassification", "tokenClassification": options}, data={"maxLength": 256, **changes}
-    )
+        objective={"type": "TokenClassification", "tokenClassification": options}, data={"maxLength": 256, **changes},
+        training=training,
+    )  # fmt: skip
     made = TokenClassification(spec, tokenizer)
     made.informed(made.survey(lambda: records(rows)))
     return made
@@ -147,16 +149,25 @@ def test_the_loss_is_that_of_transformers() -> None:
     assert tagger.count(batch) == [sum(len(row["tags"]) for row in ROWS)]
 
 
-def test_smoothed_tags_are_those_of_torch_while_training_alone() -> None:
-    plain, smooth = objective(), objective()
-    smooth.spec = plain.spec.model_copy(update={"training": plain.spec.training.model_copy(update={"label_smoothing": 0.2})})
-    learner, batch = model(plain), batch_of(plain, ROWS)
-    logits = learner(batch["input_ids"], batch["attention_mask"]).logits
-    expected = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=0.2, reduction="sum"
-    )
-    assert smooth.loss_sums(learner, batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert smooth.measure(learner, batch).losses.item() == pytest.approx(plain.loss_sums(learner, batch).item(), rel=1e-5)
+def test_smoothed_labels_are_those_of_torch() -> None:
+    tagger = objective(training={"labelSmoothing": 0.2})
+    learner, batch = model(tagger), batch_of(tagger, ROWS)
+    logits = learner(batch["input_ids"], batch["attention_mask"]).logits.flatten(0, 1)
+    expected = functional.cross_entropy(logits, batch["labels"].flatten(), reduction="sum", label_smoothing=0.2)
+    assert tagger.loss_sums(learner, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    plain = objective().loss_sums(learner, batch)
+    assert tagger.measure(learner, batch).losses.tolist() == plain.tolist() != expected.tolist()
+
+
+@pytest.mark.parametrize("rows", [ROWS, SPOKEN], ids=["entities", "parts of speech"])
+def test_the_matrix_is_that_of_scikit_learn(rows: list[dict[str, Any]]) -> None:
+    tagger = objective(rows)
+    with torch.no_grad():
+        statistics = tagger.measure(model(tagger), batch_of(tagger, rows)).statistics.numpy()
+    _, true, predicted = guessed(tagger, rows)
+    names = tagger.facts["labels"]
+    wanted = sklearn.confusion_matrix(list(chain(*true)), list(chain(*predicted)), labels=names).tolist()
+    assert tagger.tables(statistics) == {"confusion": {"labels": names, "counts": wanted}}
 
 
 def test_metrics_of_entities_are_those_of_seqeval() -> None:
