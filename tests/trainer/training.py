@@ -242,17 +242,17 @@ def _export_both(here: world.World, folder: Path, model: str, spec: TrainSpec) -
     return logits.numpy()
 
 
-def interrupted(place: Place, cases: list[tuple[Path, str, dict[str, Any]]]) -> list[Any]:
-    """Losses of each case's four steps, of those that a second life computes again, and both lives' logits."""
+def lives(place: Place, cases: list[tuple[Path, str, dict[str, Any]]], names: tuple[str, ...]) -> list[Any]:
+    """For each case, life by life, the losses of the steps that it computed, and its logits; each loses its last checkpoint."""
     with joined(place) as here:
-        return [_interrupted(here, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
+        return [_lives(here, folder, model, tiny.spec(**changes), names) for folder, model, changes in cases]
 
 
-def _interrupted(here: world.World, folder: Path, model: str, spec: TrainSpec) -> Any:
+def _lives(here: world.World, folder: Path, model: str, spec: TrainSpec, names: tuple[str, ...]) -> Any:
     from finetune_trainer.checkpoint import Checkpoints
 
-    lives = []
-    for life in ("first", "second"):
+    lived = []
+    for life in names:
         learner = methods.apply(getattr(tiny, model)(), spec, objective_of(spec))
         run, _, events = run_of(here, spec, learner)
         run.checkpoints = checkpoints = Checkpoints(
@@ -262,11 +262,11 @@ def _interrupted(here: world.World, folder: Path, model: str, spec: TrainSpec) -
         run.finished = (checkpoints.restore() or {"step": 0})["step"]
         loop.train(run)
         run.engine.eval()
-        lives.append(([e.progress.loss for e in events if e.event == "step"], _logits(run.engine).numpy()))
+        lived.append(([e.progress.loss for e in events if e.event == "step"], _logits(run.engine).numpy()))
         here.barrier()
-        (folder / "manifests/step-00000004.json").unlink(missing_ok=True)  # what the last checkpoint had is lost
+        (folder / "manifests/step-00000004.json").unlink(missing_ok=True)
         here.barrier()
-    return lives
+    return lived
 
 
 def _export(here: world.World, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 import torch
 from tests.trainer import tiny, training
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from finetune_trainer import methods
 from finetune_trainer.methods.adapted import adapted_layers
+from finetune_trainer.methods.head import head_of
 from finetune_trainer.outcome import ConfigurationError
 
 LLAMA_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -51,6 +59,24 @@ def test_a_new_head_is_trained_in_full(targets: list[str], expected: set[str]) -
     layers = adapted_layers(learner)
     assert {name.rpartition(".")[2] for name in layers} == expected
     assert not any("pooler" in name or "classifier" in name for name in layers)
+
+
+@pytest.mark.parametrize(
+    ("kind", "auto", "expected"),
+    [
+        ("roberta", AutoModelForSequenceClassification, ["classifier"]),
+        ("distilbert", AutoModelForSequenceClassification, ["pre_classifier", "classifier"]),
+        ("bart", AutoModelForSequenceClassification, ["classification_head"]),
+        ("gpt2", AutoModelForSequenceClassification, ["score"]),
+        ("bert", AutoModelForTokenClassification, ["classifier"]),
+        ("electra", AutoModelForQuestionAnswering, ["qa_outputs"]),
+        ("bert", AutoModel, []),
+    ],
+)
+def test_heads_of_families(kind: str, auto: Any, expected: list[str]) -> None:
+    with torch.device("meta"):
+        model = auto.from_config(AutoConfig.for_model(kind))
+    assert head_of(model) == expected
 
 
 def test_full_is_the_model_itself() -> None:

@@ -1,4 +1,4 @@
-"""Each method goes on from a checkpoint as if nothing had happened."""
+"""Each method goes on from a checkpoint as if nothing had happened, on fewer ranks too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from tests.trainer import ranks, training
 
 from finetune_trainer.engine import merge
@@ -20,10 +21,16 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "PromptTuning": ("llama", 1, {"method": {"type": "PromptTuning"}, "export": {"mergeAdapters": False}}),
     "QLoRA, whole": ("llama", 0, NF4),
     "QLoRA": ("bert", 2, HEAD | NF4),
+    "layer decay": ("llama", 2, {"training": {"optimizer": {"layerDecay": 0.5}}}),
+    **{
+        # The checkpoint is of the head's last step alone: the others' first ones are in the second life.
+        f"unfreezing at stage {stage}": ("llama", stage, {"method": {"unfreeze": {"everySteps": 2}}})
+        for stage in (0, 1, 3)
+    },
 }
 
 
-def test_a_second_life_goes_on(tmp_path: Path) -> None:
+def test_later_lives_go_on(tmp_path: Path) -> None:
     cases = []
     for name, (model, stage, changes) in CASES.items():
         folder = tmp_path / name
@@ -32,8 +39,12 @@ def test_a_second_life_goes_on(tmp_path: Path) -> None:
             "checkpoint": {"storage": f"file://{folder}", "everySteps": 2, "keepLast": 10},
         }  # fmt: skip
         cases.append((folder, model, merge(common, changes)))
-    for name, (first, second) in zip(CASES, ranks.run(training.interrupted, 2, cases)[0], strict=True):
+    same = ranks.run(training.lives, 2, cases, ("first", "second"))[0]
+    fewer = ranks.run(training.lives, 1, cases, ("third",))[0]
+    for name, (first, second), [third] in zip(CASES, same, fewer, strict=True):
         losses, logits = first
         assert len(losses) == 4
         assert second[0] == losses[2:], name
         assert np.array_equal(second[1], logits), name
+        assert third[0] == pytest.approx(losses[2:], rel=1e-3), name
+        np.testing.assert_allclose(third[1], logits, rtol=1e-2, atol=1e-3, err_msg=name)

@@ -23,7 +23,8 @@ class Unfreezing:
     def __init__(self, engine: Any, settings: Unfreeze) -> None:
         depths = depth.measure(engine.module, "spec.method.unfreeze")
         self._settings, self._head = settings, depths.head
-        self._lowest = depths.head
+        self._step, self._lowest = 1, depths.head
+        self._counted: set[torch.Tensor] = set()
         for parameter, deep in depths.of.items():
             if parameter.requires_grad:
                 parameter.register_hook(partial(self._masked, deep))  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -31,16 +32,30 @@ class Unfreezing:
 
     def begin(self, step: int) -> None:
         """Before the first backward pass of a step, counted from 1."""
-        self._lowest = schedule.lowest_depth(self._settings, step, self._head)
+        self._step, self._lowest = step, schedule.lowest_depth(self._settings, step, self._head)
 
     def _masked(self, deep: int, gradient: torch.Tensor) -> torch.Tensor | None:
         return torch.zeros_like(gradient) if deep < self._lowest else None
 
     def _leave_out(self, optimizer: torch.optim.Optimizer) -> None:
+        # DeepSpeed has put its own flat parameters into the groups, at stage 3 those of one group at a time.
         for group in optimizer.param_groups:
-            if group["depth"] < self._lowest:
-                for parameter in group["params"]:
+            for parameter in group["params"]:
+                if parameter not in self._counted:
+                    self._count(parameter, optimizer.state[parameter], group["depth"])
+                if group["depth"] < self._lowest:
                     parameter.grad = None
+
+    def _count(self, parameter: torch.Tensor, state: dict[str, torch.Tensor], deep: int) -> None:
+        """Before a parameter's first step in this life: its state as AdamW would begin it, and how many steps it has taken.
+
+        DeepSpeed can convert a checkpoint only if every parameter has a state, and at stage 3 it gives all the same count.
+        """
+        self._counted.add(parameter)
+        for moment in ("exp_avg", "exp_avg_sq"):
+            state.setdefault(moment, torch.zeros_like(parameter))
+        taken = max(0, self._step - 1 - (self._head - deep) * self._settings.every_steps)
+        state["step"] = torch.tensor(float(taken), device=parameter.device)
 
 
 def gradually(spec: TrainSpec, engine: Any) -> Unfreezing | None:
