@@ -89,9 +89,6 @@ def test_the_best_model_is_exported(size: int, changes: dict[str, Any], tmp_path
     assert resumed[0].outcome.message == outcome.message.replace("straight", "broken")
     for name, tensor in weights(tmp_path / "broken").items():
         torch.testing.assert_close(tensor, wanted[name], msg=name)
-    again = ranks.run(launched.live, size, document)
-    assert again[0].outcome.message == resumed[0].outcome.message
-    assert not [event for event in again[0].events if event.event in ("step", "evaluated")]
 
 
 def test_the_next_best_is_exported_if_the_best_is_lost(tmp_path: Path) -> None:

@@ -83,6 +83,19 @@ def test_the_loss_is_that_of_transformers(problem: str) -> None:
     assert mean.item() == pytest.approx(learner(**theirs).loss.item(), rel=1e-5)
 
 
+def test_smoothed_labels_are_those_of_torch() -> None:
+    classifier = objective("SingleLabel")
+    learner, batch = model(classifier), batch_of(classifier, ROWS["SingleLabel"])
+    plain = classifier.loss_sums(learner, batch)
+    training = classifier.spec.training.model_copy(update={"label_smoothing": 0.2})
+    classifier.spec = classifier.spec.model_copy(update={"training": training})
+    logits = learner(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    target = batch["labels"][:, 0].long()
+    expected = torch.nn.functional.cross_entropy(logits, target, reduction="sum", label_smoothing=0.2)
+    assert classifier.loss_sums(learner, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert classifier.measure(learner, batch).losses.tolist() == plain.tolist() != expected.tolist()
+
+
 def test_metrics_of_single_labels_are_those_of_scikit_learn() -> None:
     classifier = objective("SingleLabel")
     learner, batch = model(classifier), batch_of(classifier, ROWS["SingleLabel"])

@@ -15,6 +15,7 @@ from sklearn import metrics as sklearn
 from tests.trainer import corpora, tiny
 from tests.trainer.learning import learn
 from tokenizers import Tokenizer, models
+from torch.nn import functional
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -157,6 +158,17 @@ def test_smoothed_tags_are_those_of_torch_while_training_alone() -> None:
     )
     assert smooth.loss_sums(learner, batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
     assert smooth.measure(learner, batch).losses.item() == pytest.approx(plain.loss_sums(learner, batch).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [ROWS, SPOKEN], ids=["entities", "parts of speech"])
+def test_the_matrix_is_that_of_scikit_learn(rows: list[dict[str, Any]]) -> None:
+    tagger = objective(rows)
+    with torch.no_grad():
+        statistics = tagger.measure(model(tagger), batch_of(tagger, rows)).statistics.numpy()
+    _, true, predicted = guessed(tagger, rows)
+    names = tagger.facts["labels"]
+    wanted = sklearn.confusion_matrix(list(chain(*true)), list(chain(*predicted)), labels=names).tolist()
+    assert tagger.tables(statistics) == {"confusion": {"labels": names, "counts": wanted}}
 
 
 def test_metrics_of_entities_are_those_of_seqeval() -> None:

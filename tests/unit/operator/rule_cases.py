@@ -477,6 +477,12 @@ CASES = (
         ),
     ),
     Case(
+        "spec.training.labelSmoothing",
+        "this objective's loss is no cross",
+        _spec(training__labelSmoothing=0.1, objective={"type": "TokenClassification"}),
+        _spec(training__labelSmoothing=0.1, objective={"type": "QuestionAnswering"}),
+    ),
+    Case(
         "spec.export.best",
         "only one of several evaluations",
         _spec(export__best=True, evaluation__everySteps=1, data__evaluationFraction=0.5),

@@ -62,6 +62,10 @@ EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction)
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 SMOOTHABLE = [name for name, options in OPTIONS.items() if options.smoothable]
+SINGLE_LABEL = " && ".join(
+    f"(!has(self.objective.{field}) || self.objective.{field}.problem == 'SingleLabel')"
+    for field in (field_of(name) for name, options in OPTIONS.items() if "problem" in options.model_fields)
+)
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
 ON_IMAGES = [name for name, options in OPTIONS.items() if options.processor == "ImageProcessor"]
@@ -124,8 +128,7 @@ class TrainSpec(Section):
             "training.earlyStopping",
         ),
         Rule(
-            f"self.training.labelSmoothing == 0.0 || self.objective.type in {SMOOTHABLE} && "
-            "(!has(self.objective.sequenceClassification) || self.objective.sequenceClassification.problem == 'SingleLabel')",
+            f"self.training.labelSmoothing == 0.0 || self.objective.type in {SMOOTHABLE} && {SINGLE_LABEL}",
             "this objective's loss is no cross entropy of one label among several: remove training.labelSmoothing",
             "training.labelSmoothing",
         ),
