@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.trainer import corpora
+from tests.trainer import corpora, learning
 from tests.trainer.learning import learn
 
 from finetune_trainer.engine import merge
 
 TASKS = [{"name": "package", "type": "SequenceClassification"}, {"name": "words", "type": "MaskedLM"}]
 OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "InstructionTuning": (corpora.conversations(30), {"model": {"config": learning.LLAMA}}),
     "MaskedLM": (corpora.texts(30), {}),
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),

@@ -79,8 +79,8 @@ CASES = (
     ),
     Case(
         "spec.evaluation.generation",
-        "only a CausalLM model continues a prompt",
-        _spec(evaluation__generation={"prompts": ["a"]}),
+        "a model of this objective does not continue",
+        _spec(evaluation__generation={"prompts": ["a"]}, objective__type="InstructionTuning"),
         _spec(evaluation__generation={"prompts": ["a"]}, objective__type="MaskedLM"),
     ),
     Case(
@@ -100,6 +100,12 @@ CASES = (
         "this objective cannot learn from parts",
         _spec(data__overlong="Split", objective__type="MaskedLM"),
         _spec(data__overlong="Split", objective__type="SequenceClassification"),
+    ),
+    Case(
+        "spec.objective.instructionTuning",
+        "options for InstructionTuning have no effect",
+        _spec(objective={"type": "InstructionTuning", "instructionTuning": {"lossOn": "All"}}),
+        _spec(objective={"type": "CausalLM", "instructionTuning": {"lossOn": "All"}}),
     ),
     Case(
         "spec.objective.maskedLM",

@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 
+CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 
@@ -80,8 +81,8 @@ class TrainSpec(Section):
             "evaluation.atStart",
         ),
         Rule(
-            "!has(self.evaluation.generation) || self.objective.type == 'CausalLM'",
-            "only a CausalLM model continues a prompt: remove evaluation.generation",
+            f"!has(self.evaluation.generation) || self.objective.type in {CONTINUING}",
+            "a model of this objective does not continue a prompt: remove evaluation.generation",
             "evaluation.generation",
         ),
         Rule(

@@ -23,7 +23,7 @@ from finetune_trainer.data.shared import appearing, exclusive
 from finetune_trainer.outcome import DataError
 
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
-LAYOUT = 2
+LAYOUT = 3
 TRAIN, EVALUATION = "train", "evaluation"
 FACTS = "facts.json"
 Sources = Mapping[str, Sequence[Source]]
@@ -38,6 +38,8 @@ class DataReport:
     split_documents: int
     truncated_documents: int
     dropped_documents: int
+    masked_documents: int
+    """Of which nothing is left that is to be learnt, such as conversations cut off before the assistant speaks."""
     rows: int
     tokens: int
     longest_row: int
@@ -142,9 +144,11 @@ def _insist_on_examples(spec: config.Data, train: Counts, evaluation: Counts) ->
 
 
 def _losses(counts: Counts, spec: config.Data) -> str:
+    fates = counts.fates
+    masked = f"; {fates[Fate.MASKED]} have nothing to learn within that length" if fates[Fate.MASKED] else ""
     return (
-        f"of {counts.records} documents {counts.fates[Fate.EMPTY]} are empty and {counts.fates[Fate.DROPPED]} longer than "
-        f"maxLength {spec.max_length}"
+        f"of {counts.records} documents {fates[Fate.EMPTY]} are empty and {fates[Fate.DROPPED]} longer than maxLength "
+        f"{spec.max_length}{masked}"
     )
 
 
@@ -156,6 +160,7 @@ def _report(counts: Counts, rows: Rows) -> DataReport:
         split_documents=fates[Fate.SPLIT],
         truncated_documents=fates[Fate.TRUNCATED],
         dropped_documents=fates[Fate.DROPPED],
+        masked_documents=fates[Fate.MASKED],
         rows=len(rows),
         tokens=counts.tokens,
         longest_row=rows.longest,

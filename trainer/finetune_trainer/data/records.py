@@ -9,6 +9,8 @@ from pydantic.alias_generators import to_camel
 
 from finetune_trainer.outcome import DataError
 
+SPEAKERS = ("system", "developer", "user", "assistant", "tool")  # the roles of a conversation's messages
+
 
 class Record(NamedTuple):
     """Values by role. `origin` is the row's file and, where it has one, its line or row, counted from 1."""
@@ -64,6 +66,32 @@ def _text(value: Any) -> str | None:
     return None
 
 
+def _messages(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"is {'null' if value is None else f'a {type(value).__name__}'}, not a list of messages: correct the row"
+    for number, message in enumerate(value, start=1):
+        if wrong := _message(message):
+            return f"has in message {number} {wrong}"
+    return None if value else "is a list without messages: correct or remove the row"
+
+
+def _message(message: Any) -> str | None:
+    if not isinstance(message, dict):
+        return f"a {type(message).__name__}, not an object with role and content: correct the row"
+    role, content = message.get("role"), message.get("content")
+    if role not in SPEAKERS:
+        found = "no role" if role is None else f"the unknown role {role!r}"
+        return f"{found}: write one of {', '.join(SPEAKERS)}"
+    if content is None:
+        return None if message.get("tool_calls") else "no content: add it, or remove the row"
+    wrong = _text(content)
+    return wrong and f"a content that {wrong}"
+
+
+def _spoken(messages: Any) -> Iterator[str]:
+    yield from (message["content"] for message in messages if message.get("content"))
+
+
 def _label(value: Any) -> str | None:
     if value is None or isinstance(value, dict):
         return f"is {'null' if value is None else 'an object'}, not a label, a list of labels or a number: correct the row"
@@ -82,6 +110,9 @@ class Role(NamedTuple):
 ROLES: dict[str, Role] = {
     "text": Role(_text, lambda value: (value,)),
     "text_pair": Role(_text, lambda value: (value,)),
+    "messages": Role(_messages, _spoken),
+    "prompt": Role(_text, lambda value: (value,)),
+    "completion": Role(_text, lambda value: (value,)),
     "label": Role(_label),
 }
 """The roles by the names they have in `config.Columns`."""

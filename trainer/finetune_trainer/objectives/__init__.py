@@ -7,13 +7,18 @@ from typing import Any
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "CausalLM": CausalLM, "MaskedLM": MaskedLM, "MultiTask": MultiTask, "SequenceClassification": SequenceClassification,
-}  # fmt: skip
+    "CausalLM": CausalLM,
+    "InstructionTuning": InstructionTuning,
+    "MaskedLM": MaskedLM,
+    "MultiTask": MultiTask,
+    "SequenceClassification": SequenceClassification,
+}
 
 
 def of(spec: TrainSpec, processor: Any) -> Objective:

@@ -9,12 +9,14 @@ from pydantic import Field
 from finetune_trainer.config.base import Rule, Section
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
+from finetune_trainer.config.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
 
 OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
+    "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
     "SequenceClassification": SequenceClassification,
@@ -47,10 +49,12 @@ class Choice(Section):
 
     type: Literal[
         "CausalLM",
+        "InstructionTuning",
         "MaskedLM",
         "MultiTask",
         "SequenceClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
+    instruction_tuning: InstructionTuning | None = None
     masked_lm: MaskedLM | None = Field(None, alias=_field("MaskedLM"))
     sequence_classification: SequenceClassification | None = None
 
@@ -65,7 +69,7 @@ class Choice(Section):
     @property
     def roles(self) -> tuple[str, ...]:
         """The columns that the objective reads, by their names in `data.train[].columns`."""
-        return self.options.columns + self.options.optional_columns
+        return self.options.roles
 
 
 TaskName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", description="Name of a task.")]

@@ -21,5 +21,13 @@ class Options(Section):
     """Whether several examples may share a sequence."""
     shares_encoder: ClassVar[bool] = False
     """Whether it can be one of several tasks that share an encoder."""
+    continues: ClassVar[bool] = False
+    """Whether the model continues a prompt, so that it can be asked for samples."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All columns that are read, the one that a row is about first."""
+        return self.columns + self.optional_columns
+
     framed: ClassVar[bool] = True
     """Whether a tokenizer that is trained for it puts a token before and one after each text, as BERT's does."""

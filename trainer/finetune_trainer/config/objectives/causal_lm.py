@@ -13,3 +13,4 @@ class CausalLM(Options):
     divisible: ClassVar[bool] = True
     packable: ClassVar[bool] = True
     framed: ClassVar[bool] = False
+    continues: ClassVar[bool] = True
