@@ -69,6 +69,14 @@ def conversations(most: int = 150) -> list[dict[str, Any]]:
     ]
 
 
+def preferences(most: int = 150) -> list[dict[str, Any]]:
+    """The questions with the answer that is short, and the one that says why."""
+    return [
+        {"prompt": f"{question}\n", "chosen": answer.partition(" ")[0], "rejected": answer}
+        for question, answer in questions(most)
+    ]
+
+
 def _manners(name: str) -> str:
     if name.startswith("__"):
         return "Python itself calls it."

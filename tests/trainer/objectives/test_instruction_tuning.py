@@ -23,10 +23,12 @@ from finetune_trainer.data.rows import LENGTHS, TOKENS, Row
 from finetune_trainer.objectives import InstructionTuning
 from finetune_trainer.objectives.chat import DEFAULT_TEMPLATE, LEARNT
 from finetune_trainer.outcome import ConfigurationError, DataError
+from finetune_trainer.world import World
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"]
 ROWS = corpora.conversations(10)
+HERE = World(rank=0, size=1, local_rank=0, processes_per_node=1, device=torch.device("cpu"))
 TURNS = [
     {"role": "user", "content": "May I?"},
     {"role": "assistant", "content": "Yes,\n\n  you may."},
@@ -209,6 +211,21 @@ def test_templates_that_do_not_suit_a_conversation() -> None:
     forgetful = "{% if messages | length > 3 %}long{% endif %}" + DEFAULT_TEMPLATE
     with pytest.raises(DataError, match=r"^rows.jsonl:1: column messages is a conversation that the chat template writes diff"):
         example(objective(chatTemplate=forgetful), TURNS)
+
+
+def test_a_prompt_is_a_string() -> None:
+    with pytest.raises(DataError, match=r"^rows.jsonl:1: column prompt is a list, and PromptCompletion needs a string"):
+        example(objective(format="PromptCompletion"), {"prompt": TURNS[:1], "completion": "Yes."})
+
+
+def test_generation_stops_at_the_end_of_a_turn() -> None:
+    processor = tokenizer(SPECIAL)
+    tuning = objective(processor, chatTemplate=known("qwen3"))
+    learner = model(tuning)
+    for _ in range(2):
+        tuning.start(learner, HERE)
+        ends = [learner.config.eos_token_id, processor.convert_tokens_to_ids("<|im_end|>")]
+        assert learner.generation_config.eos_token_id == ends
 
 
 def test_a_pretrained_model_needs_a_template() -> None:

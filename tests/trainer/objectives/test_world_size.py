@@ -17,6 +17,7 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "MaskedLM": (corpora.texts(30), {}),
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),
+    "PreferenceTuning": (corpora.preferences(30), {"model": {"config": learning.LLAMA}}),
     "SequenceClassification": (corpora.by_package(30), {}),
 }
 

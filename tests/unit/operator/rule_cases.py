@@ -120,6 +120,18 @@ CASES = (
         _spec(objective={"type": "MaskedLM", "maskedLM": {"maskShare": 0.75, "randomShare": 0.5}}),
     ),
     Case(
+        "spec.objective.preferenceTuning",
+        "options for PreferenceTuning have no effect",
+        _spec(objective={"type": "PreferenceTuning", "preferenceTuning": {"beta": 0.5}}),
+        _spec(objective={"type": "InstructionTuning", "preferenceTuning": {"beta": 0.5}}),
+    ),
+    Case(
+        "spec.objective.preferenceTuning.labelSmoothing",
+        "only the loss Sigmoid knows of wrong pairs",
+        _spec(objective={"type": "PreferenceTuning", "preferenceTuning": {"labelSmoothing": 0.1}}),
+        _spec(objective={"type": "PreferenceTuning", "preferenceTuning": {"labelSmoothing": 0.1, "loss": "IPO"}}),
+    ),
+    Case(
         "spec.objective.sequenceClassification",
         "options for SequenceClassification have no effect",
         _spec(objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}}),

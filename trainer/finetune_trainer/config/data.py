@@ -18,8 +18,10 @@ class Columns(Section):
     text: Column = Field("text", description="A text.")
     text_pair: Column | None = Field(None, description="A second text beside the first; only read when it is named here.")
     messages: Column = Field("messages", description="A conversation: a list of messages, each with a role and a content.")
-    prompt: Column = Field("prompt", description="What is to be answered.")
+    prompt: Column = Field("prompt", description="What is to be answered: a text or, for PreferenceTuning, a conversation too.")
     completion: Column = Field("completion", description="The answer to the prompt.")
+    chosen: Column = Field("chosen", description="The better answer to the prompt: a text, or messages that follow it.")
+    rejected: Column = Field("rejected", description="The worse answer.")
     label: Column = Field("label", description="A label, a list of labels or a number, as the objective asks for.")
 
     def names(self, roles: Iterable[str]) -> dict[str, str]:

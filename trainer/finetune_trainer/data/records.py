@@ -88,7 +88,12 @@ def _message(message: Any) -> str | None:
     return wrong and f"a content that {wrong}"
 
 
-def _spoken(messages: Any) -> Iterator[str]:
+def _said(value: Any) -> str | None:
+    return _messages(value) if isinstance(value, list) else _text(value)
+
+
+def _spoken(value: Any) -> Iterator[str]:
+    messages = value if isinstance(value, list) else [{"content": value}]
     yield from (message["content"] for message in messages if message.get("content"))
 
 
@@ -111,8 +116,10 @@ ROLES: dict[str, Role] = {
     "text": Role(_text, lambda value: (value,)),
     "text_pair": Role(_text, lambda value: (value,)),
     "messages": Role(_messages, _spoken),
-    "prompt": Role(_text, lambda value: (value,)),
+    "prompt": Role(_said, _spoken),
     "completion": Role(_text, lambda value: (value,)),
+    "chosen": Role(_said, _spoken),
+    "rejected": Role(_said, _spoken),
     "label": Role(_label),
 }
 """The roles by the names they have in `config.Columns`."""

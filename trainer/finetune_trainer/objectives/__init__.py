@@ -10,6 +10,7 @@ from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
+from finetune_trainer.objectives.preference_tuning import PreferenceTuning
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -17,6 +18,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
+    "PreferenceTuning": PreferenceTuning,
     "SequenceClassification": SequenceClassification,
 }
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.chat import ChatOptions
+from finetune_trainer.data.collate import IGNORED
 from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import Tokens
-from finetune_trainer.objectives.text import Span, tokenize_marked
+from finetune_trainer.data.rows import TOKENS, Row, Tokens
+from finetune_trainer.objectives.text import Span, insist_on_offsets, tokenize_marked
 from finetune_trainer.outcome import ConfigurationError
 
 LEARNT = "learnt"  # of each token: 1 if it is to be learnt, 0 if it is only read
@@ -61,10 +63,7 @@ class Chat:
             raise ConfigurationError(
                 f"{self._field}: the tokenizer has no chat template: set the one that the model is to be used with"
             )
-        if not tokenizer.is_fast:
-            raise ConfigurationError(
-                "spec.model.tokenizer: it does not tell which tokens the assistant says: use its fast version"
-            )
+        insist_on_offsets(tokenizer)
         self._tokenizer = tokenizer
         self.template = _for_training(tokenizer, found)
         self._marked = has_generation_markers(self.template)
@@ -142,6 +141,12 @@ class Chat:
 
 class _Unstable(Exception):
     """A template wrote the beginning of a conversation differently when more followed."""
+
+
+def labels(row: Row) -> Tokens:
+    """What is to be learnt of a row, [tokens] int64, -100 elsewhere."""
+    found: Tokens = np.where(row[LEARNT] == 1, row[TOKENS].astype(np.int64), IGNORED)
+    return found
 
 
 def _answers(messages: Messages) -> list[int]:

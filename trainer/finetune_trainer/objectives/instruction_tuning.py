@@ -15,6 +15,7 @@ from finetune_trainer.data.collate import IGNORED, Batch
 from finetune_trainer.data.examples import Encoded, Fate, cut
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
+from finetune_trainer.objectives import chat
 from finetune_trainer.objectives.base import Measured
 from finetune_trainer.objectives.causal_lm import CausalLM, following
 from finetune_trainer.objectives.chat import ASSISTANT, LEARNT, Chat, Messages, Written
@@ -54,8 +55,7 @@ class InstructionTuning(CausalLM):
             yield Encoded([{TOKENS: tokens[piece], LEARNT: learnt[piece]} for piece in pieces], fate)
 
     def labels(self, row: Row) -> Tokens:
-        """What is to be learnt of a row, [tokens] int64, -100 elsewhere."""
-        return np.where(row[LEARNT] == 1, row[TOKENS].astype(np.int64), IGNORED)
+        return chat.labels(row)
 
     def start(self, model: Any, world: World) -> None:
         self._chat.stop_generation(model)
@@ -89,6 +89,8 @@ class InstructionTuning(CausalLM):
     def _messages(self, record: Record) -> tuple[Messages, str]:
         """The conversation, and the role of the column that is to blame if it cannot be used."""
         if self._options.format == "PromptCompletion":
+            if not isinstance(record.values["prompt"], str):
+                raise record.complaint("prompt", "is a list, and PromptCompletion needs a string: correct the row")
             return [
                 {"role": "user", "content": record.values["prompt"]},
                 {"role": ASSISTANT, "content": record.values["completion"]},

@@ -33,6 +33,12 @@ def insist_on_end(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+def insist_on_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigurationError for a tokenizer that does not tell where in a text a token stands."""
+    if not tokenizer.is_fast:
+        raise ConfigurationError("spec.model.tokenizer: it does not tell which part of a text a token is: use its fast version")
+
+
 class Frame(NamedTuple):
     """The tokens that a tokenizer puts around a text, such as BERT's [CLS] and [SEP]."""
 

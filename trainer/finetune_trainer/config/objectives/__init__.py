@@ -12,6 +12,7 @@ from finetune_trainer.config.objectives.causal_lm import CausalLM
 from finetune_trainer.config.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
+from finetune_trainer.config.objectives.preference_tuning import PreferenceTuning
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
 
 OPTIONS: dict[str, type[Options]] = {
@@ -19,6 +20,7 @@ OPTIONS: dict[str, type[Options]] = {
     "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
+    "PreferenceTuning": PreferenceTuning,
     "SequenceClassification": SequenceClassification,
 }
 """Each objective's options by the objective's name in the document."""
@@ -52,10 +54,12 @@ class Choice(Section):
         "InstructionTuning",
         "MaskedLM",
         "MultiTask",
+        "PreferenceTuning",
         "SequenceClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
     instruction_tuning: InstructionTuning | None = None
     masked_lm: MaskedLM | None = Field(None, alias=_field("MaskedLM"))
+    preference_tuning: PreferenceTuning | None = None
     sequence_classification: SequenceClassification | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = tuple(_belongs(name) for name, options in OPTIONS.items() if options.model_fields)
