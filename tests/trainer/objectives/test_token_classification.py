@@ -170,17 +170,6 @@ def test_the_matrix_is_that_of_scikit_learn(rows: list[dict[str, Any]]) -> None:
     assert tagger.tables(statistics) == {"confusion": {"labels": names, "counts": wanted}}
 
 
-@pytest.mark.parametrize("rows", [ROWS, SPOKEN], ids=["entities", "parts of speech"])
-def test_the_matrix_is_that_of_scikit_learn(rows: list[dict[str, Any]]) -> None:
-    tagger = objective(rows)
-    with torch.no_grad():
-        statistics = tagger.measure(model(tagger), batch_of(tagger, rows)).statistics.numpy()
-    _, true, predicted = guessed(tagger, rows)
-    names = tagger.facts["labels"]
-    wanted = sklearn.confusion_matrix(list(chain(*true)), list(chain(*predicted)), labels=names).tolist()
-    assert tagger.tables(statistics) == {"confusion": {"labels": names, "counts": wanted}}
-
-
 def test_metrics_of_entities_are_those_of_seqeval() -> None:
     tagger = objective()
     statistics, true, predicted = guessed(tagger, ROWS)

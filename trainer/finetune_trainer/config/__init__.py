@@ -71,6 +71,7 @@ __all__ = [
 
 
 EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
+CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 SMOOTHABLE = [name for name, options in OPTIONS.items() if options.smoothable]
@@ -150,8 +151,8 @@ class TrainSpec(Section):
             "export.best",
         ),
         Rule(
-            "!has(self.evaluation.generation) || self.objective.type == 'CausalLM'",
-            "only a CausalLM model continues a prompt: remove evaluation.generation",
+            f"!has(self.evaluation.generation) || self.objective.type in {CONTINUING}",
+            "a model of this objective does not continue a prompt: remove evaluation.generation",
             "evaluation.generation",
         ),
         Rule(

@@ -136,6 +136,7 @@ def _report(counts: Counts, rows: Rows, inspected: Inspected, side: Side) -> Dat
         truncated_documents=fates[Fate.TRUNCATED],
         dropped_documents=fates[Fate.DROPPED],
         examples=counts.examples,
+        masked_documents=fates[Fate.MASKED],
         rows=len(rows),
         tokens=counts.tokens,
         lengths=_lengths(counts),

@@ -81,6 +81,9 @@ class DataReport(Section):
     split_documents: int
     truncated_documents: int
     dropped_documents: int = Field(description="Longer than a sequence, with overlong: Drop.")
+    masked_documents: int = Field(
+        description="Of which nothing is left to learn, such as a conversation cut before its answer."
+    )
     examples: int
     rows: int = Field(description="Sequences to learn from; with packing each holds several examples.")
     tokens: int
