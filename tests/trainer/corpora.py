@@ -128,3 +128,37 @@ def png(image: Image.Image) -> bytes:
     content = io.BytesIO()
     image.save(content, "png")
     return content.getvalue()
+
+
+def questions(most: int = 150) -> list[tuple[str, str]]:
+    """Whether a function may be called from elsewhere, and the answer, which its name gives away; each function once."""
+    names = {f"{package}: {name}": name for package in PACKAGES for name, _ in functions(package)[:most]}
+    return [(f"May I call {called}?", _manners(name)) for called, name in names.items()]
+
+
+def conversations(most: int = 150) -> list[dict[str, Any]]:
+    """The questions asked and answered, after a message of the system."""
+    return [
+        {
+            "messages": [
+                {"role": "system", "content": "You know Python."},
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for question, answer in questions(most)
+    ]
+
+
+def preferences(most: int = 150) -> list[dict[str, Any]]:
+    """The questions with the answer that is short, and the one that says why."""
+    return [
+        {"prompt": f"{question}\n", "chosen": answer.partition(" ")[0], "rejected": answer}
+        for question, answer in questions(most)
+    ]
+
+
+def _manners(name: str) -> str:
+    if name.startswith("__"):
+        return "Python itself calls it."
+    return "No, it is private." if name.startswith("_") else "Yes, it is public."

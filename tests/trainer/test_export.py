@@ -11,7 +11,7 @@ import torch
 from tests.trainer import ranks, tiny, training
 from transformers import AutoModelForCausalLM, pipeline
 
-from finetune_trainer import export
+from finetune_trainer import export, objectives
 from finetune_trainer.config import Generation
 
 
@@ -66,7 +66,7 @@ def test_samples(tmp_path: Path) -> None:
     tiny.llama().save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     wanted = Generation(prompts=["w1 w2", "w5"], max_new_tokens=4)
-    taken = export.take_samples(tmp_path, tiny.tokenizer(), "text-generation", wanted, None)
+    taken = export.take_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), wanted, None)
     assert [sample["prompt"] for sample in taken] == ["w1 w2", "w5"]
     assert all(len(sample["continuation"].split()) <= 4 for sample in taken)
 

@@ -216,7 +216,7 @@ def _report(job: loop.Run, chosen: int, data: dict[str, Any], folder: Path) -> N
 
 def _export(job: loop.Run, chosen: int, data: Prepared, place: Place, report: Report) -> str:
     """Stores the model and then, on the first rank, samples of what it writes; gives the model's address."""
-    spec, here, tokenizer = job.spec, job.world, job.objective.processor
+    spec, here = job.spec, job.world
     alive = partial(report, Alive(activity="Exporting"))
     target, folder = model_storage(spec, place.credentials), place.work_dir / "model"
     export.save_model(job.engine.module, job.objective, spec, here, folder, alive)
@@ -226,6 +226,6 @@ def _export(job: loop.Run, chosen: int, data: Prepared, place: Place, report: Re
     export.upload(folder, target, alive)
     if spec.evaluation.generation:
         alive()
-        taken = export.take_samples(folder, tokenizer, job.objective.task, spec.evaluation.generation, job.engine.module)
+        taken = export.take_samples(folder, job.objective, spec.evaluation.generation, job.engine.module)
         target.put(f"{reports.REPORTS}/samples.json", json.dumps(taken, indent=2, ensure_ascii=False).encode() + b"\n")
     return target.uri

@@ -72,7 +72,7 @@ def upload(folder: Path, target: Storage, alive: Callable[[], None]) -> None:
     log.info("the model is stored at %s", target.uri)
 
 
-def take_samples(folder: Path, tokenizer: Any, task: str, wanted: Generation, trained: Any) -> list[dict[str, str]]:
+def take_samples(folder: Path, objective: Objective, wanted: Generation, trained: Any) -> list[dict[str, str]]:
     """Samples of the exported model; of an adapter alone, which needs its base, from the model that was trained.
 
     By now the model is stored: what goes wrong here is logged, and is no reason for the run to have failed.
@@ -81,19 +81,21 @@ def take_samples(folder: Path, tokenizer: Any, task: str, wanted: Generation, tr
         if any(hasattr(parameter, "ds_id") for parameter in trained.parameters()):
             log.warning("no samples: with zeroStage 3 and export.mergeAdapters: false no rank has the whole model")
             return []
-        return _samples(trained.eval(), tokenizer, task, wanted)
-    return _samples(str(folder), tokenizer, task, wanted)
+        return _samples(trained.eval(), objective, wanted)
+    return _samples(str(folder), objective, wanted)
 
 
-def _samples(model: Any, tokenizer: Any, task: str, wanted: Generation) -> list[dict[str, str]]:
+def _samples(model: Any, objective: Objective, wanted: Generation) -> list[dict[str, str]]:
     from transformers import pipeline
 
     results = []
     try:
         device = _device(model)
-        generate = pipeline(task, model=model, tokenizer=tokenizer, device=device)
+        generate = pipeline(objective.task, model=model, tokenizer=objective.processor, device=device)
         for prompt in wanted.prompts:
-            answer = generate(prompt, max_new_tokens=wanted.max_new_tokens, do_sample=False, return_full_text=False)
+            answer = generate(
+                objective.asked(prompt), max_new_tokens=wanted.max_new_tokens, do_sample=False, return_full_text=False
+            )
             results.append({"prompt": prompt, "continuation": answer[0]["generated_text"]})
             log.info("sample: %r -> %r", prompt, results[-1]["continuation"])
     except (RuntimeError, ValueError, IndexError, MemoryError, OSError):

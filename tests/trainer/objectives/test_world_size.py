@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.trainer import corpora
-from tests.trainer.learning import VIT, learn
+from tests.trainer.learning import LLAMA, VIT, learn
 
 from finetune_trainer.engine import merge
 
@@ -18,12 +18,14 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         corpora.digits(120),
         {"model": {"config": VIT, "tokenizer": None}, "objective": {"imageClassification": IMAGES}},
     ),
+    "InstructionTuning": (corpora.conversations(30), {"model": {"config": LLAMA}}),
     "MaskedLM": (corpora.texts(30), {}),
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),
     "QuestionAnswering": (corpora.asked(30), {"data": {"maxLength": 64}}),
     "NextSentence": (corpora.texts(30), {}),
     "MaskedLM, smoothed": (corpora.texts(30), {"training": {"labelSmoothing": 0.1}}),
+    "PreferenceTuning": (corpora.preferences(30), {"model": {"config": LLAMA}}),
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),
     "TokenClassification": (corpora.tagged(30), {}),

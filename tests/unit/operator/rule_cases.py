@@ -89,8 +89,8 @@ CASES = (
     ),
     Case(
         "spec.evaluation.generation",
-        "only a CausalLM model continues a prompt",
-        _spec(evaluation__generation={"prompts": ["a"]}),
+        "a model of this objective does not continue",
+        _spec(evaluation__generation={"prompts": ["a"]}, objective__type="InstructionTuning"),
         _spec(evaluation__generation={"prompts": ["a"]}, objective__type="MaskedLM"),
     ),
     Case(
@@ -110,6 +110,12 @@ CASES = (
         "this objective cannot learn from parts",
         _spec(data__overlong="Split", objective__type="MaskedLM"),
         _spec(data__overlong="Split", objective__type="SequenceClassification"),
+    ),
+    Case(
+        "spec.objective.instructionTuning",
+        "options for InstructionTuning have no effect",
+        _spec(objective={"type": "InstructionTuning", "instructionTuning": {"lossOn": "All"}}),
+        _spec(objective={"type": "CausalLM", "instructionTuning": {"lossOn": "All"}}),
     ),
     Case(
         "spec.objective.maskedLM",
@@ -134,6 +140,18 @@ CASES = (
         "maskShare and randomShare are shares",
         _spec(objective={"type": "NextSentence", "nextSentence": {"maskShare": 0.5, "randomShare": 0.5}}),
         _spec(objective={"type": "NextSentence", "nextSentence": {"maskShare": 0.75, "randomShare": 0.5}}),
+    ),
+    Case(
+        "spec.objective.preferenceTuning",
+        "options for PreferenceTuning have no effect",
+        _spec(objective={"type": "PreferenceTuning", "preferenceTuning": {"beta": 0.5}}),
+        _spec(objective={"type": "InstructionTuning", "preferenceTuning": {"beta": 0.5}}),
+    ),
+    Case(
+        "spec.objective.preferenceTuning.labelSmoothing",
+        "only the loss Sigmoid knows of wrong pairs",
+        _spec(objective={"type": "PreferenceTuning", "preferenceTuning": {"labelSmoothing": 0.1}}),
+        _spec(objective={"type": "PreferenceTuning", "preferenceTuning": {"labelSmoothing": 0.1, "loss": "IPO"}}),
     ),
     Case(
         "spec.objective.sequenceClassification",

@@ -70,6 +70,7 @@ __all__ = [
 ]
 
 
+CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
@@ -150,8 +151,8 @@ class TrainSpec(Section):
             "export.best",
         ),
         Rule(
-            "!has(self.evaluation.generation) || self.objective.type == 'CausalLM'",
-            "only a CausalLM model continues a prompt: remove evaluation.generation",
+            f"!has(self.evaluation.generation) || self.objective.type in {CONTINUING}",
+            "a model of this objective does not continue a prompt: remove evaluation.generation",
             "evaluation.generation",
         ),
         Rule(

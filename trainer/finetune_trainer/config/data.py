@@ -26,6 +26,11 @@ class Columns(Section):
         "image",
         description="An image: a path relative to the file that the row stands in, base64 or a data URI, or bytes in Parquet.",
     )
+    messages: Column = Field("messages", description="A conversation: a list of messages, each with a role and a content.")
+    prompt: Column = Field("prompt", description="What is to be answered: a text or, for PreferenceTuning, a conversation too.")
+    completion: Column = Field("completion", description="The answer to the prompt.")
+    chosen: Column = Field("chosen", description="The better answer to the prompt: a text, or messages that follow it.")
+    rejected: Column = Field("rejected", description="The worse answer.")
     label: Column = Field("label", description="A label, a list of labels or a number, as the objective asks for.")
     tokens: Column = Field("tokens", description="A text as the list of its words.")
     tags: Column = Field("tags", description="A label, or its number, for each of the words.")

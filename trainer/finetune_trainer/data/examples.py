@@ -33,6 +33,7 @@ class Fate(StrEnum):
     SPLIT = "split"
     TRUNCATED = "truncated"
     DROPPED = "dropped"
+    MASKED = "masked"
 
 
 class Encoded(NamedTuple):

@@ -11,6 +11,8 @@ from pydantic.alias_generators import to_camel
 from finetune_trainer.data.answers import answers_of
 from finetune_trainer.outcome import ConfigurationError, DataError
 
+SPEAKERS = ("system", "developer", "user", "assistant", "tool")  # the roles of a conversation's messages
+
 
 class Record(NamedTuple):
     """Values by role. `origin` is the row's file and, where it has one, its line or row, counted from 1."""
@@ -70,6 +72,43 @@ def _text(value: Any) -> str | None:
 
 def _optional_text(value: Any) -> str | None:
     return None if value is None else _text(value)
+
+
+def _messages(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"is {'null' if value is None else f'a {type(value).__name__}'}, not a list of messages: correct the row"
+    for number, message in enumerate(value, start=1):
+        if wrong := _message(message):
+            return f"has in message {number} {wrong}"
+    return None if value else "is a list without messages: correct or remove the row"
+
+
+def _message(message: Any) -> str | None:
+    if not isinstance(message, dict):
+        return f"a {type(message).__name__}, not an object with role and content: correct the row"
+    role, content = message.get("role"), message.get("content")
+    if role not in SPEAKERS:
+        found = "no role" if role is None else f"the unknown role {role!r}"
+        return f"{found}: write one of {', '.join(SPEAKERS)}"
+    if content is None:
+        return None if message.get("tool_calls") else "no content: add it, or remove the row"
+    wrong = _text(content)
+    return wrong and f"a content that {wrong}"
+
+
+def _said(value: Any) -> str | None:
+    return _messages(value) if isinstance(value, list) else _text(value)
+
+
+def _spoken(value: Any) -> Iterator[str]:
+    messages = value if isinstance(value, list) else [{"content": value}]
+    yield from (message["content"] for message in messages if message.get("content"))
+
+
+def _retold(value: Any, change: Callable[[str], str]) -> Any:
+    if not isinstance(value, list):
+        return change(value)
+    return [message | {"content": change(message["content"])} if message.get("content") else message for message in value]
 
 
 def _label(value: Any) -> str | None:
@@ -136,6 +175,11 @@ ROLES: dict[str, Role] = {
     "negative": Role(
         _optional_text, lambda value: (value,) if value else (), lambda value, change: change(value) if value else value
     ),
+    "messages": Role(_messages, _spoken, _retold),
+    "prompt": Role(_said, _spoken, _retold),
+    "completion": PLAIN_TEXT,
+    "chosen": Role(_said, _spoken, _retold),
+    "rejected": Role(_said, _spoken, _retold),
     "label": Role(_label),
     "tokens": Role(_words, lambda value: (" ".join(value),)),
     "tags": Role(_tags),

@@ -8,9 +8,11 @@ from finetune_trainer.config import TrainSpec
 from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.objectives.image_classification import ImageClassification
+from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
 from finetune_trainer.objectives.next_sentence import NextSentence
+from finetune_trainer.objectives.preference_tuning import PreferenceTuning
 from finetune_trainer.objectives.question_answering import QuestionAnswering
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.objectives.text_contrastive import TextContrastive
@@ -19,9 +21,11 @@ from finetune_trainer.objectives.token_classification import TokenClassification
 OBJECTIVES: dict[str, type[Objective]] = {
     "CausalLM": CausalLM,
     "ImageClassification": ImageClassification,
+    "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
     "NextSentence": NextSentence,
+    "PreferenceTuning": PreferenceTuning,
     "QuestionAnswering": QuestionAnswering,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,

@@ -125,6 +125,10 @@ class Objective(ABC):
         """The same beside the statistics that `metrics` wants, without gradients."""
         return Measured(self.loss_sums(model, batch), torch.zeros(0, dtype=torch.float64))
 
+    def asked(self, prompt: str) -> Any:
+        """What the task's pipeline is given for a prompt of the document."""
+        return prompt
+
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """What an evaluation reports for each loss's mean and the sum of all statistics; `loss` is always among it."""
         return {"loss": sum(losses)}

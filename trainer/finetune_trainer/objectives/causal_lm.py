@@ -15,7 +15,7 @@ from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate, starts
 from finetune_trainer.data.examples import Encoded, Fate, cut
 from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row
+from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives.base import Measured, Objective
 from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
 from finetune_trainer.objectives.text import called, ended, fingerprint, insist_on_end, tokenize
@@ -54,13 +54,15 @@ class CausalLM(Objective):
             yield Encoded([{TOKENS: piece} for piece in pieces], fate)
 
     def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """Every token is a label but the first of each document, as another document (or nothing) stands before it."""
-        labels = []
-        for row in rows:
-            own = row[TOKENS].astype(np.int64)
+        """A document's first token is no label, as another document (or nothing) stands before it."""
+        labels = [self.labels(row) for row in rows]
+        for row, own in zip(rows, labels, strict=True):
             own[starts(row)] = IGNORED
-            labels.append(own)
         return collate(rows, self.processor.pad_token_id, layout, labels=labels)
+
+    def labels(self, row: Row) -> Tokens:
+        """What is to be learnt of a row, [tokens] int64: all its tokens."""
+        return row[TOKENS].astype(np.int64)
 
     def count(self, batch: Batch) -> Sequence[int]:
         """Tokens predicted: the first of a sequence never is."""
@@ -76,11 +78,14 @@ class CausalLM(Objective):
 
     def _loss_sums(self, model: Any, batch: Batch, smoothing: float) -> torch.Tensor:
         logits = called(model, batch, use_cache=False).logits
-        # Shifting the labels instead of the logits spares a copy of the largest tensor there is.
-        following = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
-        return summed_cross_entropy(logits.flatten(0, 1), following.flatten(), smoothing)[None]
+        return summed_cross_entropy(logits.flatten(0, 1), following(batch["labels"]).flatten(), smoothing)[None]
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Loss and perplexity, the latter unless it exceeds the largest float."""
         [loss] = losses
         return {"loss": loss} | ({"perplexity": math.exp(loss)} if loss < 700 else {})
+
+
+def following(labels: torch.Tensor) -> torch.Tensor:
+    """At each position the next one's label, [sequences, tokens]; shifting logits would copy the largest tensor there is."""
+    return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)

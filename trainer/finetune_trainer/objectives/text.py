@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune_trainer.data.rows import Tokens
 from finetune_trainer.outcome import ConfigurationError
 
+Span = tuple[int, int]  # where something begins and ends in a text, in characters
 SEGMENTS = "token_type_ids"  # which text of a pair a token belongs to
 
 
@@ -76,6 +77,23 @@ def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[T
     """The tokens of each text, with those the tokenizer adds of its own; a fast one works on the texts in parallel."""
     encoded = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False, verbose=False)
     return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+
+
+def tokenize_marked(
+    texts: Sequence[str], spans: Sequence[Sequence[Span]], tokenizer: PreTrainedTokenizerBase, **settings: Any
+) -> Iterator[tuple[Tokens, Tokens]]:
+    """Of each text the tokens, and for each of them 1 if it has a part in one of the text's spans, else 0."""
+    encoded = tokenizer(
+        list(texts), return_offsets_mapping=True, return_attention_mask=False, return_token_type_ids=False, verbose=False,
+        **settings,
+    )  # fmt: skip
+    for ids, offsets, wanted in zip(encoded["input_ids"], encoded["offset_mapping"], spans, strict=True):
+        begins, ends = np.array(offsets, np.int64).reshape(-1, 2).T
+        marks = np.zeros(len(ids), np.int8)
+        for begin, end in wanted:
+            # Some tokenizers shrink a token of blanks to the place behind it, hence the second way to be within.
+            marks |= (ends > begin) & ((begins < end) | (ends <= end))
+        yield np.array(ids, np.int32), marks
 
 
 def ended(tokens: Tokens, eos: int) -> Tokens:

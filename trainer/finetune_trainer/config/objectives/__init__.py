@@ -10,9 +10,11 @@ from finetune_trainer.config.base import Rule, Section
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
 from finetune_trainer.config.objectives.image_classification import ImageClassification
+from finetune_trainer.config.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
 from finetune_trainer.config.objectives.next_sentence import NextSentence
+from finetune_trainer.config.objectives.preference_tuning import PreferenceTuning
 from finetune_trainer.config.objectives.question_answering import QuestionAnswering
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.config.objectives.text_contrastive import TextContrastive
@@ -21,9 +23,11 @@ from finetune_trainer.config.objectives.token_classification import TokenClassif
 OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
     "ImageClassification": ImageClassification,
+    "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
     "NextSentence": NextSentence,
+    "PreferenceTuning": PreferenceTuning,
     "QuestionAnswering": QuestionAnswering,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
@@ -58,17 +62,21 @@ class Choice(Section):
     type: Literal[
         "CausalLM",
         "ImageClassification",
+        "InstructionTuning",
         "MaskedLM",
         "MultiTask",
         "NextSentence",
+        "PreferenceTuning",
         "QuestionAnswering",
         "SequenceClassification",
         "TextContrastive",
         "TokenClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
     image_classification: ImageClassification | None = None
+    instruction_tuning: InstructionTuning | None = None
     masked_lm: MaskedLM | None = Field(None, alias=field_of("MaskedLM"))
     next_sentence: NextSentence | None = None
+    preference_tuning: PreferenceTuning | None = None
     question_answering: QuestionAnswering | None = None
     sequence_classification: SequenceClassification | None = None
     text_contrastive: TextContrastive | None = None
@@ -85,7 +93,7 @@ class Choice(Section):
     @property
     def roles(self) -> tuple[str, ...]:
         """The columns that the objective reads, by their names in `data.train[].columns`."""
-        return self.options.columns + self.options.optional_columns
+        return self.options.roles
 
 
 TaskName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", description="Name of a task.")]

@@ -31,5 +31,12 @@ class Options(Section):
     """Whether it can be one of several tasks that share an encoder."""
     smoothable: ClassVar[bool] = False
     """Whether its loss is the cross entropy of one label among several, which training.labelSmoothing can soften."""
+    continues: ClassVar[bool] = False
+    """Whether the model continues a prompt, so that it can be asked for samples."""
     framed: ClassVar[bool] = True
     """Whether a tokenizer that is trained for it puts a token before and one after each text, as BERT's does."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All columns that are read, the one that a row is about first."""
+        return self.columns + self.optional_columns

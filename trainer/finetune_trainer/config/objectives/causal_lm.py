@@ -15,3 +15,4 @@ class CausalLM(Options):
     smoothable: ClassVar[bool] = True
     promptable: ClassVar[bool] = True
     framed: ClassVar[bool] = False
+    continues: ClassVar[bool] = True
