@@ -17,8 +17,7 @@ from tests.trainer.learning import learn
 from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 from trl import DPOConfig, DPOTrainer
 
-from finetune_trainer import adapters
-from finetune_trainer.config import Method
+from finetune_trainer import methods
 from finetune_trainer.data import records, vocabulary
 from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.examples import Fate
@@ -49,7 +48,7 @@ def objective(first: dict[str, Any] = ROWS[0], lora: bool = False, data: Any = N
     pretrained = {"initialization": "Pretrained", "source": "hf://somewhere/llama", "tokenizer": None}
     spec = tiny.spec(
         objective={"type": "PreferenceTuning", "preferenceTuning": options}, data=data or {},
-        **({"model": pretrained, "method": {"type": "LoRA"}} if lora else {}),
+        **({"model": pretrained, "method": {"type": "LoRA", "lora": {"dropout": 0.5}}} if lora else {}),
     )  # fmt: skip
     tuning = PreferenceTuning(spec, TOKENIZER)
     tuning.informed(tuning.survey(lambda: [record(first)]))
@@ -114,8 +113,7 @@ def test_the_reference_is_the_model_as_it_starts(lora: bool) -> None:
     tuning, learner = objective(lora=lora), model()
     batch = batch_of(tuning, ROWS)
     tuning.start(learner, HERE)
-    method = Method.model_validate({"type": "LoRA", "lora": {"dropout": 0.5}} if lora else {})
-    learner = adapters.apply(learner, method, seed=1).train()
+    learner = methods.apply(learner, tuning.spec, tuning).train()
     loss = tuning.loss_sums(learner, batch)
     assert loss.item() / len(ROWS) == pytest.approx(math.log(2), abs=1e-7)
     assert learner.training
@@ -169,8 +167,7 @@ def test_dropout_does_not_tell_a_model_from_its_start() -> None:
 def test_a_rank_without_rows_learns_nothing(lora: bool) -> None:
     tuning, learner = objective(lora=lora), model()
     tuning.start(learner, HERE)
-    if lora:
-        learner = adapters.apply(learner, Method.model_validate({"type": "LoRA"}), seed=1)
+    learner = methods.apply(learner, tuning.spec, tuning)
     batch = tuning.collate([], [], Layout())
     assert tuning.count(batch) == [0]
     total = tuning.loss_sums(learner, batch)

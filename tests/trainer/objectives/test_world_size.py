@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from tests.trainer import corpora, learning
 from tests.trainer.learning import VIT, learn
+from tests.trainer import corpora
+from tests.trainer.learning import LLAMA, VIT, learn
 
 from finetune_trainer.engine import merge
 
@@ -18,6 +20,7 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         corpora.digits(120),
         {"model": {"config": VIT, "tokenizer": None}, "objective": {"imageClassification": IMAGES}},
     ),
+    "InstructionTuning": (corpora.conversations(30), {"model": {"config": LLAMA}}),
     "MaskedLM": (corpora.texts(30), {}),
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),
@@ -26,6 +29,7 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "MaskedLM, smoothed": (corpora.texts(30), {"training": {"labelSmoothing": 0.1}}),
     "InstructionTuning": (corpora.conversations(30), {"model": {"config": learning.LLAMA}}),
     "PreferenceTuning": (corpora.preferences(30), {"model": {"config": learning.LLAMA}}),
+    "PreferenceTuning": (corpora.preferences(30), {"model": {"config": LLAMA}}),
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),
     "TokenClassification": (corpora.tagged(30), {}),

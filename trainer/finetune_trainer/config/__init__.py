@@ -70,6 +70,7 @@ __all__ = [
 ]
 
 
+CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
 CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]

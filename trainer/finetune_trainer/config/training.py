@@ -166,7 +166,7 @@ class Generation(Section):
 FALLING = ("loss", "perplexity", "mse", "mae", "rmse", "error", "wer", "cer", "ter")
 RISING = (
     "accuracy", "precision", "recall", "f1", "microF1", "matthews", "r2", "pearson", "spearman", "auc", "map", "mrr", "ndcg",
-    "bleu", "chrf", "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum", "exactMatch", "iou", "top",
+    "bleu", "chrf", "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum", "exactMatch", "iou", "top", "margin",
 )  # fmt: skip
 
 

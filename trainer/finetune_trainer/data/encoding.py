@@ -11,7 +11,9 @@ from finetune_trainer.data.report import Check, Finding
 from finetune_trainer.data.stream import EVALUATION, TRAIN, Side
 from finetune_trainer.outcome import DataError
 
-FATES: dict[Check, tuple[Fate, ...]] = {"truncation": (Fate.TRUNCATED, Fate.DROPPED), "unlearnable": (Fate.EMPTY, Fate.MASKED)}
+FATES: dict[Check, tuple[Fate, ...]] = {
+    "truncation": (Fate.TRUNCATED, Fate.DROPPED), "unlearnable": (Fate.EMPTY, Fate.MASKED),
+}  # fmt: skip
 
 
 def findings(counts: Mapping[Side, Counts], spec: config.TrainSpec) -> list[Finding]:
@@ -62,4 +64,6 @@ def _losses(counts: Counts, data: config.Data, dropped: list[Finding] | None = N
         f"of {counts.records} documents {counts.fates[Fate.EMPTY]} are empty and {counts.fates[Fate.DROPPED]} longer than "
         f"maxLength {data.max_length}" + (f"; {masked} have nothing to learn within that length" if masked else "")
     )
+    if masked := counts.fates[Fate.MASKED]:
+        known += f"; {masked} have nothing to learn within that length"
     return "; ".join([known, *(f"data.checks.{one.check} dropped {one.rows}" for one in dropped or [])])

@@ -32,7 +32,7 @@ from finetune_trainer.data.shared import appearing, exclusive
 from finetune_trainer.data.stream import EVALUATION, SIDES, TRAIN, Placed, Side, Sources, Stream
 
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
-LAYOUT = 3
+LAYOUT = 4
 FACTS, REPORT = "facts.json", "report.json"
 
 
@@ -135,6 +135,7 @@ def _report(counts: Counts, rows: Rows, inspected: Inspected, side: Side) -> Dat
         split_documents=fates[Fate.SPLIT],
         truncated_documents=fates[Fate.TRUNCATED],
         dropped_documents=fates[Fate.DROPPED],
+        masked_documents=fates[Fate.MASKED],
         examples=counts.examples,
         masked_documents=fates[Fate.MASKED],
         rows=len(rows),

@@ -106,6 +106,7 @@ def _spoken(value: Any) -> Iterator[str]:
 
 
 def _rewritten(value: Any, change: Callable[[str], str]) -> Any:
+def _retold(value: Any, change: Callable[[str], str]) -> Any:
     if not isinstance(value, list):
         return change(value)
     return [message | {"content": change(message["content"])} if message.get("content") else message for message in value]
@@ -180,6 +181,11 @@ ROLES: dict[str, Role] = {
     "completion": PLAIN_TEXT,
     "chosen": Role(_said, _spoken, _rewritten),
     "rejected": Role(_said, _spoken, _rewritten),
+    "messages": Role(_messages, _spoken, _retold),
+    "prompt": Role(_said, _spoken, _retold),
+    "completion": PLAIN_TEXT,
+    "chosen": Role(_said, _spoken, _retold),
+    "rejected": Role(_said, _spoken, _retold),
     "label": Role(_label),
     "tokens": Role(_words, lambda value: (" ".join(value),)),
     "tags": Role(_tags),

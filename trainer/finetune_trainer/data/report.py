@@ -81,9 +81,7 @@ class DataReport(Section):
     split_documents: int
     truncated_documents: int
     dropped_documents: int = Field(description="Longer than a sequence, with overlong: Drop.")
-    masked_documents: int = Field(
-        description="Of which nothing is left to learn, such as a conversation cut before its answer."
-    )
+    masked_documents: int = Field(description="Cut off before anything that is to be learnt, such as the assistant's words.")
     examples: int
     rows: int = Field(description="Sequences to learn from; with packing each holds several examples.")
     tokens: int
@@ -142,7 +140,7 @@ def _numbers(report: DataReport) -> str:
     lengths, documents = report.lengths, max(report.documents, 1)
     shares = {
         "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
-        "empty": report.empty_documents,
+        "empty": report.empty_documents, "without anything to learn": report.masked_documents,
     }  # fmt: skip
     known = [f"{report.documents:,} rows of data became {report.rows:,} sequences of {report.tokens:,} tokens"]
     if lengths.longest:

@@ -11,6 +11,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.objectives import field_of
 from finetune_trainer.config.objectives.chat import ChatOptions
 from finetune_trainer.data.collate import IGNORED
 from finetune_trainer.data.records import Record
@@ -56,8 +57,7 @@ class Chat:
 
     def __init__(self, spec: TrainSpec, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raises ConfigurationError for a tokenizer without a template, and for one by which no model could learn to stop."""
-        kind = spec.objective.type
-        self._field = f"spec.objective.{kind[0].lower()}{kind[1:]}.chatTemplate"
+        self._field = f"spec.objective.{field_of(spec.objective.type)}.chatTemplate"
         found = template(spec, tokenizer)
         if found is None:
             raise ConfigurationError(

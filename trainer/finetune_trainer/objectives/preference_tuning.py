@@ -95,7 +95,7 @@ class PreferenceTuning(CausalLM):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        if self.spec.method.type == "Full" and not self._options.reference_free:
+        if not self.spec.method.options.adapts and not self._options.reference_free:
             self._reference = copy.deepcopy(model).to(world.device).eval().requires_grad_(False)
 
     def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:

@@ -33,7 +33,6 @@ class Options(Section):
     """Whether its loss is the cross entropy of one label among several, which training.labelSmoothing can soften."""
     continues: ClassVar[bool] = False
     """Whether the model continues a prompt, so that it can be asked for samples."""
-
     framed: ClassVar[bool] = True
     """Whether a tokenizer that is trained for it puts a token before and one after each text, as BERT's does."""
 

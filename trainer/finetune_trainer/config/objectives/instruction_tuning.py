@@ -13,6 +13,8 @@ class InstructionTuning(ChatOptions):
     """Answer as the assistant of a conversation does, whose words alone are learnt (Ouyang et al. 2022, arXiv:2203.02155)."""
 
     packable: ClassVar[bool] = True
+    smoothable: ClassVar[bool] = True
+    promptable: ClassVar[bool] = True
 
     format: Literal["Messages", "PromptCompletion"] = Field(
         "Messages",
