@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.trainer import corpora, learning
-from tests.trainer.learning import VIT, learn
 from tests.trainer import corpora
 from tests.trainer.learning import LLAMA, VIT, learn
 
@@ -27,8 +25,6 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "QuestionAnswering": (corpora.asked(30), {"data": {"maxLength": 64}}),
     "NextSentence": (corpora.texts(30), {}),
     "MaskedLM, smoothed": (corpora.texts(30), {"training": {"labelSmoothing": 0.1}}),
-    "InstructionTuning": (corpora.conversations(30), {"model": {"config": learning.LLAMA}}),
-    "PreferenceTuning": (corpora.preferences(30), {"model": {"config": learning.LLAMA}}),
     "PreferenceTuning": (corpora.preferences(30), {"model": {"config": LLAMA}}),
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),

@@ -105,7 +105,6 @@ def _spoken(value: Any) -> Iterator[str]:
     yield from (message["content"] for message in messages if message.get("content"))
 
 
-def _rewritten(value: Any, change: Callable[[str], str]) -> Any:
 def _retold(value: Any, change: Callable[[str], str]) -> Any:
     if not isinstance(value, list):
         return change(value)
@@ -176,11 +175,6 @@ ROLES: dict[str, Role] = {
     "negative": Role(
         _optional_text, lambda value: (value,) if value else (), lambda value, change: change(value) if value else value
     ),
-    "messages": Role(_messages, _spoken, _rewritten),
-    "prompt": Role(_said, _spoken, _rewritten),
-    "completion": PLAIN_TEXT,
-    "chosen": Role(_said, _spoken, _rewritten),
-    "rejected": Role(_said, _spoken, _rewritten),
     "messages": Role(_messages, _spoken, _retold),
     "prompt": Role(_said, _spoken, _retold),
     "completion": PLAIN_TEXT,
