@@ -137,7 +137,6 @@ def _report(counts: Counts, rows: Rows, inspected: Inspected, side: Side) -> Dat
         dropped_documents=fates[Fate.DROPPED],
         masked_documents=fates[Fate.MASKED],
         examples=counts.examples,
-        masked_documents=fates[Fate.MASKED],
         rows=len(rows),
         tokens=counts.tokens,
         lengths=_lengths(counts),
