@@ -16,7 +16,7 @@ from tests.trainer.training import joined
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, M2M100Config, MBartConfig, PreTrainedModel, T5Config
 
-from finetune_trainer import adapters, config, engine
+from finetune_trainer import config, engine, methods
 from finetune_trainer.data import vocabulary
 from finetune_trainer.data.collate import IGNORED, Layout
 from finetune_trainer.data.examples import Fate
@@ -248,11 +248,12 @@ def test_targets_longer_than_the_positions_are_refused(tmp_path: Path) -> None:
 
 
 def test_adapters(tmp_path: Path) -> None:
-    seq2seq = objective()
+    given = spec(method={"type": "LoRA"}, model={"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None})
+    seq2seq = Seq2Seq(given, TOKENIZER)
     learner = model(seq2seq, BART, tmp_path)
     batch = batch_of(seq2seq, ROWS[:4])
     before = seq2seq.measure(learner, batch)
-    adapted = adapters.apply(learner, config.Method(type="LoRA"), 1, seq2seq.adapter_task).eval()
+    adapted = methods.apply(learner, given, seq2seq).eval()
     assert type(adapted).__name__ == "PeftModelForSeq2SeqLM"
     after = seq2seq.measure(adapted, batch)
     assert after.losses.item() == pytest.approx(before.losses.item(), rel=1e-5)
