@@ -27,12 +27,22 @@ def functions(package: str) -> list[tuple[str, str]]:
     found = []
     for file in sorted((LIBRARY / package).rglob("*.py")):
         source = file.read_text(encoding="utf-8")
+        lines = source.encode().split(b"\n")
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                text = ast.get_source_segment(source, node) or ""
+                text = _segment(lines, node)
                 if 80 <= len(text) <= 600:
                     found.append((node.name, text))
     return found
+
+
+def _segment(lines: list[bytes], node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    # As ast.get_source_segment, which divides the whole file into lines each time.
+    assert node.end_lineno
+    own = lines[node.lineno - 1 : node.end_lineno]
+    own[-1] = own[-1][: node.end_col_offset]
+    own[0] = own[0][node.col_offset :]
+    return b"\n".join(own).decode()
 
 
 def by_package(most: int = 150) -> list[dict[str, Any]]:
@@ -43,6 +53,14 @@ def by_package(most: int = 150) -> list[dict[str, Any]]:
 def texts(most: int = 150) -> list[dict[str, Any]]:
     """The same without labels."""
     return [{"text": row["text"]} for row in by_package(most)]
+
+
+def spelt_out() -> list[dict[str, Any]]:
+    """Names of functions, and the words that they are made of."""
+    packages = (*PACKAGES, "concurrent", "http", "importlib", "logging", "multiprocessing")
+    names = sorted({name.strip("_") for package in packages for name, _ in functions(package)})
+    words = {name: re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name) for name in names}
+    return [{"text": name, "target": " ".join(parts).lower()} for name, parts in words.items() if len(parts) > 1]
 
 
 def by_habit(most: int = 150) -> list[dict[str, Any]]:

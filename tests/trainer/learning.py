@@ -28,6 +28,16 @@ VIT = {
     "initializer_range": 0.1,  # so narrow a model would take long to leave 0.02
 }  # fmt: skip
 
+T5 = {
+    "model_type": "t5", "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0,
+}  # fmt: skip
+
+BART = {
+    "model_type": "bart", "d_model": 64, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "encoder_layers": 2,
+    "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 128,
+    "dropout": 0.0,
+}  # fmt: skip
+
 
 @dataclass
 class Learnt:

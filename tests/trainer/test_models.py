@@ -256,11 +256,11 @@ def test_padding_of_a_stored_tokenizer(tokenizer: Any, spare: int, padding: str,
 
 def test_longer_sequences_than_positions_are_refused(tmp_path: Path) -> None:
     model = both(TRAINED | {"config": LLAMA}, tmp_path)[1]
-    insist_on_positions(model, 64)
+    insist_on_positions(model, {"spec.data.maxLength": 64})
     with pytest.raises(
         ConfigurationError, match=r"^spec.data.maxLength: 65 is more than the 64 positions of this llama: lower"
     ):
-        insist_on_positions(model, 65)
+        insist_on_positions(model, {"spec.data.maxLength": 65})
 
 
 def test_what_is_loaded_can_be_stored_and_loaded_again(stored: Path, tmp_path: Path) -> None:

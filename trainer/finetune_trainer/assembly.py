@@ -130,7 +130,7 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
         )
     )  # fmt: skip
     if spec.objective.options.processor == "Tokenizer":
-        models.insist_on_positions(model, spec.data.max_length, spec.method.options.prefix)
+        models.insist_on_positions(model, objective.lengths, spec.method.options.prefix)
     if spec.model.attention == "FlashAttention2":
         model.to(here.device)  # it cannot be examined elsewhere
     packed_as = None

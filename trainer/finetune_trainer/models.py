@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ ATTENTION = {"Auto": None, "Eager": "eager", "SDPA": "sdpa", "FlashAttention2": 
 # What families call a token that never stands in a text, in the order of preference.
 PADDING_TOKENS = ("<|padding|>", "<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<unk>")
 OWNED_BY_DOCUMENT = {"dtype": "training.precision", "torch_dtype": "training.precision", "use_cache": "the trainer"}
+DECODER_START = "decoder_start_token_id"
 
 Texts = Corpus | Iterable[str] | Callable[[], Iterable[str]]
 
@@ -32,11 +33,12 @@ def load_tokenizer(
     texts: Texts,
     *,
     framed: bool = False,
+    sentinels: int = 0,
     cache: Path,
     credentials: Credentials,
     alive: Callable[[], None] = lambda: None,
 ) -> PreTrainedTokenizerBase:
-    """The document's tokenizer, learnt from `texts` if it says so (`framed`: see `vocabulary.learn`), once a machine.
+    """The document's tokenizer; if it says so it is learnt from `texts`, once a machine (for the rest see `vocabulary.learn`).
 
     A tokenizer without a padding token gets one that stands for nothing else: one that its vocabulary has already, else a new
     one where the model has a spare embedding, so that embeddings keep their size. Only where there is neither (GPT-2), padding
@@ -46,8 +48,11 @@ def load_tokenizer(
     wanted = spec.tokenizer
     if wanted and wanted.train:
         if isinstance(texts, Corpus):
-            return vocabulary.learn_once(texts, wanted.train.vocab_size, framed=framed, cache=cache, alive=alive)
-        return vocabulary.learn(texts() if callable(texts) else texts, wanted.train.vocab_size, framed=framed)
+            return vocabulary.learn_once(
+                texts, wanted.train.vocab_size, framed=framed, sentinels=sentinels, cache=cache, alive=alive
+            )
+        found = texts() if callable(texts) else texts
+        return vocabulary.learn(found, wanted.train.vocab_size, framed=framed, sentinels=sentinels)
     field = "spec.model.tokenizer.source" if wanted else "spec.model.source"
     chosen = wanted or spec
     assert chosen.source is not None, "the document's rules ask for a source"
@@ -93,17 +98,18 @@ def load_model(
     return model
 
 
-def insist_on_positions(model: PreTrainedModel, max_length: int, prefix: int = 0) -> None:
-    """Raises ConfigurationError if sequences of `max_length` tokens, and what precedes them, exceed the model's positions."""
+def insist_on_positions(model: PreTrainedModel, lengths: Mapping[str, int], prefix: int = 0) -> None:
+    """Raises ConfigurationError if sequences of a field's tokens, and what precedes them, exceed the model's positions."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int):
         positions -= _first_position(model)
-    if isinstance(positions, int) and 0 < positions < prefix + max_length:
-        beside = f", with {prefix} virtual tokens," if prefix else ""
-        raise ConfigurationError(
-            f"spec.data.maxLength: {max_length}{beside} is more than the {positions} positions of this "
-            f"{model.config.model_type}: lower it, or set max_position_embeddings in spec.model.config"
-        )
+    for field, length in lengths.items():
+        if isinstance(positions, int) and 0 < positions < prefix + length:
+            beside = f", with {prefix} virtual tokens," if prefix else ""
+            raise ConfigurationError(
+                f"{field}: {length}{beside} is more than the {positions} positions of this {model.config.model_type}: lower "
+                "it, or set max_position_embeddings in spec.model.config"
+            )
 
 
 def _first_position(model: PreTrainedModel) -> int:
@@ -150,19 +156,28 @@ def _configuration(spec: config.Model, folder: Path | None, objective: Objective
     _insist_on_names(overrides, known, OWNED_BY_DOCUMENT | dict.fromkeys(settled, "the objective"))
     if spec.initialization == "Scratch" and isinstance(objective.processor, PreTrainedTokenizerBase):
         tokenizer = objective.processor
-        overrides = _special_tokens(tokenizer) | {"vocab_size": len(tokenizer)} | overrides
+        overrides = _special_tokens(spec, tokenizer, known) | {"vocab_size": len(tokenizer)} | overrides
     with explained("spec.model.config", "correct its values"):
         return type(known).from_dict((known.to_dict() if folder else {}) | overrides | settled)
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+def _special_tokens(spec: config.Model, tokenizer: PreTrainedTokenizerBase, known: Any) -> dict[str, Any]:
+    """Numbers of tokens that have a meaning for the model, by the tokenizer that it is made for."""
+    tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    if not known.is_encoder_decoder or spec.tokenizer is None:  # the source's own numbers fit the source's own tokenizer
+        return tokens
+    # What is written begins with padding, as T5's does; BART forces an end where there is no more room.
+    forced = {"forced_eos_token_id": tokenizer.eos_token_id} if getattr(known, "forced_eos_token_id", None) is not None else {}
+    return tokens | {DECODER_START: tokenizer.pad_token_id} | forced
 
 
 def _insist_on_names(overrides: dict[str, Any], known: Any, owners: dict[str, str]) -> None:
     for name in overrides:
         if name in owners:
             raise ConfigurationError(f"spec.model.config.{name}: {owners[name]} decides this: remove it")
+        # Encoder-decoders look for it in their configuration, where T5's does not declare it.
+        if name == DECODER_START and known.is_encoder_decoder:
+            continue
         if name.startswith("_") or not hasattr(known, name) or callable(getattr(known, name)):
             close = difflib.get_close_matches(name, [*known.to_dict(), *known.attribute_map], n=1)
             advice = f"did you mean {close[0]}?" if close else "remove it or correct its spelling"

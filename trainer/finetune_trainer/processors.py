@@ -19,9 +19,10 @@ def load(spec: TrainSpec, reading: Reading, alive: Callable[[], None] = lambda: 
     """The processor that the objective asks for; raises what `load_tokenizer` and `load_image_processor` do."""
     if spec.objective.options.processor == "ImageProcessor":
         return load_image_processor(spec, reading)
+    options = spec.objective.options
     return load_tokenizer(
-        spec.model, reading.corpus(spec.data), framed=spec.objective.options.framed, cache=reading.cache,
-        credentials=reading.credentials, alive=alive,
+        spec.model, reading.corpus(spec.data), framed=options.framed, sentinels=options.sentinels(spec.data.max_length),
+        cache=reading.cache, credentials=reading.credentials, alive=alive,
     )  # fmt: skip
 
 

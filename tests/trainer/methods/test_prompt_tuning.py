@@ -57,11 +57,11 @@ def test_they_begin_as_the_text() -> None:
 
 
 def test_they_take_positions() -> None:
-    insist_on_positions(tiny.llama(), 123, 5)
+    insist_on_positions(tiny.llama(), {"spec.data.maxLength": 123}, 5)
     with pytest.raises(ConfigurationError, match=r"^spec\.data\.maxLength: 124, with 5 virtual tokens, is more than the 128"):
-        insist_on_positions(tiny.llama(), 124, 5)
+        insist_on_positions(tiny.llama(), {"spec.data.maxLength": 124}, 5)
     with pytest.raises(ConfigurationError, match=r"^spec\.data\.maxLength: 8, with 500 virtual tokens"):
-        insist_on_positions(tiny.llama(), 8, 500)
+        insist_on_positions(tiny.llama(), {"spec.data.maxLength": 8}, 500)
 
 
 def test_packing_is_off_unless_asked_for() -> None:

@@ -8,12 +8,23 @@ from typing import Any
 import pytest
 from tests.trainer import corpora
 from tests.trainer.learning import LLAMA, VIT, learn
+from tests.trainer import corpora, learning
+from tests.trainer.learning import BART, T5, VIT, learn
 
 from finetune_trainer.engine import merge
 
 TASKS = [{"name": "package", "type": "SequenceClassification"}, {"name": "words", "type": "MaskedLM"}]
+WRITING = {"maxTargetLength": 16}
 IMAGES = {"augmentation": {"randomCrop": {}, "trivialAugment": True}}
 OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "Denoising": (corpora.texts(30), {"model": {"config": T5}}),
+    "Denoising, infilling": (
+        corpora.texts(30),
+        {
+            "model": {"config": BART},
+            "objective": {"denoising": {"noise": "TextInfilling", "textInfilling": {"shuffleSentences": True}}},
+        },
+    ),
     "ImageClassification": (
         corpora.digits(120),
         {"model": {"config": VIT, "tokenizer": None}, "objective": {"imageClassification": IMAGES}},
@@ -26,6 +37,9 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "NextSentence": (corpora.texts(30), {}),
     "MaskedLM, smoothed": (corpora.texts(30), {"training": {"labelSmoothing": 0.1}}),
     "PreferenceTuning": (corpora.preferences(30), {"model": {"config": LLAMA}}),
+    "InstructionTuning": (corpora.conversations(30), {"model": {"config": learning.LLAMA}}),
+    "PreferenceTuning": (corpora.preferences(30), {"model": {"config": learning.LLAMA}}),
+    "Seq2Seq": (corpora.spelt_out()[:100], {"model": {"config": T5}, "objective": {"seq2Seq": WRITING}}),
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),
     "TokenClassification": (corpora.tagged(30), {}),

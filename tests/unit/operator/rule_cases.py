@@ -154,6 +154,30 @@ CASES = (
         _spec(objective={"type": "PreferenceTuning", "preferenceTuning": {"labelSmoothing": 0.1, "loss": "IPO"}}),
     ),
     Case(
+        "spec.objective.denoising",
+        "options for Denoising have no effect",
+        _spec(objective={"type": "Denoising", "denoising": {"noise": "TextInfilling"}}),
+        _spec(objective={"type": "Seq2Seq", "denoising": {"noise": "TextInfilling"}}),
+    ),
+    Case(
+        "spec.objective.denoising.spanCorruption",
+        "options for SpanCorruption have no effect",
+        _spec(objective={"type": "Denoising", "denoising": {"spanCorruption": {"noiseDensity": 0.5}}}),
+        _spec(objective={"type": "Denoising", "denoising": {"noise": "TextInfilling", "spanCorruption": {}}}),
+    ),
+    Case(
+        "spec.objective.denoising.textInfilling",
+        "options for TextInfilling have no effect",
+        _spec(objective={"type": "Denoising", "denoising": {"noise": "TextInfilling", "textInfilling": {"maskRatio": 0.5}}}),
+        _spec(objective={"type": "Denoising", "denoising": {"textInfilling": {}}}),
+    ),
+    Case(
+        "spec.objective.seq2Seq",
+        "options for Seq2Seq have no effect",
+        _spec(objective={"type": "Seq2Seq", "seq2Seq": {"prefix": "summarize: "}}),
+        _spec(objective={"type": "Denoising", "seq2Seq": {"prefix": "summarize: "}}),
+    ),
+    Case(
         "spec.objective.sequenceClassification",
         "options for SequenceClassification have no effect",
         _spec(objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}}),
@@ -334,6 +358,12 @@ CASES = (
         "only single labels can be balanced",
         IMAGES | _spec(data__resample="Balanced"),
         IMAGES | _spec(data__resample="Balanced", objective__imageClassification={"problem": "MultiLabel"}),
+    ),
+    Case(
+        "spec.data.augmentation",
+        "copies would have mistakes in what",
+        _spec(data__augmentation={"deletion": 0.1}, objective__type="Denoising"),
+        _spec(data__augmentation={"deletion": 0.1}, objective__type="Seq2Seq"),
     ),
     Case(
         "spec.data.augmentation",

@@ -232,6 +232,11 @@ class TrainSpec(Section):
             "data.augmentation",
         ),
         Rule(
+            "self.objective.type != 'Seq2Seq' || !has(self.data.augmentation)",
+            "copies would have mistakes in what the model learns to write: remove data.augmentation",
+            "data.augmentation",
+        ),
+        Rule(
             f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE}",
             "this objective learns from one row of data at a time: remove data.packing",
             "data.packing",

@@ -41,6 +41,7 @@ class Columns(Section):
         description='Words of the context and where they begin, counted in characters from 0: SQuAD\'s {"text": [...], '
         '"answer_start": [...]} or a list of {"text": ..., "start": ...}; empty where there is no answer.',
     )
+    target: Column = Field("target", description="The text to write after reading the first.")
 
     def names(self, roles: Iterable[str]) -> dict[str, str]:
         """The columns' names by role, without optional ones that the document does not name."""

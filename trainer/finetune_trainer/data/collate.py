@@ -52,7 +52,7 @@ def collate(
         labels = labels and [np.concatenate(labels)]
         rows = [{TOKENS: np.concatenate([row[TOKENS] for row in rows]), LENGTHS: np.concatenate([lengths(r) for r in rows])}]
     longest = max((len(row[TOKENS]) for row in rows), default=1)
-    shape = (max(len(rows), 1), -(-longest // MULTIPLE) * MULTIPLE)
+    shape = (max(len(rows), 1), in_multiples(longest))
     ids = np.full(shape, pad_id, np.int64)
     targets = np.full(shape, IGNORED, np.int64)
     positions = np.zeros(shape, np.int64)
@@ -73,6 +73,11 @@ def collate(
     if layout.packed_as is PackedAs.MASK:
         batch["attention_mask"] = block_mask(batch["position_ids"], layout.dtype, causal=causal)
     return batch
+
+
+def in_multiples(length: int) -> int:
+    """The length of which a batch is made that must hold so many tokens."""
+    return -(-length // MULTIPLE) * MULTIPLE
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -187,6 +187,7 @@ ROLES: dict[str, Role] = {
     "question": PLAIN_TEXT,
     "answers": Role(_answers),
     "image": Role(_image),
+    "target": PLAIN_TEXT,
 }
 """The roles by the names they have in `config.Columns`."""
 

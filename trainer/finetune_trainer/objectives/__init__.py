@@ -7,6 +7,7 @@ from typing import Any
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.objectives.denoising import Denoising
 from finetune_trainer.objectives.image_classification import ImageClassification
 from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.objectives.masked_lm import MaskedLM
@@ -14,12 +15,14 @@ from finetune_trainer.objectives.multi_task import MultiTask
 from finetune_trainer.objectives.next_sentence import NextSentence
 from finetune_trainer.objectives.preference_tuning import PreferenceTuning
 from finetune_trainer.objectives.question_answering import QuestionAnswering
+from finetune_trainer.objectives.seq2seq import Seq2Seq
 from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.objectives.text_contrastive import TextContrastive
 from finetune_trainer.objectives.token_classification import TokenClassification
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "CausalLM": CausalLM,
+    "Denoising": Denoising,
     "ImageClassification": ImageClassification,
     "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
@@ -27,6 +30,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "NextSentence": NextSentence,
     "PreferenceTuning": PreferenceTuning,
     "QuestionAnswering": QuestionAnswering,
+    "Seq2Seq": Seq2Seq,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
     "TokenClassification": TokenClassification,

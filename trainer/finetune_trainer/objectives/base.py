@@ -37,7 +37,7 @@ class Objective(ABC):
     """
 
     task: ClassVar[str]
-    """The `transformers.pipeline` task that the exported model serves."""
+    """What the hub calls what the exported model is for: a task of `transformers.pipeline`, if it has it."""
     auto_class: ClassVar[Any]
     """transformers' Auto class of the model."""
     adapter_task: ClassVar[str | None] = None
@@ -71,6 +71,11 @@ class Objective(ABC):
     @abstractmethod
     def identity(self) -> Any:
         """What changes when the examples of a record may; JSON."""
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """The most tokens of a sequence that the model must have positions for, by the field that says so."""
+        return {"spec.data.maxLength": self.spec.data.max_length}
 
     @abstractmethod
     def encode(self, records: Sequence[Record]) -> Iterable[Encoded]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +16,7 @@ from finetune_trainer.data.examples import Encoded, Fate, cut
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
+from finetune_trainer.objectives.cross_entropy import perplexity, summed_cross_entropy
 from finetune_trainer.objectives.text import called, ended, fingerprint, insist_on_end, tokenize
 
 
@@ -81,9 +80,9 @@ class CausalLM(Objective):
         return summed_cross_entropy(logits.flatten(0, 1), following(batch["labels"]).flatten(), smoothing)[None]
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Loss and perplexity, the latter unless it exceeds the largest float."""
+        """Loss and perplexity."""
         [loss] = losses
-        return {"loss": loss} | ({"perplexity": math.exp(loss)} if loss < 700 else {})
+        return {"loss": loss} | perplexity(loss)
 
 
 def following(labels: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ dwarf the model's activations. Here only the gradient stays, in the logits' own 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,11 @@ def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: 
     """
     total: torch.Tensor = _SummedCrossEntropy.apply(logits, labels, smoothing)
     return total
+
+
+def perplexity(loss: float) -> dict[str, float]:
+    """The metric for a mean loss, unless it exceeds the largest float."""
+    return {"perplexity": math.exp(loss)} if loss < 700 else {}
 
 
 class _SummedCrossEntropy(torch.autograd.Function):

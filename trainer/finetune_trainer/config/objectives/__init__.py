@@ -9,6 +9,7 @@ from pydantic import Field
 from finetune_trainer.config.base import Rule, Section
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
+from finetune_trainer.config.objectives.denoising import Denoising
 from finetune_trainer.config.objectives.image_classification import ImageClassification
 from finetune_trainer.config.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
@@ -16,12 +17,14 @@ from finetune_trainer.config.objectives.multi_task import MultiTask
 from finetune_trainer.config.objectives.next_sentence import NextSentence
 from finetune_trainer.config.objectives.preference_tuning import PreferenceTuning
 from finetune_trainer.config.objectives.question_answering import QuestionAnswering
+from finetune_trainer.config.objectives.seq2seq import Seq2Seq
 from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.config.objectives.text_contrastive import TextContrastive
 from finetune_trainer.config.objectives.token_classification import TokenClassification
 
 OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
+    "Denoising": Denoising,
     "ImageClassification": ImageClassification,
     "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
@@ -29,6 +32,7 @@ OPTIONS: dict[str, type[Options]] = {
     "NextSentence": NextSentence,
     "PreferenceTuning": PreferenceTuning,
     "QuestionAnswering": QuestionAnswering,
+    "Seq2Seq": Seq2Seq,
     "SequenceClassification": SequenceClassification,
     "TextContrastive": TextContrastive,
     "TokenClassification": TokenClassification,
@@ -61,6 +65,7 @@ class Choice(Section):
 
     type: Literal[
         "CausalLM",
+        "Denoising",
         "ImageClassification",
         "InstructionTuning",
         "MaskedLM",
@@ -68,16 +73,19 @@ class Choice(Section):
         "NextSentence",
         "PreferenceTuning",
         "QuestionAnswering",
+        "Seq2Seq",
         "SequenceClassification",
         "TextContrastive",
         "TokenClassification",
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
+    denoising: Denoising | None = None
     image_classification: ImageClassification | None = None
     instruction_tuning: InstructionTuning | None = None
     masked_lm: MaskedLM | None = Field(None, alias=field_of("MaskedLM"))
     next_sentence: NextSentence | None = None
     preference_tuning: PreferenceTuning | None = None
     question_answering: QuestionAnswering | None = None
+    seq2seq: Seq2Seq | None = Field(None, alias=field_of("Seq2Seq"))
     sequence_classification: SequenceClassification | None = None
     text_contrastive: TextContrastive | None = None
     token_classification: TokenClassification | None = None

@@ -40,3 +40,7 @@ class Options(Section):
     def roles(self) -> tuple[str, ...]:
         """All columns that are read, the one that a row is about first."""
         return self.columns + self.optional_columns
+
+    def sentinels(self, max_length: int) -> int:
+        """How many tokens that stand for hidden spans a tokenizer needs that is trained for it."""
+        return 0

@@ -1,0 +1,100 @@
+"""What objectives for encoder-decoders share: one text is read, another is written (Sutskever et al. 2014, arXiv:1409.3215)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate, in_multiples, padded
+from finetune_trainer.data.rows import TOKENS, Tokens
+from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.cross_entropy import perplexity, summed_cross_entropy
+from finetune_trainer.objectives.text import called, ended, insist_on_end
+from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.world import World
+
+
+class EncoderDecoder(Objective):
+    """Cross entropy, in float32, of each token of the target from those before it and the whole input.
+
+    A batch has `input_ids` and `attention_mask` [sequences, tokens], and `labels` [sequences, tokens of the longest target],
+    -100 on padding. What the decoder reads is made of the labels by the model itself, whose family knows how.
+    """
+
+    task: ClassVar[str] = "text2text-generation"
+    auto_class: ClassVar[Any] = AutoModelForSeq2SeqLM
+    adapter_task: ClassVar[str | None] = "SEQ_2_SEQ_LM"
+
+    def __init__(self, spec: TrainSpec, processor: Any) -> None:
+        super().__init__(spec, processor)
+        insist_on_end(processor)
+
+    def start(self, model: Any, world: World) -> None:
+        """Raises ConfigurationError for a model that does not know what a text to write begins with."""
+        try:
+            shifted(model, torch.tensor([[self.processor.eos_token_id]]))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                "spec.model.config.decoder_start_token_id: the model's configuration does not say which token a text that it "
+                "writes begins with: set it, often to the number of the padding token"
+            ) from error
+
+    def count(self, batch: Batch) -> Sequence[int]:
+        """Tokens of the targets."""
+        return [int((batch["labels"] != IGNORED).sum())]
+
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Summed cross entropy of `model` on the batch."""
+        return _loss_sums(_logits(model, batch), batch, self.spec.training.label_smoothing)
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """The loss without smoothing. Statistics: tokens that are the likeliest where they stand, and all."""
+        logits, labels = _logits(model, batch), batch["labels"]
+        guessed = (logits.argmax(-1) == labels).sum()
+        return Measured(_loss_sums(logits, batch), torch.stack([guessed, (labels != IGNORED).sum()]).double().cpu())
+
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Loss, perplexity, and the share of tokens that are the likeliest where they stand."""
+        guessed, tokens = statistics
+        return {"loss": losses[0], "tokenAccuracy": float(guessed / max(tokens, 1))} | perplexity(losses[0])
+
+    def _target(self, tokens: Tokens) -> Tokens:
+        """The tokens to write: one end-of-text token ends them, and none begins them, as writing would end with it."""
+        eos = self.processor.eos_token_id
+        tokens = tokens[1:] if len(tokens) and tokens[0] == eos else tokens
+        # mBART has its language after the end.
+        return tokens if eos in tokens[-2:] else ended(tokens, eos)
+
+    def _batch(self, inputs: Sequence[Tokens], targets: Sequence[Tokens], layout: Layout) -> Batch:
+        """Both padded at the right."""
+        batch = collate([{TOKENS: tokens} for tokens in inputs], self.processor.pad_token_id, layout)
+        longest = in_multiples(max(map(len, targets), default=1))
+        return batch | {"labels": padded(targets, (len(batch[TOKENS]), longest), IGNORED)}
+
+
+def shifted(model: Any, labels: torch.Tensor) -> torch.Tensor:
+    """What the decoder reads to write the labels [sequences, tokens], as transformers makes it of them."""
+    module = getattr(model, "module", model)  # the engine's
+    of_family = getattr(module, "prepare_decoder_input_ids_from_labels", None)
+    if of_family:
+        read: torch.Tensor = of_family(labels=labels)
+        return read
+    # Families without it, such as NLLB, shift only within their own loss.
+    config = module.config
+    read = torch.nn.functional.pad(labels[:, :-1], (1, 0), value=config.decoder_start_token_id)
+    return read.masked_fill(read == IGNORED, config.pad_token_id)
+
+
+def _logits(model: Any, batch: Batch) -> torch.Tensor:
+    inputs = batch | {"decoder_input_ids": shifted(model, batch["labels"])}
+    logits: torch.Tensor = called(model, inputs, use_cache=False).logits
+    return logits
+
+
+def _loss_sums(logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+    return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), smoothing)[None]
