@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 from tests.trainer import corpora
-from tests.trainer.learning import LLAMA, VIT, learn
-from tests.trainer import corpora, learning
-from tests.trainer.learning import BART, T5, VIT, learn
+from tests.trainer.learning import BART, LLAMA, T5, VIT, learn
 
 from finetune_trainer.engine import merge
 
@@ -37,8 +35,6 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "NextSentence": (corpora.texts(30), {}),
     "MaskedLM, smoothed": (corpora.texts(30), {"training": {"labelSmoothing": 0.1}}),
     "PreferenceTuning": (corpora.preferences(30), {"model": {"config": LLAMA}}),
-    "InstructionTuning": (corpora.conversations(30), {"model": {"config": learning.LLAMA}}),
-    "PreferenceTuning": (corpora.preferences(30), {"model": {"config": learning.LLAMA}}),
     "Seq2Seq": (corpora.spelt_out()[:100], {"model": {"config": T5}, "objective": {"seq2Seq": WRITING}}),
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),
