@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from finetune_trainer.data import records, vocabulary
 from finetune_trainer.data.collate import Layout, PackedAs
-from finetune_trainer.data.examples import Fate
+from finetune_trainer.data.encoding import insist_on_examples
+from finetune_trainer.data.examples import Counts, Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import LENGTHS, TOKENS, Row
 from finetune_trainer.objectives import InstructionTuning
@@ -166,6 +168,16 @@ def test_conversations_that_are_too_long() -> None:
         encoded = list(objective(max_length=64, overlong=overlong).encode(rows))
         assert [one.fate for one in encoded] == expected
         assert [len(one.examples) for one in encoded] == [int(fate in (Fate.KEPT, Fate.TRUNCATED)) for fate in expected]
+
+
+def test_nothing_is_left_to_learn() -> None:
+    counts = {"train": Counts(records=2, fates=Counter({Fate.MASKED: 2})), "evaluation": Counts()}
+    with pytest.raises(DataError) as raised:
+        insist_on_examples(objective().spec, counts, [])
+    assert str(raised.value).startswith(
+        "spec.data.train: nothing is left to learn from (of 2 documents 0 are empty and 0 longer than maxLength 512; 2 have "
+        "nothing to learn within that length):"
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,6 @@ __all__ = [
 
 CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
-CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 SMOOTHABLE = [name for name, options in OPTIONS.items() if options.smoothable]

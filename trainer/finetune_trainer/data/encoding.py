@@ -64,6 +64,4 @@ def _losses(counts: Counts, data: config.Data, dropped: list[Finding] | None = N
         f"of {counts.records} documents {counts.fates[Fate.EMPTY]} are empty and {counts.fates[Fate.DROPPED]} longer than "
         f"maxLength {data.max_length}" + (f"; {masked} have nothing to learn within that length" if masked else "")
     )
-    if masked := counts.fates[Fate.MASKED]:
-        known += f"; {masked} have nothing to learn within that length"
     return "; ".join([known, *(f"data.checks.{one.check} dropped {one.rows}" for one in dropped or [])])
