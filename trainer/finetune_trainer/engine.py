@@ -151,7 +151,7 @@ def _optimizer(groups: list[dict[str, Any]], settings: Optimizer) -> torch.optim
 
 def _checkpoint_gradients(model: Any, reentrant: bool) -> None:
     # Non-reentrant recomputation compares shapes, which ZeRO-3 changes as it gathers and releases parameters.
-    if not hasattr(model, "gradient_checkpointing_enable"):
+    if not hasattr(model, "gradient_checkpointing_enable") or not getattr(model, "supports_gradient_checkpointing", True):
         raise ConfigurationError("spec.training.gradientCheckpointing: this model does not offer it; remove it")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     if reentrant:

@@ -26,7 +26,7 @@ from transformers import (
     pipeline,
 )
 
-from finetune_trainer import config, models, processors
+from finetune_trainer import config, engine, models, processors
 from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.loader import random_of
 from finetune_trainer.data.reading import Reading
@@ -36,6 +36,7 @@ from finetune_trainer.objectives import ImageClassification
 from finetune_trainer.objectives.images import Images
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.storage import Credentials
+from finetune_trainer.world import World
 
 RESNET = {"model_type": "resnet", "embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "layer_type": "basic"}
 SINGLE = corpora.digits(40)
@@ -219,6 +220,13 @@ def test_a_source_needs_a_processor_beside_its_model(tmp_path: Path) -> None:
         processors.load(spec, reading)
     ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
     assert Images(processors.load(spec, reading)).shape == (3, 16, 16)
+
+
+def test_families_without_recomputation_say_so(tmp_path: Path) -> None:
+    classifier = objective(family={"model_type": "mobilenet_v2", "image_size": 32}, imageSize=32)
+    spec = tiny.spec(training={"gradientCheckpointing": True})
+    with pytest.raises(ConfigurationError, match=r"^spec.training.gradientCheckpointing: this model does not offer it"):
+        engine.build(spec, model(classifier, tmp_path), World(0, 1, 0, 1, torch.device("cpu")), "Float32")
 
 
 def folder_of_digits(folder: Path) -> Path:

@@ -537,6 +537,12 @@ CASES = (
         _spec(training__labelSmoothing=0.1, objective={"type": "QuestionAnswering"}),
     ),
     Case(
+        "spec.training.labelSmoothing",
+        "this objective's loss is no cross entropy",
+        IMAGES | _spec(training__labelSmoothing=0.1),
+        IMAGES | _spec(training__labelSmoothing=0.1, objective__imageClassification={"problem": "MultiLabel"}),
+    ),
+    Case(
         "spec.export.best",
         "only one of several evaluations",
         _spec(export__best=True, evaluation__everySteps=1, data__evaluationFraction=0.5),

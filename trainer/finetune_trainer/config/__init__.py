@@ -216,14 +216,10 @@ class TrainSpec(Section):
             "rows of this objective have no label to be balanced by: remove data.resample",
             "data.resample",
         ),
-        *(
-            Rule(
-                f"self.data.resample == 'None' || !has(self.objective.{field}) || "
-                f"self.objective.{field}.problem == 'SingleLabel'",
-                "only single labels can be balanced: remove data.resample, or set the problem SingleLabel",
-                "data.resample",
-            )
-            for field in ("imageClassification", "sequenceClassification")
+        Rule(
+            f"self.data.resample == 'None' || {SINGLE_LABEL}",
+            "only single labels can be balanced: remove data.resample, or set the problem SingleLabel",
+            "data.resample",
         ),
         Rule(
             f"!(self.objective.type in {ON_IMAGES}) || !has(self.data.augmentation)",

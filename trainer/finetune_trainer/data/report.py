@@ -142,7 +142,8 @@ def _numbers(report: DataReport) -> str:
         "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
         "empty": report.empty_documents, "without anything to learn": report.masked_documents,
     }  # fmt: skip
-    known = [f"{report.documents:,} rows of data became {report.rows:,} sequences of {report.tokens:,} tokens"]
+    made = f"sequences of {report.tokens:,} tokens" if report.tokens else "examples"
+    known = [f"{report.documents:,} rows of data became {report.rows:,} {made}"]
     if lengths.longest:
         known.append(f"lengths {lengths.shortest}, median {lengths.median}, 95 % {lengths.p95}, longest {lengths.longest}")
     known += [f"{count / documents:.1%} {name}" for name, count in shares.items() if count]
