@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
+from pydantic.alias_generators import to_camel
 from tests.cluster.jobs import SECRET, Jobs, tiny
 from tests.trainer import corpora
+from tests.trainer.learning import BART, BERT, LLAMA, T5, VIT
 
 INSTALLED_BY = "helm"
 STORAGE = "s3://finetune/families/{name}"
@@ -25,31 +28,50 @@ class Family(NamedTuple):
     metric: str
 
 
-def of_pipeline(task: str, *asked: Any, part: str = "") -> Callable[[Path], Any]:
+def of_pipeline(task: str, asked: Any) -> Callable[[Path], Any]:
     """The answer of transformers' pipeline to the question."""
 
     def attempt(folder: Path) -> Any:
         from transformers import pipeline
 
-        return pipeline(task, model=str(folder / part), device="cpu")(*asked)
+        return pipeline(task, model=str(folder), device="cpu")(asked)
 
     return attempt
 
 
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-LENGTH = {"max_position_embeddings": 132}
+def written(folder: Path) -> Any:
+    """What an encoder-decoder writes, for which transformers has no pipeline."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained(folder)("def first", return_tensors="pt", return_token_type_ids=False)
+    return AutoModelForSeq2SeqLM.from_pretrained(folder).generate(**read, max_new_tokens=4)[0].tolist()
+
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+QUESTION = [{"role": "user", "content": "May first be called from elsewhere?"}]
 FAMILIES = {
     "bert": Family(
-        {"type": "TokenClassification"}, {"model_type": "bert", **SIZES, **LENGTH}, corpora.tagged(10),
-        of_pipeline("token-classification", "def first(items): return items[0]"), "f1",
+        {"type": "TokenClassification"}, BERT, corpora.tagged(10), of_pipeline("token-classification", "def first(items):"),
+        "f1",
     ),
     "roberta": Family(
-        {"type": "SequenceClassification"}, {"model_type": "roberta", **SIZES, "max_position_embeddings": 144},
+        {"type": "SequenceClassification"}, {"model_type": "roberta", **SMALL, "max_position_embeddings": 144},
         corpora.by_package(20), of_pipeline("text-classification", "def a():"), "f1",
     ),
     "gpt2": Family(
         {"type": "CausalLM"}, {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128},
         corpora.texts(20), of_pipeline("text-generation", "def "), "perplexity",
+    ),
+    "llama": Family(
+        {"type": "InstructionTuning"}, LLAMA, corpora.conversations(40), of_pipeline("text-generation", QUESTION), "perplexity"
+    ),
+    "t5": Family({"type": "Denoising"}, T5, corpora.texts(20), written, "accuracy"),
+    "bart": Family(
+        {"type": "Seq2Seq", "seq2Seq": {"maxTargetLength": 12}}, BART, corpora.spelt_out()[:60], written, "bleu"
+    ),
+    "vit": Family(
+        {"type": "ImageClassification"}, VIT, corpora.digits(60), of_pipeline("image-classification", Image.new("RGB", (8, 8))),
+        "accuracy",
     ),
 }  # fmt: skip
 
@@ -59,7 +81,10 @@ def job(name: str, family: Family) -> dict[str, Any]:
     place = STORAGE.format(name=name)
     document = tiny(name, place, steps=8, objective=family.objective, data={"maxLength": 128, "evaluationFraction": 0.2})
     document["spec"]["model"]["config"] = family.model
-    document["spec"]["data"]["train"] = [{"source": f"{place}/data/*.jsonl", "credentials": SECRET}]
+    if "image" in family.rows[0]:
+        del document["spec"]["model"]["tokenizer"]
+    columns = {to_camel(role): role for role in family.rows[0]}
+    document["spec"]["data"]["train"] = [{"source": f"{place}/data/*.jsonl", "credentials": SECRET, "columns": columns}]
     return document
 
 
