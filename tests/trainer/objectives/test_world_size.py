@@ -36,6 +36,10 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "MaskedLM, smoothed": (corpora.texts(30), {"training": {"labelSmoothing": 0.1}}),
     "PreferenceTuning": (corpora.preferences(30), {"model": {"config": LLAMA}}),
     "Seq2Seq": (corpora.spelt_out()[:100], {"model": {"config": T5}, "objective": {"seq2Seq": WRITING}}),
+    "Seq2Seq, weights in parts": (  # which must find together again after each of the texts that an evaluation writes
+        corpora.spelt_out()[:50],
+        {"model": {"config": T5}, "objective": {"seq2Seq": {"maxTargetLength": 8}}, "deepspeed": {"zeroStage": 3}},
+    ),
     "SequenceClassification": (corpora.by_package(30), {}),
     "TextContrastive": (corpora.pairs(30), {}),
     "TokenClassification": (corpora.tagged(30), {}),
