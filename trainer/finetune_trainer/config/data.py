@@ -71,7 +71,7 @@ class Dataset(Section):
         "an epoch keeps its length, and what the source holds is repeated or sampled as that needs. Without weights each "
         "sequence is seen once an epoch.",
     )
-    task: str | None = Field(None, max_length=64, description="With objective.tasks, the task whose rows these are.")
+    task: str | None = Field(None, max_length=32, description="With objective.tasks, the task whose rows these are.")
 
 
 class Folds(Section):

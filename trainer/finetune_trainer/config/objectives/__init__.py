@@ -104,7 +104,7 @@ class Choice(Section):
         return self.options.roles
 
 
-TaskName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", description="Name of a task.")]
+TaskName = Annotated[str, Field(max_length=32, pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", description="Name of a task.")]
 
 
 class Task(Choice):

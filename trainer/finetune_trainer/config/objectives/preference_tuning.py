@@ -21,8 +21,9 @@ class PreferenceTuning(ChatOptions):
         " arXiv:2310.12036); Hinge stops at a margin (SLiC, Zhao et al. 2023, arXiv:2305.10425).",
     )
     beta: float = Field(0.1, gt=0, le=100, description="How strongly the model is held to the one it starts as.")
+    # An API server takes 0 for more than "less than 0.5", whose integer part is 0.
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="Share of the pairs that are taken to be the wrong way round (conservative DPO)."
+        0.0, ge=0, le=0.49, description="Share of the pairs that are taken to be the wrong way round (conservative DPO)."
     )
     reference_free: bool = Field(
         False,
