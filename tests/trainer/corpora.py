@@ -141,6 +141,11 @@ def digits(most: int = 1797) -> list[dict[str, Any]]:
     ]
 
 
+def images(most: int = 1797) -> list[dict[str, Any]]:
+    """The same without what they are."""
+    return [{"image": row["image"]} for row in digits(most)]
+
+
 def png(image: Image.Image) -> bytes:
     """The image as a file."""
     content = io.BytesIO()

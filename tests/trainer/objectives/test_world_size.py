@@ -27,6 +27,10 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         corpora.digits(120),
         {"model": {"config": VIT, "tokenizer": None}, "objective": {"imageClassification": IMAGES}},
     ),
+    "ImageContrastive": (
+        corpora.images(120),
+        {"model": {"config": VIT, "tokenizer": None}, "objective": {"imageContrastive": IMAGES}},
+    ),
     "InstructionTuning": (corpora.conversations(30), {"model": {"config": LLAMA}}),
     "MaskedLM": (corpora.texts(30), {}),
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),

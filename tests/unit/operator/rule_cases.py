@@ -64,6 +64,7 @@ def _address(field: str, good: str, bad: str) -> Case:
 
 
 IMAGES = _spec(objective__type="ImageClassification", model__tokenizer=ABSENT)
+VIEWS = _spec(objective__type="ImageContrastive", model__tokenizer=ABSENT)
 
 CASES = (
     Case("metadata.name", "metadata.name names", {"metadata.name": "a" * 50}, {"metadata.name": "a" * 51}),
@@ -327,9 +328,51 @@ CASES = (
     ),
     Case(
         "spec.training.batchSize",
-        "a text is told from the other rows",
+        "a row is told from the others",
         _contrastive(training={"batchSize": 2, "microBatchSize": 1}),
         _contrastive(training={"batchSize": 1, "microBatchSize": 1}),
+    ),
+    Case(
+        "spec.training.batchSize",
+        "a row is told from the others",
+        VIEWS | _spec(training={"batchSize": 2, "microBatchSize": 1}),
+        VIEWS | _spec(training={"batchSize": 1, "microBatchSize": 1}),
+    ),
+    Case(
+        "spec.data.earlier",
+        "importance is measured row by row",
+        VIEWS | _spec(training__forgetting={"towardStart": 1}),
+        VIEWS | _spec(data__earlier=[{"source": "file:///a"}], training__forgetting={"elastic": {"strength": 1}}),
+    ),
+    Case(
+        "spec.objective.imageContrastive",
+        "options for ImageContrastive have no effect",
+        VIEWS | _spec(objective__imageContrastive={"temperature": 0.5}),
+        IMAGES | _spec(objective__imageContrastive={"temperature": 0.5}),
+    ),
+    Case(
+        "spec.objective.imageContrastive.imageSize",
+        "the model's own image processor",
+        VIEWS | _spec(objective__imageContrastive={"imageSize": 32}),
+        VIEWS | _spec(objective__imageContrastive={"imageSize": 32}, model__source="hf://organisation/name"),
+    ),
+    Case(
+        "spec.objective.imageContrastive.augmentation.randomCrop.minimumArea",
+        "minimumArea is more than maximumArea",
+        VIEWS | _spec(objective__imageContrastive={"augmentation": {"randomCrop": {"minimumArea": 1}}}),
+        VIEWS | _spec(objective__imageContrastive={"augmentation": {"randomCrop": {"minimumArea": 1, "maximumArea": 0.5}}}),
+    ),
+    Case(
+        "spec.objective.imageContrastive.augmentation.trivialAugment",
+        "the random operations are chosen twice",
+        VIEWS | _spec(objective__imageContrastive={"augmentation": {"trivialAugment": True}}),
+        VIEWS | _spec(objective__imageContrastive={"augmentation": {"trivialAugment": True, "randAugment": {}}}),
+    ),
+    Case(
+        "spec.objective.imageContrastive.augmentation",
+        "both views of an image would be the same",
+        VIEWS | _spec(objective__imageContrastive={"augmentation": {"blur": 0.5}}),
+        VIEWS | _spec(objective__imageContrastive={"augmentation": {}}),
     ),
     Case(
         "spec.objective.questionAnswering",

@@ -70,6 +70,7 @@ __all__ = [
 ]
 
 
+COMPARING = [name for name, options in OPTIONS.items() if options.compares]
 CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
@@ -264,13 +265,13 @@ class TrainSpec(Section):
             "data.evaluation",
         ),
         Rule(
-            "self.objective.type != 'TextContrastive' || size(self.data.earlier) == 0",
-            "importance is measured row by row, and a text alone is told from nothing: use training.forgetting.towardStart",
+            f"!(self.objective.type in {COMPARING}) || size(self.data.earlier) == 0",
+            "importance is measured row by row, and a row alone is told from nothing: use training.forgetting.towardStart",
             "data.earlier",
         ),
         Rule(
-            "self.objective.type != 'TextContrastive' || self.training.batchSize > 1",
-            "a text is told from the other rows of its step: raise training.batchSize",
+            f"!(self.objective.type in {COMPARING}) || self.training.batchSize > 1",
+            "a row is told from the others of its step: raise training.batchSize",
             "training.batchSize",
         ),
     )

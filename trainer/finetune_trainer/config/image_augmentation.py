@@ -45,7 +45,7 @@ class RandAugment(Section):
 
 
 class ImageAugmentation(Section):
-    """What is done to training images, never to those of the evaluation; without any of it they stay as they are."""
+    """What is done to an image at random; without any of it it stays as it is."""
 
     random_crop: RandomCrop | None = None
     horizontal_flip: float = Field(0.0, ge=0, le=1, description="Share of the images that are mirrored.")

@@ -9,6 +9,7 @@ from finetune_trainer.objectives.base import Batch, Measured, Objective
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.objectives.denoising import Denoising
 from finetune_trainer.objectives.image_classification import ImageClassification
+from finetune_trainer.objectives.image_contrastive import ImageContrastive
 from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.objectives.masked_lm import MaskedLM
 from finetune_trainer.objectives.multi_task import MultiTask
@@ -24,6 +25,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "CausalLM": CausalLM,
     "Denoising": Denoising,
     "ImageClassification": ImageClassification,
+    "ImageContrastive": ImageContrastive,
     "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,

@@ -105,13 +105,13 @@ class Images:
         return values
 
 
-def insist_on_shape(model: Any, images: torch.Tensor) -> None:
-    """Raises ConfigurationError for a model that cannot compute on such images; call it where the model is."""
+def insist_on_shape(model: Any, images: torch.Tensor) -> Any:
+    """What the model makes of such images; raises ConfigurationError if it cannot, call it where the model is."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            model(**{VALUES: images.to(model.device)})
+            return model(**{VALUES: images.to(model.device)})
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

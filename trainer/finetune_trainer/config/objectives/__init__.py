@@ -11,6 +11,7 @@ from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
 from finetune_trainer.config.objectives.denoising import Denoising
 from finetune_trainer.config.objectives.image_classification import ImageClassification
+from finetune_trainer.config.objectives.image_contrastive import ImageContrastive
 from finetune_trainer.config.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.config.objectives.masked_lm import MaskedLM
 from finetune_trainer.config.objectives.multi_task import MultiTask
@@ -26,6 +27,7 @@ OPTIONS: dict[str, type[Options]] = {
     "CausalLM": CausalLM,
     "Denoising": Denoising,
     "ImageClassification": ImageClassification,
+    "ImageContrastive": ImageContrastive,
     "InstructionTuning": InstructionTuning,
     "MaskedLM": MaskedLM,
     "MultiTask": MultiTask,
@@ -67,6 +69,7 @@ class Choice(Section):
         "CausalLM",
         "Denoising",
         "ImageClassification",
+        "ImageContrastive",
         "InstructionTuning",
         "MaskedLM",
         "MultiTask",
@@ -80,6 +83,7 @@ class Choice(Section):
     ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
     denoising: Denoising | None = None
     image_classification: ImageClassification | None = None
+    image_contrastive: ImageContrastive | None = None
     instruction_tuning: InstructionTuning | None = None
     masked_lm: MaskedLM | None = Field(None, alias=field_of("MaskedLM"))
     next_sentence: NextSentence | None = None

@@ -27,6 +27,8 @@ class Options(Section):
     """Whether several examples may share a sequence."""
     promptable: ClassVar[bool] = False
     """Whether virtual tokens before a text can teach it, which then must be read from its beginning to its end."""
+    compares: ClassVar[bool] = False
+    """Whether a row is told from the others of its step, so that one alone teaches nothing."""
     shares_encoder: ClassVar[bool] = False
     """Whether it can be one of several tasks that share an encoder."""
     smoothable: ClassVar[bool] = False

@@ -23,4 +23,6 @@ class ImageOptions(Options):
         description="Height and width in pixels to which images are resized, for a model from scratch; by default the "
         "image_size of its configuration, or 224.",
     )
-    augmentation: ImageAugmentation = ImageAugmentation()
+    augmentation: ImageAugmentation = Field(
+        ImageAugmentation(), description="What is done to training images at random, never to those of the evaluation."
+    )

@@ -18,6 +18,7 @@ class TextContrastive(Options):
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
     optional_columns: ClassVar[tuple[str, ...]] = ("text_pair", "negative")
+    compares: ClassVar[bool] = True
 
     unsupervised: bool = Field(
         False, description="Each text goes with itself, seen twice with different dropout; training data has no pairs then."

@@ -1,0 +1,118 @@
+"""Tell one view of an image from those of all others of the step (SimCLR, Chen et al. 2020, arXiv:2002.05709)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow
+import torch
+from torch.nn import functional
+from transformers import AutoModel
+
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.objectives.image_contrastive import ImageContrastive as Options
+from finetune_trainer.data.collate import IGNORED, Batch, Layout
+from finetune_trainer.data.examples import Encoded, Fate
+from finetune_trainer.data.records import Record
+from finetune_trainer.data.rows import Row
+from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.contrastive import Contest, Contrast, Views, retrieval
+from finetune_trainer.objectives.images import MOST_AT_ONCE, PIXELS, VALUES, Images, insist_on_shape
+from finetune_trainer.objectives.text import called
+from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.world import World
+
+FIRST, SECOND = VIEWS = range(2)
+
+
+class ImageContrastive(Objective):
+    """NT-Xent: cross entropy of an image's other view among the views of all images of the step but itself, in float32.
+
+    Both views are altered by the row's own random numbers, one after the other. A batch has `pixel_values` [images, channels,
+    height, width], the first views of all rows and then the second ones; `labels` [images] says which of these an image is,
+    -100 for none. The embedding is the mean of the last hidden states over all places, scaled to length 1: every family has
+    these, and a pooler only some. There is no projection head, which the paper throws away after training.
+    """
+
+    task: ClassVar[str] = "image-feature-extraction"
+    auto_class: ClassVar[Any] = AutoModel
+    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {PIXELS: pyarrow.list_(pyarrow.uint8())}
+    most_at_once: ClassVar[int] = MOST_AT_ONCE
+    grows_a_head: ClassVar[bool] = True  # some families have a pooler, which is not used here and often not there
+
+    def __init__(self, spec: TrainSpec, processor: Any) -> None:
+        super().__init__(spec, processor)
+        options = spec.objective.options
+        assert isinstance(options, Options)
+        self._options = options
+        self._images = Images(processor)
+        self._contrast = Contrast(self._embed, self._contests)
+
+    @property
+    def identity(self) -> Any:
+        return self._images.identity
+
+    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+        """Every record is kept: there is no image without content."""
+        for pixels in self._images.pixels(records):
+            yield Encoded([{PIXELS: pixels}], Fate.KEPT)
+
+    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """All views of the batch as one, so that the model is called once; altered in an evaluation too."""
+        pixels = [row[PIXELS] for row in rows]
+        # One view after the other: images are altered in threads, and those of a row share its random numbers.
+        views = [self._images.values(pixels, layout.dtype, self._options.augmentation, randoms) for _ in VIEWS]
+        labels = torch.tensor(VIEWS if rows else [IGNORED, IGNORED]).repeat_interleave(len(views[0]))
+        return {VALUES: torch.cat(views), "labels": labels}
+
+    def count(self, batch: Batch) -> Sequence[int]:
+        """One for each view."""
+        return [int((batch["labels"] != IGNORED).sum())]
+
+    def start(self, model: Any, world: World) -> None:
+        """Raises ConfigurationError for a model that cannot take the images, or does not embed them."""
+        outputs = insist_on_shape(model, self.collate([], [], Layout(dtype=model.dtype))[VALUES])
+        if not hasattr(outputs, "last_hidden_state"):
+            raise ConfigurationError(
+                f"spec.model: this {model.config.model_type} gives no last_hidden_state for an image: use a model such as ViT "
+                "or ResNet"
+            )
+
+    def look_ahead(self, model: Any, batches: Sequence[Batch], world: World) -> None:
+        """Compares all views of the step."""
+        self._contrast.look_ahead(model, batches, world)
+
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+        """The batch's share of the loss of the step that was looked at."""
+        return self._contrast.loss_sum(model, batch)[None]
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """Statistics: those of `retrieval`."""
+        return self._contrast.measured()
+
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Loss, and how soon an image's first view finds its second one among all views of as many rows as a step has."""
+        return {"loss": losses[0]} | retrieval(statistics)
+
+    def _embed(self, model: Any, batch: Batch) -> Views:
+        """The embeddings [n, width] of the first and the second views."""
+        embeddings = functional.normalize(_mean(called(model, batch).last_hidden_state), dim=-1)
+        return tuple(embeddings[batch["labels"] == view] for view in VIEWS)
+
+    def _contests(self, views: Views, rows: torch.Tensor) -> Sequence[Contest]:
+        first, second = views
+        return [self._contest(first, second, rows), self._contest(second, first, rows)]
+
+    def _contest(self, own: torch.Tensor, others: torch.Tensor, rows: torch.Tensor) -> Contest:
+        """Of views with those of the other kind, and with those of their own but themselves."""
+        across, beside = own[rows] @ others.T, own[rows] @ own.T
+        itself = rows[:, None] == torch.arange(len(own), device=rows.device)
+        scores = torch.cat([across, beside.masked_fill(itself, -torch.inf)], dim=1)
+        return Contest(scores / self._options.temperature, rows)
+
+
+def _mean(states: torch.Tensor) -> torch.Tensor:
+    """Over tokens [n, tokens, width] or a map [n, width, height, width], float32 [n, width]."""
+    return states.mean(1, dtype=torch.float32) if states.dim() == 3 else states.mean((2, 3), dtype=torch.float32)
