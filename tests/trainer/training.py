@@ -281,7 +281,7 @@ def _export(here: world.World, folder: Path, model: str, spec: TrainSpec) -> dic
         export.save_model(run.engine.module, run.objective, spec, here, folder, lambda: signs.append(None))
     assert torch.equal(before, _logits(run.engine)), "exporting changed the live model"
     frozen = [name for name, parameter in run.engine.module.named_parameters() if not parameter.requires_grad]
-    return {"logits": before.numpy(), "frozen": len(frozen), "signs": len(signs)}
+    return {"logits": before.float().numpy(), "frozen": len(frozen), "signs": len(signs)}
 
 
 def _logits(model: Any) -> torch.Tensor:

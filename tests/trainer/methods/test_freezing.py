@@ -59,18 +59,19 @@ def test_layers_have_their_own_rates_and_their_own_time() -> None:
     decayed = {"training": {"maxSteps": STEPS, "optimizer": optimizer | {"layerDecay": DECAY}}}
     gradual = {"training": {"maxSteps": STEPS}, "method": {"unfreeze": {"everySteps": EVERY}}}
     frozen = {"method": {"freeze": {"modules": ["layers.1.mlp"], "embeddings": True, "layers": 1}}}
-    cases = [change | stage for change in (decayed, gradual, frozen) for stage in STAGES]
+    offloaded = gradual | {"deepspeed": {"zeroStage": 2, "offload": {"optimizer": "CPU"}}}
+    cases = [change | stage for change in (decayed, frozen, gradual) for stage in STAGES] + [offloaded]
     results = ranks.run(training.movements, 2, cases)[0]
     names = {name for name, _ in tiny.llama().named_parameters()}
     for curve, moved in results[:4]:
         agrees(curve, reference(STEPS, DECAY, None))
         assert all(one == names for one in moved[:-1])
-    for curve, moved in results[4:8]:
+    for curve, moved in results[8:]:
         agrees(curve, reference(STEPS, 1.0, EVERY))
         for step, one in enumerate(moved[:-1], start=1):  # the last step's learning rate is 0
             assert one == {name for name in names if depth(name) >= HEAD - (step - 1) // EVERY}, step
         assert moved[-2] == names
-    for _, moved in results[8:]:
+    for _, moved in results[4:8]:
         assert moved[0] == {name for name in names if depth(name) >= 2 and ".mlp." not in name}
 
 

@@ -25,10 +25,12 @@ class Unfreezing:
         self._settings, self._head = settings, depths.head
         self._step, self._lowest = 1, depths.head
         self._counted: set[torch.Tensor] = set()
+        self._aside: dict[torch.Tensor, torch.Tensor] = {}
         for parameter, deep in depths.of.items():
             if parameter.requires_grad:
                 parameter.register_hook(partial(self._masked, deep))  # type: ignore[no-untyped-call]  # torch leaves it untyped
         engine.basic_optimizer.register_step_pre_hook(lambda optimizer, *_: self._leave_out(optimizer))
+        engine.basic_optimizer.register_step_post_hook(lambda *_: self._give_back())
 
     def begin(self, step: int) -> None:
         """Before the first backward pass of a step, counted from 1."""
@@ -43,8 +45,14 @@ class Unfreezing:
             for parameter in group["params"]:
                 if parameter not in self._counted:
                     self._count(parameter, optimizer.state[parameter], group["depth"])
-                if group["depth"] < self._lowest:
-                    parameter.grad = None
+                if group["depth"] < self._lowest and parameter.grad is not None:
+                    self._aside[parameter], parameter.grad = parameter.grad, None
+
+    def _give_back(self) -> None:
+        # Where the optimizer is offloaded, the gradients' memory is used again.
+        for parameter, gradient in self._aside.items():
+            parameter.grad = gradient
+        self._aside.clear()
 
     def _count(self, parameter: torch.Tensor, state: dict[str, torch.Tensor], deep: int) -> None:
         """Before a parameter's first step in this life: its state as AdamW would begin it, and how many steps it has taken.
