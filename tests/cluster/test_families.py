@@ -28,13 +28,13 @@ class Family(NamedTuple):
     metric: str
 
 
-def of_pipeline(task: str, asked: Any) -> Callable[[Path], Any]:
+def of_pipeline(task: str, asked: Any, **settings: Any) -> Callable[[Path], Any]:
     """The answer of transformers' pipeline to the question."""
 
     def attempt(folder: Path) -> Any:
         from transformers import pipeline
 
-        return pipeline(task, model=str(folder), device="cpu")(asked)
+        return pipeline(task, model=str(folder), device="cpu", **settings)(asked)
 
     return attempt
 
@@ -51,8 +51,8 @@ SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 QUESTION = [{"role": "user", "content": "May first be called from elsewhere?"}]
 FAMILIES = {
     "bert": Family(
-        {"type": "TokenClassification"}, BERT, corpora.tagged(10), of_pipeline("token-classification", "def first(items):"),
-        "f1",
+        {"type": "TokenClassification"}, BERT, corpora.tagged(10),
+        of_pipeline("token-classification", "def first(items):", ignore_labels=[]), "f1",
     ),
     "roberta": Family(
         {"type": "SequenceClassification"}, {"model_type": "roberta", **SMALL, "max_position_embeddings": 144},

@@ -128,7 +128,7 @@ class Reading:
         files = find(
             named.source, suffixes=(".json",), field=field, cache=self.cache, credentials=self.credentials,
             secret=named.credentials,
-        )  # fmt: skip
+        ).files  # fmt: skip
         if len(files) > 1:
             raise DataError(f"{field}: {named.source} means {len(files)} files: name one of them")
         return files[0]
