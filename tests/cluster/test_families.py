@@ -65,7 +65,7 @@ FAMILIES = {
     "llama": Family(
         {"type": "InstructionTuning"}, LLAMA, corpora.conversations(40), of_pipeline("text-generation", QUESTION), "perplexity"
     ),
-    "t5": Family({"type": "Denoising"}, T5, corpora.texts(20), written, "accuracy"),
+    "t5": Family({"type": "Denoising"}, T5, corpora.texts(20), written, "tokenAccuracy"),
     "bart": Family(
         {"type": "Seq2Seq", "seq2Seq": {"maxTargetLength": 12}}, BART, corpora.spelt_out()[:60], written, "bleu"
     ),
