@@ -66,7 +66,10 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
 
 
 def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: Stop) -> Outcome:
-    objective, data = _prepare(spec, place, report)
+    alive = partial(report, Alive(activity="Preparing"))
+    reading = Reading(spec.objective, place.cache_dir, place.credentials)
+    objective = objectives.of(spec, processors.load(spec, reading, alive))
+    data = prepare(spec, objective, reading, alive, lambda detail: report(Alive(activity="Preparing", detail=detail)))
     if place.rank == 0:
         _tell_of(data, report)
     here = world.join(
@@ -74,9 +77,7 @@ def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: 
         master=place.master,
     )  # fmt: skip
     model, layout, precision = _model(spec, place, here, objective)
-    report(Alive(activity="Preparing"))
-    alive = partial(report, Alive(activity="Preparing"))
-    reading = Reading(spec.objective, place.cache_dir, place.credentials)
+    alive()
     held = anchor(spec, model, objective, layout, lambda: reading.earlier(spec.data), here, alive)
     trained = engine.build(spec, model, here, precision)
     maker = partial(
@@ -102,16 +103,6 @@ def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: 
         metrics={name: value for name, value in metrics.items() if value is not None},
         checkpoint=job.checkpoints.last,
         model=address,
-    )
-
-
-def _prepare(spec: TrainSpec, place: Place, report: Report) -> tuple[Objective, Prepared]:
-    alive = partial(report, Alive(activity="Preparing"))
-    reading = Reading(spec.objective, place.cache_dir, place.credentials)
-    processor = processors.load(spec, reading, alive)
-    objective = objectives.of(spec, processor)
-    return objective, prepare(
-        spec, objective, reading, alive, lambda detail: report(Alive(activity="Preparing", detail=detail))
     )
 
 

@@ -33,10 +33,6 @@ class File(Section):
     sha256: str
     rank: int = Field(ge=0, description="The rank that wrote it.")
 
-    def is_for(self, rank: int) -> bool:
-        """Whether `rank` must read it: its own files, and those that hold what all ranks have in common."""
-        return self.rank == rank or self.is_common
-
     @property
     def is_common(self) -> bool:
         """Whether every rank must read it: DeepSpeed names these by model rank alone, not by data-parallel rank."""

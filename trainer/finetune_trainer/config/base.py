@@ -8,6 +8,7 @@ the operator refuse it with the same sentence. Rules that mention `oldSelf` only
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import cel
@@ -98,6 +99,21 @@ def _advice(item: Any) -> str:
             return str(item["ctx"]["error"])
         case _:
             return f"{value!r} is refused: {item['msg']}"
+
+
+def only_with(name: str, field: str, kind: str, below: str = "") -> Rule:
+    """A section's rule that its `field` is set with type `name` only; `kind` is what the types are, `below` where it is."""
+    return Rule(
+        f"self.type == '{name}' || !has(self.{field})",
+        f"options for {name} have no effect with another {kind}: remove {below}{field}, or set {below}type: {name}",
+        field,
+    )
+
+
+def described(choices: Mapping[str, type[Section]]) -> str:
+    """The description of the field that chooses one of these sections: the first line about each."""
+    first = {name: (options.__doc__ or "").partition("\n")[0] for name, options in choices.items()}
+    return " ".join(f"{name}: {line[0].lower()}{line[1:]}" for name, line in first.items())
 
 
 def obeys(rule: Rule) -> tuple[AfterValidator, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -13,6 +14,11 @@ def head_of(model: Any) -> list[str]:
     own = [name for name, child in model.named_children() if child is not body and _has_weights(child)]
     poolers = [name for name, module in model.named_modules() if name.split(".")[-1] == "pooler" and _has_weights(module)]
     return own + [name for name in poolers if name not in own]
+
+
+def is_within(name: str, modules: Iterable[str]) -> bool:
+    """Whether the module or parameter of this name is one of these modules or a part of one."""
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
 def _has_weights(module: Any) -> bool:

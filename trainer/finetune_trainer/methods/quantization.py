@@ -12,7 +12,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 
-from finetune_trainer.methods.head import head_of
+from finetune_trainer.methods.head import head_of, is_within
 from finetune_trainer.outcome import ConfigurationError
 
 
@@ -56,7 +56,7 @@ def quantize(model: Any) -> None:
     linear = [
         (name, module)
         for name, module in model.named_modules()
-        if type(module) is torch.nn.Linear and not any(f"{name}.".startswith(f"{part}.") for part in head)
+        if type(module) is torch.nn.Linear and not is_within(name, head)
     ]
     if not linear:
         raise ConfigurationError(

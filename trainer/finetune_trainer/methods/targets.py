@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from finetune_trainer.methods.head import is_within
 from finetune_trainer.outcome import ConfigurationError
 
 
@@ -15,7 +16,7 @@ def insist_on_targets(model: Any, targets: Sequence[str], field: str, trained: S
     layers = [
         (name, module)
         for name, module in model.named_modules()
-        if name and not any(module.children()) and not any(f"{name}.".startswith(f"{head}.") for head in trained)
+        if name and not any(module.children()) and not is_within(name, trained)
     ]
     linear = sorted({name.rpartition(".")[2] for name, module in layers if is_linear(module)})
     if not targets and not linear:

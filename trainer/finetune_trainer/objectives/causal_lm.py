@@ -16,8 +16,9 @@ from finetune_trainer.data.examples import Encoded, Fate, cut
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.calls import called
 from finetune_trainer.objectives.cross_entropy import perplexity, summed_cross_entropy
-from finetune_trainer.objectives.text import called, ended, fingerprint, insist_on_end, tokenize
+from finetune_trainer.objectives.text import ended, fingerprint, insist_on_end, tokenize
 
 
 class CausalLM(Objective):

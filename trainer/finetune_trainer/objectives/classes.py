@@ -15,7 +15,7 @@ from finetune_trainer.outcome import DataError
 
 __all__ = [
     "balancing", "confusion", "counts", "counts_of_pairs", "distinct", "in_order", "matthews", "name_of", "pair_counts",
-    "scores", "unknown",
+    "scores", "settings", "unknown",
 ]  # fmt: skip
 
 Counts = np.ndarray[Any, Any]
@@ -39,6 +39,11 @@ def distinct(given: Sequence[str], found: Iterable[str]) -> list[str]:
             "with other labels"
         )
     return names
+
+
+def settings(names: Sequence[str]) -> dict[str, Any]:
+    """Fields of the model's configuration: what its outputs are called, and so how many it has."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
 def unknown(record: Record, role: str, name: str, names: Iterable[str], field: str) -> DataError:

@@ -20,7 +20,7 @@ from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
 from finetune_trainer.objectives import classes
 from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.text import called
+from finetune_trainer.objectives.calls import called
 from finetune_trainer.outcome import ConfigurationError
 
 TARGET = "target"  # the label's number, or a 0 or 1 for each label, or the value
@@ -96,8 +96,7 @@ class Classification(Objective):
     def model_settings(self) -> dict[str, Any]:
         """The number of outputs, and what they are called."""
         names = self.facts["labels"]
-        named = {"id2label": dict(enumerate(names)), "label2id": self._numbers} if names else {"num_labels": 1}
-        return {"problem_type": PROBLEMS[self._problem]} | named
+        return {"problem_type": PROBLEMS[self._problem]} | (classes.settings(names) if names else {"num_labels": 1})
 
     def targets(self, rows: Sequence[Row]) -> torch.Tensor:
         """The labels of a batch; of one without rows, a row that tells none."""

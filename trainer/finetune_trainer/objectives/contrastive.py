@@ -5,16 +5,19 @@ InfoNCE: van den Oord et al. 2018 (arXiv:1807.03748); cached gradients: Gao et a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
+from transformers import AutoModel
 
+from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.collate import Batch
-from finetune_trainer.objectives.base import Measured
+from finetune_trainer.objectives.base import Measured, Objective
 from finetune_trainer.world import World
 
 Views = tuple[torch.Tensor, ...]
@@ -99,6 +102,41 @@ class Contrast:
             for own, (everyones, begin) in zip(mine, gathered, strict=True)
         )
         return torch.cat(losses), torch.cat(places), gradients
+
+
+class Contrastive(Objective):
+    """An objective that compares rows with each other; what it is over says how rows are embedded and compared."""
+
+    auto_class: ClassVar[Any] = AutoModel
+    grows_a_head: ClassVar[bool] = True  # some families have a pooler, which is not used here and often not there
+
+    def __init__(self, spec: TrainSpec, processor: Any) -> None:
+        super().__init__(spec, processor)
+        self._contrast = Contrast(self._embed, self._contests)
+
+    def look_ahead(self, model: Any, batches: Sequence[Batch], world: World) -> None:
+        """Compares all rows of the step."""
+        self._contrast.look_ahead(model, batches, world)
+
+    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+        """The batch's share of the loss of the step that was looked at."""
+        return self._contrast.loss_sum(model, batch)[None]
+
+    def measure(self, model: Any, batch: Batch) -> Measured:
+        """Statistics: those of `retrieval`."""
+        return self._contrast.measured()
+
+    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Loss, and how soon a row finds its right candidate among all those of as many rows as a step has."""
+        return {"loss": losses[0]} | retrieval(statistics)
+
+    @abstractmethod
+    def _embed(self, model: Any, batch: Batch) -> Views:
+        """The batch's views, from one call of the model."""
+
+    @abstractmethod
+    def _contests(self, views: Views, rows: torch.Tensor) -> Sequence[Contest]:
+        """Those of the rows with these indices [rows] int64."""
 
 
 class _Seen(NamedTuple):

@@ -32,6 +32,11 @@ def perplexity(loss: float) -> dict[str, float]:
     return {"perplexity": math.exp(loss)} if loss < 700 else {}
 
 
+def guesses(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How many of the labels have the highest score, and how many labels there are [2]; scores [..., classes], labels [...]."""
+    return torch.stack([(scores.argmax(-1) == labels).sum(), (labels != IGNORED).sum()]).double()
+
+
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:

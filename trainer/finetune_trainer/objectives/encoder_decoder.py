@@ -13,8 +13,9 @@ from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate, in_multiples, padded
 from finetune_trainer.data.rows import TOKENS, Tokens
 from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.cross_entropy import perplexity, summed_cross_entropy
-from finetune_trainer.objectives.text import called, ended, insist_on_end
+from finetune_trainer.objectives.calls import bare, called
+from finetune_trainer.objectives.cross_entropy import guesses, perplexity, summed_cross_entropy
+from finetune_trainer.objectives.text import ended, insist_on_end
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.world import World
 
@@ -55,8 +56,7 @@ class EncoderDecoder(Objective):
     def measure(self, model: Any, batch: Batch) -> Measured:
         """The loss without smoothing. Statistics: tokens that are the likeliest where they stand, and all."""
         logits, labels = _logits(model, batch), batch["labels"]
-        guessed = (logits.argmax(-1) == labels).sum()
-        return Measured(_loss_sums(logits, batch), torch.stack([guessed, (labels != IGNORED).sum()]).double().cpu())
+        return Measured(_loss_sums(logits, batch), guesses(logits, labels).cpu())
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Loss, perplexity, and the share of tokens that are the likeliest where they stand."""
@@ -79,7 +79,7 @@ class EncoderDecoder(Objective):
 
 def shifted(model: Any, labels: torch.Tensor) -> torch.Tensor:
     """What the decoder reads to write the labels [sequences, tokens], as transformers makes it of them."""
-    module = getattr(model, "module", model)  # the engine's
+    module = bare(model)
     of_family = getattr(module, "prepare_decoder_input_ids_from_labels", None)
     if of_family:
         read: torch.Tensor = of_family(labels=labels)

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow
 import torch
 from torch.nn import functional
-from transformers import AutoModel
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.image_contrastive import ImageContrastive as Options
@@ -17,17 +16,16 @@ from finetune_trainer.data.collate import IGNORED, Batch, Layout
 from finetune_trainer.data.examples import Encoded, Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.contrastive import Contest, Contrast, Views, retrieval
+from finetune_trainer.objectives.calls import called
+from finetune_trainer.objectives.contrastive import Contest, Contrastive, Views
 from finetune_trainer.objectives.images import MOST_AT_ONCE, PIXELS, VALUES, Images, insist_on_shape
-from finetune_trainer.objectives.text import called
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.world import World
 
 FIRST, SECOND = VIEWS = range(2)
 
 
-class ImageContrastive(Objective):
+class ImageContrastive(Contrastive):
     """NT-Xent: cross entropy of an image's other view among the views of all images of the step but itself, in float32.
 
     Both views are altered by the row's own random numbers, one after the other. A batch has `pixel_values` [images, channels,
@@ -37,10 +35,8 @@ class ImageContrastive(Objective):
     """
 
     task: ClassVar[str] = "image-feature-extraction"
-    auto_class: ClassVar[Any] = AutoModel
     fields: ClassVar[Mapping[str, pyarrow.DataType]] = {PIXELS: pyarrow.list_(pyarrow.uint8())}
     most_at_once: ClassVar[int] = MOST_AT_ONCE
-    grows_a_head: ClassVar[bool] = True  # some families have a pooler, which is not used here and often not there
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
@@ -48,7 +44,6 @@ class ImageContrastive(Objective):
         assert isinstance(options, Options)
         self._options = options
         self._images = Images(processor)
-        self._contrast = Contrast(self._embed, self._contests)
 
     @property
     def identity(self) -> Any:
@@ -79,22 +74,6 @@ class ImageContrastive(Objective):
                 f"spec.model: this {model.config.model_type} gives no last_hidden_state for an image: use a model such as ViT "
                 "or ResNet"
             )
-
-    def look_ahead(self, model: Any, batches: Sequence[Batch], world: World) -> None:
-        """Compares all views of the step."""
-        self._contrast.look_ahead(model, batches, world)
-
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
-        """The batch's share of the loss of the step that was looked at."""
-        return self._contrast.loss_sum(model, batch)[None]
-
-    def measure(self, model: Any, batch: Batch) -> Measured:
-        """Statistics: those of `retrieval`."""
-        return self._contrast.measured()
-
-    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Loss, and how soon an image's first view finds its second one among all views of as many rows as a step has."""
-        return {"loss": losses[0]} | retrieval(statistics)
 
     def _embed(self, model: Any, batch: Batch) -> Views:
         """The embeddings [n, width] of the first and the second views."""

@@ -7,20 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow
-import torch
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.instruction_tuning import InstructionTuning as Options
-from finetune_trainer.data.collate import IGNORED, Batch
+from finetune_trainer.data.collate import Batch
 from finetune_trainer.data.examples import Encoded, Fate, cut
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives import chat
 from finetune_trainer.objectives.base import Measured
+from finetune_trainer.objectives.calls import called
 from finetune_trainer.objectives.causal_lm import CausalLM, following
 from finetune_trainer.objectives.chat import ASSISTANT, LEARNT, Chat, Messages, Written
-from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.text import called
+from finetune_trainer.objectives.cross_entropy import guesses, summed_cross_entropy
 from finetune_trainer.world import World
 
 
@@ -63,9 +62,8 @@ class InstructionTuning(CausalLM):
     def measure(self, model: Any, batch: Batch) -> Measured:
         """Statistics: learnt tokens that were guessed, and all."""
         logits, labels = called(model, batch, use_cache=False).logits, following(batch["labels"])
-        guessed = (logits.argmax(-1) == labels).sum()
         losses = summed_cross_entropy(logits.flatten(0, 1), labels.flatten())[None]
-        return Measured(losses, torch.stack([guessed, (labels != IGNORED).sum()]).double())
+        return Measured(losses, guesses(logits, labels))
 
     def asked(self, prompt: str) -> Any:
         """The prompt is what a user says."""

@@ -18,8 +18,9 @@ from finetune_trainer.data.examples import Encoded, cut
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.text import called, fingerprint, frame
+from finetune_trainer.objectives.calls import called
+from finetune_trainer.objectives.cross_entropy import guesses, summed_cross_entropy
+from finetune_trainer.objectives.text import fingerprint, frame
 from finetune_trainer.outcome import ConfigurationError
 
 BEGINS = "begins"  # of each token: 1 if a word begins with it, 0 if one goes on, or
@@ -134,11 +135,6 @@ class MaskedLM(Objective):
         other = hidden & (way >= options.mask_share) & (way < options.mask_share + options.random_share)
         tokens[other] = random.integers(0, len(self.processor), int(other.sum()))
         return tokens, labels
-
-
-def guesses(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How many of the labels have the highest score, and how many labels there are [2]; scores [..., classes], labels [...]."""
-    return torch.stack([(scores.argmax(-1) == labels).sum(), (labels != IGNORED).sum()]).double()
 
 
 def _piece(marked: Tokens) -> Tokens:

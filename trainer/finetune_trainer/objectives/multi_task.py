@@ -139,7 +139,7 @@ class MultiTask(Objective):
         return self._weighted(torch.cat(sums))
 
     def measure(self, model: Any, batch: Batch) -> Measured:
-        """Statistics: each task's, one after the other, and before them how many each has."""
+        """Statistics: each task's, one after the other."""
         found = [task.measure(partial(model, task=name), _part(batch, name)) for name, task in self._tasks.items()]
         self._widths = [len(one.statistics) for one in found]
         return Measured(

@@ -20,9 +20,10 @@ from finetune_trainer.data.examples import Encoded, Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives.base import Measured
-from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.masked_lm import MaskedLM, guesses
-from finetune_trainer.objectives.text import SEGMENTS, between, called, output_of
+from finetune_trainer.objectives.calls import called
+from finetune_trainer.objectives.cross_entropy import guesses, summed_cross_entropy
+from finetune_trainer.objectives.masked_lm import MaskedLM
+from finetune_trainer.objectives.text import SEGMENTS, between, output_of
 from finetune_trainer.world import World
 
 FOREIGN = "foreign"  # 0 if the second piece follows the first, or 1: so the models have it

@@ -19,10 +19,11 @@ from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import LENGTHS, TOKENS, Row, Tokens, lengths
 from finetune_trainer.objectives import chat
 from finetune_trainer.objectives.base import Measured
+from finetune_trainer.objectives.calls import bare, called
 from finetune_trainer.objectives.causal_lm import CausalLM, following
 from finetune_trainer.objectives.chat import ASSISTANT, LEARNT, Chat, Written
 from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.text import called, insist_on_places, tokenize_marked
+from finetune_trainer.objectives.text import insist_on_places, tokenize_marked
 from finetune_trainer.world import World
 
 ANSWERS = ("chosen", "rejected")
@@ -145,7 +146,7 @@ class PreferenceTuning(CausalLM):
         with torch.no_grad():
             if self._reference is not None:
                 return _log_probabilities(self._reference, batch)
-            adapted = getattr(model, "module", model)  # DeepSpeed's engine does not know whether its model trains
+            adapted = bare(model)  # DeepSpeed's engine does not know whether its model trains
             was_training = adapted.training
             adapted.eval()
             try:

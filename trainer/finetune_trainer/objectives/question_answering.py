@@ -19,8 +19,9 @@ from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives import squad
 from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.calls import called
 from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.text import SEGMENTS, called, fingerprint, insist_on_places
+from finetune_trainer.objectives.text import SEGMENTS, fingerprint, insist_on_places
 
 # An example is a question with all windows of its context, so that its answer can be looked for in all of them.
 WINDOWS = "windows"  # the number of tokens of each

@@ -16,6 +16,7 @@ from finetune_trainer.data.examples import Encoded, Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives.base import Measured
+from finetune_trainer.objectives.calls import bare
 from finetune_trainer.objectives.encoder_decoder import EncoderDecoder
 from finetune_trainer.objectives.text import fingerprint
 from finetune_trainer.objectives.written_text import METRICS
@@ -91,10 +92,9 @@ class Seq2Seq(EncoderDecoder):
 
     def _write(self, model: Any, batch: Batch) -> torch.Tensor:
         """The tokens that the model writes for each row, [sequences, at most maxTargetLength and the one it begins with]."""
-        module = getattr(model, "module", model)  # the engine's, where it is in one
         # With ZeRO-3 no rank may stop before the others.
         together = self.spec.deepspeed.zero_stage == 3 and torch.distributed.is_initialized()
-        tokens: torch.Tensor = module.generate(
+        tokens: torch.Tensor = bare(model).generate(
             input_ids=batch[TOKENS], attention_mask=batch["attention_mask"], do_sample=False, num_beams=self._options.beams,
             max_new_tokens=self._options.max_target_length, use_cache=True, synced_gpus=together,
         )  # fmt: skip

@@ -101,11 +101,6 @@ def ended(tokens: Tokens, eos: int) -> Tokens:
     return tokens if len(tokens) and tokens[-1] == eos else np.append(tokens, np.int32(eos))
 
 
-def called(model: Any, batch: dict[str, Any], **settings: Any) -> Any:
-    """The model's outputs for a batch; what is for the loss alone, the labels, stays here."""
-    return model(**{name: tensor for name, tensor in batch.items() if not name.endswith("labels")}, **settings)
-
-
 def output_of(model: Any, name: str, advice: str) -> torch.Tensor:
     """What a model that is about to start makes of a short text twice, in training; raises ConfigurationError if nothing."""
     twice = torch.tensor([[0, 1, 2, 3]] * 2, device=model.device)

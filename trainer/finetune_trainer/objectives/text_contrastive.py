@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow
 import torch
 from torch.nn import functional
-from transformers import AutoModel
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.text_contrastive import TextContrastive as Options
@@ -21,9 +20,9 @@ from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate
 from finetune_trainer.data.examples import Encoded, Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import LENGTHS, TOKENS, Row, Tokens, lengths
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.contrastive import Contest, Contrast, Views, retrieval
-from finetune_trainer.objectives.text import called, fingerprint, frame, output_of, tokenize
+from finetune_trainer.objectives.calls import called
+from finetune_trainer.objectives.contrastive import Contest, Contrastive, Views
+from finetune_trainer.objectives.text import fingerprint, frame, output_of, tokenize
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.world import World
 
@@ -32,7 +31,7 @@ TEXT, PAIR, NEGATIVE = PARTS = range(3)
 POOLING = {"Mean": "mean_tokens", "CLS": "cls_token", "LastToken": "lasttoken"}
 
 
-class TextContrastive(Objective):
+class TextContrastive(Contrastive):
     """Cross entropy of the right second text among those of all rows and all negatives of the step, in float32.
 
     An example is its two texts, and the negative if there is one, one after the other. A batch has `input_ids` and
@@ -41,13 +40,11 @@ class TextContrastive(Objective):
     """
 
     task: ClassVar[str] = "feature-extraction"
-    auto_class: ClassVar[Any] = AutoModel
     adapter_task: ClassVar[str | None] = "FEATURE_EXTRACTION"
     fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
         TOKENS: pyarrow.list_(pyarrow.int32()),
         LENGTHS: pyarrow.list_(pyarrow.int32()),
     }
-    grows_a_head: ClassVar[bool] = True  # some families have a pooler, which is not used here and often not there
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
@@ -55,7 +52,6 @@ class TextContrastive(Objective):
         assert isinstance(options, Options)
         self._options = options
         self._frame = frame(processor)
-        self._contrast = Contrast(self._embed, self._contests)
         self._width = 0
 
     @property
@@ -103,22 +99,6 @@ class TextContrastive(Objective):
                 "set its dropout in spec.model.config, or give pairs"
             )
         self._width = states.shape[-1]
-
-    def look_ahead(self, model: Any, batches: Sequence[Batch], world: World) -> None:
-        """Compares all rows of the step."""
-        self._contrast.look_ahead(model, batches, world)
-
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
-        """The batch's share of the loss of the step that was looked at."""
-        return self._contrast.loss_sum(model, batch)[None]
-
-    def measure(self, model: Any, batch: Batch) -> Measured:
-        """Statistics: those of `retrieval`."""
-        return self._contrast.measured()
-
-    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Loss, and how soon a text finds its second one among those of as many rows as a step has, and their negatives."""
-        return {"loss": losses[0]} | retrieval(statistics)
 
     def companions(self) -> dict[str, Any]:
         """What sentence-transformers needs to embed texts in the same way."""

@@ -19,8 +19,9 @@ from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Tokens
 from finetune_trainer.objectives import classes
 from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.text import called, fingerprint, frame
+from finetune_trainer.objectives.calls import called
+from finetune_trainer.objectives.cross_entropy import guesses, summed_cross_entropy
+from finetune_trainer.objectives.text import fingerprint, frame
 from finetune_trainer.objectives.words import for_words
 
 TAGS = "tags"  # of each token: its word's tag if the word begins with it, else IGNORED
@@ -86,8 +87,7 @@ class TokenClassification(Objective):
 
     def model_settings(self) -> dict[str, Any]:
         """The number of outputs, and what they are called."""
-        named = {"id2label": dict(enumerate(self._numbers)), "label2id": self._numbers}
-        return {"pad_token_id": self.processor.pad_token_id} | named
+        return {"pad_token_id": self.processor.pad_token_id} | classes.settings(list(self._numbers))
 
     def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Padded at the right."""
@@ -105,11 +105,10 @@ class TokenClassification(Objective):
         """Statistics: `classes.counts` of entities by their type, if the tags tell of some; `classes.pair_counts` of tags; then
         words that are right, and all words."""
         logits, labels = called(model, batch).logits, batch["labels"]
-        guesses, words = logits.argmax(-1), labels != IGNORED
-        entities = self._entities(guesses, labels) if self._types else torch.zeros(0)
-        tags = classes.pair_counts(guesses[words], labels[words], len(self._numbers)).cpu()
-        right = torch.stack([(guesses == labels).sum(), words.sum()]).double().cpu()
-        return Measured(self._loss_sums(logits, batch), torch.cat([entities, tags, right]))
+        chosen, words = logits.argmax(-1), labels != IGNORED
+        entities = self._entities(chosen, labels) if self._types else torch.zeros(0)
+        tags = classes.pair_counts(chosen[words], labels[words], len(self._numbers)).cpu()
+        return Measured(self._loss_sums(logits, batch), torch.cat([entities, tags, guesses(logits, labels).cpu()]))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Accuracy over words, and precision, recall and F1 of entities, or else of tags.
@@ -146,11 +145,11 @@ class TokenClassification(Objective):
         before, after = (np.full(len(part), IGNORED) for part in self._frame)
         return {TOKENS: self._frame.around(tokens), TAGS: np.concatenate([before, tags, after])}
 
-    def _entities(self, guesses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _entities(self, chosen: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         from seqeval.metrics.sequence_labeling import get_entities  # with all of scikit-learn, which takes a second
 
         names, found = list(self._numbers), torch.zeros(3, len(self._types), dtype=torch.float64)
-        for guess, label in zip(guesses.cpu().numpy(), labels.cpu().numpy(), strict=True):
+        for guess, label in zip(chosen.cpu().numpy(), labels.cpu().numpy(), strict=True):
             words = label != IGNORED
             predicted, actual = (set(get_entities([names[tag] for tag in tags[words]])) for tags in (guess, label))
             for number, entities in enumerate((predicted & actual, predicted, actual)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.base import Rule, Section
+from finetune_trainer.config.base import Rule, Section, described, only_with
 from finetune_trainer.config.methods.base import Options
 from finetune_trainer.config.methods.freezing import Freeze, Unfreeze
 from finetune_trainer.config.methods.full import Full
@@ -26,23 +27,13 @@ UNMERGEABLE = [name for name, options in METHODS.items() if not options.mergeabl
 UNPACKABLE = [name for name, options in METHODS.items() if not options.packable]
 
 
-def _belongs(name: str, field: str) -> Rule:
-    return Rule(
-        f"self.type == '{name}' || !has(self.{field})",
-        f"options for {name} have no effect with another method: remove method.{field}, or set method.type: {name}",
-        field,
-    )
-
-
-def _sentence(name: str) -> str:
-    first = (METHODS[name].__doc__ or "").partition("\n")[0]
-    return f"{name}: {first[0].lower()}{first[1:]}"
+_only_with = partial(only_with, kind="method", below="method.")
 
 
 class Method(Section):
     """Which weights may move."""
 
-    type: Literal["Full", "LoRA", "IA3", "PromptTuning"] = Field("Full", description=" ".join(map(_sentence, METHODS)))
+    type: Literal["Full", "LoRA", "IA3", "PromptTuning"] = Field("Full", description=described(METHODS))
     lora: LoRA | None = None
     ia3: IA3 | None = None
     prompt_tuning: PromptTuning | None = None
@@ -50,11 +41,11 @@ class Method(Section):
     unfreeze: Unfreeze | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _belongs("LoRA", "lora"),
-        _belongs("IA3", "ia3"),
-        _belongs("PromptTuning", "promptTuning"),
-        _belongs("Full", "freeze"),
-        _belongs("Full", "unfreeze"),
+        _only_with("LoRA", "lora"),
+        _only_with("IA3", "ia3"),
+        _only_with("PromptTuning", "promptTuning"),
+        _only_with("Full", "freeze"),
+        _only_with("Full", "unfreeze"),
     )
 
     @property

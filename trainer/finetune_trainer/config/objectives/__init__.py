@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.base import Rule, Section
+from finetune_trainer.config.base import Rule, Section, described, only_with
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.causal_lm import CausalLM
 from finetune_trainer.config.objectives.denoising import Denoising
@@ -48,20 +48,6 @@ def field_of(name: str) -> str:
     return name[0].lower() + name[1:]
 
 
-def _belongs(name: str) -> Rule:
-    field = field_of(name)
-    return Rule(
-        f"self.type == '{name}' || !has(self.{field})",
-        f"options for {name} have no effect with another objective: remove {field}, or set type: {name}",
-        field,
-    )
-
-
-def _sentence(name: str) -> str:
-    first = (OPTIONS[name].__doc__ or "").partition("\n")[0]
-    return f"{name}: {first[0].lower()}{first[1:]}"
-
-
 class Choice(Section):
     """An objective: its name, and below a field of its own what may be chosen about it."""
 
@@ -80,7 +66,7 @@ class Choice(Section):
         "SequenceClassification",
         "TextContrastive",
         "TokenClassification",
-    ] = Field("CausalLM", description=" ".join(map(_sentence, OPTIONS)))
+    ] = Field("CausalLM", description=described(OPTIONS))
     denoising: Denoising | None = None
     image_classification: ImageClassification | None = None
     image_contrastive: ImageContrastive | None = None
@@ -94,7 +80,9 @@ class Choice(Section):
     text_contrastive: TextContrastive | None = None
     token_classification: TokenClassification | None = None
 
-    rules: ClassVar[tuple[Rule, ...]] = tuple(_belongs(name) for name, options in OPTIONS.items() if options.model_fields)
+    rules: ClassVar[tuple[Rule, ...]] = tuple(
+        only_with(name, field_of(name), "objective") for name, options in OPTIONS.items() if options.model_fields
+    )
 
     @property
     def options(self) -> Options:
