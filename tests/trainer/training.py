@@ -235,7 +235,8 @@ def _export_both(here: world.World, folder: Path, model: str, spec: TrainSpec) -
     loop.train(run)
     run.engine.eval()
     logits = _logits(run.engine)
-    for name, merged in (("merged", True), ("alone", False)):
+    ways = {"merged": True, "alone": False} if spec.method.options.separable else {"merged": True}
+    for name, merged in ways.items():
         where = spec.model_copy(update={"export": spec.export.model_copy(update={"merge_adapters": merged})})
         export.save_model(run.engine.module, run.objective, where, here, folder / name, lambda: None)
     assert torch.equal(logits, _logits(run.engine)), "exporting changed the live model"

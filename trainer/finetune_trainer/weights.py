@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.methods.adapted import adapted_layers, is_adapted, is_quantized, is_replaced, is_trained_apart, plain_name
+from finetune_trainer.methods.widened import joined
 from finetune_trainer.world import World
 
 # Elements gathered at once; what one GPU must have room for on top of its own share.
@@ -22,7 +23,7 @@ def whole_model(model: Any, world: World, alive: Callable[[], None]) -> Weights:
     All ranks must call it. The model itself stays as it is. `alive` is called after each piece.
     """
     if not is_adapted(model):
-        return _collect(model.state_dict(keep_vars=True), world, alive)
+        return joined(model, _collect(model.state_dict(keep_vars=True), world, alive))
     merged: Weights = {}
     layers = adapted_layers(model)
     for name, layer in layers.items():

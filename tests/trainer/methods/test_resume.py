@@ -18,6 +18,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "LoRA with a new head": ("bert", 3, HEAD | {"method": {"type": "LoRA"}}),
     "DoRA": ("gpt2", 2, {"method": {"type": "LoRA", "lora": {"dora": True}}}),
     "IA3": ("llama", 3, {"method": {"type": "IA3"}}),
+    "Bottleneck with a new head": ("bert", 3, HEAD | {"method": {"type": "Bottleneck"}}),
     "PromptTuning": ("llama", 1, {"method": {"type": "PromptTuning"}, "export": {"mergeAdapters": False}}),
     "QLoRA, whole": ("llama", 0, NF4),
     "QLoRA": ("bert", 2, HEAD | NF4),

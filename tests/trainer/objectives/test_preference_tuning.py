@@ -245,7 +245,7 @@ def test_told_to_stop_and_resumed_it_learns_the_same(tmp_path: Path) -> None:
     assert '"margin"' in histories[0]
 
 
-@pytest.mark.parametrize("method", ["Full", "LoRA"])
+@pytest.mark.parametrize("method", ["Full", "LoRA", "Bottleneck"])
 def test_zero_stage_3_learns_the_same(method: str, tmp_path: Path) -> None:
     start = tmp_path / "start"
     model().save_pretrained(start)

@@ -610,6 +610,18 @@ CASES = (
         _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"quantization": "NF4"}}, deepspeed__zeroStage=3),
     ),
     Case(
+        "spec.method.bottleneck",
+        "options for Bottleneck",
+        _spec(**PRETRAINED, method={"type": "Bottleneck", "bottleneck": {"size": 8}}),
+        _spec(**PRETRAINED, method={"type": "LoRA", "bottleneck": {}}),
+    ),
+    Case(
+        "spec.export.mergeAdapters",
+        "bottleneck adapters become part of wider layers",
+        _spec(**PRETRAINED, method__type="Bottleneck"),
+        _spec(**PRETRAINED, method__type="Bottleneck", export__mergeAdapters=False),
+    ),
+    Case(
         "spec.method.promptTuning",
         "options for PromptTuning",
         _spec(**PROMPTED, method__promptTuning={"virtualTokens": 8}),

@@ -15,8 +15,10 @@ from finetune_trainer.config.image_augmentation import ImageAugmentation
 from finetune_trainer.config.methods import (
     ADAPTING,
     IA3,
+    INSEPARABLE,
     UNMERGEABLE,
     UNPACKABLE,
+    Bottleneck,
     Freeze,
     LoRA,
     Method,
@@ -33,6 +35,7 @@ from finetune_trainer.config.training import DeepSpeed, EarlyStopping, Evaluatio
 __all__ = [
     "IA3",
     "Augmentation",
+    "Bottleneck",
     "Checkpoint",
     "Checks",
     "Choice",
@@ -175,6 +178,11 @@ class TrainSpec(Section):
         Rule(
             f"!(self.method.type in {UNMERGEABLE}) || !self.export.mergeAdapters",
             "virtual tokens cannot be added into the weights: set export.mergeAdapters: false",
+            "export.mergeAdapters",
+        ),
+        Rule(
+            f"!(self.method.type in {INSEPARABLE}) || self.export.mergeAdapters",
+            "bottleneck adapters become part of wider layers, and nothing loads them alone: remove export.mergeAdapters",
             "export.mergeAdapters",
         ),
         Rule(

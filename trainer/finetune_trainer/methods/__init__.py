@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.methods import full, ia3, lora, prompt_tuning
+from finetune_trainer.methods import bottleneck, full, ia3, lora, prompt_tuning
 from finetune_trainer.objectives import Objective
 
 METHODS: dict[str, Callable[[Any, TrainSpec, Objective], Any]] = {
-    "Full": full.apply, "LoRA": lora.apply, "IA3": ia3.apply, "PromptTuning": prompt_tuning.apply,
+    "Full": full.apply, "LoRA": lora.apply, "IA3": ia3.apply, "Bottleneck": bottleneck.apply,
+    "PromptTuning": prompt_tuning.apply,
 }  # fmt: skip
 
 

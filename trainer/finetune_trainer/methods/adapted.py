@@ -19,15 +19,15 @@ def adapt(model: Any, config: Any) -> Any:
     import peft
 
     adapted = peft.get_peft_model(model, config)
-    trainable, total = adapted.get_nb_trainable_parameters()
-    log.info(
-        "%s trains %s of %s parameters (%.2f %%)",
-        config.peft_type.value,
-        f"{trainable:,}",
-        f"{total:,}",
-        100 * trainable / total,
-    )
+    tell_of_share(adapted, config.peft_type.value)
     return adapted
+
+
+def tell_of_share(model: torch.nn.Module, method: str) -> None:
+    """Logs how many of the model's weights are trained."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trainable, total = sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)
+    log.info("%s trains %s of %s parameters (%.2f %%)", method, f"{trainable:,}", f"{total:,}", 100 * trainable / total)
 
 
 def is_adapted(model: Any) -> bool:

@@ -14,6 +14,8 @@ class Options(Section):
     """Whether it trains few new weights beside frozen ones, which then must have been learnt before."""
     mergeable: ClassVar[bool] = True
     """Whether what was trained can be added into the weights."""
+    separable: ClassVar[bool] = True
+    """Whether what was trained can be stored without the weights."""
     packable: ClassVar[bool] = True
     """Whether it learns from sequences that hold several examples."""
 

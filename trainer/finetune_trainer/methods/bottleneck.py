@@ -1,0 +1,90 @@
+"""Bottleneck adapters in parallel with feed-forward layers (He et al. 2022, arXiv:2110.04366), which become part of these.
+
+Adapters that follow a layer (Houlsby et al. 2019, arXiv:1902.00751) would need code of their own wherever the model is used.
+In parallel, with the layer's own activation function, they are further columns and rows of its matrices.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from finetune_trainer.config import Bottleneck, TrainSpec
+from finetune_trainer.methods.adapted import tell_of_share
+from finetune_trainer.methods.head import head_of, is_within
+from finetune_trainer.methods.targets import is_linear
+from finetune_trainer.methods.widened import Entrance, Exit, without
+from finetune_trainer.objectives import Objective
+from finetune_trainer.outcome import ConfigurationError
+
+# What configurations call the width within feed-forward layers; where it is None it is four times the model's.
+WIDTHS = (
+    "intermediate_size", "n_inner", "d_ff", "d_inner", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim",
+)  # fmt: skip
+
+
+class Places(NamedTuple):
+    """Names of the layers into the feed-forward networks and out of them."""
+
+    entrances: list[str]
+    exits: list[str]
+
+
+def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
+    """The model with wider layers and the configuration of these; all else is frozen, but for a new head.
+
+    Raises ConfigurationError for a family whose feed-forward layers are not a linear layer, an activation and a linear layer.
+    """
+    options = spec.method.options
+    assert isinstance(options, Bottleneck)
+    wider = _wider(model, options.size)
+    places = _places(model, wider, options.size)
+    head = head_of(model) if objective.grows_a_head else []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_within(name, head))
+    for names, kind in ((places.entrances, Entrance), (places.exits, Exit)):
+        for name in names:
+            model.set_submodule(name, kind(model.get_submodule(name), options.size))
+    model.config = wider.config
+    model.disable_adapter = partial(without, model)  # as peft's models have it, for whoever compares with the start
+    tell_of_share(model, spec.method.type)
+    return model
+
+
+def _wider(model: Any, size: int) -> Any:
+    """The model as transformers would make it with wider feed-forward layers, without memory for its weights."""
+    config = copy.deepcopy(model.config)
+    for field in sorted(config.to_dict().keys() & set(WIDTHS)):
+        setattr(config, field, (getattr(config, field) or 4 * config.hidden_size) + size)
+    with torch.device("meta"):
+        return type(model)(config)
+
+
+def _places(model: Any, wider: Any, size: int) -> Places:
+    """What the configuration makes wider tells which layers these are, whatever the family calls them."""
+    shapes = {name: parameter.shape for name, parameter in wider.named_parameters()}
+    changed = {name.rpartition(".")[0] for name, parameter in model.named_parameters() if parameter.shape != shapes.get(name)}
+    found = Places([], [])
+    for name in sorted(changed):
+        layer, other = model.get_submodule(name), wider.get_submodule(name)
+        if is_linear(layer):
+            # GPT-2's layers have inputs and outputs the other way around.
+            grown = tuple(b - a for a, b in zip(layer.weight.shape, other.weight.shape, strict=True))
+            into = (0, size) if type(layer).__name__ == "Conv1D" else (size, 0)
+            if grown in (into, into[::-1]):
+                (found.entrances if grown == into else found.exits).append(name)
+                continue
+        raise _unsuitable(model)
+    if not found.entrances or not found.exits:
+        raise _unsuitable(model)
+    return found
+
+
+def _unsuitable(model: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"spec.method.type: this {model.config.model_type} has no feed-forward layers that could be made wider, "
+        "which Bottleneck does: set LoRA"
+    )
