@@ -25,11 +25,13 @@ from finetune_trainer.event_files import recording
 from finetune_trainer.forgetting import anchor
 from finetune_trainer.history import History
 from finetune_trainer.identity import identity
+from finetune_trainer.methods.progressive import put_beside
 from finetune_trainer.methods.unfreezing import gradually
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import Outcome, Reason
 from finetune_trainer.preflight import checkpoint_storage, insist_on_storage, model_storage
 from finetune_trainer.progress import Reporter
+from finetune_trainer.sources import localize
 from finetune_trainer.stopping import Stop
 from finetune_trainer.storage import Credentials, Storage
 from finetune_trainer.telemetry import Alive, DataFound, Report
@@ -129,6 +131,9 @@ def _model(spec: TrainSpec, place: Place, here: world.World, objective: Objectiv
         packed_as = attention.examine(model, packing=spec.packing, causal=objective.causal)
     objective.start(model, here)
     learner = methods.apply(model, spec, objective)
+    put_beside(learner, spec, lambda uri, secret, field: localize(
+        uri, cache=place.cache_dir, credentials=place.credentials, secret=secret, field=field
+    ))  # fmt: skip
     return learner, Layout(packed_as, engine.DTYPES[precision]), precision
 
 

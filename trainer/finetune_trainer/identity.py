@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.addresses import addresses
 
 
 def identity(spec: TrainSpec) -> dict[str, Any]:
@@ -16,14 +17,10 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
     """
     document = spec.document()
     training = document["training"]
-    model = {key: value for key, value in document["model"].items() if key not in ("credentials", "attention")}
-    if "tokenizer" in model:
-        model["tokenizer"] = {key: value for key, value in model["tokenizer"].items() if key != "credentials"}
+    for address in addresses(document):
+        address.section.pop("credentials", None)
+    model = {key: value for key, value in document["model"].items() if key != "attention"}
     data = {key: value for key, value in document["data"].items() if key != "evaluation"}
-    for side in ("train", "earlier"):
-        data[side] = [{key: value for key, value in source.items() if key != "credentials"} for source in data[side]]
-    if "synonyms" in data.get("augmentation", {}):
-        data["augmentation"]["synonyms"].pop("credentials", None)
     data["checks"] = spec.data.checks.identity
     kept = (
         "epochs",

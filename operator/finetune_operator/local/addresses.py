@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from finetune_operator.api import FineTuneJob
+from finetune_trainer.config.addresses import Address, Location, addresses, named
 
-Location = tuple[int | str, ...]
 FILE, CLAIM = "file://", "pvc://"
 
 
 def localized(spec: dict[str, Any], here: Path) -> dict[str, Any]:
     """The trainer's document with each relative file:// address made absolute; what it was relative to is `here`."""
-    for section, key, _ in _addresses(spec):
-        uri = section[key]
-        if uri.startswith(FILE):
-            section[key] = FILE + str(here / uri.removeprefix(FILE))
+    for address in addresses(spec):
+        if address.uri is not None and address.uri.startswith(FILE):
+            address.section[address.key] = FILE + str(here / address.uri.removeprefix(FILE))
     return spec
 
 
 def missing_files(job: FineTuneJob, here: Path) -> list[tuple[Location, str]]:
     """Each file:// address that is read and where nothing lies: the field, and one sentence."""
     return [
-        (location, f"{_name(location)}: {section[key]} does not exist: correct the address, or put the file there")
-        for section, key, location in _addresses(job.spec.document(), "spec")
-        if key == "source" and section[key].startswith(FILE) and not _exists(here / section[key].removeprefix(FILE))
+        (address.field, f"{named(address.field)}: {address.uri} does not exist: correct the address, or put the file there")
+        for address in _beginning_with(FILE, job)
+        if not address.writes and not _exists(here / str(address.uri).removeprefix(FILE))
     ]
 
 
 def claims(job: FineTuneJob) -> list[tuple[Location, str]]:
     """Each pvc:// address, which means nothing outside of a cluster: the field, and one sentence."""
     return [
-        (location, f"{_name(location)}: {section[key]} exists in a cluster only: use file:// for a run on this machine")
-        for section, key, location in _addresses(job.spec.document(), "spec")
-        if section[key].startswith(CLAIM)
+        (
+            address.field,
+            f"{named(address.field)}: {address.uri} exists in a cluster only: use file:// for a run on this machine",
+        )
+        for address in _beginning_with(CLAIM, job)
     ]
 
 
@@ -45,26 +45,9 @@ def path_of(uri: str | None) -> Path | None:
     return Path(uri.removeprefix(FILE)) if uri is not None and uri.startswith(FILE) else None
 
 
-def _addresses(spec: dict[str, Any], *root: str) -> Iterator[tuple[dict[str, Any], str, Location]]:
-    """Each address in a document: the section and key that hold it, and the field's location."""
-    model, data = spec["model"], spec["data"]
-    places: list[tuple[dict[str, Any], str, Location]] = [
-        (model, "source", ("model",)),
-        (model.get("tokenizer") or {}, "source", ("model", "tokenizer")),
-        *(
-            (dataset, "source", ("data", side, index))
-            for side in ("train", "evaluation", "earlier")
-            for index, dataset in enumerate(data.get(side, []))
-        ),
-        ((data.get("augmentation") or {}).get("synonyms") or {}, "source", ("data", "augmentation", "synonyms")),
-        (spec["checkpoint"], "storage", ("checkpoint",)),
-        (spec.get("export") or {}, "storage", ("export",)),
-    ]
-    return ((section, key, (*root, *location, key)) for section, key, location in places if section.get(key))
-
-
-def _name(location: Location) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+def _beginning_with(scheme: str, job: FineTuneJob) -> list[Address]:
+    found = addresses(job.spec.train_spec().document(), "spec")
+    return [address for address in found if address.uri is not None and address.uri.startswith(scheme)]
 
 
 def _exists(path: Path) -> bool:

@@ -610,6 +610,18 @@ CASES = (
         _spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"quantization": "NF4"}}, deepspeed__zeroStage=3),
     ),
     Case(
+        "spec.method.lora.earlier[0].source",
+        "begin the address with",
+        _spec(**PRETRAINED, method={"type": "LoRA", "lora": {"earlier": [{"source": "s3://a/b"}]}}),
+        _spec(**PRETRAINED, method={"type": "LoRA", "lora": {"earlier": [{"source": "a/b"}]}}),
+    ),
+    Case(
+        "spec.method.lora.dora",
+        "an adapter with magnitudes does not add up",
+        _spec(**PRETRAINED, method={"type": "LoRA", "lora": {"earlier": [{"source": "s3://a/b"}]}}),
+        _spec(**PRETRAINED, method={"type": "LoRA", "lora": {"dora": True, "earlier": [{"source": "s3://a/b"}]}}),
+    ),
+    Case(
         "spec.method.bottleneck",
         "options for Bottleneck",
         _spec(**PRETRAINED, method={"type": "Bottleneck", "bottleneck": {"size": 8}}),

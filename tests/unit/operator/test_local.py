@@ -31,11 +31,17 @@ def job(**spec: Any) -> FineTuneJob:
 def test_relative_addresses_are_below_the_current_folder() -> None:
     data: dict[str, Any] = {"train": [{"source": "file://a"}, {"source": "s3://b/c"}], "evaluation": [{"source": "file:///d"}]}
     data["augmentation"] = {"synonyms": {"source": "file://w.json"}}
-    spec = job(data=data, model={"source": "file://./m"}, export={"storage": "file://e"}).spec.train_spec().document()
+    method = {"type": "LoRA", "lora": {"earlier": [{"source": "file://one"}]}}
+    spec = (
+        job(data=data, model={"source": "file://./m"}, method=method, export={"storage": "file://e"})
+        .spec.train_spec()
+        .document()
+    )
     found = localized(spec, Path("/here"))
     assert [dataset["source"] for dataset in found["data"]["train"]] == ["file:///here/a", "s3://b/c"]
     assert found["data"]["evaluation"][0]["source"] == "file:///d"
     assert found["data"]["augmentation"]["synonyms"]["source"] == "file:///here/w.json"
+    assert found["method"]["lora"]["earlier"][0]["source"] == "file:///here/one"
     assert found["model"]["source"] == "file:///here/m"
     assert (found["checkpoint"]["storage"], found["export"]["storage"]) == ("file:///here/out", "file:///here/e")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-ADAPTER = "default"  # peft's name for the only adapter there is
+ADAPTER = "default"  # peft's name for the adapter that learns
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +49,7 @@ def is_quantized(module: Any) -> bool:
 
 def is_trained_apart(key: str) -> bool:
     """Whether an entry of a peft model's state is an adapter's weight, or one of a layer that is trained in full beside it."""
-    return f".{ADAPTER}." in f"{key}."
+    return f".{ADAPTER}." in f"{key}." or ".lora_" in key
 
 
 def is_replaced(key: str) -> bool:
@@ -66,9 +66,14 @@ def save_adapter(model: Any, state: Mapping[str, torch.Tensor], folder: Path, ba
     """Writes what was trained, `state` by peft's names, as a folder for peft; `base` is where the frozen weights come from."""
     config = model.peft_config[ADAPTER]
     config.base_model_name_or_path = base
+    if len(model.peft_config) > 1:
+        from finetune_trainer.methods.progressive import joint
+
+        state, model.peft_config[ADAPTER] = joint(model, state)
     if not config.is_prompt_learning:
         # Deciding by itself whether to store embeddings, peft would ask the hub.
-        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False, selected_adapters=[ADAPTER])
+        model.peft_config[ADAPTER] = config
         return
     from safetensors.torch import save_file
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
 from finetune_trainer.config.methods.base import Options
+
+
+class Adapter(Section):
+    """An adapter that an earlier job stored alone."""
+
+    source: ReadableURI
+    credentials: SecretName | None = None
 
 
 class LoRA(Options):
@@ -31,4 +39,18 @@ class LoRA(Options):
     )
     target_modules: list[str] = Field(
         default_factory=list, max_length=256, description="Names of the layers to adapt; all linear layers when empty."
+    )
+    earlier: list[Adapter] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Adapters of earlier jobs on the same model, exported with mergeAdapters: false, which stay as they are "
+        "beside the new one (progressive networks, Rusu et al. 2016, arXiv:1606.04671); the export has all of them.",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!self.dora || size(self.earlier) == 0",
+            "an adapter with magnitudes does not add up with others: remove dora, or earlier",
+            "dora",
+        ),
     )
