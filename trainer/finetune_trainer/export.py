@@ -13,7 +13,8 @@ import torch
 
 from finetune_trainer import weights
 from finetune_trainer.config import Generation, TrainSpec
-from finetune_trainer.methods.adapted import is_adapted, save_adapter
+from finetune_trainer.methods.adapted import is_adapted
+from finetune_trainer.methods.alone import save_adapter
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
