@@ -16,6 +16,7 @@ import torch
 from finetune_trainer import engine, export, loop, methods, models, objectives, processors, reports, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data import attention
+from finetune_trainer.data.checks.detectors import detector_of
 from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.loader import Maker, MicroBatch, Prefetched
 from finetune_trainer.data.order import Order, sequential, total_steps
@@ -59,6 +60,7 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
     report(Alive(activity="Preparing"))
     engine.accumulation_steps(spec, place.world_size)
     methods.lora.insist_on_libraries(spec)
+    detector_of(spec.data.checks)
     storage = checkpoint_storage(spec, place.credentials)
     if place.rank > 0:
         return _run(spec, place, storage, report, stop)

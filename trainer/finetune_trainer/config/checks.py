@@ -38,6 +38,13 @@ class Checks(Section):
         description="Rows with e-mail addresses, phone numbers, credit card numbers, IBANs, public IPv4 addresses or US social "
         "security numbers; Scrub puts [EMAIL] and the like in their place, in evaluation data too.",
     )
+    personal_data_detector: Literal["BuiltIn", "Presidio"] = Field(
+        "BuiltIn",
+        description="What finds personal data: the patterns above, or presidio-analyzer, which the trainer's image then has to "
+        "bring together with a spaCy model. It finds names and places too, and its entities are the placeholders: [PERSON], "
+        "[EMAIL_ADDRESS]. The environment variable ANALYZER_CONF_FILE may name a configuration file for it (models, languages, "
+        "recognizers, default_score_threshold); without one it reports what it is least sure of too, and wants en_core_web_lg.",
+    )
     truncation: Literal["Ignore", "Warn", "Fail"] = Field(
         "Warn", description="Rows that lost their end, or were dropped, for being longer than maxLength."
     )
@@ -52,4 +59,5 @@ class Checks(Section):
         """The part that decides which rows are learnt from and what stands in them; JSON."""
         found = {name: policy for name, policy in self.document().items() if policy in self.altering}
         compares = {"nearDuplicates", "leakage"} & found.keys()
-        return found | ({"comparedRows": self.compared_rows} if compares else {})
+        detects = {"personalDataDetector": self.personal_data_detector} if "personalData" in found else {}
+        return found | detects | ({"comparedRows": self.compared_rows} if compares else {})

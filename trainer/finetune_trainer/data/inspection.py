@@ -14,12 +14,13 @@ from functools import partial
 import numpy as np
 
 from finetune_trainer.config import Checks
-from finetune_trainer.data.checks import duplicates, near_duplicates, personal_data
+from finetune_trainer.data.checks import duplicates, near_duplicates
 from finetune_trainer.data.checks.balance import LOPSIDED, Balance
+from finetune_trainer.data.checks.detectors import detector_of
 from finetune_trainer.data.checks.duplicates import Places
 from finetune_trainer.data.checks.near_duplicates import Sketches
 from finetune_trainer.data.progress import Pulse
-from finetune_trainer.data.records import Record, rewritten, texts
+from finetune_trainer.data.records import rewritten, texts
 from finetune_trainer.data.report import Check, Finding
 from finetune_trainer.data.stream import EVALUATION, SIDES, TRAIN, Side, Stream
 from finetune_trainer.outcome import DataError
@@ -68,7 +69,8 @@ def inspect(stream: Stream, checks: Checks, pulse: Pulse) -> Inspected:
             dropped |= places
     kept = stream.without(dropped) if dropped.any() else stream  # type: ignore[arg-type]  # an array of them is one too
     if checks.personal_data == "Scrub":
-        kept = kept.changed(scrubbed)
+        scrub = detector_of(checks).scrub
+        kept = kept.changed(lambda record: rewritten(record, scrub, "spec.data.checks.personalData"))
     findings += [finding for side in SIDES if (finding := _lopsided(seen, side))]
     return Inspected(kept, findings, seen.labels, {side: len(sketches) for side, sketches in seen.sketches.items()})
 
@@ -82,14 +84,10 @@ def policy(checks: Checks, check: Check) -> str:
     }[check]  # fmt: skip
 
 
-def scrubbed(record: Record) -> Record:
-    """The record without personal data."""
-    return rewritten(record, personal_data.scrub, "spec.data.checks.personalData")
-
-
 def _look(stream: Stream, checks: Checks, pulse: Pulse) -> Seen:
     wants_texts = {checks.near_duplicates, checks.leakage} != {"Ignore"}
     wants_rows = {checks.near_duplicates, checks.duplicates} != {"Ignore"}
+    find = detector_of(checks).find
     seen = Seen(checks.compared_rows if wants_texts else 0)
     for place, (record, side, *_) in enumerate(stream):
         seen.held_out.append(side == EVALUATION)
@@ -97,7 +95,7 @@ def _look(stream: Stream, checks: Checks, pulse: Pulse) -> Seen:
         seen.texts.append(duplicates.of_texts(record) if wants_texts else 0)
         text = "\n".join(texts(record))
         seen.sketches[side].add(place, text)
-        kinds = personal_data.find(text) if checks.personal_data != "Ignore" else Counter[str]()
+        kinds = find(text) if checks.personal_data != "Ignore" else Counter[str]()
         seen.personal.append(bool(kinds))
         seen.kinds[side] += kinds
         seen.labels[side].see(record.values.get("label"))

@@ -19,6 +19,7 @@ from finetune_trainer import config
 from finetune_trainer.data import encoding, mixing
 from finetune_trainer.data.augmentation import Augmenter, read_synonyms
 from finetune_trainer.data.checks import balance
+from finetune_trainer.data.checks.detectors import detector_of
 from finetune_trainer.data.examples import Counts, Encoder, ExampleWriter, Fate, write_examples
 from finetune_trainer.data.files import File
 from finetune_trainer.data.inspection import Inspected, inspect
@@ -77,7 +78,7 @@ def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, synonyms: F
         "groups": mixing.kind(data),
         "augmentation": data.augmentation
         and [data.augmentation.document(), spec.training.seed, synonyms and synonyms.identity],
-        "checks": data.checks.document(),
+        "checks": [data.checks.document(), detector_of(data.checks).identity],
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 

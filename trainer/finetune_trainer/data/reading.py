@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from finetune_trainer import config
-from finetune_trainer.data.checks.personal_data import scrub
+from finetune_trainer.data.checks.detectors import detector_of
+from finetune_trainer.data.checks.personal_data import Detector
 from finetune_trainer.data.files import File, find
 from finetune_trainer.data.formats import IMAGE_SUFFIXES, format_of, suffixes_of
 from finetune_trainer.data.records import Record, missing_column, record, texts
@@ -90,18 +91,18 @@ class Corpus:
     """All texts of some sources: what a tokenizer is trained on. Scrubbed, none of its words is anybody's address."""
 
     sources: Sequence[Source]
-    scrubbed: bool = False
+    scrubbed_by: Detector | None = None
 
     @property
     def identity(self) -> Any:
         """What changes when the texts do; JSON."""
-        return [self.scrubbed, *(source.identity for source in self.sources)]
+        return [self.scrubbed_by and self.scrubbed_by.identity, *(source.identity for source in self.sources)]
 
     def __call__(self) -> Iterator[str]:
         """The texts, each time anew."""
         for source in self.sources:
             for found in source.records():
-                yield from map(scrub, texts(found)) if self.scrubbed else texts(found)
+                yield from map(self.scrubbed_by.scrub, texts(found)) if self.scrubbed_by else texts(found)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class Reading:
 
     def corpus(self, data: config.Data) -> Corpus:
         """The training texts of the document."""
-        return Corpus(self._side("train", data.train), data.checks.personal_data == "Scrub")
+        scrubs = data.checks.personal_data == "Scrub"
+        return Corpus(self._side("train", data.train), detector_of(data.checks) if scrubs else None)
 
     def resolve(self, dataset: config.Dataset, field: str, default_split: str = "train") -> Source:
         """Find what the dataset names and bring it to this machine.
