@@ -1,4 +1,4 @@
-"""Sources with weights, and labels that are balanced: what a run sees of each."""
+"""Sources with weights, labels that are balanced, and rows that are rehearsed: what a run sees of each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from tests.trainer.learning import learn
 
 from finetune_trainer import config
 from finetune_trainer.data import vocabulary
+from finetune_trainer.data.collate import Layout
+from finetune_trainer.data.loader import Maker
 from finetune_trainer.data.order import Order
 from finetune_trainer.data.prepare import Prepared, prepare
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.data.rows import TOKENS, lengths
 from finetune_trainer.objectives import of
+from finetune_trainer.objectives.classification import TARGET
 from finetune_trainer.outcome import DataError
 from finetune_trainer.storage import Credentials
 
@@ -25,14 +28,19 @@ TOKENIZER = vocabulary.learn(["alpha beta gamma " * 3, "0 1 2 3 4 5 6 7 8 9"], 4
 
 
 def prepared(
-    folder: Path, sources: dict[str, list[dict[str, Any]]], objective: str, **data: Any
+    folder: Path, sources: dict[str, list[dict[str, Any]]], objective: str, rehearsed: float | None = None, **data: Any
 ) -> tuple[Prepared, config.TrainSpec]:
+    """The sources' rows; a share of those to learn from is that of the last source where they are `rehearsed`."""
     for name, rows in sources.items() if not (folder / "cache").exists() else ():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     weights = data.pop("weights", None)
     train = [{"source": f"file://{folder}/{name}.jsonl"} | ({"weight": weights[name]} if weights else {}) for name in sources]
+    training: dict[str, Any] = {"maxSteps": 4}
+    if rehearsed:
+        data["earlier"] = [{"source": train.pop()["source"]}]
+        training["forgetting"] = {"rehearsal": {"share": rehearsed}}
     document = tiny.spec().document() | {"objective": {"type": objective}, "data": {"train": train, "maxLength": 64} | data}
-    spec = config.TrainSpec.model_validate(document)
+    spec = config.TrainSpec.model_validate(document | {"training": training})
     return prepare(spec, of(spec, TOKENIZER), Reading(spec.objective, folder / "cache", Credentials())), spec
 
 
@@ -42,7 +50,7 @@ def numbered(word: str, count: int) -> list[dict[str, Any]]:
 
 def words_seen(given: Prepared, steps: int) -> dict[str, float]:
     """The share of each word among all documents that the steps show."""
-    order = Order(len(given.train), 10, 0, given.mixture)
+    order = Order(given.epoch, 10, 0, given.mixture)
     rows = np.concatenate([order.of_step(step).rows for step in range(steps)])
     seen: dict[str, int] = {}
     for row in rows:
@@ -103,6 +111,91 @@ def test_labels_are_balanced(tmp_path: Path) -> None:
     assert words_seen(given, 30) == pytest.approx({"alpha": 1 / 3, "beta": 1 / 3, "gamma": 1 / 3}, abs=0.01)
     plain, _ = prepared(tmp_path, {"rows": rows}, "SequenceClassification")
     assert words_seen(plain, 30) == pytest.approx({"alpha": 0.85, "beta": 0.1, "gamma": 0.05})
+
+
+OLD_AND_NEW = {"alpha": numbered("alpha", 300), "beta": numbered("beta", 100), "gamma": numbered("gamma", 30)}
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_every_epoch_rehearses_its_share_and_keeps_its_length(tmp_path: Path, packing: bool) -> None:
+    given, _ = prepared(tmp_path, OLD_AND_NEW, "MaskedLM", rehearsed=0.25, packing=packing)
+    new = given.epoch
+    assert new == given.report.train.rows == 400 or packing
+    assert given.report.earlier is not None
+    assert len(given.train) == new + given.report.earlier.rows
+    order = Order(new, new, 0, given.mixture)
+    for epoch in range(5):
+        rows = order.of_step(epoch).rows
+        assert (rows >= new).sum() == round(new / 4)
+    seen = words_seen(given, 4 * new)
+    assert seen["gamma"] == pytest.approx(0.25, abs=0.08 if packing else 0.01)
+    assert seen["alpha"] == pytest.approx(3 * seen["beta"], rel=0.1), "new rows have an equal chance, whatever their source"
+
+
+def test_weights_divide_what_rehearsal_leaves(tmp_path: Path) -> None:
+    given, _ = prepared(
+        tmp_path, OLD_AND_NEW, "MaskedLM", rehearsed=0.5, packing=False, weights={"alpha": 1, "beta": 4, "gamma": 1}
+    )
+    assert words_seen(given, 160) == pytest.approx({"alpha": 0.1, "beta": 0.4, "gamma": 0.5}, abs=0.01)
+
+
+def test_labels_are_balanced_in_what_rehearsal_leaves(tmp_path: Path) -> None:
+    sources = {name: [row | {"label": name} for row in rows] for name, rows in OLD_AND_NEW.items()}
+    given, _ = prepared(tmp_path, sources, "SequenceClassification", rehearsed=0.5, resample="Balanced")
+    assert words_seen(given, 160) == pytest.approx({"alpha": 0.25, "beta": 0.25, "gamma": 0.5}, abs=0.01)
+    assert len({int(row[TARGET][0]) for row in given.train}) == 3, "earlier labels are known too"
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_share_out_what_is_rehearsed(tmp_path: Path, size: int) -> None:
+    given, spec = prepared(tmp_path, OLD_AND_NEW, "CausalLM", rehearsed=0.25, packing=False)
+    order, objective = Order(given.epoch, 12, 0, given.mixture), of(spec, TOKENIZER)
+
+    def shown(ranks: int) -> list[list[int]]:
+        made = [
+            [Maker(given.train, objective, Layout(), rank, ranks, 2, 0)(order.of_step(step)) for step in range(40)]
+            for rank in range(ranks)
+        ]
+        return [
+            sorted(row.tolist() for rank in made for batch in rank[step] for row in batch.inputs[TOKENS]) for step in range(40)
+        ]
+
+    assert shown(size) == shown(1)
+
+
+def test_what_is_rehearsed_is_checked_and_reported_and_never_dropped_for_being_known(tmp_path: Path) -> None:
+    sources = {
+        "alpha": [*numbered("alpha", 20), {"text": "gamma 1"}],
+        "gamma": [*numbered("gamma", 10), {"text": "gamma 2"}, {"text": "alpha 3"}],
+    }
+    (tmp_path / "held.jsonl").write_text('{"text": "gamma 0"}')
+    given, _ = prepared(
+        tmp_path, sources, "MaskedLM", rehearsed=0.2, packing=False, evaluation=[{"source": f"file://{tmp_path}/held.jsonl"}],
+        checks={"duplicates": "Drop", "leakage": "Drop"},
+    )  # fmt: skip
+    assert [one.sentence.partition(": ")[0] for one in given.report.findings] == [
+        "1 of 12 rehearsed rows (8.3 %) with texts of the evaluation data",
+        "1 of 12 rehearsed rows (8.3 %) that repeat an earlier one",
+    ]
+    assert (given.epoch, len(given.train)) == (21, 31)
+    assert any(line.startswith("data, rehearsed: 10 rows of data became 10 sequences") for line in given.report.lines())
+
+
+def test_another_share_finds_the_same_rows_and_none_does_not(tmp_path: Path) -> None:
+    sources = {"alpha": numbered("alpha", 30), "gamma": numbered("gamma", 30)}
+    few, _ = prepared(tmp_path, sources, "MaskedLM", rehearsed=0.1)
+    many, _ = prepared(tmp_path, sources, "MaskedLM", rehearsed=0.9)
+    assert few.mixture is not None
+    assert many.mixture is not None
+    assert few.mixture.shares == pytest.approx(many.mixture.shares[::-1])
+    assert len([path for path in (tmp_path / "cache/prepared").iterdir() if path.is_dir()]) == 1
+    plain, _ = prepared(tmp_path, sources, "MaskedLM")
+    assert plain.report.earlier is None
+
+
+def test_nothing_to_rehearse_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^spec.data.earlier: nothing is left to rehearse \(of 1 documents 1 are empty"):
+        prepared(tmp_path, {"alpha": numbered("alpha", 5), "beta": [{"text": ""}]}, "MaskedLM", rehearsed=0.1)
 
 
 def test_a_rare_label_is_learnt_when_labels_are_balanced(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Penalties on leaving the starting weights: their definitions, any number of ranks, and that less is forgotten."""
+"""Penalties on leaving the starting weights, and rehearsal: definitions, any number of ranks, and that less is forgotten."""
 
 from __future__ import annotations
 
@@ -108,25 +108,45 @@ def test_any_number_of_ranks_is_held_back_alike(tmp_path: Path) -> None:
     assert free.losses[-1] != pytest.approx(alone.losses[-1], rel=1e-3)
 
 
-def test_what_was_learnt_before_is_kept(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learnt functions of one package."""
     before = [{"text": text} for _, text in corpora.functions("asyncio")[:150]]
+    return learn(tmp_path_factory.mktemp("first"), before, model={"config": LLAMA}, training={"maxSteps": 150}).model
+
+
+def again(folder: Path, first: Path, data: dict[str, Any], **training: Any) -> tuple[float, float]:
+    """The loss on the evaluation rows, and on the functions of another package that the first model has then learnt."""
     after = [{"text": text} for _, text in corpora.functions("xml")[:150]]
-    first = learn(tmp_path / "first", before, model={"config": LLAMA}, training={"maxSteps": 150})
-    changes = document(tmp_path)
+    learnt = learn(
+        folder, after, training={"maxSteps": 60, **training}, model={"source": f"file://{first}"},
+        data={"evaluationFraction": None, **data},
+    )  # fmt: skip
+    return learnt.after["loss"], learnt.losses[-1]
 
-    def again(name: str, data: dict[str, Any], **training: Any) -> tuple[dict[str, float], float]:
-        learnt = learn(
-            tmp_path / name, after, training={"maxSteps": 60, **training},
-            model={"source": f"file://{first.model}"},
-            data={"evaluationFraction": None, "evaluation": changes["data"]["earlier"], **data},
-        )  # fmt: skip
-        return learnt.after, learnt.losses[-1]
 
-    free, new_free = again("free", {})
-    elastic, new_elastic = again("elastic", changes["data"], forgetting={"elastic": {"strength": 0.3, "rows": 64}})
-    pulled, new_pulled = again("pulled", {}, forgetting={"towardStart": 1.0})
-    assert free["loss"] > 3.2, "there is something to forget: it was 1.8"
-    assert elastic["loss"] < free["loss"] - 0.8
-    assert pulled["loss"] < free["loss"] - 0.8
+def test_what_was_learnt_before_is_kept(tmp_path: Path, first: Path) -> None:
+    earlier = document(tmp_path)["data"]["earlier"]
+    known = {"evaluation": earlier}
+    free, new_free = again(tmp_path / "free", first, known)
+    elastic, new_elastic = again(
+        tmp_path / "elastic", first, known | {"earlier": earlier}, forgetting={"elastic": {"strength": 0.3, "rows": 64}}
+    )
+    pulled, new_pulled = again(tmp_path / "pulled", first, known, forgetting={"towardStart": 1.0})
+    assert free > 3.2, "there is something to forget: it was 1.8"
+    assert elastic < free - 0.8
+    assert pulled < free - 0.8
     # What matters is known to the one and not to the other, so that it can learn more of what is new.
     assert new_free < new_elastic < new_pulled - 0.4
+
+
+def test_what_is_rehearsed_in_part_is_kept_as_a_whole(tmp_path: Path, first: Path) -> None:
+    rows = [json.dumps({"text": text}) + "\n" for _, text in corpora.functions("asyncio")[:150]]
+    (tmp_path / "rehearsed.jsonl").write_text("".join(rows[::2]))
+    (tmp_path / "others.jsonl").write_text("".join(rows[1::2]))
+    known = {"evaluation": [{"source": f"file://{tmp_path}/others.jsonl"}]}
+    earlier = {"earlier": [{"source": f"file://{tmp_path}/rehearsed.jsonl"}]}
+    free, _ = again(tmp_path / "free", first, known)
+    kept, _ = again(tmp_path / "kept", first, known | earlier, forgetting={"rehearsal": {"share": 0.2}})
+    assert free > 3.2, "there is something to forget: it was 1.8"
+    assert kept < free - 0.7

@@ -153,11 +153,11 @@ def _resume(
     training = spec.training
     torch.manual_seed(training.seed + here.rank)  # for dropout; a checkpoint brings its own
     state = checkpoints.restore() or {"step": 0, "history": History().state()}
-    order = Order(len(data.train), training.batch_size, training.seed, data.mixture)
-    total = total_steps(len(data.train), training.batch_size, training.epochs, training.max_steps)
+    order = Order(data.epoch, training.batch_size, training.seed, data.mixture)
+    total = total_steps(data.epoch, training.batch_size, training.epochs, training.max_steps)
     history = History.of(state["history"])
     reporter = Reporter(
-        report, here, total_steps=total, steps_per_epoch=len(data.train) / training.batch_size,
+        report, here, total_steps=total, steps_per_epoch=data.epoch / training.batch_size,
         log_every=training.log_every_steps,
     )  # fmt: skip
     reporter.resume(state["step"], history.training[-1][1] if history.training else None, history.last_metrics.get("loss"))

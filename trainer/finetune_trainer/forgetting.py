@@ -54,7 +54,7 @@ def anchor(
     `earlier` is called if the importance is to be measured on earlier data. Raises DataError for rows that cannot be used.
     """
     wanted = spec.training.forgetting
-    if wanted is None:
+    if wanted is None or not wanted.penalizes:
         return None
     model.to(world.device)  # where the engine will have it, so that weights and starts are in one place
     body = model.base_model if objective.grows_a_head else model

@@ -155,7 +155,7 @@ def test_a_sentence_longer_than_a_row_is_divided() -> None:
 def test_what_is_held_out_never_stands_in_a_row_to_learn_from(tmp_path: Path) -> None:
     pretraining = objective()
     writers = {side: ExampleWriter(tmp_path / side, pretraining.fields) for side in SIDES}
-    placed = [Placed(record, SIDES[index % 2], 0, TRAIN) for index, record in enumerate(records(*TEXTS))]
+    placed = [Placed(record, SIDES[index % len(SIDES)], 0, TRAIN) for index, record in enumerate(records(*TEXTS))]
     write_examples(placed, pretraining, writers, lambda _: 0, lambda _: None)
     for side, writer in writers.items():
         writer.close()

@@ -33,6 +33,10 @@ TWO_TASKS: dict[str, Any] = {
 PAIRS = {"source": "file:///pairs", "columns": {"textPair": "other"}}
 UNSUPERVISED = {"type": "TextContrastive", "textContrastive": {"unsupervised": True}}
 PRETRAINED = {"model": {"source": "hf://organisation/name"}}
+REHEARSED: dict[str, Any] = {
+    "data__earlier": [{"source": "file:///a"}],
+    "training__forgetting": {"rehearsal": {"share": 0.2}},
+}
 PROMPTED: dict[str, Any] = {**PRETRAINED, "method__type": "PromptTuning", "export__mergeAdapters": False}
 
 
@@ -194,15 +198,21 @@ CASES = (
     ),
     Case(
         "spec.data.earlier",
-        "data.earlier and training.forgetting.elastic need each other",
+        "data.earlier and elastic or rehearsal of training.forgetting need each other",
         _spec(data__earlier=[{"source": "file:///a"}], training__forgetting={"elastic": {"strength": 1}}),
         _spec(data__earlier=[{"source": "file:///a"}], training__forgetting={"towardStart": 1}),
     ),
     Case(
         "spec.data.earlier",
-        "data.earlier and training.forgetting.elastic need each other",
+        "data.earlier and elastic or rehearsal of training.forgetting need each other",
         _spec(training__forgetting={"towardStart": 1}),
         _spec(training__forgetting={"elastic": {"strength": 1}}),
+    ),
+    Case(
+        "spec.data.earlier",
+        "data.earlier and elastic or rehearsal of training.forgetting need each other",
+        _spec(**REHEARSED),
+        _spec(training__forgetting={"rehearsal": {"share": 0.2}}),
     ),
     Case(
         "spec.data.earlier",
@@ -215,19 +225,19 @@ CASES = (
     Case(
         "spec.training.forgetting",
         "nothing is asked for",
-        _spec(training__forgetting={"towardStart": 0.1}),
+        _spec(**REHEARSED),
         _spec(training__forgetting={}),
     ),
     Case(
         "spec.training.forgetting",
         "weights that are frozen cannot leave",
-        _spec(model=PRETRAINED["model"], training__forgetting={"towardStart": 0.1}),
+        _spec(**REHEARSED, model=PRETRAINED["model"], method__type="LoRA"),
         _spec(model=PRETRAINED["model"], method__type="LoRA", training__forgetting={"towardStart": 0.1}),
     ),
     Case(
         "spec.training.forgetting",
         "ZeRO stage 3 has no rank",
-        _spec(training__forgetting={"towardStart": 0.1}, deepspeed__zeroStage=2),
+        _spec(**REHEARSED, deepspeed__zeroStage=3),
         _spec(training__forgetting={"towardStart": 0.1}, deepspeed__zeroStage=3),
     ),
     Case(
@@ -304,7 +314,7 @@ CASES = (
     ),
     Case(
         "spec.objective.textContrastive.unsupervised",
-        "pairs are either in the data or made of one text",
+        "pairs are given or made of one text",
         _spec(objective=UNSUPERVISED, data__evaluation=[PAIRS]),
         _spec(objective=UNSUPERVISED, data__train=[PAIRS]),
     ),
@@ -322,8 +332,20 @@ CASES = (
     ),
     Case(
         "spec.data.earlier",
+        "each text needs the one that goes with it",
+        _contrastive(**REHEARSED | {"data__earlier": [PAIRS]}),
+        _contrastive(**REHEARSED),
+    ),
+    Case(
+        "spec.objective.textContrastive.unsupervised",
+        "pairs are given or made of one text",
+        _spec(objective=UNSUPERVISED, **REHEARSED),
+        _spec(objective=UNSUPERVISED, **REHEARSED | {"data__earlier": [PAIRS]}),
+    ),
+    Case(
+        "spec.training.forgetting.elastic",
         "importance is measured row by row",
-        _contrastive(training__forgetting={"towardStart": 1}),
+        _contrastive(**REHEARSED | {"data__earlier": [PAIRS]}),
         _contrastive(data__earlier=[PAIRS], training__forgetting={"elastic": {"strength": 1}}),
     ),
     Case(
@@ -339,9 +361,9 @@ CASES = (
         VIEWS | _spec(training={"batchSize": 1, "microBatchSize": 1}),
     ),
     Case(
-        "spec.data.earlier",
+        "spec.training.forgetting.elastic",
         "importance is measured row by row",
-        VIEWS | _spec(training__forgetting={"towardStart": 1}),
+        VIEWS | _spec(**REHEARSED),
         VIEWS | _spec(data__earlier=[{"source": "file:///a"}], training__forgetting={"elastic": {"strength": 1}}),
     ),
     Case(

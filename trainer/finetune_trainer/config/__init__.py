@@ -10,7 +10,7 @@ from finetune_trainer.config.augmentation import Augmentation
 from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
-from finetune_trainer.config.forgetting import ElasticWeights, Forgetting
+from finetune_trainer.config.forgetting import ElasticWeights, Forgetting, Rehearsal
 from finetune_trainer.config.image_augmentation import ImageAugmentation
 from finetune_trainer.config.methods import (
     ADAPTING,
@@ -60,6 +60,7 @@ __all__ = [
     "Optimizer",
     "Options",
     "PromptTuning",
+    "Rehearsal",
     "Rule",
     "Schedule",
     "Section",
@@ -83,6 +84,9 @@ SINGLE_LABEL = " && ".join(
     f"(!has(self.objective.{field}) || self.objective.{field}.problem == 'SingleLabel')"
     for field in (field_of(name) for name, options in OPTIONS.items() if "problem" in options.model_fields)
 )
+FORGETTING = "self.training.forgetting"
+PENALIZED = f"has({FORGETTING}) && (has({FORGETTING}.towardStart) || has({FORGETTING}.elastic))"
+REREAD = f"(has({FORGETTING}.elastic) || has({FORGETTING}.rehearsal))"
 PACKABLE = [name for name, options in OPTIONS.items() if options.packable]
 UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
 ON_IMAGES = [name for name, options in OPTIONS.items() if options.processor == "ImageProcessor"]
@@ -191,18 +195,19 @@ class TrainSpec(Section):
             "data.packing",
         ),
         Rule(
-            "(size(self.data.earlier) > 0) == (has(self.training.forgetting) && has(self.training.forgetting.elastic))",
-            "data.earlier and training.forgetting.elastic need each other: add the one or remove the other",
+            f"(size(self.data.earlier) > 0) == (has({FORGETTING}) && {REREAD})",
+            "data.earlier and elastic or rehearsal of training.forgetting need each other: add the one or remove the other",
             "data.earlier",
         ),
         Rule(
-            "!has(self.training.forgetting) || self.method.type == 'Full'",
-            "weights that are frozen cannot leave their start: remove training.forgetting, or set method.type: Full",
+            f"!({PENALIZED}) || self.method.type == 'Full'",
+            "weights that are frozen cannot leave their start: set method.type: Full, or of training.forgetting only rehearsal",
             "training.forgetting",
         ),
         Rule(
-            "!has(self.training.forgetting) || self.deepspeed.zeroStage < 3",
-            "ZeRO stage 3 has no rank that sees whole weights: remove training.forgetting, or set deepspeed.zeroStage: 2",
+            f"!({PENALIZED}) || self.deepspeed.zeroStage < 3",
+            "ZeRO stage 3 has no rank that sees whole weights: set deepspeed.zeroStage: 2, or of training.forgetting only "
+            "rehearsal",
             "training.forgetting",
         ),
         *(
@@ -250,11 +255,15 @@ class TrainSpec(Section):
             "this objective cannot learn from parts of a row: set data.overlong to Truncate or Drop",
             "data.overlong",
         ),
-        Rule(
-            f"self.objective.type != 'TextContrastive' || {UNSUPERVISED} || self.data.train.all(d, has(d.columns.textPair))",
-            "each text needs the one that goes with it: name its column in columns.textPair of all of data.train, or set "
-            "objective.textContrastive.unsupervised",
-            "data.train",
+        *(
+            Rule(
+                f"self.objective.type != 'TextContrastive' || {UNSUPERVISED} || "
+                f"self.data.{side}.all(d, has(d.columns.textPair))",
+                f"each text needs the one that goes with it: name its column in columns.textPair of all of data.{side}, or set "
+                "objective.textContrastive.unsupervised",
+                f"data.{side}",
+            )
+            for side in ("train", "earlier")
         ),
         Rule(
             "self.objective.type != 'TextContrastive' || self.data.evaluation.all(d, has(d.columns.textPair))",
@@ -262,8 +271,9 @@ class TrainSpec(Section):
             "data.evaluation",
         ),
         Rule(
-            f"!{UNSUPERVISED} || self.data.train.all(d, !has(d.columns.textPair))",
-            "pairs are either in the data or made of one text: remove columns.textPair from data.train, or unsupervised",
+            f"!{UNSUPERVISED} || self.data.train.all(d, !has(d.columns.textPair)) && "
+            "self.data.earlier.all(d, !has(d.columns.textPair))",
+            "pairs are given or made of one text: remove columns.textPair of data.train and data.earlier, or unsupervised",
             "objective.textContrastive.unsupervised",
         ),
         Rule(
@@ -273,9 +283,9 @@ class TrainSpec(Section):
             "data.evaluation",
         ),
         Rule(
-            f"!(self.objective.type in {COMPARING}) || size(self.data.earlier) == 0",
-            "importance is measured row by row, and a row alone is told from nothing: use training.forgetting.towardStart",
-            "data.earlier",
+            f"!(self.objective.type in {COMPARING}) || !has({FORGETTING}) || !has({FORGETTING}.elastic)",
+            "importance is measured row by row, and a row alone is told from nothing: use training.forgetting.rehearsal",
+            "training.forgetting.elastic",
         ),
         Rule(
             f"!(self.objective.type in {COMPARING}) || self.training.batchSize > 1",

@@ -91,7 +91,9 @@ class Data(Section):
     train: list[Dataset] = Field(min_length=1, max_length=64)
     evaluation: list[Dataset] = Field(default_factory=list, max_length=64)
     earlier: list[Dataset] = Field(
-        default_factory=list, max_length=64, description="What the model learnt before; training.forgetting.elastic reads it."
+        default_factory=list,
+        max_length=64,
+        description="What the model learnt before: training.forgetting.elastic measures on it, rehearsal learns from it.",
     )
     evaluation_fraction: float | None = Field(
         None,

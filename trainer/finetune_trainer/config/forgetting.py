@@ -1,4 +1,4 @@
-"""What keeps a model near where it starts, so that it does not forget what it knew."""
+"""What keeps a model from forgetting what it knew: penalties on leaving its start, and learning earlier rows again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,20 @@ class ElasticWeights(Section):
     )
 
 
+class Rehearsal(Section):
+    """Experience replay: earlier rows are learnt again beside the new ones (Robins 1995; Rolnick et al. 2019,
+    arXiv:1811.11682)."""
+
+    share: float = Field(
+        gt=0,
+        lt=1,
+        description="Share of the sequences that are learnt from which comes from data.earlier. An epoch keeps the length that "
+        "data.train gives it; the weights of data.train, or an equal chance of each of its sequences, divide the rest.",
+    )
+
+
 class Forgetting(Section):
-    """Penalties on leaving the starting weights; both may be given."""
+    """Penalties on leaving the starting weights, and rehearsal of what was learnt before; all may be given at once."""
 
     toward_start: float | None = Field(
         None,
@@ -29,7 +41,16 @@ class Forgetting(Section):
         description="Strength of the pull of every weight back to its start, L2-SP (Li et al. 2018, arXiv:1802.01483).",
     )
     elastic: ElasticWeights | None = None
+    rehearsal: Rehearsal | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("has(self.towardStart) || has(self.elastic)", "nothing is asked for: set towardStart or elastic"),
+        Rule(
+            "has(self.towardStart) || has(self.elastic) || has(self.rehearsal)",
+            "nothing is asked for: set towardStart, elastic or rehearsal",
+        ),
     )
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether leaving the start costs anything."""
+        return self.toward_start is not None or self.elastic is not None

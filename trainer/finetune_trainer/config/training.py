@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from finetune_trainer.config.base import FreeForm, Rule, Section
-from finetune_trainer.config.forgetting import Forgetting
+from finetune_trainer.config.forgetting import Forgetting, Rehearsal
 
 
 class Optimizer(Section):
@@ -91,6 +91,11 @@ class Training(Section):
             "batchSize",
         ),
     )
+
+    @property
+    def rehearsal(self) -> Rehearsal | None:
+        """How earlier rows are learnt again, if they are."""
+        return self.forgetting.rehearsal if self.forgetting else None
 
 
 class Offload(Section):

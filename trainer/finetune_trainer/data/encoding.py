@@ -8,7 +8,7 @@ from finetune_trainer import config
 from finetune_trainer.data.examples import Counts, Fate
 from finetune_trainer.data.inspection import policy
 from finetune_trainer.data.report import Check, Finding
-from finetune_trainer.data.stream import EVALUATION, TRAIN, Side
+from finetune_trainer.data.stream import EARLIER, EVALUATION, TRAIN, Side
 from finetune_trainer.outcome import DataError
 
 FATES: dict[Check, tuple[Fate, ...]] = {
@@ -40,8 +40,11 @@ def insist_on_examples(spec: config.TrainSpec, counts: Mapping[Side, Counts], fo
     """Raises DataError when nothing is left to learn from, or to evaluate on where that was asked for."""
     data, train, evaluation = spec.data, counts[TRAIN], counts[EVALUATION]
     if not train.examples:
-        losses = _losses(train, data, [one for one in found if one.side == TRAIN and one.done == "dropped"])
+        losses = _losses(train, data, _dropped(found, TRAIN))
         raise DataError(f"spec.data.train: nothing is left to learn from ({losses}): add data, or change overlong or checks")
+    if spec.training.rehearsal and not counts[EARLIER].examples:
+        losses = _losses(counts[EARLIER], data, _dropped(found, EARLIER))
+        raise DataError(f"spec.data.earlier: nothing is left to rehearse ({losses}): add data, or change overlong or checks")
     if evaluation.examples:
         return
     if data.evaluation:
@@ -56,6 +59,10 @@ def insist_on_examples(spec: config.TrainSpec, counts: Mapping[Side, Counts], fo
             f"spec.data.folds: fold {data.folds.hold} of {data.folds.count} has none of the {train.records} documents that "
             "could be used: lower count, or give data.evaluation"
         )
+
+
+def _dropped(found: list[Finding], side: Side) -> list[Finding]:
+    return [one for one in found if one.side == side and one.done == "dropped"]
 
 
 def _losses(counts: Counts, data: config.Data, dropped: list[Finding] | None = None) -> str:

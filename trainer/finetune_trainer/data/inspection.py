@@ -22,7 +22,7 @@ from finetune_trainer.data.checks.near_duplicates import Sketches
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.data.records import rewritten, texts
 from finetune_trainer.data.report import Check, Finding
-from finetune_trainer.data.stream import EVALUATION, SIDES, TRAIN, Side, Stream
+from finetune_trainer.data.stream import EVALUATION, LEARNT, SIDES, TRAIN, Side, Stream
 from finetune_trainer.outcome import DataError
 
 
@@ -31,7 +31,8 @@ class Seen:
     """What is remembered of the rows, by their places in the stream."""
 
     most_compared: int
-    held_out: bytearray = field(default_factory=bytearray)
+    sides: bytearray = field(default_factory=bytearray)
+    """As numbers in SIDES."""
     rows: array[int] = field(default_factory=partial(array, "Q"))
     texts: array[int] = field(default_factory=partial(array, "Q"))
     personal: bytearray = field(default_factory=bytearray)
@@ -44,8 +45,8 @@ class Seen:
 
     def on(self, side: Side) -> Places:
         """Which rows are on this side."""
-        held_out: Places = np.frombuffer(bytes(self.held_out), np.bool_)
-        return held_out if side == EVALUATION else ~held_out
+        marks: Places = np.frombuffer(bytes(self.sides), np.uint8) == SIDES.index(side)
+        return marks
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def inspect(stream: Stream, checks: Checks, pulse: Pulse) -> Inspected:
     seen = _look(stream, checks, pulse)
     flagged = _flagged(seen, checks, pulse.alive)
     findings = _findings(seen, flagged, checks, stream)
-    dropped = np.zeros(len(seen.held_out), np.bool_)
+    dropped = np.zeros(len(seen.sides), np.bool_)
     for (check, _), places in flagged.items():
         if policy(checks, check) == "Drop":
             dropped |= places
@@ -90,7 +91,7 @@ def _look(stream: Stream, checks: Checks, pulse: Pulse) -> Seen:
     find = detector_of(checks).find
     seen = Seen(checks.compared_rows if wants_texts else 0)
     for place, (record, side, *_) in enumerate(stream):
-        seen.held_out.append(side == EVALUATION)
+        seen.sides.append(SIDES.index(side))
         seen.rows.append(duplicates.of_row(record) if wants_rows else 0)
         seen.texts.append(duplicates.of_texts(record) if wants_texts else 0)
         text = "\n".join(texts(record))
@@ -105,27 +106,23 @@ def _look(stream: Stream, checks: Checks, pulse: Pulse) -> Seen:
 
 def _flagged(seen: Seen, checks: Checks, alive: Callable[[], None]) -> dict[tuple[Check, Side], Places]:
     """Which rows each check found on each side; a row that repeats another word for word is not called similar to it too."""
-    train, held_out = seen.on(TRAIN), seen.on(EVALUATION)
-    rows, of_texts = np.array(seen.rows, np.uint64), np.array(seen.texts, np.uint64)
-    leaked, similar = (_places(found, len(train)) for found in near_duplicates.similar(*_sketches(seen), alive))
-    leaked |= _within(train, lambda some: duplicates.among(of_texts[some], of_texts[held_out]))
-    same = _within(train, lambda some: duplicates.repeated(rows[some]))
+    held_out, rows, of_texts = seen.on(EVALUATION), np.array(seen.rows, np.uint64), np.array(seen.texts, np.uint64)
     personal = np.frombuffer(bytes(seen.personal), np.bool_)
-    flagged: dict[tuple[Check, Side], Places] = {
-        ("leakage", TRAIN): leaked,
-        ("duplicates", TRAIN): same,
-        ("nearDuplicates", TRAIN): similar & ~_within(train, lambda some: duplicates.repeated(of_texts[some])) & ~same,
-        ("duplicates", EVALUATION): _within(held_out, lambda some: duplicates.repeated(rows[some])),
-        ("personalData", TRAIN): personal & train,
-        ("personalData", EVALUATION): personal & held_out,
-    }
+    index = near_duplicates.index_of(seen.sketches[EVALUATION], alive)
+    flagged: dict[tuple[Check, Side], Places] = {}
+    for side in SIDES:  # what is rehearsed may well stand in the new data too
+        own = seen.on(side)
+        same = flagged["duplicates", side] = _within(own, lambda some: duplicates.repeated(rows[some]))
+        flagged["personalData", side] = personal & own
+        if side in LEARNT:
+            alike = near_duplicates.similar(seen.sketches[side], index, alive)
+            leaked, similar = (_places(found, len(own)) for found in alike)
+            leaked |= _within(own, lambda some: duplicates.among(of_texts[some], of_texts[held_out]))
+            repeated = _within(own, lambda some: duplicates.repeated(of_texts[some]))
+            flagged |= {("leakage", side): leaked, ("nearDuplicates", side): similar & ~repeated & ~same}
     if checks.duplicates != "Warn":  # evaluation data stays as it was given
         flagged.pop(("duplicates", EVALUATION))
     return {key: places for key, places in flagged.items() if policy(checks, key[0]) != "Ignore"}
-
-
-def _sketches(seen: Seen) -> tuple[Sketches, Sketches]:
-    return seen.sketches[TRAIN], seen.sketches[EVALUATION]
 
 
 def _places(found: Sequence[int], count: int) -> Places:
@@ -166,7 +163,7 @@ def _findings(
 
 def _lopsided(seen: Seen, side: Side) -> Finding | None:
     counts = seen.labels[side].counts
-    if side == EVALUATION or len(counts) < 2:
+    if side != TRAIN or len(counts) < 2:
         return None
     (most, rows), *_, (least, fewest) = counts.items()
     if rows < LOPSIDED * fewest:

@@ -1,4 +1,4 @@
-"""Which group each row to learn from belongs to, where groups have a share of the training: sources, or labels."""
+"""Which group each row to learn from belongs to, where groups have shares: sources or labels, and what is rehearsed."""
 
 from __future__ import annotations
 
@@ -69,8 +69,18 @@ def keep(folder: Path, counts: Counts, packed: list[int] | None, data: config.Da
     np.save(folder / GROUPS, groups)
 
 
+def rehearsing(new: Mixture | None, length: int, earlier: int, rehearsal: config.Rehearsal | None) -> Mixture | None:
+    """The mixture of `length` new rows with `earlier` ones behind them; what these leave is shared out as it was before."""
+    if rehearsal is None:
+        return new
+    groups, shares = new or Mixture(np.zeros(length, np.int32), [1.0])
+    rest = (1 - rehearsal.share) / sum(shares)
+    behind = np.full(earlier, len(shares), np.int32)
+    return Mixture(np.concatenate([groups, behind]), [*(rest * one for one in shares), rehearsal.share])
+
+
 def mixture(folder: Path, data: config.Data) -> Mixture | None:
-    """The groups that were stored, with their shares; None without groups."""
+    """The groups of new rows that were stored, with their shares; None without groups."""
     if kind(data) is None:
         return None
     groups = np.load(folder / GROUPS)

@@ -3,10 +3,10 @@
 The data is the endless concatenation of one permutation of all rows for each epoch; step s takes positions s x B to
 (s + 1) x B of it. So the position of a run in its data is one integer, and going there costs nothing.
 
-Where rows are in groups of which each has a share (sources with weights, labels to be balanced), an epoch has as many positions
-as there are rows, and each group as many of them as its share says, the same number in every epoch and spread at random. A
-group's own rows come as the endless concatenation of its permutations: a small group is passed through several times an epoch,
-a large one once in several epochs.
+Where rows are in groups of which each has a share (sources with weights, labels to be balanced, what is rehearsed), each has as
+many of an epoch's positions as its share says, the same number in every epoch and spread at random. A group's own rows come as
+the endless concatenation of its permutations: a small group is passed through several times an epoch, a large one once in
+several epochs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Picks(NamedTuple):
     epochs: Indices
 
 
-def total_steps(rows: int, batch_size: int, epochs: int | None, max_steps: int | None) -> int:
-    """Optimizer steps of a run: `max_steps`, or as many as show every row `epochs` times (once, if both are None)."""
-    return max_steps if max_steps is not None else math.ceil(rows * (epochs or 1) / batch_size)
+def total_steps(length: int, batch_size: int, epochs: int | None, max_steps: int | None) -> int:
+    """Optimizer steps of a run: `max_steps`, or as many as `epochs` of `length` positions take (one, if both are None)."""
+    return max_steps if max_steps is not None else math.ceil(length * (epochs or 1) / batch_size)
 
 
 class Mixture(NamedTuple):
@@ -41,30 +41,33 @@ class Mixture(NamedTuple):
 
 
 class Order:
-    """The order of `rows` rows in batches of `batch_size`; a batch may straddle epochs. No group may be empty."""
+    """The order of rows in batches of `batch_size`, `length` positions an epoch; a batch may straddle epochs.
 
-    def __init__(self, rows: int, batch_size: int, seed: int, mixture: Mixture | None = None) -> None:
-        assert rows > 0, "there is no order of nothing"
-        self._rows = rows
+    There are as many rows as positions, or as many as the mixture says. No group may be empty.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, mixture: Mixture | None = None) -> None:
+        assert length > 0, "there is no order of nothing"
+        self._length = length
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = -1
         self._picks = Picks(np.empty(0, np.int64), np.empty(0, np.int64))
-        mixture = mixture or Mixture(np.zeros(rows, np.int32), [1.0])
+        mixture = mixture or Mixture(np.zeros(length, np.int32), [1.0])
         by_group = np.argsort(mixture.groups, kind="stable")
         self._groups: list[Indices] = np.split(by_group, np.cumsum(np.bincount(mixture.groups))[:-1])
-        self._quotas = quotas(mixture.shares, rows)
+        self._quotas = quotas(mixture.shares, length)
 
     def of_step(self, step: int) -> Picks:
         """The `batch_size` rows of the step, counted from 0."""
         positions = np.arange(step * self._batch_size, (step + 1) * self._batch_size, dtype=np.int64)
-        epochs, places = np.divmod(positions, self._rows)
+        epochs, places = np.divmod(positions, self._length)
         parts = [(self._of_epoch(int(epoch)), places[epochs == epoch]) for epoch in np.unique(epochs)]
         return Picks(*(np.concatenate([picks[column][chosen] for picks, chosen in parts]) for column in (0, 1)))
 
     def epoch_at(self, step: int) -> float:
         """Passes over the data after `step` finished steps."""
-        return step * self._batch_size / self._rows
+        return step * self._batch_size / self._length
 
     def _of_epoch(self, epoch: int) -> Picks:
         """All positions of the epoch."""
@@ -72,7 +75,7 @@ class Order:
             groups = [self._of_group(number, epoch) for number in range(len(self._groups))]
             rows, passes = (np.concatenate(column) for column in zip(*groups, strict=True))
             if len(groups) > 1:  # they would come one after the other
-                mixed = self._permutation(self._rows, epoch, len(groups))
+                mixed = self._permutation(self._length, epoch, len(groups))
                 rows, passes = rows[mixed], passes[mixed]
             self._picks, self._epoch = Picks(rows, passes), epoch
         return self._picks
@@ -92,13 +95,13 @@ class Order:
         return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
 
 
-def quotas(shares: Sequence[float], rows: int) -> list[int]:
+def quotas(shares: Sequence[float], length: int) -> list[int]:
     """How many of an epoch's positions each group has: by its share, rounded so that none is lost, and at least one."""
-    exact = np.asarray(shares) / np.sum(shares) * rows
+    exact = np.asarray(shares) / np.sum(shares) * length
     found = np.floor(exact).clip(min=1).astype(np.int64)
-    while (missing := rows - int(found.sum())) > 0:  # largest remainders first, of which there are enough at once
+    while (missing := length - int(found.sum())) > 0:  # largest remainders first, of which there are enough at once
         found[np.argsort(found - exact, kind="stable")[:missing]] += 1
-    while found.sum() > rows:  # what groups of less than one position were given
+    while found.sum() > length:  # what groups of less than one position were given
         found[found.argmax()] -= 1
     return [int(count) for count in found]
 

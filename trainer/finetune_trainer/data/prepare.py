@@ -30,7 +30,7 @@ from finetune_trainer.data.reading import Reading
 from finetune_trainer.data.report import DataReport, Lengths, Report, in_order
 from finetune_trainer.data.rows import Rows
 from finetune_trainer.data.shared import appearing, exclusive
-from finetune_trainer.data.stream import EVALUATION, SIDES, TRAIN, Placed, Side, Sources, Stream
+from finetune_trainer.data.stream import EARLIER, EVALUATION, LEARNT, SIDES, TRAIN, Placed, Side, Sources, Stream
 
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
 LAYOUT = 4
@@ -39,13 +39,15 @@ FACTS, REPORT = "facts.json", "report.json"
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows to learn from and rows to evaluate on."""
+    """Rows to learn from, those that are rehearsed behind the new ones, and rows to evaluate on."""
 
     train: Rows
     evaluation: Rows | None
     report: Report
     mixture: Mixture | None
     """Which rows to learn from have which share; None where all have the same."""
+    epoch: int
+    """How many rows an epoch shows."""
 
 
 def prepare(
@@ -58,13 +60,15 @@ def prepare(
     file or row that cannot be used, for what the document's checks refuse, and when nothing is left to learn from.
     """
     sources, synonyms = reading.sources(spec.data), reading.synonyms(spec.data)
+    if spec.training.rehearsal:
+        sources[EARLIER] = reading.earlier(spec.data)
     folder = reading.cache / "prepared" / _key(spec, encoder, sources, synonyms)
     with exclusive(folder, alive):
         if not folder.exists():
             with appearing(folder) as temporary:
                 _build(spec, encoder, sources, synonyms, temporary, Pulse(alive, tell))
     encoder.informed(json.loads((folder / FACTS).read_text()))
-    return _load(folder, spec.data)
+    return _load(folder, spec)
 
 
 def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, synonyms: File | None) -> str:
@@ -113,8 +117,8 @@ def _build(
         writer.path.unlink(missing_ok=True)
         pulse.alive()
     report = Report(
-        train=reports[TRAIN], evaluation=reports.get(EVALUATION), padding_is_end_of_text=_padding_is_end(encoder),
-        findings=in_order(findings),
+        train=reports[TRAIN], earlier=reports.get(EARLIER), evaluation=reports.get(EVALUATION),
+        padding_is_end_of_text=_padding_is_end(encoder), findings=in_order(findings),
     )  # fmt: skip
     (folder / REPORT).write_text(report.model_dump_json())
 
@@ -162,7 +166,12 @@ def _padding_is_end(encoder: Encoder) -> bool | None:
     return None if end is None else end == encoder.processor.pad_token_id
 
 
-def _load(folder: Path, data: config.Data) -> Prepared:
-    rows = {side: Rows(file) for side in SIDES if (file := folder / f"{side}.arrow").exists()}
+def _load(folder: Path, spec: config.TrainSpec) -> Prepared:
+    files = {side: file for side in SIDES if (file := folder / f"{side}.arrow").exists()}
     report = Report.model_validate_json((folder / REPORT).read_text())
-    return Prepared(rows[TRAIN], rows.get(EVALUATION), report, mixing.mixture(folder, data))
+    train = Rows(*(files[side] for side in LEARNT if side in files))
+    evaluation = Rows(files[EVALUATION]) if EVALUATION in files else None
+    new = report.train.rows
+    mixture = mixing.rehearsing(mixing.mixture(folder, spec.data), new, len(train) - new, spec.training.rehearsal)
+    # Of a few long packed rows there may be fewer than groups, each of which has a position.
+    return Prepared(train, evaluation, report, mixture, max(new, len(mixture.shares) if mixture else 0))

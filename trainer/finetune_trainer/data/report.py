@@ -38,7 +38,7 @@ class Finding(Section):
     """One thing that is wrong with the rows of one side."""
 
     check: Check
-    side: Literal["train", "evaluation"]
+    side: Literal["train", "earlier", "evaluation"]
     rows: int
     of: int = Field(description="Rows that were looked at.")
     first: str = Field("", description="File and row of the first one.")
@@ -61,7 +61,7 @@ class Finding(Section):
 
     @property
     def _side(self) -> str:
-        return "training" if self.side == "train" else "evaluation"
+        return {"train": "training", "earlier": "rehearsed"}.get(self.side, self.side)
 
 
 class Lengths(Section):
@@ -100,13 +100,14 @@ class Report(Section):
     """All that is known of the prepared data."""
 
     train: DataReport
+    earlier: DataReport | None = Field(None, description="Rows that are rehearsed.")
     evaluation: DataReport | None = None
     padding_is_end_of_text: bool | None = Field(None, description="Whether one token stands for both; no loss here minds.")
     findings: list[Finding] = Field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """The report for people."""
-        for side, report in (("train", self.train), ("evaluation", self.evaluation)):
+        for side, report in (("train", self.train), ("rehearsed", self.earlier), ("evaluation", self.evaluation)):
             if report is not None:
                 yield f"data, {side}: {_numbers(report)}"
                 if report.labels:

@@ -26,12 +26,13 @@ def lengths(row: Row) -> Tokens:
 
 
 class Rows(Sequence[Row]):
-    """The rows of an Arrow stream file; packed ones have a field of document lengths beside those of their examples."""
+    """The rows of Arrow stream files with the same fields, one file after the other.
 
-    def __init__(self, path: Path) -> None:
-        with pyarrow.memory_map(str(path)) as file:
-            # The arrays keep the mapping alive; nothing is copied but fields of single numbers.
-            table = pyarrow.ipc.open_stream(file).read_all()
+    Packed ones have a field of document lengths beside those of their examples.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        table = pyarrow.concat_tables([_mapped(path) for path in paths])
         self._count: int = table.num_rows
         self._fields = {
             name: _Lists(column) if pyarrow.types.is_list(column.type) else _Numbers(column)
@@ -55,6 +56,12 @@ class Rows(Sequence[Row]):
     def digest(self) -> str:
         """SHA-256 over all rows: the same wherever the same rows were prepared."""
         return hashlib.sha256(b"".join(self._fields[name].digest() for name in sorted(self._fields))).hexdigest()
+
+
+def _mapped(path: Path) -> pyarrow.Table:
+    with pyarrow.memory_map(str(path)) as file:
+        # The arrays keep the mapping alive; nothing is copied but fields of single numbers.
+        return pyarrow.ipc.open_stream(file).read_all()
 
 
 class _Numbers:

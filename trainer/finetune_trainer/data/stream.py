@@ -12,15 +12,17 @@ from finetune_trainer.data.checks import duplicates
 from finetune_trainer.data.reading import Source
 from finetune_trainer.data.records import Record
 
-Side = Literal["train", "evaluation"]
+Side = Literal["train", "earlier", "evaluation"]
 TRAIN: Side = "train"
+EARLIER: Side = "earlier"
 EVALUATION: Side = "evaluation"
-SIDES: tuple[Side, Side] = (TRAIN, EVALUATION)
+LEARNT: tuple[Side, ...] = (TRAIN, EARLIER)
+SIDES: tuple[Side, ...] = (*LEARNT, EVALUATION)
 Sources = Mapping[str, Sequence[Source]]
 
 
 class Placed(NamedTuple):
-    """A record, the side that it is on, and the number of its source in `data.train` or `data.evaluation`, as `given` says."""
+    """A record, the side that it is on, and the number of its source in the list of `data` that `given` names."""
 
     record: Record
     side: Side
@@ -32,7 +34,10 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """The training sources' records in their order, then those of the evaluation's; each iteration reads them anew."""
+    """The training sources' records in their order, the earlier ones' where they are rehearsed, then the evaluation's.
+
+    Each iteration reads them anew.
+    """
 
     data: config.Data
     sources: Sources
@@ -48,7 +53,7 @@ class Stream:
 
     def training(self) -> Iterator[Record]:
         """The records to learn from."""
-        return (placed.record for placed in self if placed.side == TRAIN)
+        return (placed.record for placed in self if placed.side in LEARNT)
 
     def without(self, dropped: Sequence[bool]) -> Stream:
         """The same without the records at these places."""
@@ -68,7 +73,7 @@ class Stream:
         given = chain.from_iterable(
             (Placed(record, side, number, side) for record in source.records())
             for side in SIDES
-            for number, source in enumerate(self.sources[side])
+            for number, source in enumerate(self.sources.get(side, ()))
         )
         for placed in given:
             held_out = placed.given == TRAIN and is_held_out(placed.record, self.data)

@@ -58,7 +58,9 @@ class Index:
 
     def knows(self, sketch: MinHash) -> bool:
         """Whether it is similar to a row in the index."""
-        return any(sketch.jaccard(self._known[number]) >= SIMILAR for number in self._buckets.query(sketch))
+        return bool(self._known) and any(
+            sketch.jaccard(self._known[number]) >= SIMILAR for number in self._buckets.query(sketch)
+        )
 
     def add(self, sketch: MinHash) -> bool:
         """Puts the sketch into the index, unless it is similar to another there; whether it is."""
@@ -70,16 +72,22 @@ class Index:
         return False
 
 
-def similar(train: Sketches, evaluation: Sketches, alive: Callable[[], None]) -> tuple[list[int], list[int]]:
-    """Places of training rows that are similar to one of the evaluation data, and of those similar to an earlier one."""
-    held_out, learnt = Index(), Index()
-    for number in range(len(evaluation)):
-        held_out.add(evaluation[number])
+def index_of(rows: Sketches, alive: Callable[[], None]) -> Index:
+    """An index of all of them."""
+    index = Index()
+    for number in range(len(rows)):
+        index.add(rows[number])
         _now_and_then(number, alive)
+    return index
+
+
+def similar(rows: Sketches, held_out: Index, alive: Callable[[], None]) -> tuple[list[int], list[int]]:
+    """Places of rows that are similar to one that is held out, and of those similar to one before them."""
+    learnt = Index()
     leaked, repeated = [], []
-    for number, place in enumerate(train.places):
-        sketch = train[number]
-        if len(evaluation) and held_out.knows(sketch):
+    for number, place in enumerate(rows.places):
+        sketch = rows[number]
+        if held_out.knows(sketch):
             leaked.append(place)
         if learnt.add(sketch):
             repeated.append(place)
