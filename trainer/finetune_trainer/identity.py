@@ -22,8 +22,11 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
     data = {key: value for key, value in document["data"].items() if key != "evaluation"}
     for side in ("train", "earlier"):
         data[side] = [{key: value for key, value in source.items() if key != "credentials"} for source in data[side]]
-    if "synonyms" in data.get("augmentation", {}):
-        data["augmentation"]["synonyms"].pop("credentials", None)
+    augmentation = data.get("augmentation", {})
+    translation = augmentation.get("backTranslation", {})
+    translation.pop("batchSize", None)
+    for source in (augmentation.get("synonyms", {}), translation.get("forward", {}), translation.get("back", {})):
+        source.pop("credentials", None)
     data["checks"] = spec.data.checks.identity
     kept = (
         "epochs",

@@ -27,8 +27,13 @@ def addresses(spec: TrainSpec) -> Iterator[Address]:
     for name in ("train", "evaluation", "earlier"):
         for index, dataset in enumerate(getattr(spec.data, name)):
             yield Address(f"spec.data.{name}[{index}]", dataset.source, dataset.credentials)
-    if (augmentation := spec.data.augmentation) is not None and (synonyms := augmentation.synonyms) is not None:
-        yield Address("spec.data.augmentation.synonyms", synonyms.source, synonyms.credentials)
+    if (augmentation := spec.data.augmentation) is not None:
+        if (synonyms := augmentation.synonyms) is not None:
+            yield Address("spec.data.augmentation.synonyms", synonyms.source, synonyms.credentials)
+        if (translation := augmentation.back_translation) is not None:
+            for name in ("forward", "back"):
+                translator = getattr(translation, name)
+                yield Address(f"spec.data.augmentation.backTranslation.{name}", translator.source, translator.credentials)
     yield Address("spec.checkpoint", spec.checkpoint.storage, spec.checkpoint.credentials, writes=True)
     yield Address("spec.export", spec.export.storage, spec.export.credentials, writes=True)
 

@@ -48,6 +48,8 @@ def path_of(uri: str | None) -> Path | None:
 def _addresses(spec: dict[str, Any], *root: str) -> Iterator[tuple[dict[str, Any], str, Location]]:
     """Each address in a document: the section and key that hold it, and the field's location."""
     model, data = spec["model"], spec["data"]
+    augmentation = data.get("augmentation") or {}
+    translation = augmentation.get("backTranslation") or {}
     places: list[tuple[dict[str, Any], str, Location]] = [
         (model, "source", ("model",)),
         (model.get("tokenizer") or {}, "source", ("model", "tokenizer")),
@@ -56,7 +58,11 @@ def _addresses(spec: dict[str, Any], *root: str) -> Iterator[tuple[dict[str, Any
             for side in ("train", "evaluation", "earlier")
             for index, dataset in enumerate(data.get(side, []))
         ),
-        ((data.get("augmentation") or {}).get("synonyms") or {}, "source", ("data", "augmentation", "synonyms")),
+        (augmentation.get("synonyms") or {}, "source", ("data", "augmentation", "synonyms")),
+        *(
+            (translation.get(name) or {}, "source", ("data", "augmentation", "backTranslation", name))
+            for name in ("forward", "back")
+        ),
         (spec["checkpoint"], "storage", ("checkpoint",)),
         (spec.get("export") or {}, "storage", ("export",)),
     ]
