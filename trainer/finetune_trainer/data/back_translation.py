@@ -154,6 +154,7 @@ def _loaded(
     with explained(f"{what} cannot be loaded", advice):
         model, report = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     insist_on_weights(model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}, what, advice)
+    model.generation_config.max_length = None  # beside max_new_tokens it would be warned of with every batch
     positions = positions_of(model)
     if positions and positions < options.max_length:
         raise ConfigurationError(f"{FIELD}.maxLength: {named.source} has positions for {positions} tokens only: lower it")
