@@ -71,6 +71,7 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
 
 def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: Stop) -> Outcome:
     alive = partial(report, Alive(activity="Preparing"))
+    world.choose_device(place.local_rank)  # data may be prepared with models of its own
     reading = Reading(spec.objective, place.cache_dir, place.credentials)
     objective = objectives.of(spec, processors.load(spec, reading, alive))
     data = prepare(spec, objective, reading, alive, lambda detail: report(Alive(activity="Preparing", detail=detail)))

@@ -21,6 +21,7 @@ def identity(spec: TrainSpec) -> dict[str, Any]:
         address.section.pop("credentials", None)
     model = {key: value for key, value in document["model"].items() if key != "attention"}
     data = {key: value for key, value in document["data"].items() if key != "evaluation"}
+    data.get("augmentation", {}).get("backTranslation", {}).pop("batchSize", None)
     data["checks"] = spec.data.checks.identity
     kept = (
         "epochs",

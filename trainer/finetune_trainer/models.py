@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,13 @@ def load_tokenizer(
         chosen.source, cache=cache, credentials=credentials, secret=chosen.credentials, field=field, patterns=TOKENIZER_FILES,
         revision=chosen.revision,
     )  # fmt: skip
-    with explained(f"{field}: {chosen.source} holds no tokenizer that transformers can load", "name another source"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+    return tokenizer_at(folder, f"{field}: {chosen.source}", trust_remote_code=spec.trust_remote_code)
+
+
+def tokenizer_at(folder: Path, what: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, with padding as above; raises ConfigurationError, beginning with `what`, if there is none."""
+    with explained(f"{what} holds no tokenizer that transformers can load", "name another source"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     _choose_padding(tokenizer, _embeddings(folder))
     return tokenizer
 
@@ -100,16 +105,20 @@ def load_model(
 
 def insist_on_positions(model: PreTrainedModel, lengths: Mapping[str, int], prefix: int = 0) -> None:
     """Raises ConfigurationError if sequences of a field's tokens, and what precedes them, exceed the model's positions."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(positions, int):
-        positions -= _first_position(model)
+    positions = positions_of(model)
     for field, length in lengths.items():
-        if isinstance(positions, int) and 0 < positions < prefix + length:
+        if positions and positions < prefix + length:
             beside = f", with {prefix} virtual tokens," if prefix else ""
             raise ConfigurationError(
                 f"{field}: {length}{beside} is more than the {positions} positions of this {model.config.model_type}: lower "
                 "it, or set max_position_embeddings in spec.model.config"
             )
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """How many tokens the model has positions for; None where there may be any number."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return max(positions - _first_position(model), 0) or None if isinstance(positions, int) else None
 
 
 def _first_position(model: PreTrainedModel) -> int:
@@ -193,15 +202,16 @@ def _pretrained(spec: config.Model, folder: Path, settings: Any, dtype: torch.dt
     missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if objective.grows_a_head:
         missing = {name for name in missing if _is_of_the_body(name, model)}
-    if missing:
-        # Random weights among learnt ones would train, and be a bad model that nobody asked for.
-        names = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
-        raise ConfigurationError(
-            f"spec.model.source: {spec.source} lacks {len(missing)} weights of a {type(model).__name__} ({names}): name "
-            "another source, or correct spec.model.config"
-        )
+    insist_on_weights(model, missing, f"spec.model.source: {spec.source}", "name another source, or correct spec.model.config")
     loaded: PreTrainedModel = model
     return loaded
+
+
+def insist_on_weights(model: Any, missing: Collection[str], what: str, advice: str) -> None:
+    """Raises ConfigurationError if any are: random weights among learnt ones would work, and badly."""
+    if missing:
+        names = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
+        raise ConfigurationError(f"{what} lacks {len(missing)} weights of a {type(model).__name__} ({names}): {advice}")
 
 
 def _is_of_the_body(weight: str, model: PreTrainedModel) -> bool:

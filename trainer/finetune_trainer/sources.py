@@ -31,7 +31,7 @@ from finetune_trainer.storage import PVC_ROOT, TRANSFERS, Credentials, Entry, St
 
 log = logging.getLogger(__name__)
 
-TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+TOKENIZER_FILES = ["*.json", "*.model", "*.spm", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
 MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors"]
 
 

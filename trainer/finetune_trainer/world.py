@@ -71,7 +71,7 @@ def join(
     A collective that waits longer than `timeout` fails; it must exceed the longest stretch that one rank may be busy alone,
     such as preparing data. Raises torch's DistError or RuntimeError if the group does not come about.
     """
-    device = _device(local_rank)
+    device = choose_device(local_rank)
     host, _, port = master.rpartition(":")
     # DeepSpeed and accelerate read their place from the environment.
     os.environ |= {
@@ -97,7 +97,8 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _device(local_rank: int) -> torch.device:
+def choose_device(local_rank: int) -> torch.device:
+    """This rank's GPU, from now on the one that this process means by cuda, or the CPU where there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank)

@@ -31,6 +31,7 @@ TWO_TASKS: dict[str, Any] = {
     "data__train": [{"source": "file:///a", "task": "a"}, {"source": "file:///b", "task": "b"}],
 }
 PAIRS = {"source": "file:///pairs", "columns": {"textPair": "other"}}
+TRANSLATORS = {"forward": {"source": "hf://organisation/there"}, "back": {"source": "hf://organisation/back"}}
 UNSUPERVISED = {"type": "TextContrastive", "textContrastive": {"unsupervised": True}}
 PRETRAINED = {"model": {"source": "hf://organisation/name"}}
 REHEARSED: dict[str, Any] = {
@@ -564,6 +565,33 @@ CASES = (
         "the copies would be the same",
         _spec(data__augmentation={"synonyms": {"source": "file:///words.json"}}),
         _spec(data__augmentation={"copies": 3}),
+    ),
+    Case(
+        "spec.data.augmentation.copies",
+        "the copies would be the same",
+        _spec(data__augmentation={"backTranslation": TRANSLATORS}),
+        _spec(data__augmentation={"copies": 1}),
+    ),
+    Case(
+        "spec.data.augmentation.copies",
+        "without sampling a text has one translation",
+        _spec(data__augmentation={"copies": 2, "backTranslation": TRANSLATORS | {"temperature": 0.7}}),
+        _spec(data__augmentation={"copies": 2, "backTranslation": TRANSLATORS}),
+    ),
+    Case(
+        "spec.data.augmentation.copies",
+        "without sampling a text has one translation",
+        _spec(data__augmentation={"copies": 2, "backTranslation": TRANSLATORS, "noise": 0.1}),
+        _spec(data__augmentation={"copies": 2, "backTranslation": TRANSLATORS}),
+    ),
+    *(
+        Case(
+            f"spec.data.augmentation.backTranslation.{way}.source",
+            "begin the address with",
+            _spec(data__augmentation={"backTranslation": TRANSLATORS}),
+            _spec(data__augmentation={"backTranslation": TRANSLATORS | {way: {"source": "translator"}}}),
+        )
+        for way in TRANSLATORS
     ),
     Case(
         "spec.data.augmentation.synonyms.source",

@@ -30,7 +30,8 @@ def job(**spec: Any) -> FineTuneJob:
 
 def test_relative_addresses_are_below_the_current_folder() -> None:
     data: dict[str, Any] = {"train": [{"source": "file://a"}, {"source": "s3://b/c"}], "evaluation": [{"source": "file:///d"}]}
-    data["augmentation"] = {"synonyms": {"source": "file://w.json"}}
+    translators = {"forward": {"source": "file://there"}, "back": {"source": "hf://a/back"}}
+    data["augmentation"] = {"synonyms": {"source": "file://w.json"}, "backTranslation": translators}
     method = {"type": "LoRA", "lora": {"earlier": [{"source": "file://one"}]}}
     spec = (
         job(data=data, model={"source": "file://./m"}, method=method, export={"storage": "file://e"})
@@ -40,7 +41,9 @@ def test_relative_addresses_are_below_the_current_folder() -> None:
     found = localized(spec, Path("/here"))
     assert [dataset["source"] for dataset in found["data"]["train"]] == ["file:///here/a", "s3://b/c"]
     assert found["data"]["evaluation"][0]["source"] == "file:///d"
-    assert found["data"]["augmentation"]["synonyms"]["source"] == "file:///here/w.json"
+    augmentation = found["data"]["augmentation"]
+    assert augmentation["synonyms"]["source"] == "file:///here/w.json"
+    assert [augmentation["backTranslation"][way]["source"] for way in translators] == ["file:///here/there", "hf://a/back"]
     assert found["method"]["lora"]["earlier"][0]["source"] == "file:///here/one"
     assert found["model"]["source"] == "file:///here/m"
     assert (found["checkpoint"]["storage"], found["export"]["storage"]) == ("file:///here/out", "file:///here/e")

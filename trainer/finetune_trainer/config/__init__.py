@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.augmentation import Augmentation
+from finetune_trainer.config.augmentation import Augmentation, BackTranslation, Synonyms, Translator
 from finetune_trainer.config.base import Rule, Section, explain
 from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
@@ -35,6 +35,7 @@ from finetune_trainer.config.training import DeepSpeed, EarlyStopping, Evaluatio
 __all__ = [
     "IA3",
     "Augmentation",
+    "BackTranslation",
     "Bottleneck",
     "Checkpoint",
     "Checks",
@@ -64,11 +65,13 @@ __all__ = [
     "Rule",
     "Schedule",
     "Section",
+    "Synonyms",
     "Task",
     "Tokenizer",
     "TokenizerTraining",
     "TrainSpec",
     "Training",
+    "Translator",
     "Unfreeze",
     "explain",
 ]

@@ -1,4 +1,5 @@
-"""Altered copies of records (EDA, Wei & Zou 2019, arXiv:1901.11196), the same on every machine."""
+"""Altered copies of records, the same on every machine: in other words, and with words changed (EDA, Wei & Zou 2019,
+arXiv:1901.11196)."""
 
 from __future__ import annotations
 
@@ -10,13 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_trainer import config
+from finetune_trainer.data.back_translation import BackTranslator, Wanted, back_translator
+from finetune_trainer.data.examples import batches
 from finetune_trainer.data.files import File
 from finetune_trainer.data.loader import random_of
-from finetune_trainer.data.records import rewritten
+from finetune_trainer.data.progress import Pulse
+from finetune_trainer.data.reading import Materials
+from finetune_trainer.data.records import Record, rewritten, texts
 from finetune_trainer.data.stream import TRAIN, Placed
 from finetune_trainer.outcome import DataError
 
 FIELD = "spec.data.augmentation"
+TOGETHER = 1000  # records whose texts are translated together at most
 _WORD = re.compile(r"(\S+)")  # splitting by it leaves the words at odd places and what separates them at even ones
 _CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the punctuation around it
 Synonyms = Mapping[str, Sequence[str]]
@@ -29,15 +35,36 @@ class Augmenter:
     options: config.Augmentation
     synonyms: Synonyms
     seed: int
+    translate: BackTranslator | None = None
 
     def __call__(self, records: Iterable[Placed]) -> Iterator[Placed]:
         """Each record and, if it is learnt from, its copies behind it; ConfigurationError for what must not be altered."""
-        for place, placed in enumerate(records):
-            yield placed
-            for number in range(self.options.copies if placed.side == TRAIN else 0):
-                random = random_of(self.seed, number, place)
-                altered = rewritten(placed.record, lambda text, random=random: self.altered(text, random), FIELD)  # type: ignore[misc]
-                yield placed._replace(record=altered, is_copy=True)
+        begin = 0
+        for batch in batches(records, TOGETHER):
+            translated = self._translated(batch, begin)
+            for place, placed in enumerate(batch, begin):
+                yield placed
+                for number in self._numbers(placed):
+                    yield placed._replace(record=self._copy(placed.record, number, place, translated), is_copy=True)
+            begin += len(batch)
+        if self.translate is not None:
+            self.translate.tell()
+
+    def _numbers(self, placed: Placed) -> range:
+        return range(self.options.copies if placed.side == TRAIN else 0)
+
+    def _translated(self, batch: Sequence[Placed], begin: int) -> Mapping[Wanted, str]:
+        """The batch's texts in other words, for each copy; its first record is at the place `begin`."""
+        if self.translate is None:
+            return {}
+        copies = ((number, place, placed) for place, placed in enumerate(batch, begin) for number in self._numbers(placed))
+        return self.translate(
+            [Wanted(text, number, place) for number, place, placed in copies for text in texts(placed.record)]
+        )
+
+    def _copy(self, record: Record, number: int, place: int, translated: Mapping[Wanted, str]) -> Record:
+        random = random_of(self.seed, number, place)
+        return rewritten(record, lambda text: self.altered(translated.get(Wanted(text, number, place), text), random), FIELD)
 
     def altered(self, text: str, random: np.random.Generator) -> str:
         """The text with words replaced, then swapped, then left out, and letters changed."""
@@ -67,6 +94,14 @@ class Augmenter:
         if core[0][0].isupper():
             other = other[:1].upper() + other[1:]
         return word[: core.start()] + other + word[core.end() :]
+
+
+def augmenter(options: config.Augmentation, materials: Materials, seed: int, pulse: Pulse) -> Augmenter:
+    """What makes the copies that the document asks for; raises what `read_synonyms` and `back_translator` do."""
+    synonyms = read_synonyms(materials.synonyms) if materials.synonyms is not None else {}
+    named = options.back_translation
+    translate = back_translator(named, materials.translators, seed, pulse) if named is not None else None
+    return Augmenter(options, synonyms, seed, translate)
 
 
 def read_synonyms(file: File) -> Synonyms:

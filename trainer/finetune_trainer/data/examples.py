@@ -150,7 +150,7 @@ def write_examples(
 
     `done` is told the number of records of each batch.
     """
-    for batch in _batches(records, encoder.most_at_once):
+    for batch in batches(records, encoder.most_at_once):
         # By sides, so that an encoder which mixes records mixes none that is held out with those to learn from.
         for side, writer in writers.items():
             own = [placed for placed in batch if placed.side == side]
@@ -172,7 +172,7 @@ def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
     return pyarrow.ListArray.from_arrays(offsets, numbers)
 
 
-def _batches(records: Iterable[Placed], most: int) -> Iterator[list[Placed]]:
+def batches(records: Iterable[Placed], most: int) -> Iterator[list[Placed]]:
     """Records of one source each, as those of another may have other columns."""
     batch: list[Placed] = []
     characters = 0

@@ -54,6 +54,11 @@ def find(
     return found
 
 
+def all_of(folder: Path) -> list[File]:
+    """The files of a folder and below it, in the order of their names."""
+    return [_local_file(path, folder) for path in sorted(_below(folder, ("",)))]
+
+
 def _find_local(suffixes: Sequence[str], beside: Sequence[str], path: Path) -> Found:
     root = path if path.is_dir() else path.parent
     if glob.has_magic(path.as_posix()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,20 +17,19 @@ import numpy as np
 
 from finetune_trainer import config
 from finetune_trainer.data import encoding, mixing
-from finetune_trainer.data.augmentation import Augmenter, read_synonyms
+from finetune_trainer.data.augmentation import augmenter
 from finetune_trainer.data.checks import balance
 from finetune_trainer.data.checks.detectors import detector_of
 from finetune_trainer.data.examples import Counts, Encoder, ExampleWriter, Fate, write_examples
-from finetune_trainer.data.files import File
 from finetune_trainer.data.inspection import Inspected, inspect
 from finetune_trainer.data.order import Mixture
 from finetune_trainer.data.packing import pack
 from finetune_trainer.data.progress import Pulse
-from finetune_trainer.data.reading import Reading
+from finetune_trainer.data.reading import Materials, Reading
 from finetune_trainer.data.report import DataReport, Lengths, Report, in_order
 from finetune_trainer.data.rows import Rows
 from finetune_trainer.data.shared import appearing, exclusive
-from finetune_trainer.data.stream import EARLIER, EVALUATION, LEARNT, SIDES, TRAIN, Placed, Side, Sources, Stream
+from finetune_trainer.data.stream import EARLIER, EVALUATION, LEARNT, SIDES, TRAIN, Side, Sources, Stream
 
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
 LAYOUT = 4
@@ -59,19 +58,19 @@ def prepare(
     `alive` is called now and then, also while another process works, and `tell` how far the work is. Raises DataError for a
     file or row that cannot be used, for what the document's checks refuse, and when nothing is left to learn from.
     """
-    sources, synonyms = reading.sources(spec.data), reading.synonyms(spec.data)
+    sources, materials = reading.sources(spec.data), reading.materials(spec.data)
     if spec.training.rehearsal:
         sources[EARLIER] = reading.earlier(spec.data)
-    folder = reading.cache / "prepared" / _key(spec, encoder, sources, synonyms)
+    folder = reading.cache / "prepared" / _key(spec, encoder, sources, materials)
     with exclusive(folder, alive):
         if not folder.exists():
             with appearing(folder) as temporary:
-                _build(spec, encoder, sources, synonyms, temporary, Pulse(alive, tell))
+                _build(spec, encoder, sources, materials, temporary, Pulse(alive, tell))
     encoder.informed(json.loads((folder / FACTS).read_text()))
     return _load(folder, spec)
 
 
-def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, synonyms: File | None) -> str:
+def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, materials: Materials) -> str:
     data = spec.data
     identity = {
         "layout": LAYOUT,
@@ -80,28 +79,25 @@ def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, synonyms: F
         "held out": [data.evaluation_fraction, data.folds and data.folds.document()],
         "packing": [spec.packing, data.max_length],
         "groups": mixing.kind(data),
-        "augmentation": data.augmentation
-        and [data.augmentation.document(), spec.training.seed, synonyms and synonyms.identity],
+        "augmentation": data.augmentation and [data.augmentation.document(), spec.training.seed, materials.identity],
         "checks": [data.checks.document(), detector_of(data.checks).identity],
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _build(
-    spec: config.TrainSpec, encoder: Encoder, sources: Sources, synonyms: File | None, folder: Path, pulse: Pulse
+    spec: config.TrainSpec, encoder: Encoder, sources: Sources, materials: Materials, folder: Path, pulse: Pulse
 ) -> None:  # fmt: skip
-    pulse.begin("looked at")
+    augmentation = spec.data.augmentation
+    augmented = augmenter(augmentation, materials, spec.training.seed, pulse) if augmentation else iter
+    pulse.begin("rows looked at")
     inspected = inspect(Stream(spec.data, sources), spec.data.checks, pulse)
     facts = encoder.survey(inspected.stream.training)
     encoder.informed(facts)
     (folder / FACTS).write_text(json.dumps(facts))
-    pulse.begin("encoded")
+    pulse.begin("rows encoded")
     writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in SIDES}
-    records: Iterable[Placed] = inspected.stream
-    if spec.data.augmentation is not None:
-        known = read_synonyms(synonyms) if synonyms is not None else {}
-        records = Augmenter(spec.data.augmentation, known, spec.training.seed)(records)
-    write_examples(records, encoder, writers, mixing.grouping(spec.data), pulse)
+    write_examples(augmented(inspected.stream), encoder, writers, mixing.grouping(spec.data), pulse)
     for writer in writers.values():
         writer.close()
     counts = {side: writer.counts for side, writer in writers.items()}

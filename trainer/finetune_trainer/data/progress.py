@@ -12,28 +12,34 @@ log = logging.getLogger(__name__)
 
 
 class Pulse:
-    """Counts rows. All few hundred of them it calls `alive`, and all few seconds logs and `tell`s how far it is."""
+    """Counts what is done. With each `batch` of it, it calls `alive`, and all few seconds logs and `tell`s how far it is."""
 
-    def __init__(self, alive: Callable[[], None], tell: Callable[[str], None]) -> None:
+    def __init__(self, alive: Callable[[], None], tell: Callable[[str], None], batch: int = BATCH) -> None:
         self.alive = alive
-        self._tell = tell
+        self._tell, self._batch = tell, batch
         self.begin("")
 
     def begin(self, work: str) -> None:
-        """What is done with rows from now on, such as `encoded`."""
-        self._work, self._rows, self._started = work, 0, time.monotonic()
+        """What is counted from now on, such as `rows encoded`."""
+        self._work, self._done, self._started = work, 0, time.monotonic()
         self._said = self._started
 
-    def __call__(self, rows: int = 1) -> None:
-        """So many rows more are done."""
-        before, self._rows = self._rows, self._rows + rows
-        if before // BATCH == self._rows // BATCH:
+    def beside(self, work: str) -> Pulse:
+        """One that counts what is done in between, a look at the clock for each."""
+        other = Pulse(self.alive, self._tell, 1)
+        other.begin(work)
+        return other
+
+    def __call__(self, done: int = 1) -> None:
+        """So many more are done."""
+        before, self._done = self._done, self._done + done
+        if before // self._batch == self._done // self._batch:
             return
         self.alive()
         now = time.monotonic()
         if now - self._said < LINE_SECONDS:
             return
         self._said = now
-        text = f"{self._rows:,} rows {self._work}"
+        text = f"{self._done:,} {self._work}"
         self._tell(text)
-        log.info("data: %s, %.0f a second", text, self._rows / (now - self._started))
+        log.info("data: %s, %.0f a second", text, self._done / (now - self._started))

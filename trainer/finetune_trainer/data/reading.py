@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from finetune_trainer import config
 from finetune_trainer.data.checks.detectors import detector_of
 from finetune_trainer.data.checks.personal_data import Detector
-from finetune_trainer.data.files import File, find
+from finetune_trainer.data.files import File, all_of, find
 from finetune_trainer.data.formats import IMAGE_SUFFIXES, format_of, suffixes_of
 from finetune_trainer.data.records import Record, missing_column, record, texts
 from finetune_trainer.outcome import ConfigurationError, DataError
-from finetune_trainer.sources import explained_hub
+from finetune_trainer.sources import MODEL_FILES, explained_hub, localize
 from finetune_trainer.storage import Credentials
 
 
@@ -86,6 +86,19 @@ def _undecoded(rows: Any, column: str) -> Any:
     return rows.cast_column(column, datasets.Image(decode=False)) if is_image else rows
 
 
+class Materials(NamedTuple):
+    """What altered copies are made with, on this machine: a file of words, and the folders of two models, forward and back."""
+
+    synonyms: File | None = None
+    translators: Sequence[Path] = ()
+
+    @property
+    def identity(self) -> Any:
+        """What changes when the copies may; JSON."""
+        models = [[file.identity for file in all_of(folder)] for folder in self.translators]
+        return [self.synonyms and self.synonyms.identity, *models]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """All texts of some sources: what a tokenizer is trained on. Scrubbed, none of its words is anybody's address."""
@@ -121,11 +134,24 @@ class Reading:
         """The resolved datasets of `data.earlier`."""
         return self._side("earlier", data.earlier)
 
-    def synonyms(self, data: config.Data) -> File | None:
-        """The file of words for augmentation, brought to this machine."""
-        if data.augmentation is None or data.augmentation.synonyms is None:
-            return None
-        named, field = data.augmentation.synonyms, "spec.data.augmentation.synonyms.source"
+    def materials(self, data: config.Data) -> Materials:
+        """What `data.augmentation` names, brought to this machine; raises what `sources.localize` does."""
+        named = data.augmentation
+        if named is None:
+            return Materials()
+        synonyms = self._synonyms(named.synonyms) if named.synonyms else None
+        if (both := named.back_translation) is None:
+            return Materials(synonyms)
+        return Materials(synonyms, (self._translator("forward", both.forward), self._translator("back", both.back)))
+
+    def _translator(self, way: str, named: config.Translator) -> Path:
+        return localize(
+            named.source, cache=self.cache, credentials=self.credentials, secret=named.credentials, revision=named.revision,
+            field=f"spec.data.augmentation.backTranslation.{way}.source", patterns=MODEL_FILES,
+        )  # fmt: skip
+
+    def _synonyms(self, named: config.Synonyms) -> File:
+        field = "spec.data.augmentation.synonyms.source"
         files = find(
             named.source, suffixes=(".json",), field=field, cache=self.cache, credentials=self.credentials,
             secret=named.credentials,

@@ -110,7 +110,13 @@ def test_credentials_and_claims_are_mounted_once() -> None:
         "checkpoint__storage": "pvc://out/runs/j",
         "export__storage": "pvc://models/mine",
         "data__evaluation": [{"source": "pvc://data/eval", "credentials": "other"}],
-        "data__augmentation": {"synonyms": {"source": "pvc://words/a.json", "credentials": "words"}},
+        "data__augmentation": {
+            "synonyms": {"source": "pvc://words/a.json", "credentials": "words"},
+            "backTranslation": {
+                "forward": {"source": "hf://organisation/there", "credentials": "there"},
+                "back": {"source": "pvc://back/model"},
+            },
+        },
     }
     mounts = {mount["mountPath"]: mount for mount in container(**changes)["volumeMounts"]}
     names = {mount["name"]: path for path, mount in mounts.items()}
@@ -118,22 +124,25 @@ def test_credentials_and_claims_are_mounted_once() -> None:
     assert mounted.keys() == mounts.keys() == {
         "/work", "/dev/shm", "/etc/finetune",
         "/etc/finetune-credentials/hub.token", "/etc/finetune-credentials/other", "/etc/finetune-credentials/s3",
-        "/etc/finetune-credentials/words", "/mnt/pvc/words", "/mnt/pvc/models", "/mnt/pvc/data", "/mnt/pvc/out",
+        "/etc/finetune-credentials/words", "/etc/finetune-credentials/there",
+        "/mnt/pvc/back", "/mnt/pvc/words", "/mnt/pvc/models", "/mnt/pvc/data", "/mnt/pvc/out",
     }  # fmt: skip
     assert mounted["/etc/finetune-credentials/s3"]["secret"]["secretName"] == "s3"
     assert mounted["/mnt/pvc/out"]["persistentVolumeClaim"] == {"claimName": "out"}
     assert mounted["/dev/shm"]["emptyDir"] == {"medium": "Memory"}
     assert {path: mounts[path].get("readOnly") for path in mounts if path.startswith("/mnt")} == {
         "/mnt/pvc/models": False, "/mnt/pvc/data": True, "/mnt/pvc/out": False, "/mnt/pvc/words": True,
+        "/mnt/pvc/back": True,
     }  # fmt: skip
     spec = job(**changes).spec
     assert secrets(spec) == {
         "hub.token": "spec.model.credentials",
         "other": "spec.data.evaluation[0].credentials",
         "words": "spec.data.augmentation.synonyms.credentials",
+        "there": "spec.data.augmentation.backTranslation.forward.credentials",
         "s3": "spec.checkpoint.credentials",
     }
-    assert claims(spec) == {"models": True, "data": False, "out": True, "words": False}
+    assert claims(spec) == {"models": True, "data": False, "out": True, "words": False, "back": False}
 
 
 def test_image_and_resources() -> None:
