@@ -41,12 +41,14 @@ BART = {
 
 @dataclass
 class Learnt:
-    """What the evaluation data said of the starting model and of the finished one, and where that lies."""
+    """What the evaluation data said of the starting model and of the finished one, where that lies, and how it came about."""
 
     before: dict[str, float]
     after: dict[str, float]
     model: Path
     losses: list[float]
+    waiting: float
+    """The share of the training time in which the first rank waited for data."""
 
 
 def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> Learnt:
@@ -81,4 +83,6 @@ def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes
     assert [one.code for one in heard] == [0] * size, heard[0].outcome.message
     evaluations = [event.metrics for event in heard[0].events if event.event == "evaluated"]
     losses = [event.progress.loss for event in heard[0].events if event.event == "step"]
-    return Learnt(evaluations[0], evaluations[-1], folder / "storage/model", losses)
+    times = [event for event in heard[0].events if event.event == "step_time"]
+    waiting = sum(time.data_wait_seconds for time in times) / sum(time.seconds for time in times)
+    return Learnt(evaluations[0], evaluations[-1], folder / "storage/model", losses, waiting)

@@ -129,6 +129,7 @@ def train(run: Run) -> None:
                 break
             started = time.monotonic()
             loss, norm, rate = _step(run, micro_batches, agreed.terms, saved)
+            del micro_batches  # freed while the next are fetched, tensors hand the interpreter to the thread that makes more
             run.finished += 1
             run.history.add(run.finished, loss, rate)
             run.reporter.step(

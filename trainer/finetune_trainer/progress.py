@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Turns steps into events and log lines.
 
-    Steps that come faster than five a second are gathered: an event counts the tokens and samples of all steps since the one
-    before it. Logged steps and the last one are always told. Speed and remaining time come from the last steps' own
+    Steps that come faster than five a second are gathered: an event counts the tokens, samples and times of all steps since the
+    one before it. Logged steps and the last one are always told. Speed and remaining time come from the last steps' own
     durations, so that evaluations and checkpoints in between do not disturb them.
     """
 
@@ -40,7 +40,8 @@ class Reporter:
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_STEPS)
         self._last_event = self._last_alive = -1.0
         self._tokens = self._samples = 0
-        self._waited = 0.0
+        self._untold = 0
+        self._seconds = self._waited = 0.0
 
     def alive(self, activity: Activity) -> None:
         """A sign of life; to be given as often as there is one, it is sent now and then."""
@@ -60,6 +61,8 @@ class Reporter:
         self._recent.append((tokens, seconds))
         self._tokens += tokens
         self._samples += samples
+        self._untold += 1
+        self._seconds += seconds
         self._waited += waited
         self._update(finished=finished, loss=loss, learning_rate=learning_rate)
         is_logged = finished % self._log_every == 0 or finished == self.progress.total_steps
@@ -67,8 +70,9 @@ class Reporter:
         if not is_logged and now - self._last_event < 1 / MOST_EVENTS_PER_SECOND:
             return
         self._last_event = now
-        self.report(StepTime(seconds=seconds, data_wait_seconds=self._waited))
-        self._waited = 0.0
+        self.report(StepTime(steps=self._untold, seconds=self._seconds, data_wait_seconds=self._waited))
+        self._untold = 0
+        self._seconds = self._waited = 0.0
         if not self._world.is_first:
             return
         self.report(

@@ -45,9 +45,10 @@ class Step(Section):
 
 
 class StepTime(Section):
-    """How long a rank took for one optimizer step, and how long it waited for data since the event before; seconds."""
+    """How long a rank took for its optimizer steps since the event before, and how long of that it waited for data; seconds."""
 
     event: Literal["step_time"] = "step_time"
+    steps: int = 1
     seconds: float
     data_wait_seconds: float
 

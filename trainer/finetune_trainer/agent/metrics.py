@@ -66,7 +66,8 @@ class Metrics:
             case Step():
                 self._step(event)
             case StepTime():
-                self.step_duration.labels(*self._job, rank).observe(event.seconds)
+                for _ in range(event.steps):  # fast ones are told together: each counts as their mean
+                    self.step_duration.labels(*self._job, rank).observe(event.seconds / event.steps)
                 self.data_wait.labels(*self._job).inc(event.data_wait_seconds)
             case Evaluated():
                 self._evaluated(event)

@@ -50,6 +50,8 @@ def step(number: int, loss: float = 2.0) -> Step:
         (Evaluated(step=7, metrics={"loss": 1.5, "accuracy": 0.5}), "eval_loss", {}, 1.5),
         (Evaluated(step=7, metrics={"loss": 1.5, "accuracy": 0.5}), "eval_metric", {"metric": "accuracy"}, 0.5),
         (StepTime(seconds=0.2, data_wait_seconds=0.1), "step_duration_seconds_sum", {"rank": "2"}, 0.2),
+        (StepTime(steps=4, seconds=0.2, data_wait_seconds=0.1), "step_duration_seconds_sum", {"rank": "2"}, 0.2),
+        (StepTime(steps=4, seconds=0.2, data_wait_seconds=0.1), "step_duration_seconds_count", {"rank": "2"}, 4),
         (StepTime(seconds=0.2, data_wait_seconds=0.1), "data_wait_seconds_total", {}, 0.1),
         (STORED, "checkpoint_bytes", {}, 1000),
         (STORED, "checkpoint_stall_seconds_total", {}, 0.5),
