@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune_trainer import config
-from finetune_trainer.data import encoding, mixing
+from finetune_trainer.data import encoding, few_shot, mixing
 from finetune_trainer.data.augmentation import Augmenter, read_synonyms
 from finetune_trainer.data.checks import balance
 from finetune_trainer.data.examples import Counts, Encoder, ExampleWriter, Fate, write_examples
@@ -26,7 +26,7 @@ from finetune_trainer.data.order import Mixture
 from finetune_trainer.data.packing import pack
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.data.reading import Reading
-from finetune_trainer.data.report import DataReport, Lengths, Report, in_order
+from finetune_trainer.data.report import DataReport, FewShotReport, Lengths, Report, in_order
 from finetune_trainer.data.rows import Rows
 from finetune_trainer.data.shared import appearing, exclusive
 from finetune_trainer.data.stream import EVALUATION, SIDES, TRAIN, Placed, Side, Sources, Stream
@@ -34,6 +34,7 @@ from finetune_trainer.data.stream import EVALUATION, SIDES, TRAIN, Placed, Side,
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
 LAYOUT = 4
 FACTS, REPORT = "facts.json", "report.json"
+FEW_SHOT = "few-shot.arrow"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Prepared:
 
     train: Rows
     evaluation: Rows | None
+    few_shot: Rows | None
+    """The rows to evaluate on, each with solved ones before it; None if the document does not ask for them."""
     report: Report
     mixture: Mixture | None
     """Which rows to learn from have which share; None where all have the same."""
@@ -78,6 +81,7 @@ def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, synonyms: F
         "augmentation": data.augmentation
         and [data.augmentation.document(), spec.training.seed, synonyms and synonyms.identity],
         "checks": data.checks.document(),
+        "few shot": spec.evaluation.few_shot and [spec.evaluation.few_shot.document(), spec.training.seed],
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -113,9 +117,27 @@ def _build(
         pulse.alive()
     report = Report(
         train=reports[TRAIN], evaluation=reports.get(EVALUATION), padding_is_end_of_text=_padding_is_end(encoder),
-        findings=in_order(findings),
+        few_shot=_few_shot(spec, encoder, inspected.stream, folder, pulse), findings=in_order(findings),
     )  # fmt: skip
     (folder / REPORT).write_text(report.model_dump_json())
+
+
+def _few_shot(
+    spec: config.TrainSpec, encoder: Encoder, stream: Stream, folder: Path, pulse: Pulse
+) -> FewShotReport | None:  # fmt: skip
+    if spec.evaluation.few_shot is None:
+        return None
+    wanted = spec.evaluation.few_shot.examples
+    pulse.begin("drawn from, or set behind examples")
+    drawn = few_shot.draw(pulse.over(stream.training()), encoder, wanted, spec.training.seed)
+    examples = few_shot.Examples(encoder, drawn, wanted, spec.training.seed)
+    writer = ExampleWriter(folder / "few-shot.examples", encoder.fields)
+    held_out = (placed for placed in pulse.over(stream) if placed.side == EVALUATION)
+    write_examples(examples(held_out), encoder, {EVALUATION: writer}, lambda _: 0, lambda _: None)
+    writer.close()
+    _finish(writer, folder / FEW_SHOT, spec)
+    writer.path.unlink(missing_ok=True)
+    return examples.report()
 
 
 def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> list[int] | None:
@@ -164,4 +186,5 @@ def _padding_is_end(encoder: Encoder) -> bool | None:
 def _load(folder: Path, data: config.Data) -> Prepared:
     rows = {side: Rows(file) for side in SIDES if (file := folder / f"{side}.arrow").exists()}
     report = Report.model_validate_json((folder / REPORT).read_text())
-    return Prepared(rows[TRAIN], rows.get(EVALUATION), report, mixing.mixture(folder, data))
+    shown = Rows(folder / FEW_SHOT) if (folder / FEW_SHOT).exists() else None
+    return Prepared(rows[TRAIN], rows.get(EVALUATION), shown, report, mixing.mixture(folder, data))
