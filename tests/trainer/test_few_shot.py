@@ -213,11 +213,11 @@ def test_a_model_finds_the_answer_in_the_examples_where_it_could_only_guess(tmp_
     chosen: dict[str, Any] = {"objective": {"type": "InstructionTuning", "instructionTuning": brief}}
     chance = random.Random(0)
     taught = learn(
-        tmp_path / "base", [about(chance.choice(COLOURS), chance.choices(THINGS, k=4)) for _ in range(600)],
-        model={"config": learning.LLAMA | {"num_hidden_layers": 1}},
-        training={"maxSteps": 100, "optimizer": {"learningRate": 5e-3}}, **chosen,
+        tmp_path / "base", [about(chance.choice(COLOURS), chance.choices(THINGS, k=3)) for _ in range(300)],
+        model={"config": learning.LLAMA | {"num_hidden_layers": 1, "hidden_size": 32}},
+        training={"maxSteps": 160, "batchSize": 8, "optimizer": {"learningRate": 1e-2}}, **chosen,
     )  # fmt: skip
-    coral = [about("coral", [f"{one} {other}"]) for one in THINGS for other in THINGS]
+    coral = [about("coral", [f"{one} {other}"]) for one in THINGS for other in THINGS[:5]]
     asked = {"atStart": False, "fewShot": {"examples": 3}}
     again = chosen | {"model": {"source": f"file://{taught.model}"}, "evaluation": asked, "training": {"maxSteps": 2}}
     learnt = learn(tmp_path / "own", coral, **again)
