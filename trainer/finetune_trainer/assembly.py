@@ -200,7 +200,10 @@ def _report(job: loop.Run, chosen: int, data: dict[str, Any], folder: Path) -> N
         "steps": job.finished, "plannedSteps": job.total_steps, "stoppedEarly": job.exhausted, "exportedStep": chosen,
         "fit": fit._asdict(), "start": job.history.of_step(0).metrics,
     }  # fmt: skip
-    documents = {"data": data, "document": job.spec.document(), "metrics": measured.metrics, "report": report}
+    documents = {
+        "data": data, "document": job.spec.document(), "facts": job.objective.facts, "metrics": measured.metrics,
+        "report": report,
+    }  # fmt: skip
     below = folder / reports.REPORTS
     reports.write_curves(below, job.history)
     reports.write_documents(below, documents | measured.tables)
