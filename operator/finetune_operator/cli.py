@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("model", metavar="MODEL", help="its folder, or its address: file://, s3:// or hf://")
     predict.add_argument(
         "--input", action="append", default=[], metavar="TEXT|FILE|-",
-        help='a text, an image, JSON ({"text": …, "text_pair": …} or the messages of a chat), or where such are, one a line; '
-        "standard input by default",
+        help='a text, an image, JSON ({"text": …, "text_pair": …}, {"question": …, "context": …} or the messages of a chat), '
+        "or where such are, one a line; standard input by default",
     )  # fmt: skip
     predict.add_argument("--task", help="transformers' name of what to ask for; what the model was trained for by default")
     predict.add_argument("--json", action="store_true", help="print everything, one JSON object a line")

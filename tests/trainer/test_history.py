@@ -19,7 +19,9 @@ def grown(steps: range, history: History | None = None) -> History:
 
 
 def test_it_is_bounded_and_covers_the_run() -> None:
-    history = grown(range(1, 30_001))
+    history = History()
+    history.add_evaluation(0, {"loss": 9.0})
+    grown(range(1, 30_001), history)
     steps = [step for step, _, _ in history.training]
     assert MOST_POINTS / 2 <= len(steps) <= MOST_POINTS
     assert len({b - a for a, b in itertools.pairwise(steps)}) == 1
@@ -27,6 +29,7 @@ def test_it_is_bounded_and_covers_the_run() -> None:
     assert steps[-1] > 29_960
     assert len(history.evaluations) <= MOST_POINTS
     assert history.evaluated == 30_000
+    assert history.of_step(0).metrics == {"loss": 9.0}, "what the model began with"
 
 
 def test_a_resumed_run_has_the_same_curve() -> None:

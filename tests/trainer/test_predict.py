@@ -13,21 +13,29 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from tests.trainer import s3, tiny
+from tests.trainer import corpora, s3, tiny
+from tests.trainer.learning import BERT as READER
+from tests.trainer.learning import T5, learn
 from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoTokenizer,
+    BartConfig,
     BertConfig,
     ViTConfig,
     ViTImageProcessor,
 )
 
 from finetune_operator import cli
-from finetune_trainer import predict
-from finetune_trainer.data import vocabulary
+from finetune_trainer import config, predict
+from finetune_trainer.data import records, vocabulary
+from finetune_trainer.data.stream import is_held_out
+from finetune_trainer.objectives.squad import agreement
 from finetune_trainer.storage import Credentials, Storage
 
 TOKENIZER = vocabulary.learn(["some words to learn a vocabulary of"] * 3, 300, framed=True)
@@ -36,6 +44,9 @@ BERT = BertConfig(
     id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1},
 )  # fmt: skip
 CHAT = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+
+ROLES = {role: role for role in ("context", "question", "answers")}
+HELD_OUT: dict[str, Any] = {"train": [{"source": "file:///rows"}], "evaluationFraction": 0.2}
 
 
 @pytest.fixture
@@ -137,6 +148,111 @@ def test_labels_of_an_image(ask: Any, tmp_path: Path) -> None:
     assert ask(tmp_path / "model", "--input", "absent.png") == [
         "2", "--input: absent.png does not exist: correct the path or put it there",
     ]  # fmt: skip
+
+
+def test_an_encoder_decoder_writes_what_transformers_writes_after_the_objectives_prefix(ask: Any, tmp_path: Path) -> None:
+    options = {"prefix": "spell: ", "maxTargetLength": 16, "metrics": [], "beams": 2}
+    rows = corpora.spelt_out()[:150]
+    model = learn(
+        tmp_path, rows, model={"config": T5}, objective={"type": "Seq2Seq", "seq2Seq": options}, training={"maxSteps": 30},
+    ).model  # fmt: skip
+    tokenizer, theirs = AutoTokenizer.from_pretrained(model), AutoModelForSeq2SeqLM.from_pretrained(model)
+
+    def written(prefix: str, **settings: Any) -> str:
+        read = tokenizer(prefix + "run_forever", return_tensors="pt")
+        return str(tokenizer.decode(theirs.generate(**read, do_sample=False, **settings)[0], skip_special_tokens=True))
+
+    wanted = written("spell: ", num_beams=2, max_new_tokens=9)
+    assert wanted
+    assert ask(model, "--max-new-tokens", "9", "--input", "run_forever") == [f"run_forever: {wanted}"]
+    [line] = ask(model, "--json", "--max-new-tokens", "2", "--input", '{"text": "run_forever", "target": "run forever"}')
+    assert json.loads(line) == {
+        "input": "run_forever", "output": [{"generated_text": written("spell: ", num_beams=2, max_new_tokens=2)}],
+    }  # fmt: skip
+    (model / "training/document.json").unlink()
+    (model / "README.md").unlink()
+    assert ask(model, "--max-new-tokens", "9", "--input", "run_forever") == [f"run_forever: {written('', max_new_tokens=9)}"]
+    [refused] = ask(model, "--input", '[{"role": "user", "content": "x"}]')[1:]
+    assert refused.endswith('is no text: give one, or JSON such as {"text": "…"}')
+
+
+def test_an_adapter_of_an_encoder_decoder_writes_on_its_base(ask: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base, folder, tokenizer = tmp_path / "base", tmp_path / "adapter", tiny.tokenizer()
+    bart = AutoModelForSeq2SeqLM.from_config(
+        BartConfig(
+            vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16,
+            decoder_attention_heads=2, decoder_ffn_dim=16, max_position_embeddings=24, init_std=0.5, pad_token_id=0,
+            bos_token_id=0, eos_token_id=63, forced_eos_token_id=None, decoder_start_token_id=0,
+        )
+    )  # fmt: skip
+    bart.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    alone = ask(base, "--max-new-tokens", "6", "--json", "--input", "w1 w2")
+    adapted = peft.get_peft_model(bart, peft.LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj", "fc1"], r=4))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=2.0)
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    read = {name: tensor for name, tensor in tokenizer("w1 w2", return_tensors="pt").items() if "type" not in name}
+    tokens = adapted.eval().generate(**read, do_sample=False, max_new_tokens=6)[0]
+    [line] = ask(folder, "--task", "summarization", "--max-new-tokens", "6", "--json", "--input", "w1 w2")
+    assert json.loads(line)["output"] == [{"generated_text": tokenizer.decode(tokens, skip_special_tokens=True)}]
+    assert [line] != alone
+    [refused] = ask(base, "--input", "w1 w2 " * 15)[1:]
+    assert refused.endswith("tokens, and the model reads 24: shorten it")
+
+
+def test_a_question_is_answered_as_the_objectives_evaluation_answers_it(ask: Any, tmp_path: Path) -> None:
+    rows = corpora.asked(60)
+    learnt = learn(
+        tmp_path, rows, model={"config": READER}, data={"maxLength": 64},
+        objective={"type": "QuestionAnswering", "questionAnswering": {"stride": 16, "maxAnswerLength": 8}},
+        training={"maxSteps": 60},
+    )  # fmt: skip
+    held_out = [row for row in rows if is_held_out(records.record(row, ROLES, ""), config.Data(**HELD_OUT))]
+    file = tmp_path / "held-out.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in held_out))
+    answers = [json.loads(line)["output"] for line in ask(learnt.model, "--json", "--input", str(file))]
+    agreed = [agreement(one["answer"], row["answers"]["text"]) for one, row in zip(answers, held_out, strict=True)]
+    exact, f1 = (sum(part) / len(agreed) for part in zip(*agreed, strict=True))
+    assert learnt.after["exactMatch"] == pytest.approx(exact)
+    assert learnt.after["f1"] == pytest.approx(f1)
+    assert {"", "self"} <= {one["answer"] for one in answers}, "some of the questions have no answer"
+    for one, row in zip(answers, held_out, strict=True):
+        assert one["answer"] == row["context"][one["start"] : one["end"]]
+        assert 0 < one["score"] <= 1
+    given = json.dumps({"question": held_out[0]["question"], "context": held_out[0]["context"]})
+    [line] = ask(learnt.model, "--input", given)
+    assert line.endswith(f": {answers[0]['answer'] or 'no answer'} {answers[0]['score']:.3f}")
+
+
+def test_a_reader_without_its_document_is_asked_for_the_likeliest_span(ask: Any, tmp_path: Path) -> None:
+    model = bert(tmp_path / "model", AutoModelForQuestionAnswering)
+    asked = {"question": "some?", "context": "some words to learn"}
+    [line] = ask(model, "--json", "--input", json.dumps(asked))
+    found = json.loads(line)["output"]
+    pair = TOKENIZER(*asked.values(), return_tensors="pt", return_offsets_mapping=True)
+    places, inside = pair.pop("offset_mapping")[0], torch.tensor([part == 1 for part in pair.sequence_ids(0)])
+    with torch.no_grad():
+        outputs = AutoModelForQuestionAnswering.from_pretrained(model)(**pair)
+    first, last = outputs.start_logits[0].softmax(0), outputs.end_logits[0].softmax(0)
+    spans = (first[:, None] * last[None]).triu() * inside[:, None] * inside[None]
+    begin, end = divmod(int(spans.argmax()), len(last))
+    assert (found["start"], found["end"]) == (int(places[begin, 0]), int(places[end, 1]))
+    assert found["score"] == pytest.approx(float(spans.max()), rel=1e-4)
+    assert found["answer"] == asked["context"][found["start"] : found["end"]]
+    for given, message in (
+        ("some words", "some words is no question with its context: give JSON such as"),
+        ('{"question": " ", "context": "words"}', "has no words to ask about: fill question and context"),
+        ('{"question": null, "context": "words"}', "column question is null, not a string"),
+    ):
+        code, refused = ask(model, "--input", given)
+        assert code == "2"
+        assert refused.startswith("--input: ")
+        assert message in refused
 
 
 def test_what_cannot_be_asked(ask: Any, tmp_path: Path) -> None:

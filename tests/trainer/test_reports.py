@@ -30,6 +30,7 @@ def test_curves_of_whatever_was_measured(tmp_path: Path) -> None:
     history.add_evaluation(1, {"loss": 2.5})
     reports.write_curves(tmp_path / "evaluation loss", history)
     assert told(tmp_path / "evaluation loss") == {"history.jsonl", "loss.png"}
+    history.add_evaluation(0, {"loss": 3.0, "fewShot.loss": 2.5, "fewShot.accuracy": 0.4})
     for step in (2, 3):
         history.add_evaluation(step, {"loss": 2.5, "accuracy": 1 / step, "f1[a]": 0.5, "f1[b]": 0.25, "topic.loss": 1.0})
     reports.write_curves(tmp_path / "metrics", history)

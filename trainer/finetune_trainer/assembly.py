@@ -22,6 +22,7 @@ from finetune_trainer.data.loader import Maker, MicroBatch, Prefetched
 from finetune_trainer.data.order import Order, sequential, total_steps
 from finetune_trainer.data.prepare import Prepared, prepare
 from finetune_trainer.data.reading import Reading
+from finetune_trainer.data.rows import Rows
 from finetune_trainer.event_files import recording
 from finetune_trainer.forgetting import anchor
 from finetune_trainer.history import History
@@ -168,16 +169,17 @@ def _resume(
             maker(data.train, layout=layout._replace(training=True)), (order.of_step(step) for step in range(finished, total))
         )
 
-    def evaluation() -> Iterator[list[MicroBatch]]:
-        if data.evaluation is None:
+    def groups(rows: Rows | None) -> Iterator[list[MicroBatch]]:
+        if rows is None:
             return
-        with Prefetched(maker(data.evaluation, layout=layout), sequential(len(data.evaluation), training.batch_size)) as groups:
-            yield from groups
+        with Prefetched(maker(rows, layout=layout), sequential(len(rows), training.batch_size)) as found:
+            yield from found
 
     if here.is_first:
         log.info("%d steps of %d rows out of %d, %d already done", total, training.batch_size, len(data.train), state["step"])
     return loop.Run(
-        spec=spec, world=here, engine=trained, objective=objective, batches=batches, evaluation=evaluation,
+        spec=spec, world=here, engine=trained, objective=objective, batches=batches,
+        evaluation=partial(groups, data.evaluation), few_shot=partial(groups, data.few_shot) if data.few_shot else None,
         has_evaluation=data.evaluation is not None, total_steps=total, checkpoints=checkpoints, reporter=reporter, stop=stop,
         finished=state["step"], history=history,
     )  # fmt: skip
@@ -204,9 +206,12 @@ def _report(job: loop.Run, chosen: int, data: dict[str, Any], folder: Path) -> N
     log.info("%s", fit.sentence)
     report = {
         "steps": job.finished, "plannedSteps": job.total_steps, "stoppedEarly": job.exhausted, "exportedStep": chosen,
-        "fit": fit._asdict(),
+        "fit": fit._asdict(), "start": job.history.of_step(0).metrics,
     }  # fmt: skip
-    documents = {"data": data, "document": job.spec.document(), "metrics": measured.metrics, "report": report}
+    documents = {
+        "data": data, "document": job.spec.document(), "facts": job.objective.facts, "metrics": measured.metrics,
+        "report": report,
+    }  # fmt: skip
     below = folder / reports.REPORTS
     reports.write_curves(below, job.history)
     reports.write_documents(below, documents | measured.tables)

@@ -14,12 +14,19 @@ from finetune_trainer.objectives.base import Objective
 from finetune_trainer.outcome import NonFiniteLossError
 from finetune_trainer.world import World
 
+FEW_SHOT = "fewShot."
+
 
 class Result(NamedTuple):
     """Numbers by name, and what is reported beside them: tables as JSON by name."""
 
     metrics: dict[str, float]
     tables: dict[str, Any]
+
+    def beside(self, shown: Result) -> Result:
+        """With another result, in whose evaluation there were examples before each row."""
+        metrics, tables = ({FEW_SHOT + name: value for name, value in found.items()} for found in shown)
+        return Result(self.metrics | metrics, self.tables | tables)
 
 
 def evaluate(

@@ -55,7 +55,8 @@ class Run:
     """Everything one rank's loop works with.
 
     `batches(step)` gives this rank's micro-batches of the step after `step`, and of each one after that; `evaluation()` this
-    rank's of the evaluation data, in groups as large as a step, and none without such data. `finished` counts steps.
+    rank's of the evaluation data, in groups as large as a step, and none without such data; `few_shot()` is the same with
+    examples before each row, and None where the document does not ask for it. `finished` counts steps.
     """
 
     spec: TrainSpec
@@ -69,6 +70,7 @@ class Run:
     checkpoints: Checkpoints
     reporter: Reporter
     stop: Stop
+    few_shot: Callable[[], Iterable[list[MicroBatch]]] | None = None
     anchor: Anchor | None = None
     unfreezing: Unfreezing | None = None
     finished: int = 0
@@ -203,7 +205,7 @@ def _insist_on_numbers(run: Run, step: int, loss: float, norm: float, saved: int
 def _evaluate_if_due(run: Run) -> None:
     every = run.spec.evaluation.every_steps
     is_due = run.finished == run.total_steps or bool(run.finished and every and run.finished % every == 0)
-    is_due = is_due or (run.finished == 0 and run.spec.evaluation.at_start)
+    is_due = is_due or (run.finished == 0 and run.spec.evaluation.measures_start)
     if not run.has_evaluation or not is_due or run.history.evaluated == run.finished:
         return
 
@@ -214,6 +216,9 @@ def _evaluate_if_due(run: Run) -> None:
 
     run.reporter.report(Alive(activity="Evaluating"))
     found = evaluate(run.engine, run.objective, run.evaluation(), run.world, go_on)
+    if found is not None and run.finished == 0 and run.few_shot is not None:
+        shown = evaluate(run.engine, run.objective, run.few_shot(), run.world, go_on)
+        found = shown and found.beside(shown)
     if found is not None:
         run.history.add_evaluation(run.finished, *found, best=next(iter(run.best_first), None))
         run.reporter.evaluated(run.finished, found.metrics)

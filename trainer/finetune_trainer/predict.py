@@ -2,8 +2,9 @@
 
     python -m finetune_trainer.predict MODEL --input "a text" --input photo.png
 
-prints a line for each input: what the model's pipeline makes of it. An input is a text, an image, or JSON: `{"text": …,
-"text_pair": …}` or the messages of a chat; or a file or - (standard input) with one of these a line.
+prints a line for each input: what the model's pipeline makes of it, or `unpiped` where transformers has none. An input is a
+text, an image, or JSON: `{"text": …, "text_pair": …}`, `{"question": …, "context": …}` or the messages of a chat; or a file
+or - (standard input) with one of these a line.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer import unpiped
 from finetune_trainer.outcome import ConfigurationError, TrainerError
 from finetune_trainer.sources import localize
 from finetune_trainer.storage import Credentials
+from finetune_trainer.unpiped import short
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MISTAKE = 2  # the exit code for what the user has to correct, as argparse has it
@@ -27,7 +30,8 @@ MOST_SHOWN = 5  # labels of a text, words for a mask
 TASKS = {
     "ForCausalLM": "text-generation", "LMHeadModel": "text-generation", "ForMaskedLM": "fill-mask",
     "ForSequenceClassification": "text-classification", "ForTokenClassification": "token-classification",
-    "ForImageClassification": "image-classification", "Model": "feature-extraction",
+    "ForImageClassification": "image-classification", "ForConditionalGeneration": "text2text-generation",
+    "ForQuestionAnswering": "question-answering", "Model": "feature-extraction",
 }  # fmt: skip
 
 
@@ -39,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.model if "://" in given.model else f"file://{given.model}", cache=given.cache_dir, credentials=Credentials(),
             secret=None, field="MODEL",
         )  # fmt: skip
-        ask = _pipeline(folder, given.task or _task(folder), given)
+        ask = _asked(folder, given.task or _task(folder), given)
         for one in _inputs(given.input or ["-"]):
             answer = ask(one)
             line = json.dumps({"input": one, "output": answer}, ensure_ascii=False, default=_plain) if given.json else None
-            print(line or f"{_short(one)}: {_readable(answer)}", flush=True)
+            print(line or f"{short(one)}: {_readable(answer)}", flush=True)
     except TrainerError as error:
         print(error, file=sys.stderr)
         return MISTAKE
@@ -108,7 +112,7 @@ def _task(folder: Path) -> str:
     raise ConfigurationError(f"MODEL: {folder} does not say what it is for: add --task, such as --task text-classification")
 
 
-def _pipeline(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any], Any]:
+def _asked(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any], Any]:
     """Asks the model of the folder, or its adapter on the base that it names."""
     import transformers
 
@@ -122,6 +126,8 @@ def _pipeline(folder: Path, task: str, given: argparse.Namespace) -> Callable[[A
     elif not (folder / "config.json").is_file():
         models = ", ".join(sorted(str(file.parent) for file in folder.glob("*/config.json")))
         raise ConfigurationError(f"MODEL: {folder} holds no model: " + (f"name one of {models}" if models else "name another"))
+    if task in unpiped.TASKS:
+        return unpiped.TASKS[task](folder, base, given.max_new_tokens)
     ways = {"tokenizer": str(folder)} if adapter.is_file() else {}
     try:
         pipe = transformers.pipeline(task, model=str(base), **ways)
@@ -164,6 +170,8 @@ def _entry(entry: dict[str, Any]) -> str:
         text = entry["generated_text"]
         return str(text[-1]["content"] if isinstance(text, list) else text)
     word = next((entry[key] for key in ("entity_group", "label", "token_str", "answer") if key in entry), None)
+    if word == "":
+        word = "no answer"
     if word is None:
         return json.dumps(entry, ensure_ascii=False, default=_plain)
     what = f" {entry['word']!r}" if "word" in entry else ""
@@ -172,11 +180,6 @@ def _entry(entry: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _short(one: Any) -> str:
-    text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -13,6 +13,7 @@ from finetune_trainer.engine import merge
 
 TASKS = [{"name": "package", "type": "SequenceClassification"}, {"name": "words", "type": "MaskedLM"}]
 WRITING = {"maxTargetLength": 16}
+SHOWN = {"fewShot": {"examples": 2}}
 IMAGES = {"augmentation": {"randomCrop": {}, "trivialAugment": True}}
 OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "Denoising": (corpora.texts(30), {"model": {"config": T5}}),
@@ -31,7 +32,7 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         corpora.images(120),
         {"model": {"config": VIT, "tokenizer": None}, "objective": {"imageContrastive": IMAGES}},
     ),
-    "InstructionTuning": (corpora.conversations(30), {"model": {"config": LLAMA}}),
+    "InstructionTuning": (corpora.conversations(30), {"model": {"config": LLAMA}, "evaluation": SHOWN}),
     "MaskedLM": (corpora.texts(30), {}),
     "MaskedLM, unpacked": (corpora.texts(30), {"data": {"packing": False}}),
     "MultiTask": (corpora.by_package(30), {"objective": {"tasks": TASKS}}),
@@ -39,7 +40,10 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "NextSentence": (corpora.texts(30), {}),
     "MaskedLM, smoothed": (corpora.texts(30), {"training": {"labelSmoothing": 0.1}}),
     "PreferenceTuning": (corpora.preferences(30), {"model": {"config": LLAMA}}),
-    "Seq2Seq": (corpora.spelt_out()[:100], {"model": {"config": T5}, "objective": {"seq2Seq": WRITING}}),
+    "Seq2Seq": (
+        corpora.spelt_out()[:100],
+        {"model": {"config": T5}, "objective": {"seq2Seq": WRITING}, "evaluation": SHOWN},
+    ),
     "Seq2Seq, weights in parts": (  # which must find together again after each of the texts that an evaluation writes
         corpora.spelt_out()[:50],
         {"model": {"config": T5}, "objective": {"seq2Seq": {"maxTargetLength": 8}}, "deepspeed": {"zeroStage": 3}},

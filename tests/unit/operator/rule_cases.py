@@ -59,6 +59,10 @@ def _spec(**changes: Any) -> dict[str, Any]:
     return {"spec." + path.replace("__", "."): value for path, value in changes.items()}
 
 
+def _few_shot(**changes: Any) -> dict[str, Any]:
+    return _spec(**{"evaluation__fewShot": {"examples": 4}, "objective__type": "InstructionTuning"} | changes)
+
+
 def _contrastive(textContrastive: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     options = {"textContrastive": textContrastive} if textContrastive else {}
     return _spec(objective={"type": "TextContrastive"} | options, data__train=[PAIRS], **changes)
@@ -92,6 +96,30 @@ CASES = (
         "there is nothing to evaluate on",
         _spec(evaluation__atStart=True, data__evaluationFraction=0.1),
         _spec(evaluation__atStart=True),
+    ),
+    Case(
+        "spec.evaluation.fewShot",
+        "there is nothing to evaluate on",
+        _few_shot(data__evaluationFraction=0.1),
+        _few_shot(),
+    ),
+    Case(
+        "spec.evaluation.fewShot",
+        "only rows of InstructionTuning and Seq2Seq can stand behind solved ones",
+        _few_shot(objective__type="Seq2Seq", data__evaluationFraction=0.1),
+        _few_shot(objective__type="CausalLM", data__evaluationFraction=0.1),
+    ),
+    Case(
+        "spec.evaluation.fewShot",
+        "it compares answers",
+        _few_shot(objective__instructionTuning={"lossOn": "LastAssistant"}, data__evaluationFraction=0.1),
+        _few_shot(objective__instructionTuning={"lossOn": "All"}, data__evaluationFraction=0.1),
+    ),
+    Case(
+        "spec.evaluation.metric",
+        "only the starting model is measured with examples",
+        _spec(evaluation__metric="accuracy"),
+        _spec(evaluation__metric="fewShot.accuracy"),
     ),
     Case(
         "spec.evaluation.generation",

@@ -30,57 +30,31 @@ from finetune_trainer.config.objectives import OPTIONS, Choice, Objective, Task,
 from finetune_trainer.config.objectives.base import Options
 from finetune_trainer.config.objectives.images import ImageOptions
 from finetune_trainer.config.output import Checkpoint, Export
-from finetune_trainer.config.training import DeepSpeed, EarlyStopping, Evaluation, Generation, Optimizer, Schedule, Training
+from finetune_trainer.config.training import (
+    DeepSpeed,
+    EarlyStopping,
+    Evaluation,
+    FewShot,
+    Generation,
+    Optimizer,
+    Schedule,
+    Training,
+)
 
 __all__ = [
-    "IA3",
-    "Augmentation",
-    "BackTranslation",
-    "Bottleneck",
-    "Checkpoint",
-    "Checks",
-    "Choice",
-    "Columns",
-    "Data",
-    "Dataset",
-    "DeepSpeed",
-    "EarlyStopping",
-    "ElasticWeights",
-    "Evaluation",
-    "Export",
-    "Folds",
-    "Forgetting",
-    "Freeze",
-    "Generation",
-    "ImageAugmentation",
-    "ImageOptions",
-    "LoRA",
-    "Method",
-    "Model",
-    "Objective",
-    "Optimizer",
-    "Options",
-    "PromptTuning",
-    "Rehearsal",
-    "Rule",
-    "Schedule",
-    "Section",
-    "Synonyms",
-    "Task",
-    "Tokenizer",
-    "TokenizerTraining",
-    "TrainSpec",
-    "Training",
-    "Translator",
-    "Unfreeze",
-    "explain",
-]
+    "IA3", "Augmentation", "BackTranslation", "Bottleneck", "Checkpoint", "Checks", "Choice", "Columns", "Data", "Dataset",
+    "DeepSpeed", "EarlyStopping", "ElasticWeights", "Evaluation", "Export", "FewShot", "Folds", "Forgetting", "Freeze",
+    "Generation", "ImageAugmentation", "ImageOptions", "LoRA", "Method", "Model", "Objective", "Optimizer", "Options",
+    "PromptTuning", "Rehearsal", "Rule", "Schedule", "Section", "Synonyms", "Task", "Tokenizer", "TokenizerTraining",
+    "TrainSpec", "Training", "Translator", "Unfreeze", "explain",
+]  # fmt: skip
 
 
 COMPARING = [name for name, options in OPTIONS.items() if options.compares]
 CONTINUING = [name for name, options in OPTIONS.items() if options.continues]
 EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
 DIVISIBLE = [name for name, options in OPTIONS.items() if options.divisible]
+IN_CONTEXT = [name for name, options in OPTIONS.items() if options.in_context]
 LABELLED = [name for name, options in OPTIONS.items() if options.labelled]
 SMOOTHABLE = [name for name, options in OPTIONS.items() if options.smoothable]
 SINGLE_LABEL = " && ".join(
@@ -133,17 +107,29 @@ class TrainSpec(Section):
             "adapters stand beside weights that were learnt before: set model.initialization: Pretrained, or method.type: Full",
             "method.type",
         ),
-        Rule(
-            f"!has(self.evaluation.everySteps) || {EVALUATED}",
-            "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
-            "evaluation.everySteps",
-            "evaluation.everySteps",
+        *(
+            Rule(
+                f"!{asked} || {EVALUATED}",
+                "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
+                f"evaluation.{field}",
+                f"evaluation.{field}",
+            )
+            for field, asked in (
+                ("everySteps", "has(self.evaluation.everySteps)"),
+                ("atStart", "self.evaluation.atStart"),
+                ("fewShot", "has(self.evaluation.fewShot)"),
+            )
         ),
         Rule(
-            f"!self.evaluation.atStart || {EVALUATED}",
-            "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
-            "evaluation.atStart",
-            "evaluation.atStart",
+            f"!has(self.evaluation.fewShot) || self.objective.type in {IN_CONTEXT}",
+            f"only rows of {' and '.join(IN_CONTEXT)} can stand behind solved ones: remove evaluation.fewShot",
+            "evaluation.fewShot",
+        ),
+        Rule(
+            "!has(self.evaluation.fewShot) || !has(self.objective.instructionTuning) || "
+            "self.objective.instructionTuning.lossOn != 'All'",
+            "it compares answers, and with lossOn: All questions count too: remove evaluation.fewShot, or change lossOn",
+            "evaluation.fewShot",
         ),
         Rule(
             "!has(self.training.earlyStopping) || has(self.evaluation.everySteps)",

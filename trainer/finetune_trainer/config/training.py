@@ -167,6 +167,16 @@ class Generation(Section):
     max_new_tokens: int = Field(64, ge=1, le=8192)
 
 
+class FewShot(Section):
+    """Solved training rows before each evaluation row (Brown et al. 2020, arXiv:2005.14165)."""
+
+    examples: int = Field(
+        ge=1, le=64,
+        description="How many, drawn by training.seed from 1,000 of the training rows. A row that would get longer than "
+        "data.maxLength has only as many before it as leave it whole; the data report counts such rows.",
+    )  # fmt: skip
+
+
 # Metrics whose names say which way is better; a task's name may stand before one, a label's or a rank after it.
 FALLING = ("loss", "perplexity", "mse", "mae", "rmse", "error", "wer", "cer", "ter")
 RISING = (
@@ -184,6 +194,11 @@ class Evaluation(Section):
 
     every_steps: int | None = Field(None, ge=1)
     at_start: bool = Field(False, description="Measure the starting model too, before the first step.")
+    few_shot: FewShot | None = Field(
+        None,
+        description="Measures the starting model before the first step, as atStart does, and once more with solved training "
+        "rows before each evaluation row, reported as fewShot.METRIC: what prompting does without fine-tuning.",
+    )
     metric: str = Field(
         "loss", min_length=1, max_length=128,
         description="What training.earlyStopping and export.best compare: loss, or another metric that the objective reports.",
@@ -199,7 +214,17 @@ class Evaluation(Section):
             "the name of this metric does not say which way is better: set evaluation.goal to Minimize or Maximize",
             "metric",
         ),
+        Rule(
+            "!self.metric.startsWith('fewShot.')",
+            "only the starting model is measured with examples before a row: leave out fewShot.",
+            "metric",
+        ),
     )
+
+    @property
+    def measures_start(self) -> bool:
+        """Whether the starting model is measured."""
+        return self.at_start or self.few_shot is not None
 
     @property
     def maximizes(self) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune_trainer import config
-from finetune_trainer.data import encoding, mixing
+from finetune_trainer.data import encoding, few_shot, mixing
 from finetune_trainer.data.augmentation import augmenter
 from finetune_trainer.data.checks import balance
 from finetune_trainer.data.checks.detectors import detector_of
@@ -26,7 +26,7 @@ from finetune_trainer.data.order import Mixture
 from finetune_trainer.data.packing import pack
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.data.reading import Materials, Reading
-from finetune_trainer.data.report import DataReport, Lengths, Report, in_order
+from finetune_trainer.data.report import DataReport, FewShotReport, Lengths, Report, in_order
 from finetune_trainer.data.rows import Rows
 from finetune_trainer.data.shared import appearing, exclusive
 from finetune_trainer.data.stream import EARLIER, EVALUATION, LEARNT, SIDES, TRAIN, Side, Sources, Stream
@@ -34,6 +34,7 @@ from finetune_trainer.data.stream import EARLIER, EVALUATION, LEARNT, SIDES, TRA
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
 LAYOUT = 4
 FACTS, REPORT = "facts.json", "report.json"
+FEW_SHOT = "few-shot.arrow"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Prepared:
 
     train: Rows
     evaluation: Rows | None
+    few_shot: Rows | None
+    """The rows to evaluate on, each with solved ones before it; None if the document does not ask for them."""
     report: Report
     mixture: Mixture | None
     """Which rows to learn from have which share; None where all have the same."""
@@ -81,6 +84,7 @@ def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, materials: 
         "groups": mixing.kind(data),
         "augmentation": data.augmentation and [data.augmentation.document(), spec.training.seed, materials.identity],
         "checks": [data.checks.document(), detector_of(data.checks).identity],
+        "few shot": spec.evaluation.few_shot and [spec.evaluation.few_shot.document(), spec.training.seed],
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -114,9 +118,28 @@ def _build(
         pulse.alive()
     report = Report(
         train=reports[TRAIN], earlier=reports.get(EARLIER), evaluation=reports.get(EVALUATION),
-        padding_is_end_of_text=_padding_is_end(encoder), findings=in_order(findings),
+        padding_is_end_of_text=_padding_is_end(encoder),
+        few_shot=_few_shot(spec, encoder, inspected.stream, folder, pulse), findings=in_order(findings),
     )  # fmt: skip
     (folder / REPORT).write_text(report.model_dump_json())
+
+
+def _few_shot(
+    spec: config.TrainSpec, encoder: Encoder, stream: Stream, folder: Path, pulse: Pulse
+) -> FewShotReport | None:  # fmt: skip
+    if spec.evaluation.few_shot is None:
+        return None
+    wanted = spec.evaluation.few_shot.examples
+    pulse.begin("drawn from, or set behind examples")
+    drawn = few_shot.draw(pulse.over(stream.training()), encoder, wanted, spec.training.seed)
+    examples = few_shot.Examples(encoder, drawn, wanted, spec.training.seed)
+    writer = ExampleWriter(folder / "few-shot.examples", encoder.fields)
+    held_out = (placed for placed in pulse.over(stream) if placed.side == EVALUATION)
+    write_examples(examples(held_out), encoder, {EVALUATION: writer}, lambda _: 0, lambda _: None)
+    writer.close()
+    _finish(writer, folder / FEW_SHOT, spec)
+    writer.path.unlink(missing_ok=True)
+    return examples.report()
 
 
 def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> list[int] | None:
@@ -165,9 +188,10 @@ def _padding_is_end(encoder: Encoder) -> bool | None:
 def _load(folder: Path, spec: config.TrainSpec) -> Prepared:
     files = {side: file for side in SIDES if (file := folder / f"{side}.arrow").exists()}
     report = Report.model_validate_json((folder / REPORT).read_text())
+    shown = Rows(folder / FEW_SHOT) if (folder / FEW_SHOT).exists() else None
     train = Rows(*(files[side] for side in LEARNT if side in files))
     evaluation = Rows(files[EVALUATION]) if EVALUATION in files else None
     new = report.train.rows
     mixture = mixing.rehearsing(mixing.mixture(folder, spec.data), new, len(train) - new, spec.training.rehearsal)
     # Of a few long packed rows there may be fewer than groups, each of which has a position.
-    return Prepared(train, evaluation, report, mixture, max(new, len(mixture.shares) if mixture else 0))
+    return Prepared(train, evaluation, shown, report, mixture, max(new, len(mixture.shares) if mixture else 0))

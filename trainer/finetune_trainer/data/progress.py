@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 LINE_SECONDS = 5.0
 BATCH = 500  # rows between two looks at the clock
+Row = TypeVar("Row")
 log = logging.getLogger(__name__)
 
 
@@ -43,3 +45,9 @@ class Pulse:
         text = f"{self._done:,} {self._work}"
         self._tell(text)
         log.info("data: %s, %.0f a second", text, self._done / (now - self._started))
+
+    def over(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The same rows, each of them counted."""
+        for row in rows:
+            self()
+            yield row

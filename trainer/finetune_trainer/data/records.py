@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ class Record(NamedTuple):
     """Whose row it is, where several tasks are learnt."""
     folder: Path | None = None
     """Where the paths in its values begin."""
+    examples: Sequence[Record] = ()
+    """Rows that stand before it, solved; none but where the objective's options say `in_context`."""
 
     @property
     def subject(self) -> Any:
@@ -193,9 +195,10 @@ ROLES: dict[str, Role] = {
 
 
 def texts(record: Record) -> Iterator[str]:
-    """All texts of a record."""
-    for role, value in record.values.items():
-        yield from ROLES[role].texts(value)
+    """All texts of a record, those of its examples first."""
+    for one in (*record.examples, record):
+        for role, value in one.values.items():
+            yield from ROLES[role].texts(value)
 
 
 def rewritten(record: Record, change: Callable[[str], str], field: str) -> Record:

@@ -96,12 +96,21 @@ class DataReport(Section):
     digest: str = Field(description="SHA-256 of the rows: the same on every node, or they would not learn from the same data.")
 
 
+class FewShotReport(Section):
+    """The evaluation rows that the starting model is asked once more, with solved training rows before them."""
+
+    rows: int
+    examples: float = Field(description="Solved rows before a row, on average.")
+    shortened: int = Field(description="Rows that had no room, or found no other subject, for as many as the document says.")
+
+
 class Report(Section):
     """All that is known of the prepared data."""
 
     train: DataReport
     earlier: DataReport | None = Field(None, description="Rows that are rehearsed.")
     evaluation: DataReport | None = None
+    few_shot: FewShotReport | None = None
     padding_is_end_of_text: bool | None = Field(None, description="Whether one token stands for both; no loss here minds.")
     findings: list[Finding] = Field(default_factory=list)
 
@@ -112,6 +121,10 @@ class Report(Section):
                 yield f"data, {side}: {_numbers(report)}"
                 if report.labels:
                     yield f"data, {side}: labels {', '.join(f'{name} {share:.1%}' for name, share in report.labels.items())}"
+        if self.few_shot is not None:
+            shown = self.few_shot
+            fewer = f", {shown.shortened:,} of them with fewer than the document says" if shown.shortened else ""
+            yield f"data, few-shot: {shown.rows:,} evaluation rows behind {shown.examples:.2f} solved ones each{fewer}"
         for finding in self.findings:
             yield f"data: {finding.sentence}"
 

@@ -79,7 +79,10 @@ class Objective(ABC):
 
     @abstractmethod
     def encode(self, records: Sequence[Record]) -> Iterable[Encoded]:
-        """What becomes of each record, in their order; raises DataError for one that cannot be used."""
+        """What becomes of each record, in their order; raises DataError for one that cannot be used.
+
+        Where the options say `in_context`, a record's examples stand before it, and nothing of them is learnt or measured.
+        """
 
     def model_settings(self) -> dict[str, Any]:
         """Fields of the model's configuration that follow from the objective and the data."""

@@ -70,11 +70,14 @@ class Chat:
         self.end = self._end_of_turn()
         """The token by which the assistant ends its turn."""
 
-    def write(self, messages: Messages, record: Record, role: str) -> Written:
-        """The conversation by the template; raises DataError, about the record's value for `role`, where that fails."""
+    def write(self, messages: Messages, record: Record, role: str, first: int = 0) -> Written:
+        """The conversation by the template, with the assistant's words from the message `first` on.
+
+        Raises DataError, about the record's value for `role`, where that fails.
+        """
         said = [{key: value for key, value in message.items() if value is not None} for message in messages]
         try:
-            return self._written(said)
+            return self._written(said, first)
         except _Unstable:
             raise record.complaint(
                 role,
@@ -96,11 +99,15 @@ class Chat:
         if self.end not in stops:
             model.generation_config.eos_token_id = [*stops, self.end]
 
-    def _written(self, messages: list[dict[str, Any]]) -> Written:
+    def _written(self, messages: list[dict[str, Any]], first: int = 0) -> Written:
+        answers = _answers(messages)
         if self._marked:
-            return Written(*self._render(messages, return_assistant_tokens_mask=True))
+            text, spans = self._render(messages, return_assistant_tokens_mask=True)
+            earlier = [messages[: index + 1] for index in answers if index < first][-1:]
+            before = [span for some in earlier for span in self._render(some, return_assistant_tokens_mask=True)[1]]
+            return Written(text, spans[len(before) :])
         whole, _ = self._render(messages)
-        return Written(whole, [self._span(messages, index, whole) for index in _answers(messages)])
+        return Written(whole, [self._span(messages, index, whole) for index in answers if index >= first])
 
     def _span(self, messages: list[dict[str, Any]], index: int, whole: str) -> Span:
         before, _ = self._render(messages[:index], add_generation_prompt=True)

@@ -76,13 +76,21 @@ class InstructionTuning(CausalLM):
 
     def _written(self, record: Record) -> Written:
         messages, role = self._messages(record)
-        written = self._chat.write(messages, record, role)
+        begin = _instructed(messages)
+        shown = [message for example in record.examples for message in self._solved(example)]
+        written = self._chat.write([*messages[:begin], *shown, *messages[begin:]], record, role, begin + len(shown))
         match self._options.loss_on:
             case "All":
                 return written._replace(answers=[(0, len(written.text))])
             case "LastAssistant":
                 return written._replace(answers=written.answers[-1:])
         return written
+
+    def _solved(self, example: Record) -> Messages:
+        """An example as turns of another conversation: without what the system says, up to the assistant's last word."""
+        messages, _ = self._messages(example)
+        end = max(index for index, message in enumerate(messages, start=1) if message["role"] == ASSISTANT)
+        return messages[_instructed(messages) : end]
 
     def _messages(self, record: Record) -> tuple[Messages, str]:
         """The conversation, and the role of the column that is to blame if it cannot be used."""
@@ -99,3 +107,8 @@ class InstructionTuning(CausalLM):
                 "messages", "has no message of the assistant, so there is nothing to learn: correct or remove the row"
             )
         return messages, "messages"
+
+
+def _instructed(messages: Messages) -> int:
+    """How many messages come before the first one of the conversation itself."""
+    return next((at for at, message in enumerate(messages) if message["role"] not in ("system", "developer")), len(messages))

@@ -33,12 +33,21 @@ FOR_METRICS = (BEGINS, ENDS, WINDOWS, TEXTS, TEXT_LENGTHS)  # tensors of a batch
 
 
 class Found(NamedTuple):
-    """What a model says of each window, [windows]: its best span of characters, how likely it is, and that there is none."""
+    """What a model says of each window, [windows]: its best span of characters, the logits of it, of none, and of all spans."""
 
     begins: torch.Tensor
     ends: torch.Tensor
     score: torch.Tensor
     null: torch.Tensor
+    total: torch.Tensor
+
+
+class Said(NamedTuple):
+    """An answer: the characters of the context from `begin` to `end`, none if they are the same, and its probability."""
+
+    begin: int
+    end: int
+    probability: float
 
 
 class QuestionAnswering(Objective):
@@ -139,13 +148,15 @@ class QuestionAnswering(Objective):
     def measure(self, model: Any, batch: Batch) -> Measured:
         """Statistics: exact matches, F1 and number of the questions that have an answer, then of those that have none."""
         scores = _scores(model, batch)
-        found = Found(*(values.cpu() for values in self._found(scores.float(), batch)))
-        sums, begin = torch.zeros(2, 3, dtype=torch.float64), 0
-        for count, (context, *right) in zip(batch[WINDOWS].tolist(), _texts(batch), strict=True):
-            answer = self._answer(Found(*(values[begin : begin + count] for values in found)), context)
+        sums = torch.zeros(2, 3, dtype=torch.float64)
+        for said, (context, *right) in zip(self._answers(scores, batch), _texts(batch), strict=True):
+            answer = context[said.begin : said.end]
             sums[int(not right)] += torch.tensor([*squad.agreement(answer, right), 1.0], dtype=torch.float64)
-            begin += count
         return Measured(self._loss_sums(scores, batch), sums.flatten())
+
+    def answers(self, model: Any, batch: Batch) -> list[Said]:
+        """What the model answers to each question of the batch."""
+        return list(self._answers(_scores(model, batch), batch))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Shares of SQuAD's official script; of questions with and without an answer apart, where there are both."""
@@ -202,14 +213,20 @@ class QuestionAnswering(Objective):
         none = _sums_up(batch[TOKENS], self.processor.cls_token_id)
         null = scores.gather(2, none[:, None, None].expand(-1, 2, 1)).sum((1, 2))
         begins, ends = batch[BEGINS].gather(1, start[:, None])[:, 0], batch[ENDS].gather(1, end[:, None])[:, 0]
-        return Found(begins, ends, best, null)
+        return Found(begins, ends, best, null, scores.logsumexp(2).sum(1))
 
-    def _answer(self, found: Found, context: str) -> str:
+    def _answers(self, scores: torch.Tensor, batch: Batch) -> Iterator[Said]:
+        found, begin = Found(*(values.cpu() for values in self._found(scores.detach().float(), batch))), 0
+        for count in batch[WINDOWS].tolist():
+            yield self._answer(Found(*(values[begin : begin + count] for values in found)))
+            begin += count
+
+    def _answer(self, found: Found) -> Said:
         """The best of all windows; none, if the data has such and even the window least sure of it is surer of that."""
-        best = int(found.score.argmax())
-        if self.facts["unanswerable"] and found.null.min() > found.score[best]:
-            return ""
-        return context[int(found.begins[best]) : int(found.ends[best])]
+        best, doubt = int(found.score.argmax()), int(found.null.argmin())
+        if self.facts["unanswerable"] and found.null[doubt] > found.score[best]:
+            return Said(0, 0, float((found.null[doubt] - found.total[doubt]).exp()))
+        return Said(int(found.begins[best]), int(found.ends[best]), float((found.score[best] - found.total[best]).exp()))
 
 
 def _scores(model: Any, batch: Batch) -> torch.Tensor:

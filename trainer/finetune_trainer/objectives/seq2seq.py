@@ -53,8 +53,7 @@ class Seq2Seq(EncoderDecoder):
 
     def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
         """Text and target, each with the tokens that the tokenizer puts around one; what is too long is cut at its end."""
-        texts = [self._options.prefix + record.values["text"] for record in records]
-        inputs = self._tokenized("text", texts, self.spec.data.max_length)
+        inputs = self._tokenized("text", [self._read(record) for record in records], self.spec.data.max_length)
         targets = self._tokenized("text_target", [record.values["target"] for record in records], self._room)
         for record, read, written in zip(records, inputs, targets, strict=True):
             if not all(record.values[role].strip() for role in ("text", "target")):
@@ -89,6 +88,11 @@ class Seq2Seq(EncoderDecoder):
         for metric, sums in zip(self._metrics, parts, strict=True):
             found |= metric.scores(sums)
         return found
+
+    def _read(self, record: Record) -> str:
+        """The record's text, behind its examples: a line for each one's text, one for its target, and an empty one."""
+        solved = [f"{self._options.prefix}{one.values['text']}\n{one.values['target']}\n\n" for one in record.examples]
+        return "".join([*solved, self._options.prefix, record.values["text"]])
 
     def _write(self, model: Any, batch: Batch) -> torch.Tensor:
         """The tokens that the model writes for each row, [sequences, at most maxTargetLength and the one it begins with]."""

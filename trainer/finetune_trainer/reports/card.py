@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.pipelines import SUPPORTED_TASKS
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.evaluation import FEW_SHOT
 from finetune_trainer.objectives import Objective
 
 HUB = "hf://"
@@ -90,8 +91,16 @@ def _loading(folder: Path, library: str, spec: TrainSpec, objective: Objective) 
 
 def _results(metrics: Mapping[str, float], report: Mapping[str, Any]) -> Iterator[str]:
     if metrics:
-        rows = [f"| {name.replace('|', ' ')} | {value:.6g} |" for name, value in metrics.items()]
-        yield "\n".join(["| on the evaluation data | |", "|---|---|", *rows])
+        start = report.get("start", {})
+        shown = {name.removeprefix(FEW_SHOT): value for name, value in start.items() if name.startswith(FEW_SHOT)}
+        columns = {"this model": metrics, "at the start": start, "at the start, few-shot": shown}
+        given = {title: values for title, values in columns.items() if values}
+        rows = [
+            [name.replace("|", " "), *(f"{values[name]:.6g}" if name in values else "" for values in given.values())]
+            for name in metrics
+        ]
+        lines = [["on the evaluation data", *given], ["---"] * (len(given) + 1), *rows]
+        yield "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     sentence = report["fit"]["sentence"]
     yield f"{sentence[0].upper()}{sentence[1:]}."
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from finetune_trainer.evaluation import FEW_SHOT
 from finetune_trainer.history import History
 
 MOST_PLOTS = 24
@@ -38,12 +39,16 @@ def loss(history: History, path: Path) -> None:
 
 
 def metrics(history: History, path: Path) -> None:
-    """Every other metric of the evaluations by step, those of single labels (`f1[name]`) together; no file if there is none."""
+    """Every other metric of the evaluations by step; no file if there is none.
+
+    Those of single labels (`f1[name]`) are together, and so is what the start made of rows behind examples with what it made
+    of the rows alone.
+    """
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for step, found, _ in history.evaluations:
         for name, value in found.items():
-            base, _, label = name.partition("[")
-            if name != "loss":
+            base, _, label = name.removeprefix(FEW_SHOT).partition("[")
+            if base != "loss":
                 curves.setdefault(f"{base} of each label" if label else base, {}).setdefault(name, []).append((step, value))
     if not curves:
         return

@@ -33,6 +33,8 @@ class Options(Section):
     """Whether it can be one of several tasks that share an encoder."""
     smoothable: ClassVar[bool] = False
     """Whether its loss is the cross entropy of one label among several, which training.labelSmoothing can soften."""
+    in_context: ClassVar[bool] = False
+    """Whether solved rows can stand before the one to solve, so that a model can be asked few-shot."""
     continues: ClassVar[bool] = False
     """Whether the model continues a prompt, so that it can be asked for samples."""
     framed: ClassVar[bool] = True

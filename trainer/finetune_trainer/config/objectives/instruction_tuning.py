@@ -15,6 +15,7 @@ class InstructionTuning(ChatOptions):
     packable: ClassVar[bool] = True
     smoothable: ClassVar[bool] = True
     promptable: ClassVar[bool] = True
+    in_context: ClassVar[bool] = True
 
     format: Literal["Messages", "PromptCompletion"] = Field(
         "Messages",

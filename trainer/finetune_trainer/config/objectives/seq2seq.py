@@ -14,6 +14,7 @@ class Seq2Seq(Options):
 
     columns: ClassVar[tuple[str, ...]] = ("text", "target")
     smoothable: ClassVar[bool] = True
+    in_context: ClassVar[bool] = True
     framed: ClassVar[bool] = False
 
     prefix: str = Field("", max_length=4096, description='Put before each text, such as T5\'s "summarize: ".')
