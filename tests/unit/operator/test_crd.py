@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,88 @@ def test_the_schema_is_structural() -> None:
 )
 def test_each_kind_of_field(path: str, expected: dict[str, Any]) -> None:
     assert {key: NODES[path].get(key) for key in expected} == expected
+
+
+def _holds(node: Mapping[str, Any], value: float, bound: type[float] | type[int] = float) -> bool:
+    """Whether the number is within the node's bounds, each made a `bound` first."""
+    low, high = (
+        bound(node.get(side, end)) if side in node else end for side, end in (("minimum", -math.inf), ("maximum", math.inf))
+    )
+    above = value > low if node.get("exclusiveMinimum") else value >= low
+    return above and (value < high if node.get("exclusiveMaximum") else value <= high)
+
+
+def _misjudged(node: Mapping[str, Any]) -> list[float]:
+    """Whole numbers of which an API server and Python think differently.
+
+    The server compares a whole number with the whole part of a bound (kube-openapi, validate.MaximumNativeType).
+    """
+    bounds = [node[side] for side in ("minimum", "maximum") if side in node]
+    near = {value + step for bound in bounds for value in (math.floor(bound), math.ceil(bound)) for step in (-1, 0, 1)}
+    return sorted(value for value in near if _holds(node, value) != _holds(node, value, int))
+
+
+def test_an_api_server_judges_whole_numbers_as_python_does() -> None:
+    assert _misjudged({"type": "number", "minimum": 0, "maximum": 0.5, "exclusiveMaximum": True}) == [0]
+    assert {path: wrong for path, node in NODES.items() if (wrong := _misjudged(node))} == {}
+
+
+def _defaults(node: Mapping[str, Any], value: Any) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    """The value and all within it, each with its node."""
+    yield node, value
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield from _defaults(node.get("properties", {}).get(name, {}), inner)
+    for inner in value if isinstance(value, list) else ():
+        yield from _defaults(node["items"], inner)
+
+
+def test_defaults_are_within_bounds() -> None:
+    numbers = [
+        (path, inner, value)
+        for path, node in NODES.items() if "default" in node
+        for inner, value in _defaults(node, node["default"]) if isinstance(value, int | float)
+    ]  # fmt: skip
+    assert len(numbers) > 100
+    assert [(path, value) for path, inner, value in numbers if not _holds(inner, value)] == []
+
+
+UNSEEN = re.compile(r"'[^']*'|has\([^()]*\)")  # texts, and whether a field is there, cost nothing
+NAMED = re.compile(r"(?<![\w.])([a-z]\w*)((?:\.\w+)*)(?:\((\w+),)?")
+MACROS = ("all", "exists", "exists_one", "filter", "map")
+BOUNDS = {"array": "maxItems", "string": "maxLength", "object": "maxProperties"}
+
+
+def _unbounded(node: Mapping[str, Any], rule: str) -> list[str]:
+    """What the rule of the node looks at and may be of any length: an API server refuses rules that might cost too much."""
+    known: dict[str, Mapping[str, Any]] = {"self": node}
+    found = []
+    for match in NAMED.finditer(UNSEEN.sub("true", rule)):
+        root, fields, variable = match[1], match[2].split(".")[1:], match[3]
+        if root not in known:
+            continue
+        place = known[root]
+        for name in fields:
+            place = place["properties"][name] if name in place.get("properties", {}) else place
+        if variable and fields[-1] in MACROS:
+            known[variable] = place["items"]
+        is_long = BOUNDS.get(place.get("type", ""))
+        if is_long and is_long not in place and not {"enum", "properties"} & set(place):
+            found.append(match[0])
+    return found
+
+
+def test_what_rules_look_at_is_bounded() -> None:
+    loose = {"properties": {"tasks": {"type": "array", "maxItems": 8, "items": {"properties": {"name": {"type": "string"}}}}}}
+    assert _unbounded(loose, "self.tasks.all(t, t.name != 'a')") == ["t.name"]
+    assert _unbounded({"type": "array", "items": {"type": "string"}}, "self.all(one, one.matches('^a'))") == [
+        "self.all(one,", "one.matches",
+    ]  # fmt: skip
+    rules = [
+        (path, node, entry["rule"]) for path, node in NODES.items() for entry in node.get("x-kubernetes-validations", ())
+        if "oldSelf" not in entry["rule"] and not entry["rule"].startswith("size(self.metadata.name)")  # the server bounds it
+    ]  # fmt: skip
+    assert len(rules) > 80
+    assert {path: wrong for path, node, rule in rules if (wrong := _unbounded(node, rule))} == {}
 
 
 def test_status_fills_in_nothing() -> None:
