@@ -13,7 +13,8 @@ import pytest
 import yaml
 from kubernetes import client, config
 from pydantic import ValidationError
-from tests.unit.operator.rule_cases import ABSENT, CASES, TRANSITIONS, Case, job
+from tests.unit.operator.rule_cases import CASES, TRANSITIONS
+from tests.unit.operator.rule_cases.documents import ABSENT, Case, job
 
 from finetune_operator.api import GROUP, PLURAL, VERSION, FineTuneJob
 from finetune_operator.api.crd import NAME, crd

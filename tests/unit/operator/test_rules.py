@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from tests.unit.operator.rule_cases import CASES, TRANSITIONS, Case, declared, job
+from tests.unit.operator.rule_cases import CASES, TRANSITIONS
+from tests.unit.operator.rule_cases.documents import Case, declared, job
 
 from finetune_operator.api import FineTuneJob
 from finetune_trainer.config import explain
