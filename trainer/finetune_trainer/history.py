@@ -44,7 +44,7 @@ class History:
 
         Tables are kept of this evaluation and of that of the step `best`, which is not to be forgotten, nor is the start.
         """
-        before = [one if one.step == best else one._replace(tables={}) for one in self.evaluations]
+        before = [one._replace(tables={}) if one.tables and one.step != best else one for one in self.evaluations]
         if len(before) >= MOST_POINTS:
             before = [one for index, one in enumerate(before) if index % 2 or one.step in (0, best)]
         self.evaluations = [*before, Evaluation(step, metrics, tables or {})]
