@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from finetune_trainer import config
 from finetune_trainer.data.checks import duplicates
@@ -89,6 +90,9 @@ def rows_of(kind: str, image: Any) -> str:
 
 
 ENCODED = base64.b64encode(stored()).decode()
+NOTE = PngInfo()
+NOTE.add_text("note", "a" * 300)
+WITHOUT_SLASHES = base64.b64encode(stored(pnginfo=NOTE)).decode()  # for longer than the name of a file may be
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,7 @@ ENCODED = base64.b64encode(stored()).decode()
         ("jsonl", "images/1.png"),
         ("jsonl", "../elsewhere/2.png"),
         ("jsonl", ENCODED),
+        ("jsonl", WITHOUT_SLASHES),
         ("jsonl", f"data:image/png;base64,{ENCODED}"),
         ("csv", "images/1.png"),
         ("csv", ENCODED),
