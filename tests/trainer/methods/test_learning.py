@@ -50,12 +50,16 @@ def test_few_weights_lead_a_small_model_to_another_package(tmp_path: Path) -> No
     }  # fmt: skip
     first, second = ([{"text": text} for _, text in corpora.functions(package)[:100]] for package in ("asyncio", "xml"))
     base = learn(tmp_path / "base", first, model=small, training={"maxSteps": 100})
-    quantized = {"type": "LoRA", "lora": {"quantization": "NF4"}}
-    method: dict[str, Any]
-    for method, rate in (({"type": "PromptTuning"}, 0.01), ({"type": "IA3"}, 0.03), (quantized, 0.003)):
+    few: dict[str, tuple[dict[str, Any], float]] = {
+        "prompt": ({"type": "PromptTuning"}, 0.01),
+        "ia3": ({"type": "IA3"}, 0.03),
+        "nf4": ({"type": "LoRA", "lora": {"quantization": "NF4"}}, 0.003),
+        "dora": ({"type": "LoRA", "lora": {"rank": 4, "dora": True}}, 0.003),
+    }
+    for name, (method, rate) in few.items():
         learnt = learn(
-            tmp_path / method["type"], second, model={"source": f"file://{base.model}"}, export={"mergeAdapters": False},
+            tmp_path / name, second, model={"source": f"file://{base.model}"}, export={"mergeAdapters": False},
             method=method, training={"maxSteps": 60, "optimizer": {"learningRate": rate}},
         )  # fmt: skip
-        assert learnt.after["loss"] < learnt.before["loss"] - 0.15, method
+        assert learnt.after["loss"] < learnt.before["loss"] - 0.15, name
         assert (learnt.model / "adapter_config.json").exists()
