@@ -48,6 +48,7 @@ bench: setup cluster-build ## run every benchmark beside its peer and print the 
 	$(BIN)/python benchmarks/jobs_to_running.py
 	$(BIN)/python benchmarks/training_throughput.py
 	$(BIN)/python benchmarks/checkpoint_stall.py
+	$(BIN)/python benchmarks/data_wait.py
 
 lock: setup ## refresh the locks of dependencies (they name versions and hashes, no registry)
 	for extra in dev operator trainer; do \

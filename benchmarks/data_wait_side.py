@@ -1,0 +1,97 @@
+"""One side of data_wait.py, in a process of its own; prints one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from paired import Sample, say
+from torch.utils.data import DataLoader, Dataset
+
+from finetune_trainer import models, objectives, processors
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.collate import Layout
+from finetune_trainer.data.loader import Maker, MicroBatch, Prefetched
+from finetune_trainer.data.order import Order
+from finetune_trainer.data.prepare import prepare
+from finetune_trainer.data.reading import Reading
+from finetune_trainer.storage import Credentials
+
+Batches = Iterator[list[MicroBatch]]
+
+
+class Steps(Dataset[list[MicroBatch]]):
+    """The micro-batches of each step, made when they are asked for."""
+
+    def __init__(self, make: Maker, order: Order, count: int) -> None:
+        self._make, self._order, self._count = make, order, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, step: int) -> list[MicroBatch]:
+        return self._make(self._order.of_step(step))
+
+
+def peer(make: Maker, order: Order, count: int) -> Batches:
+    """torch's way, without processes of its own."""
+    return iter(DataLoader(Steps(make, order, count), batch_size=None, shuffle=False))
+
+
+def ours(make: Maker, order: Order, count: int) -> Batches:
+    """That of finetune_trainer.loop."""
+    return Prefetched(make, (order.of_step(step) for step in range(count)))
+
+
+def setting(spec: TrainSpec, cache: Path) -> tuple[Any, objectives.Objective, Maker, Order]:
+    """What is trained, and on what."""
+    reading = Reading(spec.objective, cache, Credentials())
+    objective = objectives.of(spec, processors.load(spec, reading))
+    data, training = prepare(spec, objective, reading), spec.training
+    load = partial(
+        models.load_model, spec.model, dtype=torch.float32, cache=cache, credentials=Credentials(), seed=training.seed
+    )
+    maker = Maker(data.train, objective, Layout(training=True), 0, 1, training.micro_batch_size, training.seed)
+    return objective.build(load), objective, maker, Order(data.epoch, training.batch_size, training.seed, data.mixture)
+
+
+def measure(model: Any, objective: objectives.Objective, batches: Batches, steps: int, warm_up: int) -> Sample:
+    """Trains, and times what the steps after the warm-up wait for and take."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    waits, times = [], []
+    for _ in range(warm_up + steps):
+        started = time.perf_counter()
+        [batch] = next(batches)
+        waits.append(time.perf_counter() - started)
+        loss = objective.loss_sums(model, batch.inputs).sum() / batch.terms[0]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        del batch, loss
+        times.append(time.perf_counter() - started)
+    seconds = sum(times[warm_up:])
+    return {"waiting": sum(waits[warm_up:]) / seconds, "steps_per_second": steps / seconds, "waits": waits, "times": times}
+
+
+def main() -> None:
+    """Measure one side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("side", choices=("peer", "ours"))
+    parser.add_argument("document", type=Path, help="a TrainSpec")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--warm-up", type=int, required=True)
+    options = parser.parse_args()
+    spec = TrainSpec.model_validate_json(options.document.read_text())
+    model, objective, maker, order = setting(spec, options.document.parent / "cache")
+    model.train()
+    batches = (peer if options.side == "peer" else ours)(maker, order, options.warm_up + options.steps)
+    say(measure(model, objective, batches, options.steps, options.warm_up))
+
+
+if __name__ == "__main__":
+    main()
