@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.trainer import tiny
+from tests.trainer import ranks, tiny, training
 
 from finetune_trainer import config
 from finetune_trainer.data import prepare as module
 from finetune_trainer.data import vocabulary
+from finetune_trainer.data.agreement import insist_on_same_rows
 from finetune_trainer.data.prepare import Prepared, prepare
 from finetune_trainer.data.reading import Reading
+from finetune_trainer.data.report import Report
 from finetune_trainer.data.rows import TOKENS, Rows, lengths
 from finetune_trainer.objectives import CausalLM
 from finetune_trainer.outcome import ConfigurationError, DataError
@@ -121,6 +123,23 @@ def test_the_same_rows_whoever_prepares_them(make: Callable[..., Prepared]) -> N
     assert here.report == there.report
     assert all(np.array_equal(a[TOKENS], b[TOKENS]) for a, b in zip(here.train, there.train, strict=True))
     assert make(maxLength=65).report.train.digest != here.report.train.digest
+
+
+def compared(place: ranks.Place, reports: list[Report]) -> str:
+    with training.joined(place) as here:
+        try:
+            insist_on_same_rows(reports[here.rank], here)
+        except DataError as error:
+            return str(error)
+        return ""
+
+
+def test_ranks_that_prepared_other_rows_are_named(make: Callable[..., Prepared]) -> None:
+    one, other = (make(*texts, folder=texts[0]).report for texts in (("a", "b"), ("b", "a")))
+    assert ranks.run(compared, 2, [one, one]) == ["", ""]
+    [sentence, same] = ranks.run(compared, 2, [one, other])
+    assert sentence == same
+    assert sentence.startswith("spec.data: rank 1 prepared other rows than rank 0")
 
 
 def test_prepared_rows_are_found_again(make: Callable[..., Prepared], tmp_path: Path) -> None:

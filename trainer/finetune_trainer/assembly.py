@@ -16,6 +16,7 @@ import torch
 from finetune_trainer import engine, export, loop, methods, models, objectives, processors, reports, world
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data import attention
+from finetune_trainer.data.agreement import insist_on_same_rows
 from finetune_trainer.data.checks.detectors import detector_of
 from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.loader import Maker, MicroBatch, Prefetched
@@ -82,6 +83,7 @@ def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: 
         rank=place.rank, size=place.world_size, local_rank=place.local_rank, processes_per_node=place.processes_per_node,
         master=place.master,
     )  # fmt: skip
+    insist_on_same_rows(data.report, here)
     model, layout, precision = _model(spec, place, here, objective)
     alive()
     held = anchor(spec, model, objective, layout, lambda: reading.earlier(spec.data), here, alive)

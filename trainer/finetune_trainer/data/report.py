@@ -129,6 +129,11 @@ class Report(Section):
             yield f"data: {finding.sentence}"
 
     @property
+    def digests(self) -> list[str | None]:
+        """Of the rows of each side."""
+        return [one.digest if one else None for one in (self.train, self.earlier, self.evaluation)]
+
+    @property
     def summary(self) -> DataSummary:
         """What fits into a job's status."""
         sentences = [finding.sentence for finding in self.findings[:MOST_FINDINGS]]
