@@ -24,7 +24,7 @@ run: setup ## train a small model on two nodes of this machine, no Kubernetes ne
 	$(BIN)/finetune run examples/pretrain-stdlib.yaml
 
 test: setup lint cluster-build ## everything: lint, unit, trainer, chart and real-cluster tests
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest --numprocesses 2
 
 check: setup lint ## the fast round: lint and unit tests
 	$(BIN)/pytest tests/unit
