@@ -14,7 +14,7 @@ from finetune_trainer import config
 from finetune_trainer.data.images import decoded
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.outcome import ConfigurationError, DataError
-from finetune_trainer.sources import localize
+from finetune_trainer.sources import localize, localize_model
 from finetune_trainer.storage import Credentials, Storage
 
 
@@ -100,6 +100,19 @@ def test_a_model_is_a_folder_with_what_was_asked_for(bucket: str, tmp_path: Path
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert names == ["config.json", "data/deep/c.txt"]
     assert local(bucket, tmp_path, ["*.json", "data/deep/*"]) == folder
+
+
+def test_weights_in_the_old_form_are_copied_where_there_are_no_others(bucket: str, tmp_path: Path) -> None:
+    storage = Storage.open(bucket, Credentials())
+    for name in ("old/config.json", "old/pytorch_model.bin", "both/pytorch_model.bin", "both/model.safetensors"):
+        storage.put(name, name.encode())
+    found = {
+        name: {file.name for file in localize_model(
+            f"{bucket}/{name}", cache=tmp_path, credentials=Credentials(), secret=None, field="spec.model.source"
+        ).iterdir()}
+        for name in ("old", "both")
+    }  # fmt: skip
+    assert found == {"old": {"config.json", "pytorch_model.bin"}, "both": {"model.safetensors"}}
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,14 @@ def test_a_stored_model_is_loaded(stored: Path, tmp_path: Path, attention: str, 
     assert torch.equal(model.state_dict()["lm_head.weight"], weights["lm_head.weight"].to(dtype))
 
 
+def test_a_model_stored_in_the_old_form_is_loaded(stored: Path, tmp_path: Path) -> None:
+    weights = load_file(stored / "model.safetensors")
+    (stored / "model.safetensors").unlink()
+    torch.save(weights, stored / "pytorch_model.bin")
+    _, model = both(pretrained(stored), tmp_path)
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in weights.items())
+
+
 def test_a_stored_model_is_a_pipeline(stored: Path) -> None:
     generated = pipeline("text-generation", model=str(stored))("def", max_new_tokens=3, do_sample=False)
     assert generated[0]["generated_text"].startswith("def")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from finetune_trainer.data import vocabulary
 from finetune_trainer.data.reading import Corpus
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
-from finetune_trainer.sources import MODEL_FILES, TOKENIZER_FILES, localize
+from finetune_trainer.sources import TOKENIZER_FILES, localize, localize_model
 from finetune_trainer.storage import Credentials
 
 ATTENTION = {"Auto": None, "Eager": "eager", "SDPA": "sdpa", "FlashAttention2": "flash_attention_2"}
@@ -86,9 +87,10 @@ def load_model(
     ConfigurationError, beginning with the field, for a source, configuration or attention that cannot be used, and for a
     tokenizer larger than the embedding.
     """
-    folder = spec.source and localize(
+    fetch = localize_model if spec.initialization == "Pretrained" else partial(localize, patterns=TOKENIZER_FILES)
+    folder = spec.source and fetch(
         spec.source, cache=cache, credentials=credentials, secret=spec.credentials, field="spec.model.source",
-        patterns=MODEL_FILES if spec.initialization == "Pretrained" else TOKENIZER_FILES, revision=spec.revision,
+        revision=spec.revision,
     )  # fmt: skip
     settings = _configuration(spec, Path(folder) if folder else None, objective)
     with torch.random.fork_rng(devices=[]):

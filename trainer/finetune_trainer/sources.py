@@ -32,7 +32,8 @@ from finetune_trainer.storage import PVC_ROOT, TRANSFERS, Credentials, Entry, St
 log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ["*.json", "*.model", "*.spm", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
-MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors"]
+WEIGHTS = "*.safetensors"
+OLD_WEIGHTS = "pytorch_model*.bin"  # what models had before; transformers reads nothing but tensors from them
 
 
 def localize(
@@ -69,6 +70,21 @@ def localize(
             if not path.exists():
                 raise ConfigurationError(f"{field}: {uri} does not exist ({path.absolute()}): correct the path or put it there")
             return path
+
+
+def localize_model(
+    uri: str, *, cache: Path, credentials: Credentials, secret: str | None, field: str, revision: str | None = None
+) -> Path:  # fmt: skip
+    """The folder of a model with its weights, on this machine, in the old form if it has no other; raises as `localize`."""
+
+    def localized(weights: str) -> Path:
+        return localize(
+            uri, cache=cache, credentials=credentials, secret=secret, field=field, patterns=[*TOKENIZER_FILES, weights],
+            revision=revision,
+        )  # fmt: skip
+
+    folder = localized(WEIGHTS)
+    return folder if any(folder.glob(WEIGHTS)) else localized(OLD_WEIGHTS)
 
 
 def local_path(uri: str, field: str) -> Path:

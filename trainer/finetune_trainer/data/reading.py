@@ -14,7 +14,7 @@ from finetune_trainer.data.files import File, all_of, find
 from finetune_trainer.data.formats import IMAGE_SUFFIXES, format_of, suffixes_of
 from finetune_trainer.data.records import Record, missing_column, record, texts
 from finetune_trainer.outcome import ConfigurationError, DataError
-from finetune_trainer.sources import MODEL_FILES, explained_hub, localize
+from finetune_trainer.sources import explained_hub, localize_model
 from finetune_trainer.storage import Credentials
 
 
@@ -145,9 +145,9 @@ class Reading:
         return Materials(synonyms, (self._translator("forward", both.forward), self._translator("back", both.back)))
 
     def _translator(self, way: str, named: config.Translator) -> Path:
-        return localize(
+        return localize_model(
             named.source, cache=self.cache, credentials=self.credentials, secret=named.credentials, revision=named.revision,
-            field=f"spec.data.augmentation.backTranslation.{way}.source", patterns=MODEL_FILES,
+            field=f"spec.data.augmentation.backTranslation.{way}.source",
         )  # fmt: skip
 
     def _synonyms(self, named: config.Synonyms) -> File:
