@@ -74,8 +74,25 @@ class HubSource:
         chosen = self.rows.select_columns(list(dict.fromkeys(self.names.values())))
         if "image" in self.names:
             chosen = _undecoded(chosen, self.names["image"])
+        labels = {column: names for column, feature in chosen.features.items() if (names := _label_names(feature))}
         for number, row in enumerate(chosen, start=1):
-            yield record(row, self.names, f"{self.name}:{number}")._replace(task=self.task)
+            named = {column: _named(row[column], names) for column, names in labels.items()}
+            yield record({**row, **named}, self.names, f"{self.name}:{number}")._replace(task=self.task)
+
+
+def _label_names(feature: Any) -> list[str] | None:
+    """What the numbers of a column of labels, or of lists of labels, stand for."""
+    import datasets
+
+    inner = getattr(feature, "feature", feature)
+    return list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    # -1 is the label of rows that have none.
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def _undecoded(rows: Any, column: str) -> Any:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune_trainer import config
-from finetune_trainer.data.reading import Reading
+from finetune_trainer.data.reading import HubSource, Reading
 from finetune_trainer.outcome import DataError
 from finetune_trainer.storage import Credentials
 
@@ -218,3 +218,16 @@ def test_rows_without_what_the_objective_reads(name: str, content: bytes, column
     with pytest.raises(DataError) as raised:
         list(reading("SequenceClassification").resolve(dataset, "f").records())
     assert str(raised.value).startswith(message)
+
+
+def test_labels_of_the_hub_have_their_names() -> None:
+    import datasets  # takes seconds
+
+    topics = datasets.ClassLabel(names=["sports", "science"])
+    rows = datasets.Dataset.from_dict(
+        {"text": ["a", "b"], "topic": [1, -1], "tags": [[0, 1], []]},
+        datasets.Features({"text": datasets.Value("string"), "topic": topics, "tags": datasets.List(topics)}),
+    )
+    source = HubSource("hf://org/data[train]", {"text": "text", "label": "topic", "tags": "tags"}, rows)
+    found = [(record.values["label"], record.values["tags"]) for record in source.records()]
+    assert found == [("science", ["sports", "science"]), (-1, [])]
