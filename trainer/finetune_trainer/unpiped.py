@@ -24,10 +24,12 @@ def writer(folder: Path, base: Path, max_new_tokens: int) -> Callable[[Any], Any
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
+    from finetune_trainer.models import positions_of
+
     options = _told(folder, "document").get("objective", {}).get(field_of("Seq2Seq"), {})
     model, tokenizer = _loaded(AutoModelForSeq2SeqLM, folder, base)
     settings = {"num_beams": options["beams"]} if "beams" in options else {}
-    positions = _positions(model)
+    positions = positions_of(model)
 
     def ask(one: Any) -> Any:
         if not isinstance(one, str):
@@ -51,10 +53,11 @@ def reader(folder: Path, base: Path, max_new_tokens: int) -> Callable[[Any], Any
 
     from finetune_trainer.data.collate import Layout, on_device
     from finetune_trainer.data.records import record
+    from finetune_trainer.models import positions_of
     from finetune_trainer.objectives.question_answering import QuestionAnswering
 
     model, tokenizer = _loaded(AutoModelForQuestionAnswering, folder, base)
-    window = min(tokenizer.model_max_length, _positions(model) or LONGEST, LONGEST)
+    window = min(tokenizer.model_max_length, positions_of(model) or LONGEST, LONGEST)
     objective = QuestionAnswering(_spec(folder, window), tokenizer)
     objective.informed({"unanswerable": False} | _told(folder, "facts"))
 
@@ -95,10 +98,6 @@ def _loaded(auto: Any, folder: Path, base: Path) -> tuple[Any, Any]:
         model = PeftModel.from_pretrained(model, str(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), AutoTokenizer.from_pretrained(str(folder))
-
-
-def _positions(model: Any) -> int | None:
-    return getattr(model.config, "max_position_embeddings", None)
 
 
 def _spec(folder: Path, window: int) -> TrainSpec:

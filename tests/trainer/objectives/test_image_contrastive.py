@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.trainer import corpora, tiny
+from tests.trainer.contrasting import without_rows
 from tests.trainer.learning import VIT, learn
 from transformers import AutoConfig, AutoModel, PreTrainedModel, pipeline
 
@@ -150,17 +151,7 @@ def test_places_are_among_all_views_of_the_others() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_rank_without_rows_learns_nothing(family: str) -> None:
-    contrastive, learner = objective(FAMILIES[family]), model(FAMILIES[family])
-    batches = [contrastive.collate([], [], Layout()) for _ in range(2)]
-    assert [contrastive.count(batch) for batch in batches] == [[0], [0]]
-    contrastive.look_ahead(learner, batches, ALONE)
-    for batch in batches:
-        total = contrastive.loss_sums(learner, batch)
-        total.sum().backward()
-        assert total.tolist() == [0]
-    with torch.no_grad():
-        contrastive.look_ahead(learner, batches, ALONE)
-        assert contrastive.measure(learner, batches[0]).statistics.tolist() == [0, 0, 0, 0]
+    without_rows(objective(FAMILIES[family]), model(FAMILIES[family]), ALONE)
 
 
 def test_models_that_cannot_be_used_are_refused() -> None:

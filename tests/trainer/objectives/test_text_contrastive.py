@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from tests.trainer import corpora, tiny
+from tests.trainer.contrasting import without_rows
 from tests.trainer.learning import BERT, learn
 from transformers import AutoModel, BertConfig, LlamaConfig, PreTrainedModel, T5Config, pipeline
 
@@ -103,17 +104,7 @@ def test_padding_changes_nothing(pooling: str, family: Any) -> None:
 
 
 def test_a_rank_without_rows_learns_nothing() -> None:
-    contrastive, learner = objective(), model()
-    batches = [contrastive.collate([], [], Layout()) for _ in range(2)]
-    assert [contrastive.count(batch) for batch in batches] == [[0], [0]]
-    contrastive.look_ahead(learner, batches, ALONE)
-    for batch in batches:
-        total = contrastive.loss_sums(learner, batch)
-        total.sum().backward()
-        assert total.tolist() == [0]
-    with torch.no_grad():
-        contrastive.look_ahead(learner, batches, ALONE)
-        assert contrastive.measure(learner, batches[0]).statistics.tolist() == [0, 0, 0, 0]
+    without_rows(objective(), model(), ALONE)
 
 
 def test_texts_that_are_too_long_and_empty_ones() -> None:

@@ -14,8 +14,8 @@ import torch
 
 from finetune_trainer.config import Bottleneck, TrainSpec
 from finetune_trainer.methods.adapted import tell_of_share
-from finetune_trainer.methods.head import head_of, is_within
-from finetune_trainer.methods.targets import is_linear
+from finetune_trainer.methods.head import is_within, new_head
+from finetune_trainer.methods.targets import is_linear, is_transposed
 from finetune_trainer.methods.widened import Entrance, Exit, without
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
@@ -42,7 +42,7 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
     assert isinstance(options, Bottleneck)
     wider = _wider(model, options.size)
     places = _places(model, wider, options.size)
-    head = head_of(model) if objective.grows_a_head else []
+    head = new_head(model, objective)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_within(name, head))
     for names, kind in ((places.entrances, Entrance), (places.exits, Exit)):
@@ -71,9 +71,8 @@ def _places(model: Any, wider: Any, size: int) -> Places:
     for name in sorted(changed):
         layer, other = model.get_submodule(name), wider.get_submodule(name)
         if is_linear(layer):
-            # GPT-2's layers have inputs and outputs the other way around.
             grown = tuple(b - a for a, b in zip(layer.weight.shape, other.weight.shape, strict=True))
-            into = (0, size) if type(layer).__name__ == "Conv1D" else (size, 0)
+            into = (0, size) if is_transposed(layer) else (size, 0)
             if grown in (into, into[::-1]):
                 (found.entrances if grown == into else found.exits).append(name)
                 continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from finetune_trainer.objectives import Objective
+
 
 def head_of(model: Any) -> list[str]:
     """Names of the modules with weights outside the model's body, and of a pooler, which stands between the two."""
@@ -14,6 +16,11 @@ def head_of(model: Any) -> list[str]:
     own = [name for name, child in model.named_children() if child is not body and _has_weights(child)]
     poolers = [name for name, module in model.named_modules() if name.split(".")[-1] == "pooler" and _has_weights(module)]
     return own + [name for name in poolers if name not in own]
+
+
+def new_head(model: Any, objective: Objective) -> list[str]:
+    """The same where the objective puts them on anew, so that adapters alone would leave them random."""
+    return head_of(model) if objective.grows_a_head else []
 
 
 def is_within(name: str, modules: Iterable[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_trainer.config import LoRA, TrainSpec
 from finetune_trainer.methods.adapted import adapt
-from finetune_trainer.methods.head import head_of
+from finetune_trainer.methods.head import new_head
 from finetune_trainer.methods.targets import insist_on_targets
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
@@ -32,7 +32,7 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
 
     options = spec.method.options
     assert isinstance(options, LoRA)
-    head = head_of(model) if objective.grows_a_head else []
+    head = new_head(model, objective)
     insist_on_targets(model, options.target_modules, "spec.method.lora.targetModules", head)
     if options.quantization == "NF4":
         from finetune_trainer.methods.quantization import quantize

@@ -29,5 +29,10 @@ def insist_on_targets(model: Any, targets: Sequence[str], field: str, trained: S
 
 
 def is_linear(module: torch.nn.Module) -> bool:
-    """Whether the layer is a matrix: torch's Linear, or GPT-2's Conv1D, which is one transposed."""
-    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+    """Whether the layer is a matrix."""
+    return isinstance(module, torch.nn.Linear) or is_transposed(module)
+
+
+def is_transposed(module: torch.nn.Module) -> bool:
+    """Whether it is GPT-2's Conv1D, whose matrix has inputs before outputs, and not torch's Linear."""
+    return type(module).__name__ == "Conv1D"

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from finetune_trainer.methods.targets import is_transposed
+
 BESIDE = "added"  # the trained part; the frozen one has peft's name for it
 FROZEN = "base_layer"
 
@@ -32,7 +34,7 @@ class Widened(torch.nn.Module):
     def joint(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The wider layer's weight and bias, from the weights of both parts by their names in this module."""
         # GPT-2's layers are transposed, and what is beside them is not.
-        transposed = type(self.base_layer).__name__ == "Conv1D"
+        transposed = is_transposed(self.base_layer)
         own = state[f"{FROZEN}.weight"]
         added = state[f"{BESIDE}.weight"]
         found = {"weight": torch.cat([own, added.T], 1 - self.axis) if transposed else torch.cat([own, added], self.axis)}
@@ -92,8 +94,8 @@ def joined(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> dict[st
 
 
 def _inputs(layer: Any) -> int:
-    return int(layer.weight.shape[0] if type(layer).__name__ == "Conv1D" else layer.in_features)
+    return int(layer.weight.shape[0] if is_transposed(layer) else layer.in_features)
 
 
 def _outputs(layer: Any) -> int:
-    return int(layer.nf if type(layer).__name__ == "Conv1D" else layer.out_features)
+    return int(layer.nf if is_transposed(layer) else layer.out_features)
