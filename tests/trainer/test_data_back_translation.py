@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tests.trainer import ciphers, tiny
+from tests.trainer.learning import learn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, LogitsProcessorList
 
 from finetune_trainer import config
@@ -214,3 +215,24 @@ def test_what_is_no_translator_is_refused(make: Make, translators: dict[str, Any
     assert refused(forward={"source": f"file://{source}"}).startswith(
         f"forward.source: file://{source} lacks 2 weights of a BartForConditionalGeneration (model.decoder.layers.0.fc1.bias, "
     )
+
+
+def test_what_is_learnt_holds_for_words_that_only_copies_have(translators: dict[str, Any], tmp_path: Path) -> None:
+    def rows(words: dict[str, str]) -> list[dict[str, Any]]:
+        random = np.random.default_rng(3)
+        texts = [[*random.choice(["the", "dog", "cat"], 3), list(words)[number % 2]] for number in range(64)]
+        return [{"text": " ".join(random.permutation(text)), "label": words[text[-1]]} for text in texts]
+
+    held_out = tmp_path / "others.jsonl"
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows({"fine": "praise", "large": "size"})))
+    source = {"source": f"file://{held_out}"}
+    accuracies = []
+    for augmentation in (None, {"copies": 4, "backTranslation": translators | {"maxLength": 16, "temperature": 1.0}}):
+        learnt = learn(
+            tmp_path / f"{len(accuracies)}", rows({"good": "praise", "big": "size"}),
+            objective={"type": "SequenceClassification"}, training={"maxSteps": 60},
+            data={"evaluation": [source], "evaluationFraction": None, "augmentation": augmentation, "maxLength": 32},
+        )  # fmt: skip
+        accuracies.append(learnt.after["accuracy"])
+    assert accuracies[0] < 0.75
+    assert accuracies[1] > 0.95
