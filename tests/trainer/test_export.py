@@ -34,6 +34,11 @@ def test_all_weights(tmp_path: Path) -> None:
         generate = pipeline("text-generation", str(folder))
         assert generate("w1 w2", max_new_tokens=3, do_sample=False)[0]["generated_text"].startswith("w1 w2")
         assert json.loads((folder / "config.json").read_text())["use_cache"] is True
+        generate.model.generation_config.eos_token_id = None
+        endless = generate("w1 w2", return_tensors=True)[0]["generated_token_ids"]
+        assert len(endless) == generate.tokenizer.model_max_length == tiny.POSITIONS, (
+            "a pipeline's own 256 new tokens are more than there are positions"
+        )
 
 
 def test_adapters(tmp_path: Path) -> None:

@@ -109,6 +109,22 @@ def test_texts_and_chats_go_on(ask: Any, tmp_path: Path) -> None:
     assert len(text.removeprefix("w1 w2: ").split()) == len(answer.partition("]: ")[2].split()) == 3
 
 
+def test_what_is_too_long_to_read_or_leaves_little_room(ask: Any, tmp_path: Path) -> None:
+    """Texts and JSON longer than any file name, beside models of 128 positions."""
+    tiny.gpt2().save_pretrained(tmp_path / "writer")
+    tiny.tokenizer().save_pretrained(tmp_path / "writer")
+    [line] = ask(tmp_path / "writer", "--json", "--input", "w1 " * 125)
+    assert len(json.loads(line)["output"][0]["generated_text"].split()) <= 3
+    assert ask(tmp_path / "writer", "--input", "w1 " * 128)[1].endswith(" is 128 tokens, and the model reads 127: shorten it")
+    tiny.bert().save_pretrained(tmp_path / "reader")
+    tiny.tokenizer().save_pretrained(tmp_path / "reader")
+    row = {"text": "w1 " * 60, "text_pair": "w2 " * 60, "label": "LABEL_1"}
+    [line] = ask(tmp_path / "reader", "--json", "--input", json.dumps(row))
+    assert len(json.loads(line)["output"]) == tiny.LABELS
+    for longer in (row["text"] * 3, json.dumps(row | {"text": row["text"] * 3})):
+        assert ask(tmp_path / "reader", "--input", longer)[1].endswith("tokens, and the model reads 128: shorten it")
+
+
 def test_an_adapter_is_asked_on_its_base(
     ask: Any, tmp_path: Path, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

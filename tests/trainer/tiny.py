@@ -25,6 +25,7 @@ from finetune_trainer.objectives import Objective
 
 VOCABULARY = 64
 LABELS = 4
+POSITIONS = 128
 IGNORED = -100
 
 
@@ -51,7 +52,7 @@ def llama(seed: int = 0) -> Any:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=128,
+            num_key_value_heads=2, max_position_embeddings=POSITIONS,
         )
     )  # fmt: skip
 
@@ -61,7 +62,7 @@ def gpt2(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, resid_pdrop=0.0, embd_pdrop=0.0,
+            vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=POSITIONS, resid_pdrop=0.0, embd_pdrop=0.0,
             attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
         )
     )  # fmt: skip
@@ -73,7 +74,7 @@ def bert(seed: int = 0) -> Any:
     return BertForSequenceClassification(
         BertConfig(
             vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=LABELS,
+            max_position_embeddings=POSITIONS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=LABELS,
         )
     )  # fmt: skip
 

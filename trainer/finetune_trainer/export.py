@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer import weights
 from finetune_trainer.config import Generation, TrainSpec
 from finetune_trainer.methods.adapted import is_adapted
 from finetune_trainer.methods.alone import save_adapter
+from finetune_trainer.models import positions_of
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
 
+PIPELINE_WRITES = 256
+"""Tokens that transformers' text-generation pipeline adds where neither its caller nor the model says how many."""
 SHARD = "5GB"  # of a file of weights; between two of them an upload gives a sign of life
 log = logging.getLogger(__name__)
 
@@ -48,10 +52,24 @@ def save_model(
             within = f"{names[id(part)]}.".lstrip(".")
             own = {key.removeprefix(within): tensor for key, tensor in state.items() if key.startswith(within)}
             part.config.use_cache = True
+            processor = objective.processor_of(name)
+            _end_at_positions(part, processor)
             part.save_pretrained(folder / name, state_dict=own, max_shard_size=SHARD)
-            objective.processor_of(name).save_pretrained(folder / name)
+            processor.save_pretrained(folder / name)
     save_documents(folder, objective.companions())
     alive()
+
+
+def _end_at_positions(model: Any, processor: Any) -> None:
+    """Has truncation cut where the model's positions end, and generation stop there if a pipeline's defaults would go on."""
+    positions = positions_of(model)
+    if positions is None:
+        return
+    if isinstance(processor, PreTrainedTokenizerBase):
+        processor.model_max_length = min(processor.model_max_length, positions)
+    writes = model.can_generate() and not model.config.is_encoder_decoder
+    if writes and positions < 2 * PIPELINE_WRITES and model.generation_config.max_length is None:
+        model.generation_config.max_length = positions
 
 
 def save_documents(folder: Path, documents: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from finetune_trainer import unpiped
 from finetune_trainer.outcome import ConfigurationError, TrainerError
 from finetune_trainer.sources import localize
 from finetune_trainer.storage import Credentials
-from finetune_trainer.unpiped import short
+from finetune_trainer.unpiped import insist_on_length, short
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+GENERATION = "text-generation"
 MISTAKE = 2  # the exit code for what the user has to correct, as argparse has it
 MOST_SHOWN = 5  # labels of a text, words for a mask
 # How a class of transformers ends whose model serves a task, for folders without a model card.
@@ -61,11 +63,17 @@ def _inputs(words: Iterable[str]) -> Iterator[Any]:
             yield from _lines(sys.stdin)
         elif path.suffix.lower() in IMAGES:
             yield _existing(path)
-        elif len(word) < 4096 and path.is_file():
+        elif _is_file(path):
             with path.open(encoding="utf-8") as file:
                 yield from _lines(file)
         else:
             yield from _lines([word])
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # a text may be longer than a name, or hold what no name may
+        return path.is_file()
+    return False
 
 
 def _lines(lines: Iterable[str]) -> Iterator[Any]:
@@ -92,8 +100,9 @@ def _unwrapped(record: Any) -> Any:
         for key in ("messages", "image"):
             if key in record:
                 return record[key]
-        if "text" in record and record.get("text_pair") is None:
-            return record["text"]
+        if "text" in record:
+            pair = {key: record[key] for key in ("text", "text_pair") if record.get(key) is not None}
+            return pair if "text_pair" in pair else record["text"]
     return record
 
 
@@ -116,6 +125,8 @@ def _asked(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any]
     """Asks the model of the folder, or its adapter on the base that it names."""
     import transformers
 
+    from finetune_trainer.models import positions_of
+
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     base, adapter = folder, folder / "adapter_config.json"
@@ -135,7 +146,23 @@ def _asked(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any]
         raise ConfigurationError(f"--task: {str(error).strip(chr(34))[:300]}") from error
     if adapter.is_file():
         pipe.model.load_adapter(str(folder))
-    return lambda one: pipe(_prepared(one, pipe), **_settings(task, given.max_new_tokens))
+    return partial(_answer, pipe, positions_of(pipe.model), given.max_new_tokens)
+
+
+def _answer(pipe: Any, positions: int | None, max_new_tokens: int, one: Any) -> Any:
+    prepared = _prepared(one, pipe)
+    if pipe.tokenizer is not None and positions is not None:
+        length = _length(prepared, pipe.tokenizer)
+        insist_on_length(one, length, positions - (pipe.task == GENERATION))
+        max_new_tokens = min(max_new_tokens, positions - length)
+    return pipe(prepared, **_settings(pipe.task, max_new_tokens))
+
+
+def _length(one: Any, tokenizer: Any) -> int:
+    """Tokens of a text, a pair or a chat."""
+    if isinstance(one, list):
+        return len(tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"])
+    return len(tokenizer(**one if isinstance(one, dict) else {"text": one})["input_ids"])
 
 
 def _prepared(one: Any, pipe: Any) -> Any:
@@ -145,7 +172,7 @@ def _prepared(one: Any, pipe: Any) -> Any:
 
 def _settings(task: str, max_new_tokens: int) -> dict[str, Any]:
     known: dict[str, dict[str, Any]] = {
-        "text-generation": {"max_new_tokens": max_new_tokens, "do_sample": False, "return_full_text": False},
+        GENERATION: {"max_new_tokens": max_new_tokens, "do_sample": False, "return_full_text": False},
         "text-classification": {"top_k": None},
         "token-classification": {"aggregation_strategy": "simple"},
     }

@@ -35,9 +35,7 @@ def writer(folder: Path, base: Path, max_new_tokens: int) -> Callable[[Any], Any
         if not isinstance(one, str):
             raise ConfigurationError(f'--input: {short(one)} is no text: give one, or JSON such as {{"text": "…"}}')
         read = tokenizer(options.get("prefix", "") + one, return_tensors="pt", return_token_type_ids=False).to(model.device)
-        length = read["input_ids"].shape[1]
-        if positions is not None and length > positions:
-            raise ConfigurationError(f"--input: {short(one)} is {length} tokens, and the model reads {positions}: shorten it")
+        insist_on_length(one, read["input_ids"].shape[1], positions)
         with torch.no_grad():
             tokens = model.generate(**read, do_sample=False, max_new_tokens=max_new_tokens, **settings)
         return [{"generated_text": tokenizer.decode(tokens[0], skip_special_tokens=True)}]
@@ -123,6 +121,12 @@ def _told(folder: Path, name: str) -> dict[str, Any]:
     file = folder / "training" / f"{name}.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     return found
+
+
+def insist_on_length(one: Any, length: int, most: int | None) -> None:
+    """Raises ConfigurationError for an input of more tokens than the model reads."""
+    if most is not None and length > most:
+        raise ConfigurationError(f"--input: {short(one)} is {length} tokens, and the model reads {most}: shorten it")
 
 
 def short(one: Any) -> str:
