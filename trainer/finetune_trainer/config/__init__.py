@@ -12,6 +12,7 @@ from finetune_trainer.config.checks import Checks
 from finetune_trainer.config.data import Columns, Data, Dataset, Folds
 from finetune_trainer.config.forgetting import ElasticWeights, Forgetting, Rehearsal
 from finetune_trainer.config.image_augmentation import ImageAugmentation
+from finetune_trainer.config.languages import Languages
 from finetune_trainer.config.methods import (
     ADAPTING,
     IA3,
@@ -44,9 +45,9 @@ from finetune_trainer.config.training import (
 __all__ = [
     "IA3", "Augmentation", "BackTranslation", "Bottleneck", "Checkpoint", "Checks", "Choice", "Columns", "Data", "Dataset",
     "DeepSpeed", "EarlyStopping", "ElasticWeights", "Evaluation", "Export", "FewShot", "Folds", "Forgetting", "Freeze",
-    "Generation", "ImageAugmentation", "ImageOptions", "LoRA", "Method", "Model", "Objective", "Optimizer", "Options",
-    "PromptTuning", "Rehearsal", "Rule", "Schedule", "Section", "Synonyms", "Task", "Tokenizer", "TokenizerTraining",
-    "TrainSpec", "Training", "Translator", "Unfreeze", "explain",
+    "Generation", "ImageAugmentation", "ImageOptions", "Languages", "LoRA", "Method", "Model", "Objective", "Optimizer",
+    "Options", "PromptTuning", "Rehearsal", "Rule", "Schedule", "Section", "Synonyms", "Task", "Tokenizer",
+    "TokenizerTraining", "TrainSpec", "Training", "Translator", "Unfreeze", "explain",
 ]  # fmt: skip
 
 

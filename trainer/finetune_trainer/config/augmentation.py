@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
+from finetune_trainer.config.languages import Languages
 
 WORDS_CHANGE = "has(self.synonyms) || self.deletion > 0.0 || self.swap > 0.0 || self.noise > 0.0"
 
@@ -31,6 +32,7 @@ class Translator(Section):
         description="What it reads before each text: 'translate English to German: ' for T5, '>>deu<< ' for a Marian model of "
         "several languages.",
     )
+    languages: Languages | None = None
 
 
 class BackTranslation(Section):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
-from finetune_trainer import config
+from finetune_trainer import config, languages
 from finetune_trainer.data.collate import Layout, collate, on_device
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.data.rows import TOKENS
@@ -137,7 +137,7 @@ def back_translator(options: config.BackTranslation, folders: Sequence[Path], se
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     forward, back = (
-        _loaded(one, folder, f"{FIELD}.{way}.source", options, device)
+        _loaded(one, folder, f"{FIELD}.{way}", options, device)
         for way, one, folder in zip(("forward", "back"), (options.forward, options.back), folders, strict=True)
     )
     return BackTranslator(forward, back, options.temperature, seed, pulse.beside("texts translated"))
@@ -146,7 +146,7 @@ def back_translator(options: config.BackTranslation, folders: Sequence[Path], se
 def _loaded(
     named: config.Translator, folder: Path, field: str, options: config.BackTranslation, device: torch.device
 ) -> Translator:  # fmt: skip
-    what, advice = f"{field}: {named.source}", "name another source"
+    what, advice = f"{field}.source: {named.source}", "name another source"
     with explained(f"{what} holds no usable model configuration", advice):
         known = AutoConfig.from_pretrained(folder)
     if not known.is_encoder_decoder:
@@ -158,6 +158,7 @@ def _loaded(
     positions = positions_of(model)
     if positions and positions < options.max_length:
         raise ConfigurationError(f"{FIELD}.maxLength: {named.source} has positions for {positions} tokens only: lower it")
-    return Translator(
-        model.eval().to(device), tokenizer_at(folder, what), named.prefix, what, options.max_length, options.batch_size
-    )
+    tokenizer = tokenizer_at(folder, what)
+    if (beginning := languages.choose(tokenizer, named.languages, f"{field}.languages")) is not None:
+        beginning.instruct(model)
+    return Translator(model.eval().to(device), tokenizer, named.prefix, what, options.max_length, options.batch_size)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import torch
 
+from finetune_trainer import languages
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.seq2seq import Seq2Seq as Options
 from finetune_trainer.data.collate import IGNORED, Batch, Layout
@@ -20,6 +21,7 @@ from finetune_trainer.objectives.calls import bare
 from finetune_trainer.objectives.encoder_decoder import EncoderDecoder
 from finetune_trainer.objectives.text import fingerprint
 from finetune_trainer.objectives.written_text import METRICS
+from finetune_trainer.world import World
 
 TARGET = "target"  # the tokens to write
 
@@ -38,6 +40,7 @@ class Seq2Seq(EncoderDecoder):
         assert isinstance(options, Options)
         self._options = options
         self._metrics = [METRICS[name]() for name in dict.fromkeys(options.metrics)]
+        self._beginning = languages.choose(processor, options.languages, "spec.objective.seq2Seq.languages")
         # Room for the end of a target, where the tokenizer does not put one there.
         alone = np.array(processor(text_target="a")["input_ids"])
         self._room = options.max_target_length - max(len(self._target(alone)) - len(alone), 0)
@@ -45,11 +48,18 @@ class Seq2Seq(EncoderDecoder):
     @property
     def identity(self) -> Any:
         options, data = self._options, self.spec.data
-        return [fingerprint(self.processor), data.max_length, self.spec.overlong, options.prefix, options.max_target_length]
+        spoken = options.languages and list(options.languages)
+        lengths = [data.max_length, self.spec.overlong, options.max_target_length]
+        return [fingerprint(self.processor), *lengths, options.prefix, spoken]
 
     @property
     def lengths(self) -> Mapping[str, int]:
         return {**super().lengths, "spec.objective.seq2Seq.maxTargetLength": self._options.max_target_length}
+
+    def start(self, model: Any, world: World) -> None:
+        if self._beginning is not None:
+            self._beginning.instruct(model)
+        super().start(model, world)
 
     def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
         """Text and target, each with the tokens that the tokenizer puts around one; what is too long is cut at its end."""

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from finetune_trainer.config.languages import Languages
 from finetune_trainer.config.objectives.base import Options
 
 
@@ -18,6 +19,7 @@ class Seq2Seq(Options):
     framed: ClassVar[bool] = False
 
     prefix: str = Field("", max_length=4096, description='Put before each text, such as T5\'s "summarize: ".')
+    languages: Languages | None = None
     max_target_length: int = Field(128, ge=4, le=1_048_576, description="Tokens of a target, its end-of-text token included.")
     metrics: list[Literal["BLEU", "ROUGE"]] = Field(
         ["BLEU", "ROUGE"],
