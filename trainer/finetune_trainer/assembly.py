@@ -217,6 +217,12 @@ def _report(job: loop.Run, chosen: int, data: dict[str, Any], folder: Path) -> N
     below = folder / reports.REPORTS
     reports.write_curves(below, job.history)
     reports.write_documents(below, documents | measured.tables)
+    for part, member in job.objective.members().items():
+        # What a folder says of its run, predict reads: that of a task must be there as well.
+        if part:
+            reports.write_documents(
+                folder / part / reports.REPORTS, {"document": member.spec.document(), "facts": member.facts}
+            )
     reports.write_card(folder, job.spec, job.objective, documents, below)
 
 

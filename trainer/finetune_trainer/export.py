@@ -52,7 +52,7 @@ def save_model(
             within = f"{names[id(part)]}.".lstrip(".")
             own = {key.removeprefix(within): tensor for key, tensor in state.items() if key.startswith(within)}
             part.config.use_cache = True
-            processor = objective.processor_of(name)
+            processor = objective.members()[name].processor
             _end_at_positions(part, processor)
             part.save_pretrained(folder / name, state_dict=own, max_shard_size=SHARD)
             processor.save_pretrained(folder / name)

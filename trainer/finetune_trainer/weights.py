@@ -26,12 +26,14 @@ def whole_model(model: Any, world: World, alive: Callable[[], None]) -> Weights:
         return joined(model, _collect(model.state_dict(keep_vars=True), world, alive))
     merged: Weights = {}
     layers = adapted_layers(model)
+    own: dict[int, Weights] = {}  # of a layer with several names once
     for name, layer in layers.items():
-        with _gathered(list(layer.parameters())):
-            if world.is_first:
-                merged |= {plain_name(f"{name}.{leaf}"): tensor for leaf, tensor in _merged(layer).items()}
-        alive()
-    for name, module in model.named_modules():
+        if id(layer) not in own:
+            with _gathered(list(layer.parameters())):
+                own[id(layer)] = _merged(layer) if world.is_first else {}
+            alive()
+        merged |= {plain_name(f"{name}.{leaf}"): tensor for leaf, tensor in own[id(layer)].items()}
+    for name, module in model.named_modules(remove_duplicate=False):
         if is_quantized(module) and world.is_first and not any(parent in layers for parent in _parents(f"{name}.")):
             merged[plain_name(f"{name}.weight")] = module.dequantized().weight.detach().to(module.compute_dtype).cpu()
     rest = {

@@ -11,6 +11,7 @@ from tests.trainer import ranks, tiny, training
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from finetune_trainer.engine import merge
+from finetune_trainer.methods.head import head_of
 from finetune_trainer.methods.quantization import quantize
 
 STAGES: dict[int, dict[str, Any]] = {
@@ -73,7 +74,7 @@ def test_merged_and_alone(tmp_path: Path) -> None:
         if "Bottleneck" in name:
             continue  # these are exported merged only
         if "QLoRA" in name:
-            quantize(before)  # else the adapter stands beside other weights than those it was trained with
+            quantize(before, head_of(before))  # else the adapter stands beside other weights than those it was trained with
         alone = peft.PeftModel.from_pretrained(before, folder / "alone")
         assert not (folder / "alone" / "model.safetensors").exists()
         torch.testing.assert_close(_logits(alone, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} alone")

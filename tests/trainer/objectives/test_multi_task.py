@@ -14,12 +14,14 @@ from tests.trainer import corpora, tiny
 from tests.trainer.learning import BERT, learn
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
 
+from finetune_trainer import config
 from finetune_trainer.data import vocabulary
 from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.loader import random_of
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
 from finetune_trainer.objectives import MultiTask
+from finetune_trainer.predict import main as predict
 
 ROWS = corpora.by_package(30)
 TOKENIZER = vocabulary.learn([row["text"] for row in ROWS], 500, framed=True)
@@ -135,6 +137,12 @@ def test_tasks_with_other_columns_and_windows_share_as_well(tmp_path: Path) -> N
     )
     assert learnt.after["loss"] == pytest.approx(learnt.after["words.loss"] + learnt.after["answers.loss"])
     assert {"words.microF1", "answers.exactMatch"} <= learnt.after.keys()
+    told = [json.loads((learnt.model / name / "training/document.json").read_text()) for name in ("words", "answers")]
+    alone = [config.TrainSpec.model_validate(document) for document in told]
+    assert [one.objective.type for one in alone] == ["TokenClassification", "QuestionAnswering"]
+    assert [len(one.data.train) for one in alone] == [1, 1]
+    asked = json.dumps({"question": rows[0]["question"], "context": rows[0]["context"]})
+    assert predict([str(learnt.model / "answers"), f"--input={asked}", f"--cache-dir={tmp_path}/cache"]) == 0
     # The tokenizer of words puts a blank before the first, that of texts leaves them as they are.
     for name, tokens in (("words", ["Ġself"]), ("answers", ["self"])):
         assert AutoTokenizer.from_pretrained(learnt.model / name).tokenize("self") == tokens

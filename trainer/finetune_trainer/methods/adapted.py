@@ -33,10 +33,11 @@ def is_adapted(model: Any) -> bool:
 
 
 def adapted_layers(model: torch.nn.Module) -> dict[str, Any]:
-    """The layers that have an adapter, by their names in the peft model."""
+    """The layers that have an adapter, by their names in the peft model; one that is shared has several."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    layers = model.named_modules(remove_duplicate=False)
+    return {name: module for name, module in layers if isinstance(module, BaseTunerLayer)}
 
 
 def is_quantized(module: Any) -> bool:

@@ -7,6 +7,7 @@ In parallel, with the layer's own activation function, they are further columns 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 
 from finetune_trainer.config import Bottleneck, TrainSpec
 from finetune_trainer.methods.adapted import tell_of_share
-from finetune_trainer.methods.head import is_within, new_head
+from finetune_trainer.methods.head import heads, is_within
 from finetune_trainer.methods.targets import is_linear, is_transposed
 from finetune_trainer.methods.widened import Entrance, Exit, without
 from finetune_trainer.objectives import Objective
@@ -40,25 +41,33 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
     """
     options = spec.method.options
     assert isinstance(options, Bottleneck)
-    wider = _wider(model, options.size)
-    places = _places(model, wider, options.size)
-    head = new_head(model, objective)
+    body = model.base_model
+    widths = _widths(body.config, options.size)
+    wider = _wider(body, widths)
+    places = _places(body, wider, options.size)
+    head = heads(model, objective, only_new=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_within(name, head))
     for names, kind in ((places.entrances, Entrance), (places.exits, Exit)):
         for name in names:
-            model.set_submodule(name, kind(model.get_submodule(name), options.size))
-    model.config = wider.config
+            body.set_submodule(name, kind(body.get_submodule(name), options.size))
+    for config in {id(part.config): part.config for part in objective.parts(model).values()}.values():
+        config.update(widths)
     model.disable_adapter = partial(without, model)  # as peft's models have it, for whoever compares with the start
     tell_of_share(model, spec.method.type)
     return model
 
 
-def _wider(model: Any, size: int) -> Any:
-    """The model as transformers would make it with wider feed-forward layers, without memory for its weights."""
+def _widths(config: Any, size: int) -> dict[str, int]:
+    """What the configuration says of feed-forward layers when they are wider."""
+    known = sorted(config.to_dict().keys() & set(WIDTHS))
+    return {field: (getattr(config, field) or 4 * config.hidden_size) + size for field in known}
+
+
+def _wider(model: Any, widths: Mapping[str, int]) -> Any:
+    """The model as transformers would make it with these widths, without memory for its weights."""
     config = copy.deepcopy(model.config)
-    for field in sorted(config.to_dict().keys() & set(WIDTHS)):
-        setattr(config, field, (getattr(config, field) or 4 * config.hidden_size) + size)
+    config.update(widths)
     with torch.device("meta"):
         return type(model)(config)
 

@@ -18,9 +18,15 @@ def head_of(model: Any) -> list[str]:
     return own + [name for name in poolers if name not in own]
 
 
-def new_head(model: Any, objective: Objective) -> list[str]:
-    """The same where the objective puts them on anew, so that adapters alone would leave them random."""
-    return head_of(model) if objective.grows_a_head else []
+def heads(model: Any, objective: Objective, only_new: bool = False) -> list[str]:
+    """The same of each model that the objective trains, by their names in `model`.
+
+    New is what an objective puts on at random, so that adapters alone would leave it so.
+    """
+    names = {id(module): name for name, module in model.named_modules()}  # what is shared has one name here
+    parts = objective.parts(model)
+    chosen = [parts[name] for name, member in objective.members().items() if member.grows_a_head or not only_new]
+    return list(dict.fromkeys(names[id(part.get_submodule(name))] for part in chosen for name in head_of(part)))
 
 
 def is_within(name: str, modules: Iterable[str]) -> bool:

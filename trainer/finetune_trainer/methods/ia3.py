@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_trainer.config import IA3, TrainSpec
 from finetune_trainer.methods.adapted import adapt
-from finetune_trainer.methods.head import new_head
+from finetune_trainer.methods.head import heads
 from finetune_trainer.methods.targets import insist_on_targets
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
@@ -23,7 +23,7 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
 
     options = spec.method.options
     assert isinstance(options, IA3)
-    head = new_head(model, objective)
+    head = heads(model, objective, only_new=True)
     insist_on_targets(model, options.target_modules, "spec.method.ia3.targetModules", head)
     insist_on_targets(model, options.feedforward_modules, "spec.method.ia3.feedforwardModules", head)
     named = options.target_modules + options.feedforward_modules

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from finetune_trainer.config import LoRA, TrainSpec
-from finetune_trainer.methods.adapted import adapt
-from finetune_trainer.methods.head import new_head
-from finetune_trainer.methods.targets import insist_on_targets
+from finetune_trainer.methods.adapted import adapt, is_quantized
+from finetune_trainer.methods.head import heads
+from finetune_trainer.methods.targets import insist_on_targets, is_linear
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
 
@@ -32,20 +34,28 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
 
     options = spec.method.options
     assert isinstance(options, LoRA)
-    head = new_head(model, objective)
+    head = heads(model, objective, only_new=True)
     insist_on_targets(model, options.target_modules, "spec.method.lora.targetModules", head)
     if options.quantization == "NF4":
         from finetune_trainer.methods.quantization import quantize
 
-        quantize(model)
+        quantize(model, heads(model, objective))
     config = peft.LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         use_dora=options.dora,
         use_rslora=options.rank_stabilized,
-        target_modules=options.target_modules or "all-linear",
+        target_modules=options.target_modules or _all_linear(model),
         modules_to_save=head or None,
         task_type=objective.adapter_task,
     )
     return adapt(model, config)
+
+
+def _all_linear(model: Any) -> str | list[str]:
+    """For peft, which knows by itself what is not the head of a model of transformers."""
+    if isinstance(model, PreTrainedModel):
+        return "all-linear"
+    body, names = model.base_model, {id(module): name for name, module in model.named_modules()}
+    return [names[id(module)] for module in body.modules() if is_linear(module) or is_quantized(module)]

@@ -6,13 +6,14 @@ numbers themselves (double quantisation). A forward or backward pass dequantises
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 
-from finetune_trainer.methods.head import head_of, is_within
+from finetune_trainer.methods.head import is_within
 from finetune_trainer.outcome import ConfigurationError
 
 
@@ -47,12 +48,11 @@ class NF4Linear(Linear4bit):  # type: ignore[misc]  # bitsandbytes leaves it unt
         missing.remove(f"{prefix}weight")
 
 
-def quantize(model: Any) -> None:
-    """Puts all linear layers of the model's body into 4 bits, in place; they compute in the precision they had.
+def quantize(model: Any, head: Sequence[str]) -> None:
+    """Puts all linear layers into 4 bits, in place, but for those of the head; they compute in the precision they had.
 
     Raises ConfigurationError for a model without such layers.
     """
-    head = head_of(model)
     linear = [
         (name, module)
         for name, module in model.named_modules()

@@ -86,7 +86,7 @@ def without(model: torch.nn.Module) -> Iterator[None]:
 def joined(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The model's state with each widened layer as one; `state` itself for a model without such layers."""
     found = dict(state)
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, Widened):
             own = {key: found.pop(f"{name}.{key}") for key in module.state_dict() if f"{name}.{key}" in found}
             found |= {f"{name}.{leaf}": tensor for leaf, tensor in module.joint(own).items()} if own else {}

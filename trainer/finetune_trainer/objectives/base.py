@@ -107,13 +107,9 @@ class Objective(ABC):
         """The models to export, each by the folder it gets within the export and by the name it has in `model`."""
         return {"": model}
 
-    def processor_of(self, part: str) -> Any:
-        """The tokenizer or image processor that one of the parts was trained with, to export beside it."""
-        return self.processor
-
-    def tasks(self) -> Mapping[str, str]:
-        """The pipeline task of each of these models, by the same folder."""
-        return {"": self.task}
+    def members(self) -> Mapping[str, Objective]:
+        """The objective that each of these models is trained for, by the same folder."""
+        return {"": self}
 
     def start(self, model: Any, world: World) -> None:  # noqa: B027  # most objectives need not know
         """Called once with the model as it starts, before the method adapts it; whoever compares with it keeps a copy."""

@@ -41,7 +41,12 @@ class SharedEncoder(torch.nn.Module):
             model.tie_weights()
         self.models = torch.nn.ModuleDict(models)
         self.config = body.config
-        self.body = [body]  # in a list, as it is a part of the models already
+        self._body = [body]  # in a list, as it is a part of the models already
+
+    @property
+    def base_model(self) -> Any:
+        """The encoder, by transformers' name for it."""
+        return self._body[0]
 
     def forward(self, *, task: str, **inputs: Any) -> Any:
         """What the task's model makes of the inputs."""
@@ -49,11 +54,11 @@ class SharedEncoder(torch.nn.Module):
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
         """Recompute the encoder's activations."""
-        self.body[0].gradient_checkpointing_enable(**settings)
+        self.base_model.gradient_checkpointing_enable(**settings)
 
     def enable_input_require_grads(self) -> None:
         """Let a reentrant recomputation begin below frozen weights."""
-        self.body[0].enable_input_require_grads()
+        self.base_model.enable_input_require_grads()
 
 
 class MultiTask(Objective):
@@ -112,13 +117,9 @@ class MultiTask(Objective):
         """A folder for each task, with the encoder in each: that is what transformers can load."""
         return {name: model.models[name] for name in self._tasks}
 
-    def processor_of(self, part: str) -> Any:
-        """The task's own, as one of words differs from one of texts."""
-        return self._tasks[part].processor
-
-    def tasks(self) -> Mapping[str, str]:
-        """That of each task's own model."""
-        return {name: task.task for name, task in self._tasks.items()}
+    def members(self) -> Mapping[str, Objective]:
+        """Each task's own; their tokenizers differ, as one of words does from one of texts."""
+        return self._tasks
 
     def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Each task's batch of the rows that are its own."""
@@ -169,7 +170,12 @@ class MultiTask(Objective):
 def _alone(spec: config.TrainSpec, task: config.Task) -> config.TrainSpec:
     """The document as it were with this task only."""
     chosen = {name: getattr(task, name) for name in config.Choice.model_fields}
-    return spec.model_copy(update={"objective": config.Objective.model_construct(**chosen, tasks=[])})
+    own = {
+        side: [source.model_copy(update={"task": None}) for source in getattr(spec.data, side) if source.task == task.name]
+        for side in ("train", "evaluation", "earlier")
+    }
+    objective = config.Objective.model_construct(**chosen, tasks=[])
+    return spec.model_copy(update={"objective": objective, "data": spec.data.model_copy(update=own)})
 
 
 def _part(batch: Batch, name: str) -> Batch:

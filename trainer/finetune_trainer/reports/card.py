@@ -76,17 +76,22 @@ def _loading(folder: Path, library: str, spec: TrainSpec, objective: Objective) 
         yield f"from peft import PeftModel\nfrom transformers import {name}\n"
         yield f'base = {name}.from_pretrained("{(spec.model.source or "").removeprefix(HUB)}")'
         yield 'model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")'
-    elif all(task in SUPPORTED_TASKS for task in objective.tasks().values()):
-        yield "from transformers import pipeline\n"
-        for part, task in objective.tasks().items():
-            yield f'{part or "model"} = pipeline("{task}", "{"/".join(filter(None, ("PATH/TO/THIS/FOLDER", part)))}")'
     else:
-        name = objective.auto_class.__name__
-        yield f"from transformers import {name}, AutoProcessor\n"
-        for part in objective.tasks():
+        imports, lines = set(), []
+        for part, member in objective.members().items():
             path = "/".join(filter(None, ("PATH/TO/THIS/FOLDER", part)))
-            yield f'{part or "model"} = {name}.from_pretrained("{path}")'
-            yield f'processor = AutoProcessor.from_pretrained("{path}")'
+            if member.task in SUPPORTED_TASKS:
+                imports.add("pipeline")
+                lines.append(f'{part or "model"} = pipeline("{member.task}", "{path}")')
+                continue
+            name = member.auto_class.__name__
+            imports |= {"AutoProcessor", name}
+            lines += [
+                f'{part or "model"} = {name}.from_pretrained("{path}")',
+                f'processor = AutoProcessor.from_pretrained("{path}")',
+            ]
+        yield f"from transformers import {', '.join(sorted(imports))}\n"
+        yield from lines
 
 
 def _results(metrics: Mapping[str, float], report: Mapping[str, Any]) -> Iterator[str]:

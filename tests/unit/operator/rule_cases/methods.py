@@ -12,10 +12,16 @@ CASES: tuple[Case, ...] = (
         spec(method__type="LoRA"),
     ),
     Case(
-        "spec.method.type",
-        "adapters are stored for one task",
-        spec(model=PRETRAINED["model"], method__type="LoRA", objective__type="SequenceClassification"),
+        "spec.method.lora.earlier",
+        "earlier adapters stand beside a model of one task",
+        spec(**TWO_TASKS, model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"rank": 4}}),
+        spec(**TWO_TASKS, model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"earlier": [{"source": "file:///a"}]}}),
+    ),
+    Case(
+        "spec.export.mergeAdapters",
+        "adapters that several tasks share",
         spec(**TWO_TASKS, model=PRETRAINED["model"], method__type="LoRA"),
+        spec(**TWO_TASKS, model=PRETRAINED["model"], method__type="LoRA", export__mergeAdapters=False),
     ),
     Case("spec.model.source", "initialization Pretrained needs", spec(model=PRETRAINED["model"]), spec(
         model={"tokenizer": {"source": "hf://organisation/name"}, "config": {"model_type": "llama"}}
