@@ -18,7 +18,7 @@ from finetune_trainer.data.examples import ExampleWriter
 from finetune_trainer.data.loader import AHEAD, Maker, MicroBatch, Prefetched, random_of
 from finetune_trainer.data.order import Order, Picks, sequential
 from finetune_trainer.data.rows import TOKENS, Rows, lengths
-from finetune_trainer.objectives import CausalLM
+from finetune_trainer.objectives.causal_lm import CausalLM
 
 COUNT = 23
 

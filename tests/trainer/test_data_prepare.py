@@ -23,7 +23,7 @@ from finetune_trainer.data.prepare import Prepared, prepare
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.data.report import Report
 from finetune_trainer.data.rows import TOKENS, Rows, lengths
-from finetune_trainer.objectives import CausalLM
+from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.storage import Credentials
 

@@ -14,7 +14,7 @@ from tests.trainer.learning import LLAMA, learn
 from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.records import Record
 from finetune_trainer.forgetting import Anchor, _drawn, _rows, importance
-from finetune_trainer.objectives import CausalLM
+from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.outcome import DataError
 from finetune_trainer.world import World
 

@@ -30,7 +30,8 @@ from finetune_trainer.data.prepare import prepare
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.data.records import record
 from finetune_trainer.data.rows import TOKENS
-from finetune_trainer.objectives import Seq2Seq, of
+from finetune_trainer.objectives import of
+from finetune_trainer.objectives.seq2seq import Seq2Seq
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.predict import main as predict
 from finetune_trainer.storage import Credentials

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from finetune_trainer.data.collate import Layout, PackedAs
 from finetune_trainer.data.rows import LENGTHS, TOKENS
-from finetune_trainer.objectives import CausalLM, cross_entropy
+from finetune_trainer.objectives import cross_entropy
+from finetune_trainer.objectives.causal_lm import CausalLM
 
 OBJECTIVE = CausalLM(tiny.spec(), tiny.tokenizer())
 

@@ -25,7 +25,7 @@ from finetune_trainer.data.prepare import prepare
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.data.rows import TOKENS, Rows
 from finetune_trainer.evaluation import evaluate
-from finetune_trainer.objectives import CausalLM
+from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.storage import Credentials
 from finetune_trainer.world import World
 

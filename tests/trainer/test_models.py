@@ -19,7 +19,7 @@ from finetune_trainer import config
 from finetune_trainer.data import vocabulary
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.models import insist_on_positions, load_model, load_tokenizer
-from finetune_trainer.objectives import CausalLM
+from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.storage import Credentials
 

@@ -20,8 +20,8 @@ from finetune_trainer.data.examples import Fate
 from finetune_trainer.data.loader import random_of
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row
-from finetune_trainer.objectives import Denoising, noise
-from finetune_trainer.objectives.denoising import BEGINS
+from finetune_trainer.objectives import noise
+from finetune_trainer.objectives.denoising import BEGINS, Denoising
 from finetune_trainer.outcome import ConfigurationError
 
 TEXTS = [row["text"] for row in corpora.texts(20)]

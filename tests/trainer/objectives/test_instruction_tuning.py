@@ -22,8 +22,8 @@ from finetune_trainer.data.encoding import insist_on_examples
 from finetune_trainer.data.examples import Counts, Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import LENGTHS, TOKENS, Row
-from finetune_trainer.objectives import InstructionTuning
 from finetune_trainer.objectives.chat import DEFAULT_TEMPLATE, LEARNT
+from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.world import World
 

@@ -18,8 +18,7 @@ from finetune_trainer.data.collate import IGNORED, Layout, PackedAs
 from finetune_trainer.data.loader import random_of
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import LENGTHS, TOKENS, Row
-from finetune_trainer.objectives import MaskedLM
-from finetune_trainer.objectives.masked_lm import BEGINS, NEVER
+from finetune_trainer.objectives.masked_lm import BEGINS, NEVER, MaskedLM
 from finetune_trainer.outcome import ConfigurationError
 
 TEXTS = [row["text"] for row in corpora.texts(20)]

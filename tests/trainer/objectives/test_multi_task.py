@@ -20,7 +20,7 @@ from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.loader import random_of
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
-from finetune_trainer.objectives import MultiTask
+from finetune_trainer.objectives.multi_task import MultiTask
 from finetune_trainer.predict import main as predict
 
 ROWS = corpora.by_package(30)

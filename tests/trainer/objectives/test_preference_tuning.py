@@ -23,8 +23,8 @@ from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.examples import Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import LENGTHS, TOKENS, Row
-from finetune_trainer.objectives import PreferenceTuning
 from finetune_trainer.objectives.chat import LEARNT
+from finetune_trainer.objectives.preference_tuning import PreferenceTuning
 from finetune_trainer.outcome import DataError
 from finetune_trainer.world import World
 

@@ -19,8 +19,7 @@ from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.examples import Encoded, Fate
 from finetune_trainer.data.records import Record, record
 from finetune_trainer.data.rows import TOKENS, Row
-from finetune_trainer.objectives import QuestionAnswering
-from finetune_trainer.objectives.question_answering import BEGINS, ENDS, OUTSIDE, TARGET, WINDOWS
+from finetune_trainer.objectives.question_answering import BEGINS, ENDS, OUTSIDE, TARGET, WINDOWS, QuestionAnswering
 from finetune_trainer.objectives.squad import agreement
 from finetune_trainer.outcome import ConfigurationError, DataError
 

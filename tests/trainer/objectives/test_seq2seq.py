@@ -24,8 +24,8 @@ from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
 from finetune_trainer.evaluation import evaluate
 from finetune_trainer.models import insist_on_positions, load_model
-from finetune_trainer.objectives import Seq2Seq
 from finetune_trainer.objectives.encoder_decoder import shifted
+from finetune_trainer.objectives.seq2seq import Seq2Seq
 from finetune_trainer.objectives.written_text import BLEU, ROUGE
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.storage import Credentials

@@ -25,7 +25,7 @@ from finetune_trainer.data.examples import Fate
 from finetune_trainer.data.records import Record, record
 from finetune_trainer.data.rows import LENGTHS, TOKENS, Row
 from finetune_trainer.models import load_model
-from finetune_trainer.objectives import TextContrastive
+from finetune_trainer.objectives.text_contrastive import TextContrastive
 from finetune_trainer.outcome import ConfigurationError, DataError
 from finetune_trainer.storage import Credentials
 from finetune_trainer.world import World

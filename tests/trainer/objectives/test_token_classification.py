@@ -33,8 +33,7 @@ from finetune_trainer.data.collate import IGNORED, Layout
 from finetune_trainer.data.examples import Encoded, Fate
 from finetune_trainer.data.records import Record, record
 from finetune_trainer.data.rows import TOKENS, Row
-from finetune_trainer.objectives import TokenClassification
-from finetune_trainer.objectives.token_classification import TAGS
+from finetune_trainer.objectives.token_classification import TAGS, TokenClassification
 from finetune_trainer.objectives.words import for_words
 from finetune_trainer.outcome import ConfigurationError, DataError
 

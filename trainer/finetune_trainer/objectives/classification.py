@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives import field_of
-from finetune_trainer.config.objectives.classification import Classification as Options
+from finetune_trainer.config.objectives.classification import ClassificationOptions as Options
 from finetune_trainer.data.collate import Batch
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row

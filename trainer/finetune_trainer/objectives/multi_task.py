@@ -12,21 +12,15 @@ import torch
 from transformers import AutoModel
 
 from finetune_trainer import config
+from finetune_trainer.config.objectives import SHARING
 from finetune_trainer.data.collate import Batch, Layout
 from finetune_trainer.data.examples import Encoded
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
+from finetune_trainer.objectives import named
 from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.masked_lm import MaskedLM
-from finetune_trainer.objectives.question_answering import QuestionAnswering
-from finetune_trainer.objectives.sequence_classification import SequenceClassification
-from finetune_trainer.objectives.token_classification import TokenClassification
 
 TASK = "task"  # the number of the task whose example it is
-SHARING: dict[str, type[Objective]] = {
-    "MaskedLM": MaskedLM, "QuestionAnswering": QuestionAnswering, "SequenceClassification": SequenceClassification,
-    "TokenClassification": TokenClassification,
-}  # fmt: skip
 
 
 class SharedEncoder(torch.nn.Module):
@@ -71,14 +65,14 @@ class MultiTask(Objective):
     task: ClassVar[str] = "feature-extraction"
     auto_class: ClassVar[Any] = AutoModel
     fields: ClassVar[Mapping[str, pyarrow.DataType]] = {TASK: pyarrow.int32()} | {
-        name: kind for objective in SHARING.values() for name, kind in objective.fields.items()
+        field: kind for name in SHARING for field, kind in named(name).fields.items()
     }
 
     def __init__(self, spec: config.TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
         chosen = spec.objective.tasks
         self._weights = [task.weight for task in chosen]
-        self._tasks = {task.name: SHARING[task.type](_alone(spec, task), processor) for task in chosen}
+        self._tasks = {task.name: named(task.type)(_alone(spec, task), processor) for task in chosen}
         self.losses = [task.name for task in chosen]
 
     def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:

@@ -1,44 +1,29 @@
-"""What is learnt: each objective's options in a file of its own, and the document's section that chooses one."""
+"""What is learnt: each objective's options in a file of its own, and the document's section that chooses one.
+
+A file of this folder that has a class of options of the file's own name is an objective's: `masked_lm.py` has MaskedLM.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from finetune_trainer.config.base import Rule, Section, described, only_with
 from finetune_trainer.config.objectives.base import Options
-from finetune_trainer.config.objectives.causal_lm import CausalLM
-from finetune_trainer.config.objectives.denoising import Denoising
-from finetune_trainer.config.objectives.image_classification import ImageClassification
-from finetune_trainer.config.objectives.image_contrastive import ImageContrastive
-from finetune_trainer.config.objectives.instruction_tuning import InstructionTuning
-from finetune_trainer.config.objectives.masked_lm import MaskedLM
-from finetune_trainer.config.objectives.multi_task import MultiTask
-from finetune_trainer.config.objectives.next_sentence import NextSentence
-from finetune_trainer.config.objectives.preference_tuning import PreferenceTuning
-from finetune_trainer.config.objectives.question_answering import QuestionAnswering
-from finetune_trainer.config.objectives.seq2seq import Seq2Seq
-from finetune_trainer.config.objectives.sequence_classification import SequenceClassification
-from finetune_trainer.config.objectives.text_contrastive import TextContrastive
-from finetune_trainer.config.objectives.token_classification import TokenClassification
 
-OPTIONS: dict[str, type[Options]] = {
-    "CausalLM": CausalLM,
-    "Denoising": Denoising,
-    "ImageClassification": ImageClassification,
-    "ImageContrastive": ImageContrastive,
-    "InstructionTuning": InstructionTuning,
-    "MaskedLM": MaskedLM,
-    "MultiTask": MultiTask,
-    "NextSentence": NextSentence,
-    "PreferenceTuning": PreferenceTuning,
-    "QuestionAnswering": QuestionAnswering,
-    "Seq2Seq": Seq2Seq,
-    "SequenceClassification": SequenceClassification,
-    "TextContrastive": TextContrastive,
-    "TokenClassification": TokenClassification,
-}
+
+def _found() -> Iterator[tuple[str, type[Options]]]:
+    for file in pkgutil.iter_modules(__path__):
+        for name, value in vars(import_module(f"{__name__}.{file.name}")).items():
+            if name.lower() == file.name.replace("_", "") and issubclass(value, Options):
+                yield name, value
+
+
+OPTIONS: dict[str, type[Options]] = dict(_found())
 """Each objective's options by the objective's name in the document."""
 SHARING = [name for name, options in OPTIONS.items() if options.shares_encoder]
 
@@ -48,37 +33,27 @@ def field_of(name: str) -> str:
     return name[0].lower() + name[1:]
 
 
-class Choice(Section):
+def module_of(name: str) -> str:
+    """What the objective's files are called, here and among `finetune_trainer.objectives`: MaskedLM's masked_lm."""
+    return OPTIONS[name].__module__.rpartition(".")[2]
+
+
+_fields: dict[str, Any] = {
+    "type": (Literal[tuple(OPTIONS)], Field("CausalLM", description=described(OPTIONS))),
+    **{
+        module_of(name): (options | None, Field(None, alias=field_of(name)))
+        for name, options in OPTIONS.items()
+        if options.model_fields
+    },
+}
+_Named: Any = create_model("_Named", __base__=Section, **_fields)
+
+
+class Choice(_Named):
     """An objective: its name, and below a field of its own what may be chosen about it."""
 
-    type: Literal[
-        "CausalLM",
-        "Denoising",
-        "ImageClassification",
-        "ImageContrastive",
-        "InstructionTuning",
-        "MaskedLM",
-        "MultiTask",
-        "NextSentence",
-        "PreferenceTuning",
-        "QuestionAnswering",
-        "Seq2Seq",
-        "SequenceClassification",
-        "TextContrastive",
-        "TokenClassification",
-    ] = Field("CausalLM", description=described(OPTIONS))
-    denoising: Denoising | None = None
-    image_classification: ImageClassification | None = None
-    image_contrastive: ImageContrastive | None = None
-    instruction_tuning: InstructionTuning | None = None
-    masked_lm: MaskedLM | None = Field(None, alias=field_of("MaskedLM"))
-    next_sentence: NextSentence | None = None
-    preference_tuning: PreferenceTuning | None = None
-    question_answering: QuestionAnswering | None = None
-    seq2seq: Seq2Seq | None = Field(None, alias=field_of("Seq2Seq"))
-    sequence_classification: SequenceClassification | None = None
-    text_contrastive: TextContrastive | None = None
-    token_classification: TokenClassification | None = None
+    if TYPE_CHECKING:
+        type: str
 
     rules: ClassVar[tuple[Rule, ...]] = tuple(
         only_with(name, field_of(name), "objective") for name, options in OPTIONS.items() if options.model_fields

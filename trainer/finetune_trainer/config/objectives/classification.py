@@ -10,7 +10,7 @@ from finetune_trainer.config.base import Rule
 from finetune_trainer.config.objectives.base import Options
 
 
-class Classification(Options):
+class ClassificationOptions(Options):
     """Base of the objectives that give a row one of several labels, any of several labels, or a number."""
 
     labelled: ClassVar[bool] = True
