@@ -203,8 +203,8 @@ def test_work_tells_how_far_it_is(make: Make, monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr("finetune_trainer.data.progress.LINE_SECONDS", 0.0)
     with caplog.at_level("INFO"):
         make([f"text {number}" for number in range(1200)])
-    told = [record.getMessage().rpartition(",")[0] for record in caplog.records]
-    assert told == ["data: 500 rows looked at", "data: 1,000 rows looked at", "data: 1,000 rows encoded"]
+    told = [record.getMessage().split(", ")[0] for record in caplog.records]
+    assert told == ["data: 500 rows looked at", "data: 1,000 rows looked at", "data: 1,000 of 1,200 rows encoded (83%)"]
 
 
 def test_a_tokenizer_learns_no_addresses_that_are_scrubbed(make: Make, tmp_path: Path) -> None:

@@ -71,12 +71,16 @@ def run(spec: TrainSpec, place: Place, report: Report, stop: Stop) -> Outcome:
         return _run(spec, place, storage, recorded, stop)
 
 
+def _far(report: Report, detail: str, share: float | None) -> None:
+    report(Alive(activity="Preparing", detail=detail, share=share))
+
+
 def _run(spec: TrainSpec, place: Place, storage: Storage, report: Report, stop: Stop) -> Outcome:
     alive = partial(report, Alive(activity="Preparing"))
     world.choose_device(place.local_rank)  # data may be prepared with models of its own
     reading = Reading(spec.objective, place.cache_dir, place.credentials)
     objective = objectives.of(spec, processors.load(spec, reading, alive))
-    data = prepare(spec, objective, reading, alive, lambda detail: report(Alive(activity="Preparing", detail=detail)))
+    data = prepare(spec, objective, reading, alive, partial(_far, report))
     if place.rank == 0:
         _tell_of(data, report)
     here = world.join(

@@ -131,6 +131,7 @@ class RunStatus(Section):
         "Starting", description="What the run does now: Starting, Preparing, Training, Evaluating, Exporting."
     )
     detail: str | None = Field(None, description="How far it is with that, where there are no steps yet.")
+    share: float | None = Field(None, ge=0, le=1, description="The share of it that is done, where that is known.")
     data: DataSummary | None = None
     progress: Progress = Progress()
     checkpoint: SavedCheckpoint | None = None

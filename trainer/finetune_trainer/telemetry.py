@@ -21,6 +21,7 @@ class Alive(Section):
     event: Literal["alive"] = "alive"
     activity: Literal["Starting", "Preparing", "Training", "Evaluating", "Exporting"]
     detail: str | None = Field(None, description="How far it is with that.")
+    share: float | None = Field(None, description="The share of it that is done, where that is known.")
 
 
 class DataFound(Section):

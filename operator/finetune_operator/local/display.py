@@ -73,10 +73,12 @@ class Bar:
 
     def show(self, status: RunStatus) -> None:
         """Draw the status."""
-        total = status.progress.total_steps
+        done, total, unit = status.progress.step, status.progress.total_steps, ""
+        if status.share is not None:
+            done, total, unit = round(100 * status.share), 100, " %"
         self._progress.update(
-            self._task, description=status.activity, completed=status.progress.step, total=total or None,
-            steps=total or "?", facts=" · ".join(facts(status)),
+            self._task, description=status.activity, completed=done, total=total or None,
+            steps=f"{total or '?'}{unit}", facts=" · ".join(facts(status)),
         )  # fmt: skip
 
     def note(self, text: str) -> None:

@@ -100,12 +100,21 @@ RUNNING = RunStatus(
 )
 
 
+def test_the_bar_shows_how_far_preparing_is() -> None:
+    output = io.StringIO()
+    screen = display.display(Console(file=output, force_terminal=True, width=160))
+    screen.show(RunStatus(activity="Preparing", detail="1,500 of 2,000 rows encoded", share=0.75))
+    screen.close()
+    assert "75/100 %" in output.getvalue()
+    assert "1,500 of 2,000 rows encoded" in output.getvalue()
+
+
 def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
     for terminal in (True, False):
         output = io.StringIO()
         screen = display.display(Console(file=output, force_terminal=terminal, width=160))
         screen.show(RunStatus())
-        screen.show(RunStatus(activity="Preparing", detail="1,500 rows encoded"))
+        screen.show(RunStatus(activity="Preparing", detail="1,500 of 2,000 rows encoded", share=0.75))
         screen.show(RUNNING)
         screen.show(RUNNING)
         screen.note("a note")
@@ -116,7 +125,7 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
             assert "40/200" in said
             assert facts.split(" · ", maxsplit=1)[0] in said
         else:
-            assert said == f"Starting\nPreparing · 1,500 rows encoded\nTraining · step 40/200 · {facts}\na note\n"
+            assert said == f"Starting\nPreparing · 1,500 of 2,000 rows encoded\nTraining · step 40/200 · {facts}\na note\n"
 
 
 @pytest.mark.parametrize(

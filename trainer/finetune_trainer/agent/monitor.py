@@ -9,6 +9,8 @@ from finetune_trainer.agent.metrics import Metrics
 from finetune_trainer.outcome import Outcome, RunStatus
 from finetune_trainer.telemetry import Alive, CheckpointFailed, CheckpointStored, DataFound, Evaluated, Event, Step
 
+NO_DETAIL = {"detail": None, "share": None}  # whatever was said of an activity ends with it
+
 
 class Monitor:
     """Status and metrics of the node. Reader threads feed it, the HTTP server and the agent's loop ask it."""
@@ -35,14 +37,14 @@ class Monitor:
         match event:
             case Alive() if rank == self._first_rank or event.detail is not None:
                 same = event.detail is None and event.activity == status.activity
-                detail = status.detail if same else event.detail
-                return status.model_copy(update={"activity": event.activity, "detail": detail})
+                told = status if same else event
+                return status.model_copy(update={"activity": event.activity, "detail": told.detail, "share": told.share})
             case DataFound():
-                return status.model_copy(update={"data": event.data, "detail": None})
+                return status.model_copy(update={"data": event.data} | NO_DETAIL)
             case Step():
                 kept = {} if event.progress.eval_loss is not None else {"eval_loss": status.progress.eval_loss}
                 progress = event.progress.model_copy(update=kept)
-                return status.model_copy(update={"progress": progress, "activity": "Training", "detail": None})
+                return status.model_copy(update={"progress": progress, "activity": "Training"} | NO_DETAIL)
             case Evaluated() if "loss" in event.metrics:
                 progress = status.progress.model_copy(update={"eval_loss": event.metrics["loss"]})
                 return status.model_copy(update={"progress": progress})
@@ -58,9 +60,7 @@ class Monitor:
         with self._lock:
             self._started = True
             restarts = self._status.in_place_restarts + anew
-            self._status = self._status.model_copy(
-                update={"activity": "Starting", "detail": None, "in_place_restarts": restarts}
-            )
+            self._status = self._status.model_copy(update={"activity": "Starting", "in_place_restarts": restarts} | NO_DETAIL)
         if anew:
             self.metrics.restarted()
 

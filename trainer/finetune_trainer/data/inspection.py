@@ -57,6 +57,8 @@ class Inspected:
     findings: list[Finding]
     labels: dict[Side, Balance]
     compared: dict[Side, int]
+    rows: dict[Side, int]
+    """How many are in the stream."""
 
 
 def inspect(stream: Stream, checks: Checks, pulse: Pulse) -> Inspected:
@@ -73,7 +75,8 @@ def inspect(stream: Stream, checks: Checks, pulse: Pulse) -> Inspected:
         scrub = detector_of(checks).scrub
         kept = kept.changed(lambda record: rewritten(record, scrub, "spec.data.checks.personalData"))
     findings += [finding for side in SIDES if (finding := _lopsided(seen, side))]
-    return Inspected(kept, findings, seen.labels, {side: len(sketches) for side, sketches in seen.sketches.items()})
+    compared = {side: len(sketches) for side, sketches in seen.sketches.items()}
+    return Inspected(kept, findings, seen.labels, compared, {side: int((seen.on(side) & ~dropped).sum()) for side in SIDES})
 
 
 def policy(checks: Checks, check: Check) -> str:

@@ -24,7 +24,7 @@ from finetune_trainer.data.examples import Counts, Encoder, ExampleWriter, Fate,
 from finetune_trainer.data.inspection import Inspected, inspect
 from finetune_trainer.data.order import Mixture
 from finetune_trainer.data.packing import pack
-from finetune_trainer.data.progress import Pulse
+from finetune_trainer.data.progress import Pulse, Tell
 from finetune_trainer.data.reading import Materials, Reading
 from finetune_trainer.data.report import DataReport, FewShotReport, Lengths, Report, in_order
 from finetune_trainer.data.rows import Rows
@@ -54,7 +54,7 @@ class Prepared:
 
 def prepare(
     spec: config.TrainSpec, encoder: Encoder, reading: Reading, alive: Callable[[], None] = lambda: None,
-    tell: Callable[[str], None] = lambda text: None,
+    tell: Tell = lambda text, share: None,
 ) -> Prepared:  # fmt: skip
     """The rows of the document's data, from the cache if they were prepared before; what a survey finds is told to `encoder`.
 
@@ -99,7 +99,8 @@ def _build(
     facts = encoder.survey(inspected.stream.training)
     encoder.informed(facts)
     (folder / FACTS).write_text(json.dumps(facts))
-    pulse.begin("rows encoded")
+    copies = augmentation.copies if augmentation else 0
+    pulse.begin("rows encoded", sum(count * (1 + copies * (side == TRAIN)) for side, count in inspected.rows.items()))
     writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in SIDES}
     write_examples(augmented(inspected.stream), encoder, writers, mixing.grouping(spec.data), pulse)
     for writer in writers.values():

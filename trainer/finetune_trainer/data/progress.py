@@ -10,20 +10,22 @@ from typing import TypeVar
 LINE_SECONDS = 5.0
 BATCH = 500  # rows between two looks at the clock
 Row = TypeVar("Row")
+Tell = Callable[[str, float | None], None]
+"""How far the work is, in words and, where that is known, as the share that is done."""
 log = logging.getLogger(__name__)
 
 
 class Pulse:
     """Counts what is done. With each `batch` of it, it calls `alive`, and all few seconds logs and `tell`s how far it is."""
 
-    def __init__(self, alive: Callable[[], None], tell: Callable[[str], None], batch: int = BATCH) -> None:
+    def __init__(self, alive: Callable[[], None], tell: Tell, batch: int = BATCH) -> None:
         self.alive = alive
         self._tell, self._batch = tell, batch
         self.begin("")
 
-    def begin(self, work: str) -> None:
-        """What is counted from now on, such as `rows encoded`."""
-        self._work, self._done, self._started = work, 0, time.monotonic()
+    def begin(self, work: str, total: int | None = None) -> None:
+        """What is counted from now on, such as `rows encoded`, and how many these will be."""
+        self._work, self._done, self._total, self._started = work, 0, total, time.monotonic()
         self._said = self._started
 
     def beside(self, work: str) -> Pulse:
@@ -42,9 +44,15 @@ class Pulse:
         if now - self._said < LINE_SECONDS:
             return
         self._said = now
-        text = f"{self._done:,} {self._work}"
-        self._tell(text)
-        log.info("data: %s, %.0f a second", text, self._done / (now - self._started))
+        rate = self._done / (now - self._started)
+        if not self._total:
+            text, share, left = f"{self._done:,} {self._work}", None, ""
+        else:
+            share = min(self._done / self._total, 1.0)
+            text = f"{self._done:,} of {self._total:,} {self._work} ({share:.0%})"
+            left = f", {(self._total - self._done) / rate:.0f} s left"
+        self._tell(text, share)
+        log.info("data: %s, %.0f a second%s", text, rate, left)
 
     def over(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The same rows, each of them counted."""
