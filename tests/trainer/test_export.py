@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import pytest
 import torch
 from tests.trainer import ranks, tiny, training
 from transformers import AutoModelForCausalLM, pipeline
@@ -74,6 +75,19 @@ def test_samples(tmp_path: Path) -> None:
     taken = export.take_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), wanted, None)
     assert [sample["prompt"] for sample in taken] == ["w1 w2", "w5"]
     assert all(len(sample["continuation"].split()) <= 4 for sample in taken)
+
+
+def test_samples_end_where_positions_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny.gpt2()
+    model.generation_config.max_length, model.generation_config.eos_token_id = 9, None
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    wanted = Generation(prompts=["w1 " * 130, "w1 " * 125, "w5"], max_new_tokens=64)
+    taken = export.take_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), wanted, None)
+    assert [len(sample["continuation"].split()) for sample in taken] == [3, 64]
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records if record.levelname == "WARNING"] == [
+        "it takes all of the 128 positions of the model"
+    ]
 
 
 def _gives(model: Any, logits: Any) -> None:

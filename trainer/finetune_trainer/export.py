@@ -16,7 +16,7 @@ from finetune_trainer import weights
 from finetune_trainer.config import Generation, TrainSpec
 from finetune_trainer.methods.adapted import is_adapted
 from finetune_trainer.methods.alone import save_adapter
-from finetune_trainer.models import positions_of
+from finetune_trainer.models import positions_of, tokens_of
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
@@ -111,10 +111,16 @@ def _samples(model: Any, objective: Objective, wanted: Generation) -> list[dict[
     try:
         device = _device(model)
         generate = pipeline(objective.task, model=model, tokenizer=objective.processor, device=device)
+        generate.model.generation_config.max_length = None  # beside max_new_tokens it would be warned of each time
+        positions = positions_of(generate.model)
         for prompt in wanted.prompts:
-            answer = generate(
-                objective.asked(prompt), max_new_tokens=wanted.max_new_tokens, do_sample=False, return_full_text=False
-            )
+            asked, room = objective.asked(prompt), wanted.max_new_tokens
+            if positions is not None:
+                room = min(room, positions - tokens_of(asked, objective.processor))
+            if room < 1:
+                log.warning("no sample of %r: it takes all of the %d positions of the model", prompt, positions)
+                continue
+            answer = generate(asked, max_new_tokens=room, do_sample=False, return_full_text=False)
             results.append({"prompt": prompt, "continuation": answer[0]["generated_text"]})
             log.info("sample: %r -> %r", prompt, results[-1]["continuation"])
     except (RuntimeError, ValueError, IndexError, MemoryError, OSError):

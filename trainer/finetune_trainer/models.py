@@ -123,6 +123,13 @@ def positions_of(model: PreTrainedModel) -> int | None:
     return max(positions - _first_position(model), 0) or None if isinstance(positions, int) else None
 
 
+def tokens_of(asked: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens a text is for a model, or a pair of texts, or a chat that it is to answer."""
+    if isinstance(asked, list):
+        return len(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"])
+    return len(tokenizer(**asked if isinstance(asked, dict) else {"text": asked}, verbose=False)["input_ids"])
+
+
 def _first_position(model: PreTrainedModel) -> int:
     """Where positions begin: RoBERTa and its kin count from the padding token's number on."""
     tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))

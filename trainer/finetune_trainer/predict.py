@@ -150,19 +150,14 @@ def _asked(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any]
 
 
 def _answer(pipe: Any, positions: int | None, max_new_tokens: int, one: Any) -> Any:
+    from finetune_trainer.models import tokens_of
+
     prepared = _prepared(one, pipe)
     if pipe.tokenizer is not None and positions is not None:
-        length = _length(prepared, pipe.tokenizer)
+        length = tokens_of(prepared, pipe.tokenizer)
         insist_on_length(one, length, positions - (pipe.task == GENERATION))
         max_new_tokens = min(max_new_tokens, positions - length)
     return pipe(prepared, **_settings(pipe.task, max_new_tokens))
-
-
-def _length(one: Any, tokenizer: Any) -> int:
-    """Tokens of a text, a pair or a chat."""
-    if isinstance(one, list):
-        return len(tokenizer.apply_chat_template(one, add_generation_prompt=True, return_dict=True)["input_ids"])
-    return len(tokenizer(**one if isinstance(one, dict) else {"text": one})["input_ids"])
 
 
 def _prepared(one: Any, pipe: Any) -> Any:

@@ -108,10 +108,13 @@ class Seq2Seq(EncoderDecoder):
         """The tokens that the model writes for each row, [sequences, at most maxTargetLength and the one it begins with]."""
         # With ZeRO-3 no rank may stop before the others.
         together = self.spec.deepspeed.zero_stage == 3 and torch.distributed.is_initialized()
-        tokens: torch.Tensor = bare(model).generate(
+        writer = bare(model)
+        kept, writer.generation_config.max_length = writer.generation_config.max_length, None  # else each batch warns of it
+        tokens: torch.Tensor = writer.generate(
             input_ids=batch[TOKENS], attention_mask=batch["attention_mask"], do_sample=False, num_beams=self._options.beams,
             max_new_tokens=self._options.max_target_length, use_cache=True, synced_gpus=together,
         )  # fmt: skip
+        writer.generation_config.max_length = kept
         return tokens
 
     def _texts(self, tokens: torch.Tensor) -> list[str]:
