@@ -16,8 +16,8 @@ from finetune_trainer import weights
 from finetune_trainer.config import Generation, TrainSpec
 from finetune_trainer.methods.adapted import is_adapted
 from finetune_trainer.methods.alone import save_adapter
-from finetune_trainer.models import positions_of, tokens_of
 from finetune_trainer.objectives import Objective
+from finetune_trainer.pretrained import positions_of, tokens_of
 from finetune_trainer.storage import Storage
 from finetune_trainer.world import World
 

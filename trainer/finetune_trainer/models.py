@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_trainer import config
 from finetune_trainer.data import vocabulary
 from finetune_trainer.data.reading import Corpus
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.pretrained import explained, insist_on_weights, positions_of, tokenizer_at
 from finetune_trainer.sources import TOKENIZER_FILES, localize, localize_model
 from finetune_trainer.storage import Credentials
 
 ATTENTION = {"Auto": None, "Eager": "eager", "SDPA": "sdpa", "FlashAttention2": "flash_attention_2"}
-# What families call a token that never stands in a text, in the order of preference.
-PADDING_TOKENS = ("<|padding|>", "<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<unk>")
 OWNED_BY_DOCUMENT = {"dtype": "training.precision", "torch_dtype": "training.precision", "use_cache": "the trainer"}
 DECODER_START = "decoder_start_token_id"
 
@@ -41,10 +39,7 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The document's tokenizer; if it says so it is learnt from `texts`, once a machine (for the rest see `vocabulary.learn`).
 
-    A tokenizer without a padding token gets one that stands for nothing else: one that its vocabulary has already, else a new
-    one where the model has a spare embedding, so that embeddings keep their size. Only where there is neither (GPT-2), padding
-    is the end-of-text token; labels are masked by position and not by token here, so the model still learns to stop.
-    Raises ConfigurationError or DataError.
+    Padding is as `tokenizer_at` has it. Raises ConfigurationError or DataError.
     """
     wanted = spec.tokenizer
     if wanted and wanted.train:
@@ -62,14 +57,6 @@ def load_tokenizer(
         revision=chosen.revision,
     )  # fmt: skip
     return tokenizer_at(folder, f"{field}: {chosen.source}", trust_remote_code=spec.trust_remote_code)
-
-
-def tokenizer_at(folder: Path, what: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, with padding as above; raises ConfigurationError, beginning with `what`, if there is none."""
-    with explained(f"{what} holds no tokenizer that transformers can load", "name another source"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    _choose_padding(tokenizer, _embeddings(folder))
-    return tokenizer
 
 
 def load_model(
@@ -115,47 +102,6 @@ def insist_on_positions(model: PreTrainedModel, lengths: Mapping[str, int], pref
                 f"{field}: {length}{beside} is more than the {positions} positions of this {model.config.model_type}: lower "
                 "it, or set max_position_embeddings in spec.model.config"
             )
-
-
-def positions_of(model: PreTrainedModel) -> int | None:
-    """How many tokens the model has positions for; None where there may be any number."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return max(positions - _first_position(model), 0) or None if isinstance(positions, int) else None
-
-
-def tokens_of(asked: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many tokens a text is for a model, or a pair of texts, or a chat that it is to answer."""
-    if isinstance(asked, list):
-        return len(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"])
-    return len(tokenizer(**asked if isinstance(asked, dict) else {"text": asked}, verbose=False)["input_ids"])
-
-
-def _first_position(model: PreTrainedModel) -> int:
-    """Where positions begin: RoBERTa and its kin count from the padding token's number on."""
-    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
-    paddings = (getattr(table, "padding_idx", None) for table in tables)
-    return max((padding + 1 for padding in paddings if padding is not None), default=0)
-
-
-def _choose_padding(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> None:
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
-        return
-    known = tokenizer.get_vocab()
-    existing = [token for token in PADDING_TOKENS if token in known and known[token] != tokenizer.eos_token_id]
-    if existing:
-        tokenizer.pad_token = existing[0]
-    elif max(known.values()) + 1 < embeddings:
-        tokenizer.add_special_tokens({"pad_token": vocabulary.PADDING})
-    else:
-        tokenizer.pad_token = tokenizer.eos_token
-
-
-def _embeddings(folder: Path) -> int:
-    """How many tokens the model beside a tokenizer has embeddings for; 0 if there is no model."""
-    try:
-        return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
-    except (OSError, ValueError, AttributeError):
-        return 0
 
 
 def _configuration(spec: config.Model, folder: Path | None, objective: Objective) -> Any:
@@ -216,13 +162,6 @@ def _pretrained(spec: config.Model, folder: Path, settings: Any, dtype: torch.dt
     return loaded
 
 
-def insist_on_weights(model: Any, missing: Collection[str], what: str, advice: str) -> None:
-    """Raises ConfigurationError if any are: random weights among learnt ones would work, and badly."""
-    if missing:
-        names = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
-        raise ConfigurationError(f"{what} lacks {len(missing)} weights of a {type(model).__name__} ({names}): {advice}")
-
-
 def _is_of_the_body(weight: str, model: PreTrainedModel) -> bool:
     """Whether a weight belongs to what pretraining learns; not to a head, nor to the pooler below one."""
     is_below = model.base_model is model or weight.startswith(f"{model.base_model_prefix}.")
@@ -249,21 +188,3 @@ def _insist_on_embeddings(spec: config.Model, model: PreTrainedModel, tokenizer:
             f"{field}: the tokenizer has {needed} tokens and the model embeddings for {room}: "
             + ("raise or remove vocab_size" if "vocab_size" in spec.config else "use the model's own tokenizer")
         )
-
-
-@contextmanager
-def explained(what: str, advice: str) -> Iterator[None]:
-    """Turns whatever transformers raises into one sentence that begins with the field.
-
-    It raises errors of many kinds for values that an architecture cannot use, down to a bare KeyError.
-    """
-    try:
-        yield
-    except (ConfigurationError, torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        text = next((line.strip() for line in str(error).splitlines()[::-1] if "Error: " in line), str(error))
-        text = text.strip().split("\n", 1)[0].partition(". Should contain one of")[0][:300] or type(error).__name__
-        if "attn_implementation" in text or "FlashAttention" in text or "scaled_dot_product_attention" in text:
-            raise ConfigurationError(f"spec.model.attention: {text} Set another one, or Auto") from error
-        raise ConfigurationError(f"{what} ({text}): {advice}") from error

@@ -125,7 +125,7 @@ def _asked(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any]
     """Asks the model of the folder, or its adapter on the base that it names."""
     import transformers
 
-    from finetune_trainer.models import positions_of
+    from finetune_trainer.pretrained import positions_of
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -150,7 +150,7 @@ def _asked(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any]
 
 
 def _answer(pipe: Any, positions: int | None, max_new_tokens: int, one: Any) -> Any:
-    from finetune_trainer.models import tokens_of
+    from finetune_trainer.pretrained import tokens_of
 
     prepared = _prepared(one, pipe)
     if pipe.tokenizer is not None and positions is not None:

@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoImageProcessor, ViTImageProcessor
 
 from finetune_trainer.config import ImageOptions, TrainSpec
 from finetune_trainer.data.reading import Reading
-from finetune_trainer.models import explained, load_tokenizer
+from finetune_trainer.models import load_tokenizer
+from finetune_trainer.pretrained import explained
 from finetune_trainer.sources import TOKENIZER_FILES, localize
 
 IMAGE_SIZE = 224  # where neither the document nor the model says another: what most models for images were trained with

@@ -24,7 +24,7 @@ def writer(folder: Path, base: Path, max_new_tokens: int) -> Callable[[Any], Any
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
-    from finetune_trainer.models import positions_of
+    from finetune_trainer.pretrained import positions_of
 
     options = _told(folder, "document").get("objective", {}).get(field_of("Seq2Seq"), {})
     model, tokenizer = _loaded(AutoModelForSeq2SeqLM, folder, base)
@@ -51,8 +51,8 @@ def reader(folder: Path, base: Path, max_new_tokens: int) -> Callable[[Any], Any
 
     from finetune_trainer.data.collate import Layout, on_device
     from finetune_trainer.data.records import record
-    from finetune_trainer.models import positions_of
     from finetune_trainer.objectives.question_answering import QuestionAnswering
+    from finetune_trainer.pretrained import positions_of
 
     model, tokenizer = _loaded(AutoModelForQuestionAnswering, folder, base)
     window = min(tokenizer.model_max_length, positions_of(model) or LONGEST, LONGEST)

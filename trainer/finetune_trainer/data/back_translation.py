@@ -21,8 +21,8 @@ from finetune_trainer import config, languages
 from finetune_trainer.data.collate import Layout, collate, on_device
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.data.rows import TOKENS
-from finetune_trainer.models import explained, insist_on_weights, positions_of, tokenizer_at
 from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.pretrained import explained, insist_on_weights, positions_of, tokenizer_at
 
 FIELD = "spec.data.augmentation.backTranslation"
 log = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from finetune_trainer.data.reading import Corpus
 from finetune_trainer.data.shared import appearing, exclusive
 from finetune_trainer.outcome import ConfigurationError, DataError
+from finetune_trainer.pretrained import PADDING_TOKENS
 
-END, PADDING, MASK = "<|endoftext|>", "<|padding|>", "<|mask|>"
+END, PADDING, MASK = "<|endoftext|>", PADDING_TOKENS[0], "<|mask|>"
 LAYOUT = 2  # part of the cache's key: a change of the training must not find the tokenizer of before
 
 
