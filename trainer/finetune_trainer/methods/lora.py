@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from finetune_trainer.config import LoRA, TrainSpec
 from finetune_trainer.methods.adapted import adapt, is_quantized
-from finetune_trainer.methods.head import heads
+from finetune_trainer.methods.head import heads, is_within
 from finetune_trainer.methods.targets import insist_on_targets, is_linear
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
@@ -46,16 +47,17 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
         lora_dropout=options.dropout,
         use_dora=options.dora,
         use_rslora=options.rank_stabilized,
-        target_modules=options.target_modules or _all_linear(model),
+        target_modules=options.target_modules or _all_linear(model, head),
         modules_to_save=head or None,
         task_type=objective.adapter_task,
     )
     return adapt(model, config)
 
 
-def _all_linear(model: Any) -> str | list[str]:
+def _all_linear(model: Any, head: Sequence[str]) -> str | list[str]:
     """For peft, which knows by itself what is not the head of a model of transformers."""
     if isinstance(model, PreTrainedModel):
         return "all-linear"
-    body, names = model.base_model, {id(module): name for name, module in model.named_modules()}
-    return [names[id(module)] for module in body.modules() if is_linear(module) or is_quantized(module)]
+    names = {id(module): name for name, module in model.named_modules()}
+    linear = [module for module in model.base_model.modules() if is_linear(module) or is_quantized(module)]
+    return [names[id(module)] for module in linear if not is_within(names[id(module)], head)]
