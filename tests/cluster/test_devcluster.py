@@ -1,11 +1,14 @@
 """The cluster does what the tests on it take for granted: run with `pytest tests/cluster/test_devcluster.py` (as root)."""
 
 import json
+import shutil
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import obstore
@@ -13,6 +16,8 @@ import pytest
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
+from .devcluster import paths
+from .devcluster.errors import ClusterError
 from .devcluster.session import Cluster
 
 T = TypeVar("T")
@@ -212,3 +217,14 @@ def test_prometheus_finds_an_annotated_pod_and_keeps_the_labels_it_gives(peers: 
 
 def test_helm_talks_to_the_cluster(cluster: Cluster) -> None:
     assert isinstance(json.loads(cluster.helm("list", "--all-namespaces", "--output=json")), list)
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=12 * 10**9))
+    with pytest.raises(
+        ClusterError, match=f"^12 GB are free at {tmp_path}, and the cluster's commands and images take 40: make"
+    ):
+        paths.insist_on_room()
+    (tmp_path / "registry").mkdir()  # most of it is there
+    paths.insist_on_room()

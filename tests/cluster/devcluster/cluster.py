@@ -23,6 +23,7 @@ def up() -> bool:
     """Build what is missing and start the cluster; False if it was up already. A broken one is replaced."""
     if is_up():
         return False
+    paths.insist_on_room()
     packages.require(*packages.RUN)
     services.check()
     gobuild.build()

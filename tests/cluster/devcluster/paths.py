@@ -20,6 +20,9 @@ LOGS = STATE / "logs"
 KUBECONFIG = STATE / "admin.kubeconfig"
 COMMANDS = STATE / "bin"
 
+# Bytes of commands and images: the build's own, the registry's, and a copy on each of two nodes.
+ROOM = 40 * 10**9
+
 # A node sees directories of its own in these places (node.py), so a cache below them would be hidden from it.
 HIDDEN_FROM_NODES = (Path("/run"), Path("/var/run"), Path("/var/lib"), Path("/var/log"))
 
@@ -31,6 +34,20 @@ def cache() -> Path:
     if any(chosen.is_relative_to(hidden) for hidden in HIDDEN_FROM_NODES):
         raise ClusterError(f"the cache {chosen} must lie outside {', '.join(map(str, HIDDEN_FROM_NODES))}: set FINETUNE_CACHE")
     return chosen
+
+
+def insist_on_room() -> None:
+    """Raises ClusterError where the disk is too small for all that is not there yet; a full one stops etcd half way."""
+    chosen = cache()
+    if (chosen / "registry").exists():
+        return
+    chosen.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(chosen).free
+    if free < ROOM:
+        raise ClusterError(
+            f"{free / 1e9:.0f} GB are free at {chosen}, and the cluster's commands and images take {ROOM / 1e9:.0f}: "
+            "make room, or set FINETUNE_CACHE to a folder on a larger disk"
+        )
 
 
 def data() -> Path:
