@@ -26,8 +26,9 @@ run: setup ## train a small model on two nodes of this machine, no Kubernetes ne
 test: setup lint cluster-build ## everything: lint, unit, trainer, chart and real-cluster tests
 	$(BIN)/pytest --numprocesses 2
 
-check: setup lint ## the fast round: lint and unit tests
+check: setup lint ## the fast round: lint, unit tests, and that the other tests can be collected
 	$(BIN)/pytest tests/unit
+	$(BIN)/pytest --collect-only -qq tests >/dev/null
 
 lint: setup ## ruff, mypy --strict, import-linter, and that generated files are fresh
 	$(BIN)/ruff check .

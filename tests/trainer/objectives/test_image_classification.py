@@ -32,7 +32,7 @@ from finetune_trainer.data.loader import random_of
 from finetune_trainer.data.reading import Reading
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
-from finetune_trainer.objectives import ImageClassification
+from finetune_trainer.objectives.image_classification import ImageClassification
 from finetune_trainer.objectives.images import Images
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.storage import Credentials

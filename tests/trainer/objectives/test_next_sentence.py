@@ -27,9 +27,8 @@ from finetune_trainer.data.loader import random_of
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import TOKENS, Row, Rows
 from finetune_trainer.data.stream import SIDES, TRAIN, Placed
-from finetune_trainer.objectives import NextSentence
 from finetune_trainer.objectives.masked_lm import BEGINS, NEVER
-from finetune_trainer.objectives.next_sentence import sentences
+from finetune_trainer.objectives.next_sentence import NextSentence, sentences
 from finetune_trainer.outcome import ConfigurationError
 from finetune_trainer.world import World
 

@@ -19,7 +19,8 @@ from finetune_trainer.data.collate import Layout
 from finetune_trainer.data.examples import Fate
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
-from finetune_trainer.objectives import SequenceClassification, classes
+from finetune_trainer.objectives import classes
+from finetune_trainer.objectives.sequence_classification import SequenceClassification
 from finetune_trainer.outcome import ConfigurationError, DataError
 
 ROWS = {"SingleLabel": corpora.by_package(10), "MultiLabel": corpora.by_habit(10), "Regression": corpora.by_indentation(10)}
