@@ -62,6 +62,8 @@ class Server:
     def outage(self) -> Iterator[None]:
         """The server answers nobody inside this block, though its port stays open."""
         self.process.send_signal(signal.SIGSTOP)
+        # On a busy machine its threads go on for a moment, and might answer still.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
         try:
             yield
         finally:
