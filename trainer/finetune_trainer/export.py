@@ -16,6 +16,7 @@ from finetune_trainer import weights
 from finetune_trainer.config import Generation, TrainSpec
 from finetune_trainer.methods.adapted import is_adapted
 from finetune_trainer.methods.alone import save_adapter
+from finetune_trainer.methods.head import names_of
 from finetune_trainer.objectives import Objective
 from finetune_trainer.pretrained import positions_of, tokens_of
 from finetune_trainer.storage import Storage
@@ -47,7 +48,7 @@ def save_model(
         objective.processor.save_pretrained(folder)
     else:
         plain = model.get_base_model() if is_adapted(model) else model
-        names = {id(module): name for name, module in plain.named_modules()}
+        names = names_of(plain)
         for name, part in objective.parts(plain).items():
             within = f"{names[id(part)]}.".lstrip(".")
             own = {key.removeprefix(within): tensor for key, tensor in state.items() if key.startswith(within)}

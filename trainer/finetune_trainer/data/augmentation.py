@@ -18,7 +18,7 @@ from finetune_trainer.data.loader import random_of
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.data.reading import Materials
 from finetune_trainer.data.records import Record, rewritten, texts
-from finetune_trainer.data.stream import TRAIN, Placed
+from finetune_trainer.data.stream import TRAIN, Placed, Side
 from finetune_trainer.outcome import DataError
 
 FIELD = "spec.data.augmentation"
@@ -51,7 +51,7 @@ class Augmenter:
             self.translate.tell()
 
     def _numbers(self, placed: Placed) -> range:
-        return range(self.options.copies if placed.side == TRAIN else 0)
+        return range(copies_of(self.options, placed.side))
 
     def _translated(self, batch: Sequence[Placed], begin: int) -> Mapping[Wanted, str]:
         """The batch's texts in other words, for each copy; its first record is at the place `begin`."""
@@ -94,6 +94,11 @@ class Augmenter:
         if core[0][0].isupper():
             other = other[:1].upper() + other[1:]
         return word[: core.start()] + other + word[core.end() :]
+
+
+def copies_of(options: config.Augmentation | None, side: Side) -> int:
+    """How many altered copies there are of each record on this side."""
+    return options.copies if options is not None and side == TRAIN else 0
 
 
 def augmenter(options: config.Augmentation, materials: Materials, seed: int, pulse: Pulse) -> Augmenter:

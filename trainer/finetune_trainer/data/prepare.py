@@ -17,7 +17,7 @@ import numpy as np
 
 from finetune_trainer import config
 from finetune_trainer.data import encoding, few_shot, mixing
-from finetune_trainer.data.augmentation import augmenter
+from finetune_trainer.data.augmentation import augmenter, copies_of
 from finetune_trainer.data.checks import balance
 from finetune_trainer.data.checks.detectors import detector_of
 from finetune_trainer.data.examples import Counts, Encoder, ExampleWriter, Fate, write_examples
@@ -99,8 +99,7 @@ def _build(
     facts = encoder.survey(inspected.stream.training)
     encoder.informed(facts)
     (folder / FACTS).write_text(json.dumps(facts))
-    copies = augmentation.copies if augmentation else 0
-    pulse.begin("rows encoded", sum(count * (1 + copies * (side == TRAIN)) for side, count in inspected.rows.items()))
+    pulse.begin("rows encoded", sum(count * (1 + copies_of(augmentation, side)) for side, count in inspected.rows.items()))
     writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in SIDES}
     write_examples(augmented(inspected.stream), encoder, writers, mixing.grouping(spec.data), pulse)
     for writer in writers.values():

@@ -23,10 +23,15 @@ def heads(model: Any, objective: Objective, only_new: bool = False) -> list[str]
 
     New is what an objective puts on at random, so that adapters alone would leave it so.
     """
-    names = {id(module): name for name, module in model.named_modules()}  # what is shared has one name here
+    names = names_of(model)
     parts = objective.parts(model)
     chosen = [parts[name] for name, member in objective.members().items() if member.grows_a_head or not only_new]
     return list(dict.fromkeys(names[id(part.get_submodule(name))] for part in chosen for name in head_of(part)))
+
+
+def names_of(model: Any) -> dict[int, str]:
+    """Each module's name in the model, by its id; what is shared has one here."""
+    return {id(module): name for name, module in model.named_modules()}
 
 
 def is_within(name: str, modules: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from finetune_trainer.config import LoRA, TrainSpec
 from finetune_trainer.methods.adapted import adapt, is_quantized
-from finetune_trainer.methods.head import heads, is_within
+from finetune_trainer.methods.head import heads, is_within, names_of
 from finetune_trainer.methods.targets import insist_on_targets, is_linear
 from finetune_trainer.objectives import Objective
 from finetune_trainer.outcome import ConfigurationError
@@ -58,6 +58,6 @@ def _all_linear(model: Any, head: Sequence[str]) -> str | list[str]:
     """For peft, which knows by itself what is not the head of a model of transformers."""
     if isinstance(model, PreTrainedModel):
         return "all-linear"
-    names = {id(module): name for name, module in model.named_modules()}
+    names = names_of(model)
     linear = [module for module in model.base_model.modules() if is_linear(module) or is_quantized(module)]
     return [names[id(module)] for module in linear if not is_within(names[id(module)], head)]

@@ -17,6 +17,7 @@ from finetune_trainer.data.collate import Batch, Layout
 from finetune_trainer.data.examples import Encoded
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.rows import Row
+from finetune_trainer.data.stream import SIDES
 from finetune_trainer.objectives import named
 from finetune_trainer.objectives.base import Measured, Objective
 
@@ -164,9 +165,9 @@ class MultiTask(Objective):
 def _alone(spec: config.TrainSpec, task: config.Task) -> config.TrainSpec:
     """The document as it were with this task only."""
     chosen = {name: getattr(task, name) for name in config.Choice.model_fields}
-    own = {
+    own: dict[str, Any] = {
         side: [source.model_copy(update={"task": None}) for source in getattr(spec.data, side) if source.task == task.name]
-        for side in ("train", "evaluation", "earlier")
+        for side in SIDES
     }
     objective = config.Objective.model_construct(**chosen, tasks=[])
     return spec.model_copy(update={"objective": objective, "data": spec.data.model_copy(update=own)})
