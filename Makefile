@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 # helm renders the raw install manifest: yours, or the one that the test cluster is built with.
-HELM ?= $(shell command -v helm || PYTHONPATH=tests/cluster $(BIN)/python -c "from devcluster.gobuild import binary; print(binary('helm'))")
+HELM ?= $(shell command -v helm || PYTHONPATH=tests/support $(BIN)/python -c "from devcluster.gobuild import binary; print(binary('helm'))")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint format generate lock bench clean
@@ -34,16 +34,16 @@ lint: setup ## ruff, mypy --strict, import-linter, and that generated files are 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy operator trainer
-	MYPYPATH=tests/cluster $(BIN)/mypy -p devcluster
+	MYPYPATH=tests/support $(BIN)/mypy -p devcluster
 	$(BIN)/lint-imports
-	$(BIN)/python -m finetune_operator.api.generate --check
+	$(BIN)/python -m finetune_operator.codegen.generate --check
 
 format: setup ## let ruff put the code into shape
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
 generate: setup ## write the CRD, the reference and the install manifest from the pydantic models and the chart
-	$(BIN)/python -m finetune_operator.api.generate --helm $(HELM)
+	$(BIN)/python -m finetune_operator.codegen.generate --helm $(HELM)
 
 bench: setup cluster-build ## run every benchmark beside its peer and print the ratios (about an hour on a quiet machine)
 	$(BIN)/python benchmarks/jobs_to_running.py
@@ -60,4 +60,4 @@ lock: setup ## refresh the locks of dependencies (they name versions and hashes,
 clean: ## remove what runs and tests left in this folder
 	rm -rf .finetune .pytest_cache .mypy_cache .ruff_cache
 
-include tests/cluster/devcluster/cluster.mk
+include tests/support/devcluster/cluster.mk

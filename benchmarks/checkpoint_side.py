@@ -19,11 +19,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from finetune_trainer import engine, objectives, world
-from finetune_trainer.checkpoint import Checkpoints
+from finetune_trainer import objectives
+from finetune_trainer.checkpoint.manager import CheckpointManager
+from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.identity import identity
-from finetune_trainer.storage import Credentials, Storage
+from finetune_trainer.distributed import process_group
+from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.training import engine
 
 VOCABULARY, LENGTH = 16384, 128
 WARM_UP_STEPS, SETTLING_SAVES = 3, 3
@@ -63,8 +65,8 @@ class Peer(Side):
 class Ours(Side):
     """finetune_trainer.checkpoint, with a folder for storage."""
 
-    def __init__(self, model: Any, folder: Path, spec: TrainSpec, here: world.World) -> None:
-        self._checkpoints = Checkpoints(
+    def __init__(self, model: Any, folder: Path, spec: TrainSpec, here: process_group.ProcessGroup) -> None:
+        self._checkpoints = CheckpointManager(
             engine=model, storage=Storage.open(spec.checkpoint.storage, Credentials()), settings=spec.checkpoint,
             identity=identity(spec), world=here, attempt="bench", work_dir=folder / "work", report=lambda event: None,
         )  # fmt: skip
@@ -93,7 +95,7 @@ def document(stage: int, folder: Path) -> TrainSpec:
 class Training:
     """Optimizer steps over one random batch, each as the loop takes it."""
 
-    def __init__(self, spec: TrainSpec, here: world.World) -> None:
+    def __init__(self, spec: TrainSpec, here: process_group.ProcessGroup) -> None:
         torch.manual_seed(0)
         sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 10, "num_attention_heads": 8}
         config = LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=8, tie_word_embeddings=False, **sizes)
@@ -111,7 +113,7 @@ class Training:
 
     def _step(self) -> float:
         started = time.perf_counter()
-        [loss] = self._objective.loss_sums(self.engine, self._batch)
+        [loss] = self._objective.loss_sum(self.engine, self._batch)
         self.engine.backward(loss / LENGTH, scale_wrt_gas=False)
         engine.step(self.engine, 1e-4, 1.0)
         self.finished += 1
@@ -152,10 +154,10 @@ def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
 
 
 @contextmanager
-def alone() -> Iterator[world.World]:
+def alone() -> Iterator[process_group.ProcessGroup]:
     """A process group of one rank."""
-    yield world.join(rank=0, size=1, local_rank=0, processes_per_node=1, master=f"127.0.0.1:{free_port()}")
-    world.leave()
+    yield process_group.join(rank=0, size=1, local_rank=0, processes_per_node=1, master=f"127.0.0.1:{free_port()}")
+    process_group.leave()
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=8, help="checkpoints of a process that count (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=max(1, cores - 1), help="of the training (default: %(default)s)")
     benchmark = Benchmark("Training time lost to a checkpoint", parser, "torch", "deepspeed", "transformers")
-    options = benchmark.options
+    options = benchmark.config
     for stage in options.stages:
         title = f"ZeRO-{stage}, {options.threads} of {cores} cores, against engine.save_checkpoint"
         benchmark.measure(title, partial(side, "peer", stage, options), partial(side, "ours", stage, options), FIGURES)

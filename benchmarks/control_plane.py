@@ -148,7 +148,7 @@ def fake_nodes(count: int) -> Iterator[tuple[Path, Body]]:
 
     The cluster is brought up only if need be, and goes down again only then.
     """
-    sys.path.insert(0, str(ROOT / "tests/cluster"))
+    sys.path.insert(0, str(ROOT / "tests/support"))
     from devcluster import kwok, process
     from devcluster.session import running
 

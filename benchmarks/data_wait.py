@@ -95,7 +95,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=max(1, cores - 1), help="of the training (default: %(default)s)")
     benchmark = Benchmark("Time that training waits for data", parser, "torch", "torchvision", "transformers")
-    options = benchmark.options
+    options = benchmark.config
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
         folder = Path(name)
         prepare(folder)

@@ -13,14 +13,15 @@ import torch
 from paired import Sample, say
 from torch.utils.data import DataLoader, Dataset
 
-from finetune_trainer import models, objectives, processors
+from finetune_trainer import objectives
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.collate import Layout
-from finetune_trainer.data.loader import Maker, MicroBatch, Prefetched
-from finetune_trainer.data.order import Order
-from finetune_trainer.data.prepare import prepare
-from finetune_trainer.data.reading import Reading
-from finetune_trainer.storage import Credentials
+from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.dataloader import BatchBuilder, MicroBatch, PrefetchLoader
+from finetune_trainer.data.loading.sampler import Sampler
+from finetune_trainer.data.preprocessing.prepare import prepare
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.models import loading, processors
+from finetune_trainer.storage.base import Credentials
 
 Batches = Iterator[list[MicroBatch]]
 
@@ -28,7 +29,7 @@ Batches = Iterator[list[MicroBatch]]
 class Steps(Dataset[list[MicroBatch]]):
     """The micro-batches of each step, made when they are asked for."""
 
-    def __init__(self, make: Maker, order: Order, count: int) -> None:
+    def __init__(self, make: BatchBuilder, order: Sampler, count: int) -> None:
         self._make, self._order, self._count = make, order, count
 
     def __len__(self) -> int:
@@ -38,26 +39,26 @@ class Steps(Dataset[list[MicroBatch]]):
         return self._make(self._order.of_step(step))
 
 
-def peer(make: Maker, order: Order, count: int) -> Batches:
+def peer(make: BatchBuilder, order: Sampler, count: int) -> Batches:
     """torch's way, without processes of its own."""
     return iter(DataLoader(Steps(make, order, count), batch_size=None, shuffle=False))
 
 
-def ours(make: Maker, order: Order, count: int) -> Batches:
-    """That of finetune_trainer.loop."""
-    return Prefetched(make, (order.of_step(step) for step in range(count)))
+def ours(make: BatchBuilder, order: Sampler, count: int) -> Batches:
+    """That of finetune_trainer.training.loop."""
+    return PrefetchLoader(make, (order.of_step(step) for step in range(count)))
 
 
-def setting(spec: TrainSpec, cache: Path) -> tuple[Any, objectives.Objective, Maker, Order]:
+def setting(spec: TrainSpec, cache: Path) -> tuple[Any, objectives.Objective, BatchBuilder, Sampler]:
     """What is trained, and on what."""
-    reading = Reading(spec.objective, cache, Credentials())
+    reading = SourceResolver(spec.objective, cache, Credentials())
     objective = objectives.of(spec, processors.load(spec, reading))
     data, training = prepare(spec, objective, reading), spec.training
     load = partial(
-        models.load_model, spec.model, dtype=torch.float32, cache=cache, credentials=Credentials(), seed=training.seed
+        loading.load_model, spec.model, dtype=torch.float32, cache=cache, credentials=Credentials(), seed=training.seed
     )
-    maker = Maker(data.train, objective, Layout(training=True), 0, 1, training.micro_batch_size, training.seed)
-    return objective.build(load), objective, maker, Order(data.epoch, training.batch_size, training.seed, data.mixture)
+    maker = BatchBuilder(data.train, objective, Layout(training=True), 0, 1, training.micro_batch_size, training.seed)
+    return objective.build(load), objective, maker, Sampler(data.epoch, training.batch_size, training.seed, data.mixture)
 
 
 def measure(model: Any, objective: objectives.Objective, batches: Batches, steps: int, warm_up: int) -> Sample:
@@ -68,7 +69,7 @@ def measure(model: Any, objective: objectives.Objective, batches: Batches, steps
         started = time.perf_counter()
         [batch] = next(batches)
         waits.append(time.perf_counter() - started)
-        loss = objective.loss_sums(model, batch.inputs).sum() / batch.terms[0]
+        loss = objective.loss_sum(model, batch.inputs).sum() / batch.terms[0]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

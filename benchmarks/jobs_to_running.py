@@ -167,7 +167,7 @@ def main() -> None:
         "--settle", type=float, default=10, help="seconds the operator goes on before its peak is read (default: %(default)s)"
     )
     benchmark = Benchmark("From jobs to running pods", parser, "kopf", "kubernetes", "pydantic", "aiohttp")
-    options = benchmark.options
+    options = benchmark.config
     with fake_nodes(options.fake_nodes) as (kubeconfig, template):
         sides = Sides(kubeconfig, template, options)
         title = f"{options.jobs} jobs of {PODS_OF_A_JOB} pods, against the same Services and pods made directly"

@@ -111,7 +111,7 @@ class Benchmark:
             "--patience", type=float, default=60,
             help="seconds to wait before each turn, at most, for other work on this machine to end (default: %(default)s)",
         )  # fmt: skip
-        self.options = parser.parse_args()
+        self.config = parser.parse_args()
         self.title = title
         self._packages = packages
         self._cases: list[Case] = []
@@ -134,10 +134,10 @@ class Benchmark:
         """
         case = Case(title, figures, limits)
         self._cases.append(case)
-        while len(case.peer) < self.options.pairs:
+        while len(case.peer) < self.config.pairs:
             number = len(case.peer) + 1
             pair = [self._turn(f"{title}: pair {number}, {side}", case, run) for side, run in (("peer", peer), ("ours", ours))]
-            if alone and any(turn["others"] > DISTURBED for turn in pair) and len(case.disturbed) < self.options.pairs:
+            if alone and any(turn["others"] > DISTURBED for turn in pair) and len(case.disturbed) < self.config.pairs:
                 print(f"{title}: pair {number} was disturbed and is measured again", flush=True)
                 case.disturbed.append(pair)
                 continue
@@ -145,7 +145,7 @@ class Benchmark:
             case.ours.append(pair[1])
 
     def _turn(self, label: str, case: Case, run: Callable[[], Sample]) -> Sample:
-        calm_down(self.options.patience)
+        calm_down(self.config.patience)
         before = _ticks()
         sample = run()
         now = _ticks()
@@ -169,18 +169,18 @@ class Benchmark:
         sys.exit(0 if all(holds for case in self._cases for _, holds in case.verdicts()) else 1)
 
     def _write(self, surroundings: dict[str, str]) -> None:
-        if self.options.json is None:
+        if self.config.json is None:
             return
         raw = {
             "title": self.title,
             "date": self._started.isoformat(timespec="seconds"),
-            "options": {name: value for name, value in vars(self.options).items() if name != "json"},
+            "options": {name: value for name, value in vars(self.config).items() if name != "json"},
             "machine": surroundings,
             "cases": [asdict(case) | {"verdicts": case.verdicts()} for case in self._cases],
         }
-        self.options.json.parent.mkdir(parents=True, exist_ok=True)
-        self.options.json.write_text(json.dumps(raw, indent=1, default=str) + "\n")
-        print(f"\nraw results: {self.options.json}")
+        self.config.json.parent.mkdir(parents=True, exist_ok=True)
+        self.config.json.write_text(json.dumps(raw, indent=1, default=str) + "\n")
+        print(f"\nraw results: {self.config.json}")
 
 
 def in_process(script: str, *arguments: object, environment: Mapping[str, str]) -> Sample:

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from paired import say
 
-from finetune_trainer import config, models, objectives
-from finetune_trainer.storage import Credentials
+from finetune_trainer import config, objectives
+from finetune_trainer.models import loading
+from finetune_trainer.storage.base import Credentials
 
 VOCABULARY = 8192
 
@@ -26,9 +27,9 @@ def main() -> None:
         "checkpoint": {"storage": f"file://{folder}"},
     }
     spec = config.TrainSpec.model_validate(document)
-    tokenizer = models.load_tokenizer(spec.model, texts, cache=folder, credentials=Credentials())
+    tokenizer = loading.load_tokenizer(spec.model, texts, cache=folder, credentials=Credentials())
     objective = objectives.of(spec, tokenizer)
-    model = models.load_model(spec.model, objective, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=0)
+    model = loading.load_model(spec.model, objective, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=0)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     say({"parameters": sum(parameter.numel() for parameter in model.parameters())})

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from paired import Sample, cpu_seconds, free_port, say
 
-from finetune_trainer.telemetry import Ended, Step, parse
+from finetune_trainer.protocol.events import Ended, Step, parse
 
 
 class Told(NamedTuple):
@@ -33,7 +33,7 @@ def train(document: Path, folder: Path, work: Path) -> list[Told]:
         "telemetry-fd": writing,
     }  # fmt: skip
     words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
-    process = subprocess.Popen([sys.executable, "-m", "finetune_trainer.rank", *words], pass_fds=(writing,))
+    process = subprocess.Popen([sys.executable, "-m", "finetune_trainer.training", *words], pass_fds=(writing,))
     os.close(writing)
     steps = []
     with os.fdopen(reading) as pipe:

@@ -23,11 +23,11 @@ from transformers import (
 
 from finetune_trainer import objectives
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.prepare import prepare
-from finetune_trainer.data.reading import Reading
-from finetune_trainer.data.rows import TOKENS
-from finetune_trainer.engine import deepspeed_config
-from finetune_trainer.storage import Credentials
+from finetune_trainer.data.loading.dataset import TOKENS
+from finetune_trainer.data.preprocessing.prepare import prepare
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.storage.base import Credentials
+from finetune_trainer.training.engine import deepspeed_config
 
 IGNORED = -100
 
@@ -86,7 +86,7 @@ def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
 
 def rows(spec: TrainSpec, tokenizer: Any, folder: Path) -> datasets.Dataset:
     """The rows our side would learn from without packing, as the dataset Trainer expects."""
-    reading = Reading(spec.objective, folder / "cache", Credentials())
+    reading = SourceResolver(spec.objective, folder / "cache", Credentials())
     prepared = prepare(spec, objectives.of(spec, tokenizer), reading).train
     return datasets.Dataset.from_dict({TOKENS: [row[TOKENS] for row in prepared]})
 
@@ -97,7 +97,7 @@ def train(spec: TrainSpec, folder: Path, sampling: str) -> tuple[Counting, Clock
     os.environ["MASTER_PORT"] = str(free_port())
     import deepspeed
 
-    # The same on both sides: see finetune_trainer.world.
+    # The same on both sides: see finetune_trainer.distributed.process_group.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     source = folder / "model"
     tokenizer = AutoTokenizer.from_pretrained(source)

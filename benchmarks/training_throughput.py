@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores, help="of each side (default: all cores, %(default)s)")
     parser.add_argument("--same-memory", action="store_true", help="the peer too keeps freed memory, as our ranks do")
     benchmark = Benchmark("Training throughput", parser, "torch", "deepspeed", "transformers", "accelerate", "trl", pairs=5)
-    options = benchmark.options
+    options = benchmark.config
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
         folder = Path(name)
         prepare(folder)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-TOGETHER = ("tests/chart/", "tests/cluster/")
+TOGETHER = ("tests/integration/chart/", "tests/e2e/")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,8 +8,8 @@ import logging
 import os
 import sys
 
-from finetune_operator import handlers
-from finetune_operator.running import Operator
+from finetune_operator.controller import handlers
+from finetune_operator.controller.manager import Manager
 from finetune_operator.settings import Settings
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     """Run until SIGTERM."""
     settings = Settings.read(sys.argv[1:], os.environ)
     configure_logging(settings)
-    asyncio.run(handlers.run(Operator(settings)))
+    asyncio.run(handlers.run(Manager(settings)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Section
-from finetune_trainer.outcome import DataSummary, Progress, SavedCheckpoint
+from finetune_trainer.protocol.outcome import DataSummary, Progress, SavedCheckpoint
 
 Phase = Literal["Pending", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
 
@@ -49,7 +49,7 @@ class Restarts(Section):
     disruptions: int = Field(0, description="Evictions, drains, preemptions and deletions by others; these do not.")
     by_reason: dict[str, int] = Field(default_factory=dict)
     total: int = 0
-    in_a_row: int = Field(0, description="Without ten quiet minutes between them; decides how long the next one waits.")
+    consecutive: int = Field(0, description="Without ten quiet minutes between them; decides how long the next one waits.")
     last_time: str | None = None
 
 
@@ -70,7 +70,7 @@ class JobStatus(Section):
     model: str | None = Field(None, description="Address of the exported model.")
     restarts: Restarts = Restarts()
     failure: Failure | None = None
-    counted_pods: list[str] = Field(
+    counted_terminated_pods: list[str] = Field(
         default_factory=list,
         max_length=8192,
         description="UIDs of pods that have to go and are counted in restarts already, where they count at all.",

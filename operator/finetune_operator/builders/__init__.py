@@ -6,8 +6,8 @@ from typing import Any
 
 from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.event import event
+from finetune_operator.builders.job_resources import config_map, service
 from finetune_operator.builders.pod import pod
-from finetune_operator.builders.shared import config_map, service
 from finetune_operator.settings import Settings
 
 __all__ = ["config_map", "event", "pod", "render", "service"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
-from finetune_operator.builders.addresses import claims, secrets
+from finetune_operator.builders.uri_references import claims, secrets
 
 Volumes = list[tuple[dict[str, Any], dict[str, Any]]]
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from finetune_trainer.outcome import RunStatus
+from finetune_trainer.protocol.outcome import RunStatus
 
 LINE_SECONDS = 5.0  # between two plain lines
 

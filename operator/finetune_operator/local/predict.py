@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune_operator.local.runner import insist_on_trainer
+from finetune_operator.local.runner import require_trainer
 
 
 def predict(model: str, inputs: Sequence[str], options: Sequence[str], cache: Path) -> int:
     """Prints what the model makes of the inputs; the exit code. Raises RunRefused if the trainer is not installed."""
-    insist_on_trainer()
+    require_trainer()
     given = [f"--input={word}" for word in inputs]
-    command = [sys.executable, "-m", "finetune_trainer.predict", model, *given, *options, f"--cache-dir={cache}"]
+    command = [sys.executable, "-m", "finetune_trainer.inference.predict", model, *given, *options, f"--cache-dir={cache}"]
     return subprocess.run(command).returncode

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from finetune_operator.api import FineTuneJob
-from finetune_operator.local.addresses import localized
+from finetune_operator.local.uris import localized
 
 
 def preflight(job: FineTuneJob, here: Path) -> str | None:
@@ -17,7 +17,7 @@ def preflight(job: FineTuneJob, here: Path) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         document = Path(folder) / "train.json"
         document.write_text(json.dumps(localized(job.spec.train_spec().document(), here)))
-        command = [sys.executable, "-m", "finetune_trainer.preflight", str(document), f"--cache-dir={folder}/cache"]
+        command = [sys.executable, "-m", "finetune_trainer.training.preflight", str(document), f"--cache-dir={folder}/cache"]
         done = subprocess.run(command, capture_output=True, text=True)
     said = (done.stdout.strip() or done.stderr.strip() or "it ended without a word").rpartition("\n")[2]
     return said if done.returncode else None

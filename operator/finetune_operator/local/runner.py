@@ -15,11 +15,11 @@ from pathlib import Path
 from rich.console import Console
 
 from finetune_operator.api import FineTuneJob
-from finetune_operator.local import report
-from finetune_operator.local.addresses import claims, localized, missing_files
+from finetune_operator.local import summary
+from finetune_operator.local.devices import gpus, node_environments
 from finetune_operator.local.display import Display, display
-from finetune_operator.local.machine import gpus, node_environments
-from finetune_operator.local.nodes import Folder, Node, start
+from finetune_operator.local.node_process import Folder, Node, start
+from finetune_operator.local.uris import claims, localized, missing_files
 
 LOOK_SECONDS = 0.25
 STRAGGLERS_SECONDS = 20.0  # for the other agents to end after the first one has
@@ -65,7 +65,7 @@ def run(job: FineTuneJob, state: Path, console: Console, again: str, rank_module
         return _run(job, folder, lock, console, again, rank_module)
 
 
-def insist_on_trainer() -> None:
+def require_trainer() -> None:
     """Raises RunRefused if the trainer's libraries are not installed."""
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
@@ -75,10 +75,10 @@ def insist_on_trainer() -> None:
 
 
 def _refuse_what_cannot_run(job: FineTuneJob) -> None:
-    insist_on_trainer()
-    mistakes = [sentence for _, sentence in (*claims(job), *missing_files(job, Path.cwd()))]
-    if mistakes:
-        raise RunRefused("\n".join(mistakes))
+    require_trainer()
+    validation_errors = [sentence for _, sentence in (*claims(job), *missing_files(job, Path.cwd()))]
+    if validation_errors:
+        raise RunRefused("\n".join(validation_errors))
 
 
 @contextlib.contextmanager
@@ -110,10 +110,10 @@ def _run(job: FineTuneJob, folder: Folder, lock: int, console: Console, again: s
             screen.close()
             for node in nodes:
                 node.stop(signal.SIGKILL)
-    outcome = report.of_the_run([node.outcome() for node in nodes])
-    for line in report.lines(outcome, folder, again):
+    outcome = summary.of_the_run([node.outcome() for node in nodes])
+    for line in summary.lines(outcome, folder, again):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return outcome.verdict.exit_code
+    return outcome.exit_policy.exit_code
 
 
 def _introduction(job: FineTuneJob, folder: Folder, uses_gpus: bool) -> str:

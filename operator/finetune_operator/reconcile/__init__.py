@@ -5,20 +5,31 @@ happened. Whatever must not happen twice (counting a failure) is in the status b
 status is written before any action, so that an operator that dies between two writes finds its place again.
 """
 
-from finetune_operator.reconcile.observed import Ending, MissingSecret, Pod, Seen, Trouble, read_pod
-from finetune_operator.reconcile.one_pass import reconcile
-from finetune_operator.reconcile.plan import (
-    Action,
-    CreatePod,
-    CreateShared,
-    DeleteJob,
-    DeletePod,
-    Limits,
-    Note,
-    Plan,
+from finetune_operator.reconcile.observed_state import (
+    MissingSecret,
+    ObservedState,
+    Pod,
+    ReasonMessage,
+    TerminatedState,
+    read_pod,
 )
+from finetune_operator.reconcile.plan import Action, CreateJobResources, CreatePod, DeleteJob, DeletePod, Event, Limits, Plan
+from finetune_operator.reconcile.reconcile import reconcile
 
 __all__ = [
-    "Action", "CreatePod", "CreateShared", "DeleteJob", "DeletePod", "Ending", "Limits", "MissingSecret", "Note", "Plan",
-    "Pod", "Seen", "Trouble", "read_pod", "reconcile",
+    "Action",
+    "CreateJobResources",
+    "CreatePod",
+    "DeleteJob",
+    "DeletePod",
+    "Event",
+    "Limits",
+    "MissingSecret",
+    "ObservedState",
+    "Plan",
+    "Pod",
+    "ReasonMessage",
+    "TerminatedState",
+    "read_pod",
+    "reconcile",
 ]  # fmt: skip

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from finetune_operator.api import JobStatus
-from finetune_operator.conditions import State, Type, with_condition
-from finetune_operator.reconcile.observed import Pod, Seen
+from finetune_operator.api.conditions import ConditionStatus, ConditionType, set_condition
+from finetune_operator.reconcile.observed_state import ObservedState, Pod
 
 
 @dataclass(frozen=True, slots=True)
-class CreateShared:
+class CreateJobResources:
     """The Service and the ConfigMap; they come before pods."""
 
 
@@ -37,11 +37,11 @@ class DeleteJob:
     """The job with all that it owns."""
 
 
-Action = CreateShared | CreatePod | DeletePod | DeleteJob
+Action = CreateJobResources | CreatePod | DeletePod | DeleteJob
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Event:
     """A Kubernetes event."""
 
     type: Literal["Normal", "Warning"]
@@ -55,7 +55,7 @@ class Plan:
 
     status: JobStatus
     actions: tuple[Action, ...]
-    notes: tuple[Note, ...]
+    notes: tuple[Event, ...]
     requeue_after: float | None
     urgent: bool
 
@@ -72,31 +72,31 @@ class Limits:
     look_again: float = 10.0
 
 
-class Draft:
+class PlanBuilder:
     """A plan in the making: policies read `seen`, change `status` and add actions, one after the other."""
 
-    def __init__(self, seen: Seen, limits: Limits) -> None:
+    def __init__(self, seen: ObservedState, limits: Limits) -> None:
         self.seen = seen
         self.limits = limits
         self.status = seen.status
         self.must_not_wait = False  # the status carries what cannot be seen again
         self._actions: list[Action] = []
-        self._notes: list[Note] = []
+        self._notes: list[Event] = []
         self._requeue_after: float | None = None
 
     @property
     def counted(self) -> set[str]:
         """UIDs of pods that have to go and are counted already."""
-        return set(self.status.counted_pods)
+        return set(self.status.counted_terminated_pods)
 
     def update(self, **fields: Any) -> None:
         """Change fields of the status."""
         self.status = self.status.model_copy(update=fields)
 
-    def condition(self, kind: Type, state: bool | State, reason: str, message: str) -> None:
+    def condition(self, kind: ConditionType, state: bool | ConditionStatus, reason: str, message: str) -> None:
         """Set a condition."""
-        word: State = state if isinstance(state, str) else "True" if state else "False"
-        conditions = with_condition(self.status.conditions, kind, word, reason, message, self.seen.now, self.seen.generation)
+        word: ConditionStatus = state if isinstance(state, str) else "True" if state else "False"
+        conditions = set_condition(self.status.conditions, kind, word, reason, message, self.seen.now, self.seen.generation)
         self.update(conditions=conditions)
 
     def act(self, action: Action) -> None:
@@ -105,27 +105,29 @@ class Draft:
 
     def note(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Add an event."""
-        self._notes.append(Note(kind, str(reason), message))
+        self._notes.append(Event(kind, str(reason), message))
 
-    def wake_in(self, seconds: float) -> None:
+    def requeue_after_seconds(self, seconds: float) -> None:
         """Look again after so many seconds, or earlier."""
         seconds = max(seconds, 0.05)
         self._requeue_after = seconds if self._requeue_after is None else min(seconds, self._requeue_after)
 
-    def wake_at(self, when: datetime) -> bool:
+    def requeue_at(self, when: datetime) -> bool:
         """Look again at a moment; True if it has passed already."""
         left = (when - self.seen.now) / timedelta(seconds=1)
         if left <= 0:
             return True
-        self.wake_in(left)
+        self.requeue_after_seconds(left)
         return False
 
-    def dismiss(self, *pods: Pod) -> None:
+    def mark_for_deletion(self, *pods: Pod) -> None:
         """Have pods deleted, remembered by UID so that their end is never taken for a failure."""
         known = self.counted
-        self.update(counted_pods=[*self.status.counted_pods, *(pod.uid for pod in pods if pod.uid not in known)])
+        self.update(
+            counted_terminated_pods=[*self.status.counted_terminated_pods, *(pod.uid for pod in pods if pod.uid not in known)]
+        )
         for pod in pods:
-            if pod.gone_by is None:
+            if pod.deletion_deadline is None:
                 self.act(DeletePod(pod.name, pod.uid))
 
     def plan(self) -> Plan:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from finetune_operator.conditions import Type, Why
-from finetune_operator.reconcile.plan import Draft
-from finetune_trainer.outcome import DataSummary, Outcome, Progress, SavedCheckpoint
+from finetune_operator.api.conditions import ConditionReason, ConditionType
+from finetune_operator.reconcile.plan import PlanBuilder
+from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, SavedCheckpoint
 
 
-def report(draft: Draft) -> bool:
+def report(draft: PlanBuilder) -> bool:
     """Take over progress and checkpoints of node 0."""
     run = draft.seen.run
     if draft.status.phase == "Running":
         activity = run.activity if run is not None else "Starting"
-        draft.condition(Type.RUNNING, True, activity, f"The run is {activity.lower()}.")
+        draft.condition(ConditionType.RUNNING, True, activity, f"The run is {activity.lower()}.")
     if run is None:
         return False
-    _take_over(draft, run.data)
+    _record_data(draft, run.data)
     if run.progress.total_steps:  # a restarted run does not know yet where it stands
         draft.update(progress=_readable(run.progress), eta=duration(run.progress.remaining_seconds))
     if run.checkpoint is not None:
         draft.update(checkpoint=run.checkpoint)
     if run.checkpoint_error is not None:
         draft.condition(
-            Type.CHECKPOINT_HEALTHY,
+            ConditionType.CHECKPOINT_HEALTHY,
             False,
-            Why.CHECKPOINT_NOT_STORED,
+            ConditionReason.CHECKPOINT_NOT_STORED,
             f"The newest checkpoint could not be stored, training goes on: {run.checkpoint_error}",
         )
     elif run.checkpoint is not None:
@@ -32,24 +32,26 @@ def report(draft: Draft) -> bool:
     return False
 
 
-def _take_over(draft: Draft, data: DataSummary | None) -> None:
+def _record_data(draft: PlanBuilder, data: DataSummary | None) -> None:
     """What the data is like; its findings are told once."""
     if data is None or data == draft.status.data:
         return
     known = draft.status.data.findings if draft.status.data is not None else []
     for finding in data.findings:
         if finding not in known:
-            draft.note("Warning", Why.DATA_FINDING, f"Data: {finding}")
+            draft.note("Warning", ConditionReason.DATA_FINDING, f"Data: {finding}")
     draft.update(data=data)
 
 
-def _stored(draft: Draft, checkpoint: SavedCheckpoint) -> None:
-    draft.condition(Type.CHECKPOINT_HEALTHY, True, Why.CHECKPOINT_STORED, f"Step {checkpoint.step} is stored.")
+def _stored(draft: PlanBuilder, checkpoint: SavedCheckpoint) -> None:
+    draft.condition(
+        ConditionType.CHECKPOINT_HEALTHY, True, ConditionReason.CHECKPOINT_STORED, f"Step {checkpoint.step} is stored."
+    )
 
 
-def keep_last_word(draft: Draft, outcome: Outcome) -> None:
+def record_outcome(draft: PlanBuilder, outcome: Outcome) -> None:
     """Take over how far a run came and what it stored last, as it said when it ended."""
-    _take_over(draft, outcome.data)
+    _record_data(draft, outcome.data)
     draft.update(
         checkpoint=outcome.checkpoint or draft.status.checkpoint,
         progress=_readable(outcome.progress) if outcome.progress.total_steps else draft.status.progress,

@@ -8,14 +8,14 @@ import random
 import time
 from collections.abc import Mapping
 
-from finetune_trainer.agent.gang import Gang, severity
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.ports import free_ports
-from finetune_trainer.agent.rounds import Rounds, View
+from finetune_trainer.agent.rendezvous import Rendezvous, RendezvousState
 from finetune_trainer.agent.settings import Settings
-from finetune_trainer.agent.stops import Stops
+from finetune_trainer.agent.stop_signals import StopSignals
 from finetune_trainer.agent.store import Store, StoreLostError
-from finetune_trainer.outcome import Outcome, Reason
+from finetune_trainer.agent.worker_group import WorkerGroup, severity
+from finetune_trainer.protocol.outcome import Outcome, Reason
 
 LOG = logging.getLogger("finetune.agent")
 FIRST_PAUSE = 0.2  # seconds before the first new try to reach a lost store
@@ -36,12 +36,12 @@ class RunOver(Exception):
 class Agent:
     """Launches and watches this node's ranks, in step with the agents of the other nodes."""
 
-    def __init__(self, settings: Settings, monitor: Monitor, stops: Stops, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, monitor: Monitor, stops: StopSignals, environment: Mapping[str, str]) -> None:
         self._settings = settings
         self._limits = settings.limits
         self._monitor = monitor
         self._stops = stops
-        self._gang = Gang(settings, monitor, environment)
+        self._gang = WorkerGroup(settings, monitor, environment)
         self._round = 0  # the last one this agent took part in
         self._fresh = True
         self._forgiven_step = 0
@@ -76,11 +76,11 @@ class Agent:
     def _hosts(self) -> bool:
         return self._settings.node_rank == 0
 
-    def _connect(self) -> Rounds:
+    def _connect(self) -> Rendezvous:
         host, port = self._settings.rendezvous_host, self._settings.rendezvous_port
-        return Rounds(Store(host, port, self._hosts, self._limits.store_answer), self._settings.node_rank)
+        return Rendezvous(Store(host, port, self._hosts, self._limits.store_answer), self._settings.node_rank)
 
-    def _take_part(self, rounds: Rounds) -> None:
+    def _take_part(self, rounds: Rendezvous) -> None:
         """Rounds over one connection; leaves it by RunOver or StoreLostError."""
         try:
             while True:
@@ -90,11 +90,11 @@ class Agent:
                 self._gang.end()
         except RunOver as over:
             self._gang.end()
-            if not over.outcome.verdict.disruption:
+            if not over.outcome.exit_policy.disruption:
                 self._farewell(rounds)
             raise
 
-    def _one_round(self, rounds: Rounds) -> None:
+    def _one_round(self, rounds: Rendezvous) -> None:
         rounds.join(self._round, f"{self._settings.rendezvous_host}:{free_ports(1)[0]}" if self._hosts else "")
         self._round = rounds.number
         if self._fresh:
@@ -113,7 +113,7 @@ class Agent:
             pass
         raise RunOver(complete)
 
-    def _watch(self, rounds: Rounds) -> Outcome:
+    def _watch(self, rounds: Rendezvous) -> Outcome:
         """Until all ranks of this node completed: the first one's last word."""
         failed_since: float | None = None
         while (complete := self._gang.complete()) is None:
@@ -125,9 +125,9 @@ class Agent:
                 self._judge(rounds, failure, time.monotonic() - failed_since)
         return complete
 
-    def _judge(self, rounds: Rounds, failure: Outcome, seconds_ago: float) -> None:
+    def _judge(self, rounds: Rendezvous, failure: Outcome, seconds_ago: float) -> None:
         """Decide what a failure of a rank here means for all; returns when it is too early to tell."""
-        if failure.verdict.disruption:
+        if failure.exit_policy.disruption:
             # Another node was told to stop, and all ranks stopped with it: wait for its return.
             if not self._gang.running:
                 rounds.end()
@@ -136,27 +136,27 @@ class Agent:
         if failure.reason is Reason.RENDEZVOUS_FAILED and seconds_ago < self._limits.first_cause:
             return
         LOG.error("%s: %s", failure.reason, failure.message)
-        if failure.verdict.in_place:
+        if failure.exit_policy.in_place:
             if rounds.end_failed(self._limits.in_place_restarts):
                 raise RoundOver
             restarts = f"; so it went {self._limits.in_place_restarts + 1} times without a new step in between"
             failure = failure.model_copy(update={"message": failure.message + restarts})
         raise RunOver(self._give_up(rounds, failure))
 
-    def _give_up(self, rounds: Rounds, failure: Outcome) -> Outcome:
+    def _give_up(self, rounds: Rendezvous, failure: Outcome) -> Outcome:
         try:
             return rounds.give_up(self._monitor.completed(failure))
         except StoreLostError:  # nobody is left to be told
             return failure
 
-    def _forgive(self, rounds: Rounds) -> None:
+    def _forgive(self, rounds: Rendezvous) -> None:
         # Only agent 0 hears of steps. A step that was already made before the last restart is no progress.
         if self._monitor.highest_step > self._forgiven_step:
             self._forgiven_step = self._monitor.highest_step
             if self._hosts:
                 rounds.forgive()
 
-    def _look(self, rounds: Rounds) -> View:
+    def _look(self, rounds: Rendezvous) -> RendezvousState:
         """One turn of the loop: what the others did, unless it ends this round or the run."""
         self._turn()
         if self._stops.count:
@@ -180,7 +180,7 @@ class Agent:
             if self._stops.count:
                 raise RunOver(self._stopped_without_ranks())
 
-    def _stop(self, rounds: Rounds) -> Outcome:
+    def _stop(self, rounds: Rendezvous) -> Outcome:
         """Told to stop: the ranks store a checkpoint, for which they have as long as whoever told us waits."""
         LOG.info("told to stop: the ranks store a checkpoint first")
         self._gang.ask_to_stop()
@@ -188,14 +188,14 @@ class Agent:
         while self._gang.running:
             self._turn()
             failure = self._gang.failure()
-            if failure is not None and not failure.verdict.disruption:
+            if failure is not None and not failure.exit_policy.disruption:
                 failed_since = failed_since or time.monotonic()
             hopeless = failed_since is not None and time.monotonic() - failed_since > self._limits.first_cause
             if hopeless or self._stops.count > 1:
                 self._gang.kill()
         return self._stopped(rounds)
 
-    def _stopped(self, rounds: Rounds) -> Outcome:
+    def _stopped(self, rounds: Rendezvous) -> Outcome:
         """How a stop ended, now that no rank runs."""
         failure, complete = self._gang.failure(), self._gang.complete()
         if complete is not None:
@@ -203,14 +203,14 @@ class Agent:
             return complete
         if failure is None:
             return self._stopped_without_ranks()
-        if failure.verdict.disruption:
+        if failure.exit_policy.disruption:
             return failure
         if severity(failure) == 0:
             return self._give_up(rounds, failure)
         message = f"told to stop; the work since the last checkpoint is lost because {failure.message}"
         return failure.model_copy(update={"reason": Reason.PREEMPTED_UNSAVED, "message": message})
 
-    def _finish_in_haste(self, rounds: Rounds) -> None:
+    def _finish_in_haste(self, rounds: Rendezvous) -> None:
         """The run completed while it was told to stop: the other nodes may know, but not for long."""
         until = time.monotonic() + self._limits.farewell
         with contextlib.suppress(StoreLostError):
@@ -226,10 +226,10 @@ class Agent:
     def _note_stop_by_peer(self) -> None:
         """Remember that the ranks here stopped in order, should this agent be told to stop a moment later."""
         failure = self._gang.failure()
-        if failure is not None and failure.verdict.disruption:
+        if failure is not None and failure.exit_policy.disruption:
             self._stopped_by_peer = failure
 
-    def _farewell(self, rounds: Rounds) -> None:
+    def _farewell(self, rounds: Rendezvous) -> None:
         """Agent 0 takes the store along, so it waits a little for the others to read there how the run ended."""
         until = time.monotonic() + self._limits.farewell
         with contextlib.suppress(StoreLostError):

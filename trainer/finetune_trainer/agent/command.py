@@ -8,20 +8,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune_trainer.agent import termination
+from finetune_trainer.agent import termination_message
 from finetune_trainer.agent.agent import Agent
 from finetune_trainer.agent.environment import rank_environment
 from finetune_trainer.agent.metrics import Metrics
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.server import serve
 from finetune_trainer.agent.settings import Settings
-from finetune_trainer.agent.stops import Stops
-from finetune_trainer.outcome import Outcome, Reason
+from finetune_trainer.agent.stop_signals import StopSignals
+from finetune_trainer.protocol.outcome import Outcome, Reason
 
 LOG = logging.getLogger("finetune.agent")
 
 
-def main(stops: Stops, arguments: Sequence[str] | None = None) -> int:
+def main(stops: StopSignals, arguments: Sequence[str] | None = None) -> int:
     """Run one agent; its exit code. `stops` counts signals already."""
     return run(parse(arguments), stops)
 
@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--http-port", type=int, default=9400, help="of /metrics, /progress and /healthz; 0: none")
     parser.add_argument("--credentials-dir", type=Path)
     parser.add_argument("--termination-log", type=Path, help="where the last word goes")
-    parser.add_argument("--rank-module", default="finetune_trainer.rank", help="the Python module that a rank runs")
+    parser.add_argument("--rank-module", default="finetune_trainer.training", help="the Python module that a rank runs")
     given = parser.parse_args(arguments)
     namespace, slash, job = given.job.partition("/")
     host, colon, port = given.rendezvous.rpartition(":")
@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     )
 
 
-def run(settings: Settings, stops: Stops) -> int:
+def run(settings: Settings, stops: StopSignals) -> int:
     """Run the agent to its end and leave its last word; the exit code."""
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s agent {settings.node_rank}: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
@@ -83,11 +83,11 @@ def run(settings: Settings, stops: Stops) -> int:
         message = f"agent {settings.node_rank} failed with {type(error).__name__}: {error}; the traceback is in its log"
         outcome = Outcome(reason=Reason.INTERNAL_ERROR, message=message, node=settings.node_rank)
     LOG.info("the end: %s", f"{outcome.reason}: {outcome.message}" if outcome.message else outcome.reason)
-    termination.write(outcome, settings.termination_log)
-    return outcome.verdict.exit_code
+    termination_message.write(outcome, settings.termination_log)
+    return outcome.exit_policy.exit_code
 
 
-def _run(settings: Settings, stops: Stops) -> Outcome:
+def _run(settings: Settings, stops: StopSignals) -> Outcome:
     for directory in (settings.work_dir, settings.cache_dir):
         directory.mkdir(parents=True, exist_ok=True)
     monitor = Monitor(Metrics(settings.namespace, settings.job), settings.rank(0))

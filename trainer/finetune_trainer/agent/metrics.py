@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from finetune_trainer.telemetry import CheckpointFailed, CheckpointStored, Evaluated, Event, Step, StepTime
+from finetune_trainer.protocol.events import CheckpointFailed, CheckpointStored, Evaluated, Event, Step, StepTime
 
 STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120, 300)
 CHECKPOINT_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)

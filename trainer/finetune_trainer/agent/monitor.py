@@ -6,8 +6,8 @@ import threading
 import time
 
 from finetune_trainer.agent.metrics import Metrics
-from finetune_trainer.outcome import Outcome, RunStatus
-from finetune_trainer.telemetry import Alive, CheckpointFailed, CheckpointStored, DataFound, Evaluated, Event, Step
+from finetune_trainer.protocol.events import Alive, CheckpointFailed, CheckpointStored, DataFound, Evaluated, Event, Step
+from finetune_trainer.protocol.outcome import Outcome, RunStatus
 
 NO_DETAIL = {"detail": None, "share": None}  # whatever was said of an activity ends with it
 

@@ -40,7 +40,7 @@ class Settings:
     http_port: int = 9400
     credentials_dir: Path | None = None
     termination_log: Path | None = None
-    rank_module: str = "finetune_trainer.rank"
+    rank_module: str = "finetune_trainer.training"
     limits: Limits = Limits()
 
     @property

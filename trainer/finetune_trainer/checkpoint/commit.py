@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from finetune_trainer.checkpoint.manifest import OWNER, Manifest, Part, manifest_path, part_path
-from finetune_trainer.outcome import StorageError
-from finetune_trainer.storage import Storage
+from finetune_trainer.protocol.outcome import StorageError
+from finetune_trainer.storage.base import Storage
 
 
 class Refused(StorageError):

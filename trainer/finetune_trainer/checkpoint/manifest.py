@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from finetune_trainer.config.base import Section
-from finetune_trainer.outcome import SavedCheckpoint
-from finetune_trainer.storage import Storage
+from finetune_trainer.protocol.outcome import SavedCheckpoint
+from finetune_trainer.storage.base import Storage
 
 VERSION = 1
 OWNER = "attempt"  # names the attempt that may commit; an older one that lives on is fenced off by it

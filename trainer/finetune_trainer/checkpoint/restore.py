@@ -30,10 +30,10 @@ from finetune_trainer.checkpoint.manifest import (
     hash_of,
     manifest_path,
 )
-from finetune_trainer.checkpoint.place import World, by_all, by_first
 from finetune_trainer.checkpoint.topology import Topology
-from finetune_trainer.outcome import ConfigurationError
-from finetune_trainer.storage import Storage
+from finetune_trainer.distributed.collectives import Collectives, on_every_rank, on_first_rank
+from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.storage.base import Storage
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def rank_file(rank: int) -> str:
 
 
 def restore(
-    engine: Any, storage: Storage, identity: Mapping[str, Any], world: World, work_dir: Path,
+    engine: Any, storage: Storage, identity: Mapping[str, Any], world: Collectives, work_dir: Path,
     among: Sequence[int] | None = None,
 ) -> Restored | None:  # fmt: skip
     """Loads the newest whole checkpoint into `engine` and the random generators; None when there is none. Collective.
@@ -65,14 +65,14 @@ def restore(
     when the storage does not answer; in neither case anything in it has changed.
     """
     topology = Topology.of(engine, world.size)
-    while manifest := by_first(world, lambda: newest(storage, identity, among)):
+    while manifest := on_first_rank(world, lambda: newest(storage, identity, among)):
         source = Topology(manifest.zero_stage, manifest.world_size, manifest.precision)
-        topology.insist_on_way_from(source)
+        topology.validate_conversion_from(source)
         is_direct = topology.reads(source)
         folder = _folder(storage, manifest, work_dir)
         bring = partial(_bring, storage, manifest, _wanted(manifest, world, everything=not is_direct), folder)
-        if world.any(not by_all(world, bring)):
-            by_first(world, partial(set_aside, storage, manifest))
+        if world.any(not on_every_rank(world, bring)):
+            on_first_rank(world, partial(set_aside, storage, manifest))
             continue
         client_state = _load(engine, folder, world, is_direct, work_dir)
         world.barrier()
@@ -100,12 +100,12 @@ def newest(storage: Storage, identity: Mapping[str, Any], among: Sequence[int] |
         except (ValueError, ValidationError) as error:
             log.warning("the manifest of step %d cannot be read and is passed over: %s", step, error)
             continue
-        insist_on_same_run(storage, manifest, identity)
+        validate_same_run(storage, manifest, identity)
         return manifest
     return None
 
 
-def insist_on_same_run(storage: Storage, manifest: Manifest, identity: Mapping[str, Any]) -> None:
+def validate_same_run(storage: Storage, manifest: Manifest, identity: Mapping[str, Any]) -> None:
     """Raises ConfigurationError, naming the first field that differs, unless `identity` is the manifest's."""
     if manifest.identity_hash == hash_of(identity):
         return
@@ -129,7 +129,7 @@ def _folder(storage: Storage, manifest: Manifest, work_dir: Path) -> Path:
     return storage.folder / manifest.folder if storage.folder else work_dir / "restore" / Path(manifest.folder).name
 
 
-def _wanted(manifest: Manifest, world: World, everything: bool) -> list[File]:
+def _wanted(manifest: Manifest, world: Collectives, everything: bool) -> list[File]:
     """The files this rank brings: its own, and on each node one rank those that all read, or that are to be converted."""
     if everything:
         return manifest.files if world.local_rank == 0 else []
@@ -152,7 +152,7 @@ def _bring(storage: Storage, manifest: Manifest, wanted: list[File], folder: Pat
     return True
 
 
-def _load(engine: Any, folder: Path, world: World, is_direct: bool, work_dir: Path) -> dict[str, Any]:
+def _load(engine: Any, folder: Path, world: Collectives, is_direct: bool, work_dir: Path) -> dict[str, Any]:
     if is_direct:
         _, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
         own = folder / rank_file(world.rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune_trainer.checkpoint.manifest import Manifest, committed_steps, manifest_path, stored_files
-from finetune_trainer.storage import Storage
+from finetune_trainer.storage.base import Storage
 
 
 def retain(storage: Storage, keep_last: int, newest: Manifest, best_first: Sequence[int] = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Topology:
             return self.precision == stored.precision
         return self == stored
 
-    def insist_on_way_from(self, stored: Topology) -> None:
+    def validate_conversion_from(self, stored: Topology) -> None:
         """Raises ConfigurationError where not even a conversion leads from `stored` to here."""
         if self.reads(stored):
             return

@@ -23,9 +23,9 @@ from finetune_trainer.checkpoint import commit, files
 from finetune_trainer.checkpoint.manifest import File, Manifest, Part, folder_of
 from finetune_trainer.checkpoint.retention import retain
 from finetune_trainer.checkpoint.snapshot import HostMemory
-from finetune_trainer.outcome import TrainerError
-from finetune_trainer.storage import Storage
-from finetune_trainer.telemetry import CheckpointFailed, CheckpointPhase, CheckpointStored, Report
+from finetune_trainer.protocol.events import CheckpointFailed, CheckpointPhase, CheckpointStored, EventSink
+from finetune_trainer.protocol.outcome import TrainerError
+from finetune_trainer.storage.base import Storage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,7 +36,7 @@ _NICENESS = 10  # of the writing thread: it gets what cores the training leaves
 
 
 @dataclass
-class Job:
+class PendingSave:
     """One checkpoint of one rank on its way to the storage."""
 
     step: int
@@ -66,7 +66,7 @@ class Writer:
         world_size: int,
         keep_last: int,
         work_dir: Path,
-        report: Report,
+        report: EventSink,
         retry_seconds: tuple[float, ...] = RETRY_SECONDS,
         part_seconds: float = PART_SECONDS,
     ) -> None:
@@ -78,7 +78,7 @@ class Writer:
         shutil.rmtree(self._local, ignore_errors=True)
         self._thread = ThreadPoolExecutor(1, "checkpoint-writer", initializer=_step_back)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: PendingSave) -> None:
         """Starts storing; the job says itself when it is done and how it went."""
         self._thread.submit(self._run, job)
 
@@ -86,7 +86,7 @@ class Writer:
         """Ends the thread when its job is done."""
         self._thread.shutdown()
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: PendingSave) -> None:
         try:
             self._store(job)
         except Exception as error:
@@ -102,7 +102,7 @@ class Writer:
             job.troubled.set()
             job.done.set()
 
-    def _store(self, job: Job) -> None:
+    def _store(self, job: PendingSave) -> None:
         self._memory.wait()
         started = time.monotonic()
         folder, target = folder_of(job.step, self._attempt), self._storage.folder
@@ -115,19 +115,19 @@ class Writer:
         wrote = time.monotonic()
         if target is None:
             for file in written:
-                self._insist(job, partial(self._storage.put, f"{folder}/{file.name}", local / file.name))
+                self._retry(job, partial(self._storage.put, f"{folder}/{file.name}", local / file.name))
         part = Part(rank=self._rank, files=written)
-        self._insist(job, lambda: commit.put_part(self._storage, job.step, self._attempt, part))
+        self._retry(job, lambda: commit.put_part(self._storage, job.step, self._attempt, part))
         if self._rank == 0:
             self._commit(job)
             self._announce(job, wrote - started, time.monotonic() - wrote)
 
-    def _commit(self, job: Job) -> None:
-        parts = self._insist(
+    def _commit(self, job: PendingSave) -> None:
+        parts = self._retry(
             job, lambda: commit.collect_parts(self._storage, job.step, self._attempt, self._world_size, self._part_seconds)
         )
         manifest = self._describe(job.step, [file for part in parts for file in part.files])
-        self._insist(job, lambda: commit.commit(self._storage, manifest))
+        self._retry(job, lambda: commit.commit(self._storage, manifest))
         job.manifest = manifest
         try:
             retain(self._storage, self._keep_last, manifest, job.best_first)
@@ -135,7 +135,7 @@ class Writer:
             # What is committed stays committed, whatever becomes of its predecessors.
             log.warning("old checkpoints could not be removed: %s", error)
 
-    def _announce(self, job: Job, write: float, upload: float) -> None:
+    def _announce(self, job: PendingSave, write: float, upload: float) -> None:
         assert job.manifest is not None
         seconds: dict[CheckpointPhase, float] = {
             "snapshot": job.blocked + self._memory.stalled,
@@ -145,8 +145,8 @@ class Writer:
         saved = job.manifest.saved(self._storage)
         self._report(CheckpointStored(checkpoint=saved, size_bytes=job.manifest.size, seconds=seconds))
 
-    def _insist(self, job: Job, action: Callable[[], T]) -> T:
-        """Tries again, with growing pauses, what a storage refused; raises the last refusal."""
+    def _retry(self, job: PendingSave, action: Callable[[], T]) -> T:
+        """Tries again, with growing pauses, what a storage refused; raises the last create_error."""
         for pause in self._retry_seconds:
             try:
                 return action()
@@ -158,7 +158,7 @@ class Writer:
                 time.sleep(pause)
         return action()
 
-    def _tell_first_rank(self, job: Job) -> None:
+    def _tell_first_rank(self, job: PendingSave) -> None:
         # If this fails as well, rank 0 finds out by waiting.
         with suppress(TrainerError):
             commit.put_part(self._storage, job.step, self._attempt, Part(rank=self._rank, error=job.error))

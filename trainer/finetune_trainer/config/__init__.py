@@ -6,62 +6,108 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.across import RULES
-from finetune_trainer.config.augmentation import Augmentation, BackTranslation, Synonyms, Translator
+from finetune_trainer.config.augmentation import AugmentationConfig, BackTranslationConfig, SynonymsConfig, TranslatorConfig
 from finetune_trainer.config.base import Rule, Section, explain
-from finetune_trainer.config.checks import Checks
-from finetune_trainer.config.data import Columns, Data, Dataset, Folds
-from finetune_trainer.config.forgetting import ElasticWeights, Forgetting, Rehearsal
-from finetune_trainer.config.image_augmentation import ImageAugmentation
-from finetune_trainer.config.languages import Languages
-from finetune_trainer.config.methods import IA3, Bottleneck, Freeze, LoRA, Method, PromptTuning, Unfreeze
-from finetune_trainer.config.model import Model, Tokenizer, TokenizerTraining
-from finetune_trainer.config.objectives import Choice, Objective, Task
-from finetune_trainer.config.objectives.base import Options
-from finetune_trainer.config.objectives.images import ImageOptions
-from finetune_trainer.config.output import Checkpoint, Export
+from finetune_trainer.config.continual_learning import ContinualLearningConfig, EWCConfig, ReplayConfig
+from finetune_trainer.config.cross_section_rules import RULES
+from finetune_trainer.config.data import ColumnsConfig, DataConfig, DatasetConfig, FoldsConfig
+from finetune_trainer.config.data_checks import DataChecksConfig
+from finetune_trainer.config.image_augmentation import ImageAugmentationConfig
+from finetune_trainer.config.languages import LanguagesConfig
+from finetune_trainer.config.methods import (
+    BottleneckConfig,
+    FreezeConfig,
+    IA3Config,
+    LoRAConfig,
+    MethodSpec,
+    PromptTuningConfig,
+    UnfreezeConfig,
+)
+from finetune_trainer.config.model import ModelConfig, TokenizerConfig, TokenizerTrainingConfig
+from finetune_trainer.config.objectives import ObjectiveChoice, ObjectiveSpec, TaskSpec
+from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.images import ImageObjectiveConfig
+from finetune_trainer.config.output import CheckpointConfig, ExportConfig
 from finetune_trainer.config.training import (
-    DeepSpeed,
-    EarlyStopping,
-    Evaluation,
-    FewShot,
-    Generation,
-    Optimizer,
-    Schedule,
-    Training,
+    DeepSpeedConfig,
+    EarlyStoppingConfig,
+    EvaluationConfig,
+    FewShotConfig,
+    GenerationConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
 )
 
 __all__ = [
-    "IA3", "Augmentation", "BackTranslation", "Bottleneck", "Checkpoint", "Checks", "Choice", "Columns", "Data", "Dataset",
-    "DeepSpeed", "EarlyStopping", "ElasticWeights", "Evaluation", "Export", "FewShot", "Folds", "Forgetting", "Freeze",
-    "Generation", "ImageAugmentation", "ImageOptions", "Languages", "LoRA", "Method", "Model", "Objective", "Optimizer",
-    "Options", "PromptTuning", "Rehearsal", "Rule", "Schedule", "Section", "Synonyms", "Task", "Tokenizer",
-    "TokenizerTraining", "TrainSpec", "Training", "Translator", "Unfreeze", "explain",
+    "AugmentationConfig",
+    "BackTranslationConfig",
+    "BottleneckConfig",
+    "CheckpointConfig",
+    "ColumnsConfig",
+    "ContinualLearningConfig",
+    "DataChecksConfig",
+    "DataConfig",
+    "DatasetConfig",
+    "DeepSpeedConfig",
+    "EWCConfig",
+    "EarlyStoppingConfig",
+    "EvaluationConfig",
+    "ExportConfig",
+    "FewShotConfig",
+    "FoldsConfig",
+    "FreezeConfig",
+    "GenerationConfig",
+    "IA3Config",
+    "ImageAugmentationConfig",
+    "ImageObjectiveConfig",
+    "LanguagesConfig",
+    "LoRAConfig",
+    "MethodSpec",
+    "ModelConfig",
+    "ObjectiveChoice",
+    "ObjectiveConfig",
+    "ObjectiveSpec",
+    "OptimizerConfig",
+    "PromptTuningConfig",
+    "ReplayConfig",
+    "Rule",
+    "ScheduleConfig",
+    "Section",
+    "SynonymsConfig",
+    "TaskSpec",
+    "TokenizerConfig",
+    "TokenizerTrainingConfig",
+    "TrainSpec",
+    "TrainingConfig",
+    "TranslatorConfig",
+    "UnfreezeConfig",
+    "explain",
 ]  # fmt: skip
 
 
 class TrainSpec(Section):
     """All that decides what comes out of a run; on how many nodes it runs is not part of it."""
 
-    model: Model
-    data: Data
-    objective: Objective = Objective()
-    method: Method = Method()
-    training: Training = Training()
-    deepspeed: DeepSpeed = DeepSpeed()
-    evaluation: Evaluation = Evaluation()
-    checkpoint: Checkpoint
-    export: Export = Field(default_factory=Export)
+    model: ModelConfig
+    data: DataConfig
+    objective: ObjectiveSpec = ObjectiveSpec()
+    method: MethodSpec = MethodSpec()
+    training: TrainingConfig = TrainingConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig
+    export: ExportConfig = Field(default_factory=ExportConfig)
 
     rules: ClassVar[tuple[Rule, ...]] = RULES
 
     @property
     def packing(self) -> bool:
         """Whether several rows of data share one sequence: the document's word, or what suits objective and method."""
-        suits = self.objective.options.packable and self.method.options.packable
+        suits = self.objective.config.packable and self.method.config.packable
         return suits if self.data.packing is None else self.data.packing
 
     @property
     def overlong(self) -> Literal["Split", "Truncate", "Drop"]:
         """What becomes of rows longer than a sequence: the document's word, or what suits the objective."""
-        return self.data.overlong or ("Split" if self.objective.options.divisible else "Truncate")
+        return self.data.overlong or ("Split" if self.objective.config.divisible else "Truncate")

@@ -7,12 +7,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
-from finetune_trainer.config.languages import Languages
+from finetune_trainer.config.languages import LanguagesConfig
 
 WORDS_CHANGE = "has(self.synonyms) || self.deletion > 0.0 || self.swap > 0.0 || self.noise > 0.0"
 
 
-class Synonyms(Section):
+class SynonymsConfig(Section):
     """Words that may stand for each other."""
 
     source: ReadableURI
@@ -20,7 +20,7 @@ class Synonyms(Section):
     share: float = Field(0.1, gt=0, le=1, description="Share of the words that are replaced, where the file knows others.")
 
 
-class Translator(Section):
+class TranslatorConfig(Section):
     """An encoder-decoder that translates, by transformers' AutoModelForSeq2SeqLM."""
 
     source: ReadableURI
@@ -32,18 +32,18 @@ class Translator(Section):
         description="What it reads before each text: 'translate English to German: ' for T5, '>>deu<< ' for a Marian model of "
         "several languages.",
     )
-    languages: Languages | None = None
+    languages: LanguagesConfig | None = None
 
 
-class BackTranslation(Section):
+class BackTranslationConfig(Section):
     """Each copy is a text that one model translated and another translated back (Sennrich et al. 2016, arXiv:1511.06709).
 
     It is done on the GPU if there is one. A text keeps its own words if it or its translation is longer than maxLength, or if
     nothing is left of that.
     """
 
-    forward: Translator
-    back: Translator
+    forward: TranslatorConfig
+    back: TranslatorConfig
     temperature: float = Field(
         0.0,
         ge=0,
@@ -55,7 +55,7 @@ class BackTranslation(Section):
     batch_size: int = Field(32, ge=1, le=4096, description="Texts that are translated at once; it changes no translation.")
 
 
-class Augmentation(Section):
+class AugmentationConfig(Section):
     """Copies of each training row: translated there and back, then with words and characters changed at random (EDA, Wei & Zou
     2019, arXiv:1901.11196).
 
@@ -63,10 +63,10 @@ class Augmentation(Section):
     """
 
     copies: int = Field(1, ge=1, le=64, description="Altered copies of each row, beside the row itself.")
-    synonyms: Synonyms | None = Field(
+    synonyms: SynonymsConfig | None = Field(
         None, description="A JSON file with an object of lower-case words, each with a list of words that may stand for it."
     )
-    back_translation: BackTranslation | None = None
+    back_translation: BackTranslationConfig | None = None
     deletion: float = Field(0.0, ge=0, le=0.9, description="Share of the words that are left out.")
     swap: float = Field(0.0, ge=0, le=1, description="Share of the words that change places with another of the text.")
     noise: float = Field(

@@ -7,14 +7,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.augmentation import Augmentation
+from finetune_trainer.config.augmentation import AugmentationConfig
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
-from finetune_trainer.config.checks import Checks
+from finetune_trainer.config.data_checks import DataChecksConfig
 
 Column = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class Columns(Section):
+class ColumnsConfig(Section):
     """Which column of a row holds what; an objective reads those that it needs."""
 
     text: Column = Field("text", description="A text.")
@@ -48,7 +48,7 @@ class Columns(Section):
         return {role: name for role in roles if (name := getattr(self, role)) is not None}
 
 
-class Dataset(Section):
+class DatasetConfig(Section):
     """One source of rows: a file, a folder, a pattern with * and **, or a dataset of the hub."""
 
     source: ReadableURI
@@ -62,7 +62,7 @@ class Dataset(Section):
         description="Auto goes by the file's suffix. Text makes one row of each file; so does ImageFolder of each image, whose "
         "label is the sub-folder that it is in.",
     )
-    columns: Columns = Columns()
+    columns: ColumnsConfig = ColumnsConfig()
     weight: float | None = Field(
         None,
         gt=0,
@@ -74,7 +74,7 @@ class Dataset(Section):
     task: str | None = Field(None, max_length=32, description="With objective.tasks, the task whose rows these are.")
 
 
-class Folds(Section):
+class FoldsConfig(Section):
     """Cross-validation: one job for each fold learns from the others and is evaluated on that one."""
 
     count: int = Field(ge=2, le=100, description="Folds, of about the same size; a hash of the row says which one it is in.")
@@ -85,15 +85,15 @@ class Folds(Section):
     )
 
 
-class Data(Section):
+class DataConfig(Section):
     """Training and evaluation data, and how documents become sequences of tokens."""
 
-    train: list[Dataset] = Field(min_length=1, max_length=64)
-    evaluation: list[Dataset] = Field(default_factory=list, max_length=64)
-    earlier: list[Dataset] = Field(
+    train: list[DatasetConfig] = Field(min_length=1, max_length=64)
+    evaluation: list[DatasetConfig] = Field(default_factory=list, max_length=64)
+    replay: list[DatasetConfig] = Field(
         default_factory=list,
         max_length=64,
-        description="What the model learnt before: training.forgetting.elastic measures on it, rehearsal learns from it.",
+        description="What the model learnt before: training.continualLearning.ewc measures on it, replay learns from it.",
     )
     evaluation_fraction: float | None = Field(
         None,
@@ -101,7 +101,7 @@ class Data(Section):
         le=0.5,
         description="Share of the training rows held out for evaluation, chosen by a hash of the row.",
     )
-    folds: Folds | None = None
+    folds: FoldsConfig | None = None
     max_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens in one sequence.")
     packing: bool | None = Field(
         None,
@@ -116,8 +116,8 @@ class Data(Section):
     resample: Literal["None", "Balanced"] = Field(
         "None", description="Balanced shows each label's rows equally often: rare ones are repeated, frequent ones sampled."
     )
-    checks: Checks = Checks()
-    augmentation: Augmentation | None = None
+    checks: DataChecksConfig = DataChecksConfig()
+    augmentation: AugmentationConfig | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -131,7 +131,7 @@ class Data(Section):
             "train",
         ),
         Rule(
-            "self.evaluation.all(one, !has(one.weight)) && self.earlier.all(one, !has(one.weight))",
+            "self.evaluation.all(one, !has(one.weight)) && self.replay.all(one, !has(one.weight))",
             "a weight says how often rows are learnt from: remove it from data that is not in data.train",
             "evaluation",
         ),

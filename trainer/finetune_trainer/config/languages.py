@@ -7,7 +7,7 @@ from pydantic import Field
 from finetune_trainer.config.base import Section
 
 
-class Languages(Section):
+class LanguagesConfig(Section):
     """For models of many languages whose tokenizer writes a language's token beside each text, by its codes: NLLB's are such as
     eng_Latn, M2M100's such as en, mBART's such as en_XX.
     """

@@ -9,19 +9,19 @@ from pydantic import Field, model_validator
 from finetune_trainer.config.base import FreeForm, ReadableURI, Rule, SecretName, Section
 
 
-class TokenizerTraining(Section):
+class TokenizerTrainingConfig(Section):
     """A byte-level BPE tokenizer trained on the job's own training data (Sennrich et al. 2016; Radford et al. 2019)."""
 
     vocab_size: int = Field(8192, ge=300, le=1_000_000, description="Entries of the vocabulary, special tokens included.")
 
 
-class Tokenizer(Section):
+class TokenizerConfig(Section):
     """Where the tokenizer comes from: somewhere else than the model, or out of the data."""
 
     source: ReadableURI | None = None
     revision: str | None = Field(None, max_length=128, description="Branch, tag or commit of an hf:// source.")
     credentials: SecretName | None = None
-    train: TokenizerTraining | None = None
+    train: TokenizerTrainingConfig | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -31,7 +31,7 @@ class Tokenizer(Section):
     )
 
 
-class Model(Section):
+class ModelConfig(Section):
     """The model, by transformers' Auto classes: any architecture that they know."""
 
     source: ReadableURI | None = None
@@ -46,7 +46,7 @@ class Model(Section):
         "otherwise fields that override the source's, such as its dropout (BERT: hidden_dropout_prob and "
         "attention_probs_dropout_prob; Llama: attention_dropout).",
     )
-    tokenizer: Tokenizer | None = None
+    tokenizer: TokenizerConfig | None = None
     attention: Literal["Auto", "Eager", "SDPA", "FlashAttention2"] = Field(
         "Auto", description="Attention implementation; Auto lets transformers choose."
     )

@@ -9,7 +9,7 @@ from pydantic import Field
 from finetune_trainer.config.base import Rule, SecretName, Section, WritableURI
 
 
-class Checkpoint(Section):
+class CheckpointConfig(Section):
     """Where training state is kept and how often; a run that finds its own checkpoints there resumes from the newest."""
 
     storage: WritableURI
@@ -29,7 +29,7 @@ class Checkpoint(Section):
     )
 
 
-class Export(Section):
+class ExportConfig(Section):
     """The finished model, as a folder that transformers.pipeline() loads."""
 
     storage: WritableURI | None = Field(None, description="Where the model goes; by default checkpoint.storage + /model.")

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from finetune_trainer.config.base import FreeForm, Rule, Section
-from finetune_trainer.config.forgetting import Forgetting, Rehearsal
+from finetune_trainer.config.continual_learning import ContinualLearningConfig, ReplayConfig
 
 
-class Optimizer(Section):
+class OptimizerConfig(Section):
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); biases and norms are not decayed."""
 
     type: Literal["AdamW"] = "AdamW"
@@ -29,7 +29,7 @@ class Optimizer(Section):
     )
 
 
-class Schedule(Section):
+class ScheduleConfig(Section):
     """Learning rate over the run: a linear warm-up, then a decay to minimumRatio of the peak at the last step."""
 
     type: Literal["Constant", "Linear", "Cosine"] = "Linear"
@@ -46,14 +46,14 @@ class Schedule(Section):
     )
 
 
-class EarlyStopping(Section):
+class EarlyStoppingConfig(Section):
     """The run ends when evaluations no longer improve in evaluation.metric (Prechelt 1998)."""
 
     patience: int = Field(3, ge=1, le=10_000, description="Evaluations in a row without improvement that end the run.")
     minimum_change: float = Field(0.0, ge=0, description="An improvement is one by more than this.")
 
 
-class Training(Section):
+class TrainingConfig(Section):
     """Length of the run, batch sizes, optimizer and numerics."""
 
     epochs: int | None = Field(None, ge=1, description="Passes over the training data; 1 when maxSteps is absent too.")
@@ -62,16 +62,16 @@ class Training(Section):
     micro_batch_size: int = Field(
         4, ge=1, le=100_000, description="Sequences one rank computes at once; the rest is gradient accumulation."
     )
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     max_gradient_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this L2 norm; 0 turns it off.")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1,
         description="Share of a label's probability that is spread over all labels while training (Szegedy et al. 2016, "
         "arXiv:1512.00567); the evaluation's loss is without it.",
     )  # fmt: skip
-    forgetting: Forgetting | None = None
-    early_stopping: EarlyStopping | None = None
+    continual_learning: ContinualLearningConfig | None = None
+    early_stopping: EarlyStoppingConfig | None = None
     precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field(
         "Auto", description="Numbers used in the model; Auto is BFloat16 on GPUs that have it, else Float32."
     )
@@ -93,12 +93,12 @@ class Training(Section):
     )
 
     @property
-    def rehearsal(self) -> Rehearsal | None:
+    def replay(self) -> ReplayConfig | None:
         """How earlier rows are learnt again, if they are."""
-        return self.forgetting.rehearsal if self.forgetting else None
+        return self.continual_learning.replay if self.continual_learning else None
 
 
-class Offload(Section):
+class OffloadConfig(Section):
     """What lives in host memory instead of on the GPU (Rajbhandari et al. 2021, arXiv:2104.07857)."""
 
     optimizer: Literal["None", "CPU"] = Field("None", description="Optimizer state; needs zeroStage 1 or more.")
@@ -123,13 +123,13 @@ OWNED_IN_ZERO = {
 }
 
 
-class DeepSpeed(Section):
+class DeepSpeedConfig(Section):
     """The engine underneath: how training state is partitioned over ranks (ZeRO, arXiv:1910.02054)."""
 
     zero_stage: Literal[0, 1, 2, 3] = Field(
         1, description="What is partitioned: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."
     )
-    offload: Offload = Offload()
+    offload: OffloadConfig = OffloadConfig()
     config: FreeForm = Field(
         default_factory=dict,
         description="More of DeepSpeed's own configuration, merged last; what other fields decide is refused here.",
@@ -160,14 +160,14 @@ class DeepSpeed(Section):
         return self
 
 
-class Generation(Section):
+class GenerationConfig(Section):
     """Text the finished model is asked to continue, as a sample in the log and the report."""
 
     prompts: list[str] = Field(min_length=1, max_length=32)
     max_new_tokens: int = Field(64, ge=1, le=8192)
 
 
-class FewShot(Section):
+class FewShotConfig(Section):
     """Solved training rows before each evaluation row (Brown et al. 2020, arXiv:2005.14165)."""
 
     examples: int = Field(
@@ -189,12 +189,12 @@ def _named(names: tuple[str, ...]) -> str:
     return f"^(.*[.])?({'|'.join(names)})([^a-zA-Z].*)?$"
 
 
-class Evaluation(Section):
+class EvaluationConfig(Section):
     """When the model is measured on the evaluation data; with such data, always once at the end."""
 
     every_steps: int | None = Field(None, ge=1)
     at_start: bool = Field(False, description="Measure the starting model too, before the first step.")
-    few_shot: FewShot | None = Field(
+    few_shot: FewShotConfig | None = Field(
         None,
         description="Measures the starting model before the first step, as atStart does, and once more with solved training "
         "rows before each evaluation row, reported as fewShot.METRIC: what prompting does without fine-tuning.",
@@ -206,7 +206,7 @@ class Evaluation(Section):
     goal: Literal["Minimize", "Maximize"] | None = Field(
         None, description="Which way the metric is better; decided by its name when absent."
     )
-    generation: Generation | None = None
+    generation: GenerationConfig | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

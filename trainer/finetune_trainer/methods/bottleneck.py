@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from finetune_trainer.config import Bottleneck, TrainSpec
-from finetune_trainer.methods.adapted import tell_of_share
-from finetune_trainer.methods.head import heads, is_within
-from finetune_trainer.methods.targets import is_linear, is_transposed
-from finetune_trainer.methods.widened import Entrance, Exit, without
+from finetune_trainer.config import BottleneckConfig, TrainSpec
+from finetune_trainer.methods.heads import heads, is_within
+from finetune_trainer.methods.parallel_adapter import Entrance, Exit, without
+from finetune_trainer.methods.peft_layers import tell_of_share
+from finetune_trainer.methods.target_modules import is_linear, is_transposed
 from finetune_trainer.objectives import Objective
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 # What configurations call the width within feed-forward layers; where it is None it is four times the model's.
 WIDTHS = (
@@ -39,8 +39,8 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
 
     Raises ConfigurationError for a family whose feed-forward layers are not a linear layer, an activation and a linear layer.
     """
-    options = spec.method.options
-    assert isinstance(options, Bottleneck)
+    options = spec.method.config
+    assert isinstance(options, BottleneckConfig)
     body = model.base_model
     widths = _widths(body.config, options.size)
     wider = _wider(body, widths)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
-from finetune_trainer.config import Freeze, TrainSpec
-from finetune_trainer.methods import depth
+from finetune_trainer.config import FreezeConfig, TrainSpec
+from finetune_trainer.methods import layer_depth
 from finetune_trainer.objectives import Objective
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 
 def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
@@ -18,11 +18,11 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
     return model
 
 
-def _freeze(model: Any, wanted: Freeze) -> None:
+def _freeze(model: Any, wanted: FreezeConfig) -> None:
     for pattern in wanted.modules:
         _named(model, pattern)
     if wanted.embeddings or wanted.layers:
-        depths = depth.measure(model, "spec.method.freeze")
+        depths = layer_depth.measure(model, "spec.method.freeze")
         if (wanted.layers or 0) > depths.layers:
             raise ConfigurationError(
                 f"spec.method.freeze.layers: the model has {depths.layers} layers, not {wanted.layers}: lower it"

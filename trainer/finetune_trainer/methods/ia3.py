@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_trainer.config import IA3, TrainSpec
-from finetune_trainer.methods.adapted import adapt
-from finetune_trainer.methods.head import heads
-from finetune_trainer.methods.targets import insist_on_targets
+from finetune_trainer.config import IA3Config, TrainSpec
+from finetune_trainer.methods.heads import heads
+from finetune_trainer.methods.peft_layers import adapt
+from finetune_trainer.methods.target_modules import validate_target_modules
 from finetune_trainer.objectives import Objective
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 
 def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
@@ -21,11 +21,11 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
     import peft
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as FAMILIES
 
-    options = spec.method.options
-    assert isinstance(options, IA3)
+    options = spec.method.config
+    assert isinstance(options, IA3Config)
     head = heads(model, objective, only_new=True)
-    insist_on_targets(model, options.target_modules, "spec.method.ia3.targetModules", head)
-    insist_on_targets(model, options.feedforward_modules, "spec.method.ia3.feedforwardModules", head)
+    validate_target_modules(model, options.target_modules, "spec.method.ia3.targetModules", head)
+    validate_target_modules(model, options.feedforward_modules, "spec.method.ia3.feedforwardModules", head)
     named = options.target_modules + options.feedforward_modules
     if not named and model.config.model_type not in FAMILIES:
         raise ConfigurationError(

@@ -8,18 +8,18 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from finetune_trainer.config import LoRA, TrainSpec
-from finetune_trainer.methods.adapted import adapt, is_quantized
-from finetune_trainer.methods.head import heads, is_within, names_of
-from finetune_trainer.methods.targets import insist_on_targets, is_linear
+from finetune_trainer.config import LoRAConfig, TrainSpec
+from finetune_trainer.methods.heads import heads, is_within, names_of
+from finetune_trainer.methods.peft_layers import adapt, is_quantized
+from finetune_trainer.methods.target_modules import is_linear, validate_target_modules
 from finetune_trainer.objectives import Objective
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 
-def insist_on_libraries(spec: TrainSpec) -> None:
+def require_libraries(spec: TrainSpec) -> None:
     """Raises ConfigurationError for quantised weights on a machine that cannot compute with them."""
-    options = spec.method.options
-    if isinstance(options, LoRA) and options.quantization != "None" and importlib.util.find_spec("bitsandbytes") is None:
+    options = spec.method.config
+    if isinstance(options, LoRAConfig) and options.quantization != "None" and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigurationError(
             "spec.method.lora.quantization: there is no bitsandbytes here, which computes with such weights: run it on Linux, "
             "or remove it"
@@ -33,10 +33,10 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
     """
     import peft
 
-    options = spec.method.options
-    assert isinstance(options, LoRA)
+    options = spec.method.config
+    assert isinstance(options, LoRAConfig)
     head = heads(model, objective, only_new=True)
-    insist_on_targets(model, options.target_modules, "spec.method.lora.targetModules", head)
+    validate_target_modules(model, options.target_modules, "spec.method.lora.targetModules", head)
     if options.quantization == "NF4":
         from finetune_trainer.methods.quantization import quantize
 

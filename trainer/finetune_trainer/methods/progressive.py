@@ -12,27 +12,27 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.config import LoRA, TrainSpec
-from finetune_trainer.methods.adapted import ADAPTER, adapted_layers
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.config import LoRAConfig, TrainSpec
+from finetune_trainer.methods.peft_layers import ADAPTER, adapted_layers
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 PARTS = {"lora_A": 0, "lora_B": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}  # and along which axis ranks add up
 _PART = re.compile(rf"(\.(?:{'|'.join(PARTS)}))(?=\.|$)")
 Weights = Mapping[str, torch.Tensor]
 
 
-def put_beside(learner: Any, spec: TrainSpec, fetch: Callable[[str, str | None, str], Path]) -> None:
+def load_frozen_adapters(learner: Any, spec: TrainSpec, fetch: Callable[[str, str | None, str], Path]) -> None:
     """Adds the document's earlier adapters to a model with a new one; `fetch(address, secret, field)` gives their folders.
 
     Raises ConfigurationError for a folder without an adapter of low rank for this model.
     """
-    options = spec.method.options
-    if not isinstance(options, LoRA) or not options.earlier:
+    options = spec.method.config
+    if not isinstance(options, LoRAConfig) or not options.frozen_adapters:
         return
     names = []
-    for number, adapter in enumerate(options.earlier):
-        field = f"spec.method.lora.earlier[{number}].source"
-        names.append(f"earlier-{number}")
+    for number, adapter in enumerate(options.frozen_adapters):
+        field = f"spec.method.lora.frozenAdapters[{number}].source"
+        names.append(f"frozen-{number}")
         _load(learner, fetch(adapter.source, adapter.credentials, field), names[-1], field)
     learner.base_model.set_adapter([*names, ADAPTER])
     for key, parameter in learner.named_parameters():
@@ -41,7 +41,7 @@ def put_beside(learner: Any, spec: TrainSpec, fetch: Callable[[str, str | None, 
     learner.disable_adapter = lambda: _only(learner, names)  # for whoever compares with the start
 
 
-def joint(model: Any, state: Weights) -> tuple[dict[str, torch.Tensor], Any]:
+def merge_adapters(model: Any, state: Weights) -> tuple[dict[str, torch.Tensor], Any]:
     """All adapters as one: its weights, out of `state` by peft's names, and its peft configuration.
 
     Low-rank updates add up to one whose rank is the sum of theirs.

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.config import PromptTuning, TrainSpec
-from finetune_trainer.methods.adapted import ADAPTER, adapt
+from finetune_trainer.config import PromptTuningConfig, TrainSpec
+from finetune_trainer.methods.peft_layers import ADAPTER, adapt
 from finetune_trainer.objectives import Objective
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 
 def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
@@ -19,8 +19,8 @@ def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
     """
     import peft
 
-    options = spec.method.options
-    assert isinstance(options, PromptTuning)
+    options = spec.method.config
+    assert isinstance(options, PromptTuningConfig)
     config = peft.PromptTuningConfig(
         num_virtual_tokens=options.virtual_tokens,
         prompt_tuning_init=peft.PromptTuningInit.SAMPLE_VOCAB,

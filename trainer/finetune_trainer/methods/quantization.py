@@ -13,8 +13,8 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 
-from finetune_trainer.methods.head import is_within
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.methods.heads import is_within
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 
 class NF4Linear(Linear4bit):  # type: ignore[misc]  # bitsandbytes leaves it untyped

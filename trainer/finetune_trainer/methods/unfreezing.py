@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from finetune_trainer import schedule
-from finetune_trainer.config import TrainSpec, Unfreeze
-from finetune_trainer.methods import depth
+from finetune_trainer.config import TrainSpec, UnfreezeConfig
+from finetune_trainer.methods import layer_depth
+from finetune_trainer.training import lr_schedule
 
 
 class Unfreezing:
     """Holds back the weights of an engine whose parameter groups know their depth."""
 
-    def __init__(self, engine: Any, settings: Unfreeze) -> None:
-        depths = depth.measure(engine.module, "spec.method.unfreeze")
+    def __init__(self, engine: Any, settings: UnfreezeConfig) -> None:
+        depths = layer_depth.measure(engine.module, "spec.method.unfreeze")
         self._settings, self._head = settings, depths.head
         self._step, self._lowest = 1, depths.head
         self._counted: set[torch.Tensor] = set()
@@ -34,7 +34,7 @@ class Unfreezing:
 
     def begin(self, step: int) -> None:
         """Before the first backward pass of a step, counted from 1."""
-        self._step, self._lowest = step, schedule.lowest_depth(self._settings, step, self._head)
+        self._step, self._lowest = step, lr_schedule.lowest_depth(self._settings, step, self._head)
 
     def _masked(self, deep: int, gradient: torch.Tensor) -> torch.Tensor | None:
         return torch.zeros_like(gradient) if deep < self._lowest else None

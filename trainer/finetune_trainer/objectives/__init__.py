@@ -7,9 +7,9 @@ from typing import Any
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives import module_of
-from finetune_trainer.objectives.base import Batch, Measured, Objective
+from finetune_trainer.objectives.base import Batch, BatchStatistics, Objective
 
-__all__ = ["Batch", "Measured", "Objective", "named", "of"]
+__all__ = ["Batch", "BatchStatistics", "Objective", "named", "of"]
 
 
 def named(name: str) -> type[Objective]:

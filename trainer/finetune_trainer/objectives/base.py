@@ -11,16 +11,16 @@ import pyarrow
 import torch
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.collate import Batch, Layout
-from finetune_trainer.data.examples import Encoded
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import Row
-from finetune_trainer.world import World
+from finetune_trainer.data.loading.collate import Batch, Layout
+from finetune_trainer.data.loading.dataset import Sample
+from finetune_trainer.data.preprocessing.examples import EncodedRow
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
 
-__all__ = ["Batch", "Measured", "Objective"]
+__all__ = ["Batch", "BatchStatistics", "Objective"]
 
 
-class Measured(NamedTuple):
+class BatchStatistics(NamedTuple):
     """What an evaluation keeps of a batch. Both are sums, so that memory does not grow and ranks add up."""
 
     losses: torch.Tensor
@@ -44,13 +44,13 @@ class Objective(ABC):
     """What peft calls the task, if it has a name for it."""
     fields: ClassVar[Mapping[str, pyarrow.DataType]]
     """The fields of an example and their Arrow types, lists of numbers or numbers."""
-    most_at_once: ClassVar[int] = 1000
+    encode_batch_size: ClassVar[int] = 1000
     """Records to be encoded and held in memory at once."""
     losses: Sequence[str] = ("loss",)
     """Names of the losses that are added up."""
     causal: ClassVar[bool | None] = None
     """Whether a token may see only those before it (True) or must see all (False); None where neither is asked."""
-    grows_a_head: ClassVar[bool] = False
+    has_new_head: ClassVar[bool] = False
     """Whether a pretrained model may come without its last layers, which then begin with random weights."""
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
@@ -59,11 +59,11 @@ class Objective(ABC):
         self.processor = processor
         self.facts: dict[str, Any] = {}
 
-    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+    def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """What must be known of all training records before the first is encoded, such as the set of labels; JSON."""
         return {}
 
-    def informed(self, facts: dict[str, Any]) -> None:
+    def set_statistics(self, facts: dict[str, Any]) -> None:
         """Takes note of what the survey found, in this run or an earlier one."""
         self.facts = facts
 
@@ -78,18 +78,18 @@ class Objective(ABC):
         return {"spec.data.maxLength": self.spec.data.max_length}
 
     @abstractmethod
-    def encode(self, records: Sequence[Record]) -> Iterable[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterable[EncodedRow]:
         """What becomes of each record, in their order; raises DataError for one that cannot be used.
 
         Where the options say `in_context`, a record's examples stand before it, and nothing of them is learnt or measured.
         """
 
-    def model_settings(self) -> dict[str, Any]:
+    def model_config_overrides(self) -> dict[str, Any]:
         """Fields of the model's configuration that follow from the objective and the data."""
         return {}
 
     @abstractmethod
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """A micro-batch; each row comes with its own random numbers. No rows at all become a batch without terms."""
 
     @abstractmethod
@@ -111,10 +111,10 @@ class Objective(ABC):
         """The objective that each of these models is trained for, by the same folder."""
         return {"": self}
 
-    def start(self, model: Any, world: World) -> None:  # noqa: B027  # most objectives need not know
+    def start(self, model: Any, world: ProcessGroup) -> None:  # noqa: B027  # most objectives need not know
         """Called once with the model as it starts, before the method adapts it; whoever compares with it keeps a copy."""
 
-    def look_ahead(self, model: Any, batches: Sequence[Batch], world: World) -> None:  # noqa: B027  # nor compare rows
+    def prepare_step(self, model: Any, batches: Sequence[Batch], world: ProcessGroup) -> None:  # noqa: B027  # nor compare rows
         """Called on all ranks before the batches of an optimizer step, or of as many rows of an evaluation, are computed.
 
         For losses that compare a row with the others of its step, which may be in other batches and on other ranks. Each batch
@@ -122,12 +122,12 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Sum of the terms of each loss, [losses] float32 to differentiate, from one call of `model`."""
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """The same beside the statistics that `metrics` wants, without gradients."""
-        return Measured(self.loss_sums(model, batch), torch.zeros(0, dtype=torch.float64))
+        return BatchStatistics(self.loss_sum(model, batch), torch.zeros(0, dtype=torch.float64))
 
     def asked(self, prompt: str) -> Any:
         """What the task's pipeline is given for a prompt of the document."""
@@ -137,7 +137,7 @@ class Objective(ABC):
         """What an evaluation reports for each loss's mean and the sum of all statistics; `loss` is always among it."""
         return {"loss": sum(losses)}
 
-    def companions(self) -> dict[str, Any]:
+    def extra_files(self) -> dict[str, Any]:
         """What else the exported folder is to hold, JSON by path: for libraries that ask for more than transformers does."""
         return {}
 

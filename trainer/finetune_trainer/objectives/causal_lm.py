@@ -11,14 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate, starts
-from finetune_trainer.data.examples import Encoded, Fate, cut
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.calls import called
-from finetune_trainer.objectives.cross_entropy import perplexity, summed_cross_entropy
-from finetune_trainer.objectives.text import ended, fingerprint, insist_on_end, tokenize
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate, starts
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.objectives.base import BatchStatistics, Objective
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.losses.cross_entropy import perplexity, summed_cross_entropy
+from finetune_trainer.objectives.tokenization import ended, fingerprint, require_eos_token, tokenize
 
 
 class CausalLM(Objective):
@@ -36,31 +36,31 @@ class CausalLM(Objective):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        insist_on_end(processor)
+        require_eos_token(processor)
 
     @property
     def identity(self) -> Any:
         return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """A document is the tokens its tokenizer begins a text with, the text, and one end-of-text token."""
         texts = [record.values["text"] for record in records]
         for text, tokens in zip(texts, tokenize(texts, self.processor), strict=True):
             if not text:
-                yield Encoded([], Fate.EMPTY)
+                yield EncodedRow([], EncodeStatus.EMPTY)
                 continue
             whole = ended(tokens, self.processor.eos_token_id)
-            pieces, fate = cut(whole, self.spec.data.max_length, self.spec.overlong, overlap=1)
-            yield Encoded([{TOKENS: piece} for piece in pieces], fate)
+            pieces, fate = split_or_truncate(whole, self.spec.data.max_length, self.spec.overlong, overlap=1)
+            yield EncodedRow([{TOKENS: piece} for piece in pieces], fate)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """A document's first token is no label, as another document (or nothing) stands before it."""
         labels = [self.labels(row) for row in rows]
         for row, own in zip(rows, labels, strict=True):
             own[starts(row)] = IGNORED
         return collate(rows, self.processor.pad_token_id, layout, labels=labels)
 
-    def labels(self, row: Row) -> Tokens:
+    def labels(self, row: Sample) -> Tokens:
         """What is to be learnt of a row, [tokens] int64: all its tokens."""
         return row[TOKENS].astype(np.int64)
 
@@ -68,16 +68,16 @@ class CausalLM(Objective):
         """Tokens predicted: the first of a sequence never is."""
         return [int((batch["labels"][:, 1:] != IGNORED).sum())]
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        return self._loss_sums(model, batch, self.spec.training.label_smoothing)
+        return self._loss_sum(model, batch, self.spec.training.label_smoothing)
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """The same without smoothing, whose loss no perplexity follows from."""
-        return Measured(self._loss_sums(model, batch, 0.0), torch.zeros(0, dtype=torch.float64))
+        return BatchStatistics(self._loss_sum(model, batch, 0.0), torch.zeros(0, dtype=torch.float64))
 
-    def _loss_sums(self, model: Any, batch: Batch, smoothing: float) -> torch.Tensor:
-        logits = called(model, batch, use_cache=False).logits
+    def _loss_sum(self, model: Any, batch: Batch, smoothing: float) -> torch.Tensor:
+        logits = forward(model, batch, use_cache=False).logits
         return summed_cross_entropy(logits.flatten(0, 1), following(batch["labels"]).flatten(), smoothing)[None]
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:

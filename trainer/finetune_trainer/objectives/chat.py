@@ -12,12 +12,12 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives import field_of
-from finetune_trainer.config.objectives.chat import ChatOptions
-from finetune_trainer.data.collate import IGNORED
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
-from finetune_trainer.objectives.text import Span, insist_on_places, tokenize_marked
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
+from finetune_trainer.data.loading.collate import IGNORED
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.objectives.tokenization import Span, require_offsets, tokenize_marked
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 LEARNT = "learnt"  # of each token: 1 if it is to be learnt, 0 if it is only read
 ASSISTANT = "assistant"
@@ -43,8 +43,8 @@ def template(spec: TrainSpec, tokenizer: PreTrainedTokenizerBase) -> str | None:
 
     None where there is none of them.
     """
-    options = spec.objective.options
-    assert isinstance(options, ChatOptions)
+    options = spec.objective.config
+    assert isinstance(options, ChatObjectiveConfig)
     if options.chat_template:
         tokenizer.chat_template = options.chat_template
     elif not tokenizer.chat_template and spec.model.initialization == "Scratch":
@@ -63,14 +63,14 @@ class Chat:
             raise ConfigurationError(
                 f"{self._field}: the tokenizer has no chat template: set the one that the model is to be used with"
             )
-        insist_on_places(tokenizer)
+        require_offsets(tokenizer)
         self._tokenizer = tokenizer
         self.template = _for_training(tokenizer, found)
         self._marked = has_generation_markers(self.template)
         self.end = self._end_of_turn()
         """The token by which the assistant ends its turn."""
 
-    def write(self, messages: Messages, record: Record, role: str, first: int = 0) -> Written:
+    def write(self, messages: Messages, record: Row, role: str, first: int = 0) -> Written:
         """The conversation by the template, with the assistant's words from the message `first` on.
 
         Raises DataError, about the record's value for `role`, where that fails.
@@ -150,7 +150,7 @@ class _Unstable(Exception):
     """A template wrote the beginning of a conversation differently when more followed."""
 
 
-def labels(row: Row) -> Tokens:
+def labels(row: Sample) -> Tokens:
     """What is to be learnt of a row, [tokens] int64, -100 elsewhere."""
     found: Tokens = np.where(row[LEARNT] == 1, row[TOKENS].astype(np.int64), IGNORED)
     return found

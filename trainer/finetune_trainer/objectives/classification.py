@@ -14,14 +14,14 @@ from torch.nn import functional
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives import field_of
-from finetune_trainer.config.objectives.classification import ClassificationOptions as Options
-from finetune_trainer.data.collate import Batch
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import Row
-from finetune_trainer.objectives import classes
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.calls import called
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.config.objectives.classification import ClassificationObjectiveConfig as Options
+from finetune_trainer.data.loading.collate import Batch
+from finetune_trainer.data.loading.dataset import Sample
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.objectives.base import BatchStatistics, Objective
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.metrics import classification
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 TARGET = "target"  # the label's number, or a 0 or 1 for each label, or the value
 TARGET_TYPE = pyarrow.list_(pyarrow.float32())
@@ -38,11 +38,11 @@ class Classification(Objective):
     A batch has `labels` [rows, 1 or labels] float32, NaN where there is nothing to learn; the rest is for the model.
     """
 
-    grows_a_head: ClassVar[bool] = True
+    has_new_head: ClassVar[bool] = True
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._problem = options.problem
         self._given = options.labels
@@ -51,7 +51,7 @@ class Classification(Objective):
         self._weights: torch.Tensor | None = None  # of each label's terms, [labels]; None where all count alike
         self._numbers: dict[str, int] = {}
 
-    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+    def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """The labels, from the document or else from the data, and if need be how many rows each has.
 
         Raises DataError if there is only one.
@@ -60,14 +60,14 @@ class Classification(Objective):
             return {"labels": []}
         unread = self._given and not self._balanced
         counts = Counter(() if unread else (name for record in records() for name in self._names(record)))
-        found = classes.distinct(self._given, counts)
+        found = classification.distinct(self._given, counts)
         return {"labels": found} | ({"rows": [counts[name] for name in found]} if self._balanced else {})
 
-    def informed(self, facts: dict[str, Any]) -> None:
-        super().informed(facts)
+    def set_statistics(self, facts: dict[str, Any]) -> None:
+        super().set_statistics(facts)
         self._numbers = {name: number for number, name in enumerate(facts["labels"])}
         if self._balanced:
-            self._weights = classes.balancing(facts["rows"])
+            self._weights = classification.balancing(facts["rows"])
         elif self._class_weights:
             for name in self._class_weights.keys() - self._numbers.keys():
                 raise ConfigurationError(
@@ -81,24 +81,24 @@ class Classification(Objective):
         """What changes when the targets of a record may; JSON."""
         return [self._problem, self._given, self._balanced]
 
-    def target(self, record: Record) -> list[float]:
+    def target(self, record: Row) -> list[float]:
         """What a record teaches; raises DataError for a label that does not suit."""
         if self._problem == "Regression":
             return [_number(record)]
         names = self._names(record)
         for name in names:
             if name not in self._numbers:
-                raise classes.unknown(record, "label", name, self._numbers, field_of(type(self).__name__))
+                raise classification.unknown(record, "label", name, self._numbers, field_of(type(self).__name__))
         if self._problem == "SingleLabel":
             return [self._numbers[names[0]]]
         return [float(name in names) for name in self._numbers]
 
-    def model_settings(self) -> dict[str, Any]:
+    def model_config_overrides(self) -> dict[str, Any]:
         """The number of outputs, and what they are called."""
         names = self.facts["labels"]
-        return {"problem_type": PROBLEMS[self._problem]} | (classes.settings(names) if names else {"num_labels": 1})
+        return {"problem_type": PROBLEMS[self._problem]} | (classification.settings(names) if names else {"num_labels": 1})
 
-    def targets(self, rows: Sequence[Row]) -> torch.Tensor:
+    def targets(self, rows: Sequence[Sample]) -> torch.Tensor:
         """The labels of a batch; of one without rows, a row that tells none."""
         width = len(self._numbers) if self._problem == "MultiLabel" else 1
         return torch.from_numpy(np.stack([row[TARGET] for row in rows]) if rows else np.full((1, width), np.nan, np.float32))
@@ -110,15 +110,15 @@ class Classification(Objective):
             return [int(told.sum())]
         return [float(self._weights[batch["labels"][told].long()].sum(dtype=torch.float64))]
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed loss of `model` on the batch."""
-        return self._loss_sums(called(model, batch).logits.float(), batch["labels"], self.spec.training.label_smoothing)
+        return self._loss_sum(forward(model, batch).logits.float(), batch["labels"], self.spec.training.label_smoothing)
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: counts of labels, then rows that are right in all of them, and all rows; or the moments of the value."""
-        logits, labels = called(model, batch).logits.float(), batch["labels"]
+        logits, labels = forward(model, batch).logits.float(), batch["labels"]
         rows = ~labels[:, 0].isnan()
-        return Measured(self._loss_sums(logits, labels), self._statistics(logits[rows], labels[rows]).cpu())
+        return BatchStatistics(self._loss_sum(logits, labels), self._statistics(logits[rows], labels[rows]).cpu())
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Accuracy, precision, recall and F1, with SingleLabel Matthews' correlation; or the errors of the value."""
@@ -126,15 +126,17 @@ class Classification(Objective):
             return {"loss": losses[0]} | _errors(statistics)
         counts, (right, rows) = statistics[:-2], statistics[-2:]
         if self._problem == "SingleLabel":
-            counts = classes.counts_of_pairs(counts, len(self._numbers))
-        found = {"loss": losses[0], "accuracy": float(right / max(rows, 1))} | classes.scores(counts, self.facts["labels"])
-        return found | ({"matthews": classes.matthews(counts)} if self._problem == "SingleLabel" else {})
+            counts = classification.counts_of_pairs(counts, len(self._numbers))
+        found = {"loss": losses[0], "accuracy": float(right / max(rows, 1))} | classification.scores(
+            counts, self.facts["labels"]
+        )
+        return found | ({"matthews": classification.matthews(counts)} if self._problem == "SingleLabel" else {})
 
     def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
         """With SingleLabel the confusion matrix."""
-        return classes.confusion(statistics[:-2], self.facts["labels"]) if self._problem == "SingleLabel" else {}
+        return classification.confusion(statistics[:-2], self.facts["labels"]) if self._problem == "SingleLabel" else {}
 
-    def _loss_sums(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    def _loss_sum(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
         told, known = ~labels.isnan(), labels.nan_to_num()
         match self._problem:
             case "SingleLabel":
@@ -155,25 +157,25 @@ class Classification(Objective):
             return torch.stack([term.sum() for term in terms])
         if self._problem == "SingleLabel":
             chosen, told = logits.argmax(1), labels[:, 0].long()
-            right, counts = chosen == told, classes.pair_counts(chosen, told, logits.shape[1])
+            right, counts = chosen == told, classification.pair_counts(chosen, told, logits.shape[1])
         else:
             predicted, actual = logits > 0, labels > 0
-            right, counts = (predicted == actual).all(1), classes.counts(predicted, actual)
+            right, counts = (predicted == actual).all(1), classification.counts(predicted, actual)
         rows = torch.tensor([int(right.sum()), len(right)], dtype=torch.float64, device=logits.device)
         return torch.cat([counts, rows])
 
-    def _names(self, record: Record) -> list[str]:
+    def _names(self, record: Row) -> list[str]:
         label = record.values["label"]
         if self._problem == "MultiLabel":
             if not isinstance(label, list):
                 raise record.complaint("label", f"is {label!r}, and MultiLabel needs a list of labels: correct the row")
-            return [classes.name_of(one) for one in label]
+            return [classification.name_of(one) for one in label]
         if isinstance(label, list | float):
             raise record.complaint("label", f"is {label!r}, and SingleLabel needs one: correct the row or set the problem")
-        return [classes.name_of(label)]
+        return [classification.name_of(label)]
 
 
-def _number(record: Record) -> float:
+def _number(record: Row) -> float:
     label = record.values["label"]
     try:
         value = float(label)

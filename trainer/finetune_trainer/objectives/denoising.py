@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.denoising import Denoising as Options
-from finetune_trainer.data import vocabulary
-from finetune_trainer.data.collate import Batch, Layout
-from finetune_trainer.data.examples import Encoded, Fate, cut
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
+from finetune_trainer.config.objectives.denoising import DenoisingConfig as Options
+from finetune_trainer.data.loading.collate import Batch, Layout
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives import noise
 from finetune_trainer.objectives.encoder_decoder import EncoderDecoder
-from finetune_trainer.objectives.text import fingerprint, frame
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.objectives.tokenization import fingerprint, frame
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 BEGINS = "begins"  # of each token: 1 if a sentence begins with it
 SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=\u3002)|\n+")  # the last but one is Chinese
@@ -39,7 +39,7 @@ class Denoising(EncoderDecoder):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._options = options
         self._frame = frame(processor)
@@ -50,13 +50,13 @@ class Denoising(EncoderDecoder):
             self._sentinels = _sentinels(processor, options.spans.counts(self._most)[1])
         else:
             self._most = room
-            _insist_on_masks(processor, options)
+            _require_mask_token(processor, options)
 
     @property
     def identity(self) -> Any:
         return [fingerprint(self.processor), self._most, self.spec.overlong, self._shuffles]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """A text's bare tokens, in pieces of which neither what is read nor what is written is longer than maxLength."""
         texts = [record.values["text"] for record in records]
         encoded = self.processor(
@@ -70,10 +70,14 @@ class Denoising(EncoderDecoder):
                 first = [match.end() for match in SENTENCE_END.finditer(texts[index])]
                 begins[np.searchsorted(ends[:-1], first, side="right")] = 1
             # Of a single token nothing could be hidden from the rest.
-            pieces, fate = cut(np.arange(len(ids)), self._most, self.spec.overlong) if len(ids) > 1 else ([], Fate.EMPTY)
-            yield Encoded([{TOKENS: tokens[piece], BEGINS: begins[piece]} for piece in pieces if len(piece) > 1], fate)
+            pieces, fate = (
+                split_or_truncate(np.arange(len(ids)), self._most, self.spec.overlong)
+                if len(ids) > 1
+                else ([], EncodeStatus.EMPTY)
+            )
+            yield EncodedRow([{TOKENS: tokens[piece], BEGINS: begins[piece]} for piece in pieces if len(piece) > 1], fate)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """What is left of each text, and what is to be restored."""
         pairs = [self._spoilt(row, random) for row, random in zip(rows, randoms, strict=True)]
         inputs = [self._frame.around(read) for read, _ in pairs]
@@ -83,7 +87,7 @@ class Denoising(EncoderDecoder):
     def _shuffles(self) -> bool:
         return self._options.noise == "TextInfilling" and self._options.infilling.shuffle_sentences
 
-    def _spoilt(self, row: Row, random: np.random.Generator) -> tuple[Tokens, Tokens]:
+    def _spoilt(self, row: Sample, random: np.random.Generator) -> tuple[Tokens, Tokens]:
         tokens = row[TOKENS]
         if self._options.noise == "SpanCorruption":
             return noise.corrupt_spans(tokens, self._sentinels, self._options.spans, random)
@@ -95,18 +99,18 @@ def _sentinels(tokenizer: Any, needed: int) -> Tokens:
     """The numbers of so many sentinel tokens, in their order; raises ConfigurationError if there are fewer."""
     known = tokenizer.get_vocab()
     present = 0
-    while present < needed and vocabulary.sentinel(present) in known:
+    while present < needed and tokenizer_training.sentinel(present) in known:
         present += 1
     if present < needed:
         raise ConfigurationError(
             f"spec.model.tokenizer: SpanCorruption needs {needed} sentinel tokens for texts of this maxLength "
-            f"({vocabulary.sentinel(0)} to {vocabulary.sentinel(needed - 1)}), and the tokenizer has {present}: use one made "
-            "for T5, lower data.maxLength, or raise objective.denoising.spanCorruption.meanSpanLength"
+            f"({tokenizer_training.sentinel(0)} to {tokenizer_training.sentinel(needed - 1)}), and the tokenizer has "
+            f"{present}: use one made for T5, lower data.maxLength, or raise objective.denoising.spanCorruption.meanSpanLength"
         )
-    return np.array([known[vocabulary.sentinel(number)] for number in range(needed)], np.int32)
+    return np.array([known[tokenizer_training.sentinel(number)] for number in range(needed)], np.int32)
 
 
-def _insist_on_masks(tokenizer: Any, options: Options) -> None:
+def _require_mask_token(tokenizer: Any, options: Options) -> None:
     if tokenizer.mask_token_id is None:
         raise ConfigurationError(
             "spec.model.tokenizer: it has no mask token to hide others behind: set mask_token in its tokenizer_config.json, or "

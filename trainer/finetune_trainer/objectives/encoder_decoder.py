@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate, in_multiples, padded
-from finetune_trainer.data.rows import TOKENS, Tokens
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.calls import bare, called
-from finetune_trainer.objectives.cross_entropy import guesses, perplexity, summed_cross_entropy
-from finetune_trainer.objectives.text import ended, insist_on_end
-from finetune_trainer.outcome import ConfigurationError
-from finetune_trainer.world import World
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate, in_multiples, padded
+from finetune_trainer.data.loading.dataset import TOKENS, Tokens
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.objectives.base import BatchStatistics, Objective
+from finetune_trainer.objectives.forward import forward, unwrap_model
+from finetune_trainer.objectives.losses.cross_entropy import guesses, perplexity, summed_cross_entropy
+from finetune_trainer.objectives.tokenization import ended, require_eos_token
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 
 class EncoderDecoder(Objective):
@@ -33,9 +33,9 @@ class EncoderDecoder(Objective):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        insist_on_end(processor)
+        require_eos_token(processor)
 
-    def start(self, model: Any, world: World) -> None:
+    def start(self, model: Any, world: ProcessGroup) -> None:
         """Raises ConfigurationError for a model that does not know what a text to write begins with."""
         try:
             shifted(model, torch.tensor([[self.processor.eos_token_id]]))
@@ -49,14 +49,14 @@ class EncoderDecoder(Objective):
         """Tokens of the targets."""
         return [int((batch["labels"] != IGNORED).sum())]
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        return _loss_sums(_logits(model, batch), batch, self.spec.training.label_smoothing)
+        return _loss_sum(_logits(model, batch), batch, self.spec.training.label_smoothing)
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """The loss without smoothing. Statistics: tokens that are the likeliest where they stand, and all."""
         logits, labels = _logits(model, batch), batch["labels"]
-        return Measured(_loss_sums(logits, batch), guesses(logits, labels).cpu())
+        return BatchStatistics(_loss_sum(logits, batch), guesses(logits, labels).cpu())
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Loss, perplexity, and the share of tokens that are the likeliest where they stand."""
@@ -79,7 +79,7 @@ class EncoderDecoder(Objective):
 
 def shifted(model: Any, labels: torch.Tensor) -> torch.Tensor:
     """What the decoder reads to write the labels [sequences, tokens], as transformers makes it of them."""
-    module = bare(model)
+    module = unwrap_model(model)
     of_family = getattr(module, "prepare_decoder_input_ids_from_labels", None)
     if of_family:
         read: torch.Tensor = of_family(labels=labels)
@@ -92,9 +92,9 @@ def shifted(model: Any, labels: torch.Tensor) -> torch.Tensor:
 
 def _logits(model: Any, batch: Batch) -> torch.Tensor:
     inputs = batch | {"decoder_input_ids": shifted(model, batch["labels"])}
-    logits: torch.Tensor = called(model, inputs, use_cache=False).logits
+    logits: torch.Tensor = forward(model, inputs, use_cache=False).logits
     return logits
 
 
-def _loss_sums(logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+def _loss_sum(logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
     return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), smoothing)[None]

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow
 from transformers import AutoModelForImageClassification
 
-from finetune_trainer.config import ImageOptions, TrainSpec
-from finetune_trainer.data.collate import Batch, Layout
-from finetune_trainer.data.examples import Encoded, Fate
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import Row
+from finetune_trainer.config import ImageObjectiveConfig, TrainSpec
+from finetune_trainer.data.loading.collate import Batch, Layout
+from finetune_trainer.data.loading.dataset import Sample
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.classification import TARGET, TARGET_TYPE, Classification
-from finetune_trainer.objectives.images import MOST_AT_ONCE, PIXELS, VALUES, Images, insist_on_shape
-from finetune_trainer.world import World
+from finetune_trainer.objectives.images import MOST_AT_ONCE, PIXELS, VALUES, Images, validate_image_shape
 
 
 class ImageClassification(Classification):
@@ -25,12 +25,12 @@ class ImageClassification(Classification):
     task: ClassVar[str] = "image-classification"
     auto_class: ClassVar[Any] = AutoModelForImageClassification
     fields: ClassVar[Mapping[str, pyarrow.DataType]] = {PIXELS: pyarrow.list_(pyarrow.uint8()), TARGET: TARGET_TYPE}
-    most_at_once: ClassVar[int] = MOST_AT_ONCE
+    encode_batch_size: ClassVar[int] = MOST_AT_ONCE
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
-        assert isinstance(options, ImageOptions)
+        options = spec.objective.config
+        assert isinstance(options, ImageObjectiveConfig)
         self._augmentation = options.augmentation
         self._images = Images(processor)
 
@@ -38,17 +38,17 @@ class ImageClassification(Classification):
     def identity(self) -> Any:
         return [self._images.identity, *self.target_identity]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """Every record is kept: there is no image without content."""
         for record, pixels in zip(records, self._images.pixels(records), strict=True):
-            yield Encoded([{PIXELS: pixels, TARGET: self.target(record)}], Fate.KEPT)
+            yield EncodedRow([{PIXELS: pixels, TARGET: self.target(record)}], EncodeStatus.KEPT)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Altered as the document says, if they are to learn from."""
         altered = self._augmentation if layout.training else None
         images = self._images.values([row[PIXELS] for row in rows], layout.dtype, altered, randoms)
         return {VALUES: images, "labels": self.targets(rows)}
 
-    def start(self, model: Any, world: World) -> None:
+    def start(self, model: Any, world: ProcessGroup) -> None:
         """Raises ConfigurationError for a model that cannot take the images."""
-        insist_on_shape(model, self.collate([], [], Layout(dtype=model.dtype))[VALUES])
+        validate_image_shape(model, self.collate([], [], Layout(dtype=model.dtype))[VALUES])

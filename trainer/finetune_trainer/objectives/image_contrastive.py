@@ -11,16 +11,16 @@ import torch
 from torch.nn import functional
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.image_contrastive import ImageContrastive as Options
-from finetune_trainer.data.collate import IGNORED, Batch, Layout
-from finetune_trainer.data.examples import Encoded, Fate
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import Row
-from finetune_trainer.objectives.calls import called
-from finetune_trainer.objectives.contrastive import Contest, Contrastive, Views
-from finetune_trainer.objectives.images import MOST_AT_ONCE, PIXELS, VALUES, Images, insist_on_shape
-from finetune_trainer.outcome import ConfigurationError
-from finetune_trainer.world import World
+from finetune_trainer.config.objectives.image_contrastive import ImageContrastiveConfig as Options
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout
+from finetune_trainer.data.loading.dataset import Sample
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.images import MOST_AT_ONCE, PIXELS, VALUES, Images, validate_image_shape
+from finetune_trainer.objectives.losses.contrastive import Contest, Contrastive, Views
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 FIRST, SECOND = VIEWS = range(2)
 
@@ -36,11 +36,11 @@ class ImageContrastive(Contrastive):
 
     task: ClassVar[str] = "image-feature-extraction"
     fields: ClassVar[Mapping[str, pyarrow.DataType]] = {PIXELS: pyarrow.list_(pyarrow.uint8())}
-    most_at_once: ClassVar[int] = MOST_AT_ONCE
+    encode_batch_size: ClassVar[int] = MOST_AT_ONCE
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._options = options
         self._images = Images(processor)
@@ -49,12 +49,12 @@ class ImageContrastive(Contrastive):
     def identity(self) -> Any:
         return self._images.identity
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """Every record is kept: there is no image without content."""
         for pixels in self._images.pixels(records):
-            yield Encoded([{PIXELS: pixels}], Fate.KEPT)
+            yield EncodedRow([{PIXELS: pixels}], EncodeStatus.KEPT)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """All views of the batch as one, so that the model is called once; altered in an evaluation too."""
         pixels = [row[PIXELS] for row in rows]
         # One view after the other: images are altered in threads, and those of a row share its random numbers.
@@ -66,9 +66,9 @@ class ImageContrastive(Contrastive):
         """One for each view."""
         return [int((batch["labels"] != IGNORED).sum())]
 
-    def start(self, model: Any, world: World) -> None:
+    def start(self, model: Any, world: ProcessGroup) -> None:
         """Raises ConfigurationError for a model that cannot take the images, or does not embed them."""
-        outputs = insist_on_shape(model, self.collate([], [], Layout(dtype=model.dtype))[VALUES])
+        outputs = validate_image_shape(model, self.collate([], [], Layout(dtype=model.dtype))[VALUES])
         if not hasattr(outputs, "last_hidden_state"):
             raise ConfigurationError(
                 f"spec.model: this {model.config.model_type} gives no last_hidden_state for an image: use a model such as ViT "
@@ -77,7 +77,7 @@ class ImageContrastive(Contrastive):
 
     def _embed(self, model: Any, batch: Batch) -> Views:
         """The embeddings [n, width] of the first and the second views."""
-        embeddings = functional.normalize(_mean(called(model, batch).last_hidden_state), dim=-1)
+        embeddings = functional.normalize(_mean(forward(model, batch).last_hidden_state), dim=-1)
         return tuple(embeddings[batch["labels"] == view] for view in VIEWS)
 
     def _contests(self, views: Views, rows: torch.Tensor) -> Sequence[Contest]:

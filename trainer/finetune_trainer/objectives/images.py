@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from finetune_trainer.config import ImageAugmentation
-from finetune_trainer.data.image_augmentation import augmented
-from finetune_trainer.data.images import decoded
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import Tokens
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.config import ImageAugmentationConfig
+from finetune_trainer.data.augmentation.images import augmented
+from finetune_trainer.data.loading.dataset import Tokens
+from finetune_trainer.data.records.images import decoded
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 PIXELS = "pixels"  # of an example: its bytes [height x width x channels]
 VALUES = "pixel_values"  # of a batch
@@ -58,7 +58,7 @@ class Images:
         """What changes when the bytes of an image may; JSON."""
         return json.loads(self._processor.to_json_string())
 
-    def pixels(self, records: Sequence[Record]) -> list[Tokens]:
+    def pixels(self, records: Sequence[Row]) -> list[Tokens]:
         """Each record's image as bytes [height x width x channels]; raises DataError for one that cannot be read."""
         return list(self._threads.map(self._pixels, records))
 
@@ -66,7 +66,7 @@ class Images:
         self,
         images: Sequence[Tokens],
         dtype: torch.dtype,
-        wanted: ImageAugmentation | None = None,
+        wanted: ImageAugmentationConfig | None = None,
         randoms: Sequence[np.random.Generator] = (),
     ) -> torch.Tensor:
         """What the model takes of bytes [images, channels, height, width]; of no images at all, of a black one.
@@ -90,7 +90,7 @@ class Images:
         list(self._threads.map(fill, range(len(images))))
         return torch.from_numpy(filled).to(dtype)
 
-    def _pixels(self, record: Record) -> Tokens:
+    def _pixels(self, record: Row) -> Tokens:
         steps = self._steps(self._processed(decoded(record, self.mode)))
         return np.rint(steps).clip(0, 255).astype(np.uint8).ravel()
 
@@ -105,7 +105,7 @@ class Images:
         return values
 
 
-def insist_on_shape(model: Any, images: torch.Tensor) -> Any:
+def validate_image_shape(model: Any, images: torch.Tensor) -> Any:
     """What the model makes of such images; raises ConfigurationError if it cannot, call it where the model is."""
     was_training = model.training
     model.eval()

@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.instruction_tuning import InstructionTuning as Options
-from finetune_trainer.data.collate import Batch
-from finetune_trainer.data.examples import Encoded, Fate, cut
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
+from finetune_trainer.config.objectives.instruction_tuning import InstructionTuningConfig as Options
+from finetune_trainer.data.loading.collate import Batch
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives import chat
-from finetune_trainer.objectives.base import Measured
-from finetune_trainer.objectives.calls import called
+from finetune_trainer.objectives.base import BatchStatistics
 from finetune_trainer.objectives.causal_lm import CausalLM, following
 from finetune_trainer.objectives.chat import ASSISTANT, LEARNT, Chat, Messages, Written
-from finetune_trainer.objectives.cross_entropy import guesses, summed_cross_entropy
-from finetune_trainer.world import World
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.losses.cross_entropy import guesses, summed_cross_entropy
 
 
 class InstructionTuning(CausalLM):
@@ -36,7 +36,7 @@ class InstructionTuning(CausalLM):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._options = options
         self._chat = Chat(spec, processor)
@@ -45,25 +45,25 @@ class InstructionTuning(CausalLM):
     def identity(self) -> Any:
         return [super().identity, self._chat.template, self._options.format, self._options.loss_on]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """A conversation by the chat template; what is too long loses its end, and all of it where nothing learnt is left."""
         for tokens, learnt in self._chat.tokenize([self._written(record) for record in records]):
-            pieces, fate = cut(np.arange(len(tokens)), self.spec.data.max_length, self.spec.overlong)
+            pieces, fate = split_or_truncate(np.arange(len(tokens)), self.spec.data.max_length, self.spec.overlong)
             if pieces and not learnt[pieces[0]][1:].any():  # the first token is never predicted
-                pieces, fate = [], Fate.MASKED
-            yield Encoded([{TOKENS: tokens[piece], LEARNT: learnt[piece]} for piece in pieces], fate)
+                pieces, fate = [], EncodeStatus.MASKED
+            yield EncodedRow([{TOKENS: tokens[piece], LEARNT: learnt[piece]} for piece in pieces], fate)
 
-    def labels(self, row: Row) -> Tokens:
+    def labels(self, row: Sample) -> Tokens:
         return chat.labels(row)
 
-    def start(self, model: Any, world: World) -> None:
+    def start(self, model: Any, world: ProcessGroup) -> None:
         self._chat.stop_generation(model)
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: learnt tokens that were guessed, and all."""
-        logits, labels = called(model, batch, use_cache=False).logits, following(batch["labels"])
+        logits, labels = forward(model, batch, use_cache=False).logits, following(batch["labels"])
         losses = summed_cross_entropy(logits.flatten(0, 1), labels.flatten())[None]
-        return Measured(losses, guesses(logits, labels))
+        return BatchStatistics(losses, guesses(logits, labels))
 
     def asked(self, prompt: str) -> Any:
         """The prompt is what a user says."""
@@ -74,7 +74,7 @@ class InstructionTuning(CausalLM):
         guessed, learnt = statistics
         return super().metrics(losses, statistics) | {"accuracy": float(guessed / max(learnt, 1))}
 
-    def _written(self, record: Record) -> Written:
+    def _written(self, record: Row) -> Written:
         messages, role = self._messages(record)
         begin = _instructed(messages)
         shown = [message for example in record.examples for message in self._solved(example)]
@@ -86,13 +86,13 @@ class InstructionTuning(CausalLM):
                 return written._replace(answers=written.answers[-1:])
         return written
 
-    def _solved(self, example: Record) -> Messages:
+    def _solved(self, example: Row) -> Messages:
         """An example as turns of another conversation: without what the system says, up to the assistant's last word."""
         messages, _ = self._messages(example)
         end = max(index for index, message in enumerate(messages, start=1) if message["role"] == ASSISTANT)
         return messages[_instructed(messages) : end]
 
-    def _messages(self, record: Record) -> tuple[Messages, str]:
+    def _messages(self, record: Row) -> tuple[Messages, str]:
         """The conversation, and the role of the column that is to blame if it cannot be used."""
         if self._options.format == "PromptCompletion":
             if not isinstance(record.values["prompt"], str):

@@ -12,16 +12,16 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.masked_lm import MaskedLM as Options
-from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate
-from finetune_trainer.data.examples import Encoded, cut
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.calls import called
-from finetune_trainer.objectives.cross_entropy import guesses, summed_cross_entropy
-from finetune_trainer.objectives.text import fingerprint, frame
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.config.objectives.masked_lm import MaskedLMConfig as Options
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.preprocessing.examples import EncodedRow, split_or_truncate
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.objectives.base import BatchStatistics, Objective
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.losses.cross_entropy import guesses, summed_cross_entropy
+from finetune_trainer.objectives.tokenization import fingerprint, frame
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 BEGINS = "begins"  # of each token: 1 if a word begins with it, 0 if one goes on, or
 NEVER = -1  # if the tokenizer added it: it is never hidden
@@ -44,7 +44,7 @@ class MaskedLM(Objective):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._options = options
         self._frames: Sequence[Tokens] = frame(processor)
@@ -63,14 +63,14 @@ class MaskedLM(Objective):
     def identity(self) -> Any:
         return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, self._options.whole_word]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """A document is its text between the tokens that the tokenizer puts around one; so is each of its pieces."""
         for marked in self._marked([record.values["text"] for record in records]):
             # Positions are cut instead of tokens, since there are two numbers at each.
-            pieces, fate = cut(np.arange(marked.shape[1]), self._room, self.spec.overlong)
-            yield Encoded([self._example(marked[:, piece]) for piece in pieces], fate)
+            pieces, fate = split_or_truncate(np.arange(marked.shape[1]), self._room, self.spec.overlong)
+            yield EncodedRow([self._example(marked[:, piece]) for piece in pieces], fate)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Tokens are hidden one by one, or word by word."""
         hidden = [self._hide(row, random) for row, random in zip(rows, randoms, strict=True)]
         changed = [{**row, TOKENS: tokens} for row, (tokens, _) in zip(rows, hidden, strict=True)]
@@ -81,16 +81,16 @@ class MaskedLM(Objective):
         """Hidden tokens."""
         return [int((batch["labels"] != IGNORED).sum())]
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        logits = called(model, batch).logits.flatten(0, 1)
+        logits = forward(model, batch).logits.flatten(0, 1)
         return summed_cross_entropy(logits, batch["labels"].flatten(), self.spec.training.label_smoothing)[None]
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: hidden tokens that were guessed, and all."""
-        logits, labels = called(model, batch).logits, batch["labels"]
+        logits, labels = forward(model, batch).logits, batch["labels"]
         loss = summed_cross_entropy(logits.flatten(0, 1), labels.flatten())
-        return Measured(loss[None], guesses(logits, labels))
+        return BatchStatistics(loss[None], guesses(logits, labels))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Loss, and the share of hidden tokens that were guessed."""
@@ -123,7 +123,7 @@ class MaskedLM(Objective):
         whole = np.concatenate([frames[0], *chain.from_iterable(zip(map(_piece, marked), frames[1:], strict=True))], axis=1)
         return {TOKENS: whole[0], BEGINS: whole[1].astype(np.int8)}
 
-    def _hide(self, row: Row, random: np.random.Generator) -> tuple[Tokens, Tokens]:
+    def _hide(self, row: Sample, random: np.random.Generator) -> tuple[Tokens, Tokens]:
         """The row's tokens as the model sees them, and the labels."""
         tokens, marks, options = row[TOKENS].astype(np.int64), row[BEGINS], self._options
         words = np.cumsum(marks == 1) - 1

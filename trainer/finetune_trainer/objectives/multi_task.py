@@ -13,13 +13,13 @@ from transformers import AutoModel
 
 from finetune_trainer import config
 from finetune_trainer.config.objectives import SHARING
-from finetune_trainer.data.collate import Batch, Layout
-from finetune_trainer.data.examples import Encoded
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import Row
-from finetune_trainer.data.stream import SIDES
+from finetune_trainer.data.loading.collate import Batch, Layout
+from finetune_trainer.data.loading.dataset import Sample
+from finetune_trainer.data.preprocessing.examples import EncodedRow
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.data.sources.stream import SPLITS
 from finetune_trainer.objectives import named
-from finetune_trainer.objectives.base import Measured, Objective
+from finetune_trainer.objectives.base import BatchStatistics, Objective
 
 TASK = "task"  # the number of the task whose example it is
 
@@ -76,24 +76,24 @@ class MultiTask(Objective):
         self._tasks = {task.name: named(task.type)(_alone(spec, task), processor) for task in chosen}
         self.losses = [task.name for task in chosen]
 
-    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+    def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """What each task must know of its own records."""
 
-        def of(name: str) -> Iterator[Record]:
+        def of(name: str) -> Iterator[Row]:
             return (record for record in records() if record.task == name)
 
-        return {name: task.survey(partial(of, name)) for name, task in self._tasks.items()}
+        return {name: task.collect_statistics(partial(of, name)) for name, task in self._tasks.items()}
 
-    def informed(self, facts: dict[str, Any]) -> None:
-        super().informed(facts)
+    def set_statistics(self, facts: dict[str, Any]) -> None:
+        super().set_statistics(facts)
         for name, task in self._tasks.items():
-            task.informed(facts[name])
+            task.set_statistics(facts[name])
 
     @property
     def identity(self) -> Any:
         return [[name, type(task).__name__, task.identity] for name, task in self._tasks.items()]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """What each record's own task makes of it."""
         of_task = {name: [record for record in records if record.task == name] for name in self._tasks}
         encoded = {name: iter(self._tasks[name].encode(found)) for name, found in of_task.items() if found}
@@ -102,7 +102,7 @@ class MultiTask(Objective):
         for record in records:
             assert record.task is not None, "the document's rules ask for it"
             examples, fate = next(encoded[record.task])
-            yield Encoded([{**empty, **example, TASK: numbers[record.task]} for example in examples], fate)
+            yield EncodedRow([{**empty, **example, TASK: numbers[record.task]} for example in examples], fate)
 
     def build(self, load: Callable[[Objective], Any]) -> Any:
         """A model for each task, with one encoder between them."""
@@ -116,7 +116,7 @@ class MultiTask(Objective):
         """Each task's own; their tokenizers differ, as one of words does from one of texts."""
         return self._tasks
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Each task's batch of the rows that are its own."""
         batch: Batch = {}
         for number, (name, task) in enumerate(self._tasks.items()):
@@ -129,16 +129,16 @@ class MultiTask(Objective):
         """Each task's terms."""
         return [count for name, task in self._tasks.items() for count in task.count(_part(batch, name))]
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Each task's summed loss times its weight."""
-        sums = [task.loss_sums(partial(model, task=name), _part(batch, name)) for name, task in self._tasks.items()]
+        sums = [task.loss_sum(partial(model, task=name), _part(batch, name)) for name, task in self._tasks.items()]
         return self._weighted(torch.cat(sums))
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: each task's, one after the other."""
         found = [task.measure(partial(model, task=name), _part(batch, name)) for name, task in self._tasks.items()]
         self._widths = [len(one.statistics) for one in found]
-        return Measured(
+        return BatchStatistics(
             self._weighted(torch.cat([one.losses for one in found])), torch.cat([one.statistics.cpu() for one in found])
         )
 
@@ -162,14 +162,14 @@ class MultiTask(Objective):
         return sums * torch.tensor(self._weights, dtype=sums.dtype, device=sums.device)
 
 
-def _alone(spec: config.TrainSpec, task: config.Task) -> config.TrainSpec:
+def _alone(spec: config.TrainSpec, task: config.TaskSpec) -> config.TrainSpec:
     """The document as it were with this task only."""
-    chosen = {name: getattr(task, name) for name in config.Choice.model_fields}
+    chosen = {name: getattr(task, name) for name in config.ObjectiveChoice.model_fields}
     own: dict[str, Any] = {
         side: [source.model_copy(update={"task": None}) for source in getattr(spec.data, side) if source.task == task.name]
-        for side in SIDES
+        for side in SPLITS
     }
-    objective = config.Objective.model_construct(**chosen, tasks=[])
+    objective = config.ObjectiveSpec.model_construct(**chosen, tasks=[])
     return spec.model_copy(update={"objective": objective, "data": spec.data.model_copy(update=own)})
 
 

@@ -14,17 +14,17 @@ import torch
 from transformers import AutoModelForPreTraining
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.next_sentence import NextSentence as Options
-from finetune_trainer.data.collate import IGNORED, Batch, Layout, padded
-from finetune_trainer.data.examples import Encoded, Fate
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
-from finetune_trainer.objectives.base import Measured
-from finetune_trainer.objectives.calls import called
-from finetune_trainer.objectives.cross_entropy import guesses, summed_cross_entropy
+from finetune_trainer.config.objectives.next_sentence import NextSentenceConfig as Options
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, padded
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.objectives.base import BatchStatistics
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.losses.cross_entropy import guesses, summed_cross_entropy
 from finetune_trainer.objectives.masked_lm import MaskedLM
-from finetune_trainer.objectives.text import SEGMENTS, between, output_of
-from finetune_trainer.world import World
+from finetune_trainer.objectives.tokenization import SEGMENTS, between, output_of
 
 FOREIGN = "foreign"  # 0 if the second piece follows the first, or 1: so the models have it
 FOREIGN_LABELS = "next_sentence_labels"
@@ -50,7 +50,7 @@ class NextSentence(MaskedLM):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._share = options.next_sentence_share
         before, after = self._frames
@@ -60,7 +60,7 @@ class NextSentence(MaskedLM):
     def identity(self) -> Any:
         return [super().identity, self._share]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """Pairs of pieces that together fill a row, as many as the document gives; one sentence alone gives none.
 
         What does not follow is of another of these documents. Where there is no other, all pairs follow.
@@ -73,13 +73,13 @@ class NextSentence(MaskedLM):
         position = 0  # of the document among those
         for text, document in zip(texts, documents, strict=True):
             if len(document) < 2:
-                yield Encoded([], Fate.EMPTY)
+                yield EncodedRow([], EncodeStatus.EMPTY)
             else:
                 pairs = self._pairs(document, others[:position] + others[position + 1 :], _random_of(text))
                 yield self._encoded(document, pairs)
             position += bool(document)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """The same as for masked texts, beside which piece a token belongs to, and whether the second follows."""
         batch = super().collate(rows, randoms, layout)
         batch[SEGMENTS] = padded([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
@@ -90,22 +90,22 @@ class NextSentence(MaskedLM):
         """Hidden tokens, and pairs."""
         return [*super().count(batch), int((batch[FOREIGN_LABELS] != IGNORED).sum())]
 
-    def start(self, model: Any, world: World) -> None:
+    def start(self, model: Any, world: ProcessGroup) -> None:
         """Raises ConfigurationError for a model that does not compare two pieces."""
         output_of(model, "seq_relationship_logits", "use a family that is pretrained like BERT, such as ERNIE or MegatronBERT")
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropies of `model` on the batch."""
-        return _losses(called(model, batch), batch)
+        return _losses(forward(model, batch), batch)
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: hidden tokens that were guessed, and all; pairs that were, and all."""
-        outputs = called(model, batch)
+        outputs = forward(model, batch)
         found = [
             guesses(outputs.prediction_logits, batch["labels"]),
             guesses(outputs.seq_relationship_logits, batch[FOREIGN_LABELS]),
         ]
-        return Measured(_losses(outputs, batch), torch.cat(found))
+        return BatchStatistics(_losses(outputs, batch), torch.cat(found))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Both losses and their sum, and the shares of hidden tokens and of pairs that were guessed."""
@@ -121,16 +121,16 @@ class NextSentence(MaskedLM):
             sentence[:, begin : begin + most] for sentence in whole for begin in range(0, sentence.shape[1], most)
         ]  # fmt: skip
 
-    def _encoded(self, document: Sequence[Tokens], pairs: Iterator[Mapping[str, Any]]) -> Encoded:
+    def _encoded(self, document: Sequence[Tokens], pairs: Iterator[Mapping[str, Any]]) -> EncodedRow:
         if sum(piece.shape[1] for piece in document) <= self._room:
-            return Encoded(list(pairs), Fate.KEPT)
+            return EncodedRow(list(pairs), EncodeStatus.KEPT)
         match self.spec.overlong:
             case "Drop":
-                return Encoded([], Fate.DROPPED)
+                return EncodedRow([], EncodeStatus.DROPPED)
             case "Truncate":
-                return Encoded([next(pairs)], Fate.TRUNCATED)
+                return EncodedRow([next(pairs)], EncodeStatus.TRUNCATED)
             case "Split":
-                return Encoded(list(pairs), Fate.SPLIT)
+                return EncodedRow(list(pairs), EncodeStatus.SPLIT)
 
     def _pairs(
         self, document: Sequence[Tokens], others: Sequence[Sequence[Tokens]], random: np.random.Generator

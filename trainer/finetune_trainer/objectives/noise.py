@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from finetune_trainer.config.objectives.denoising import SpanCorruption, TextInfilling
-from finetune_trainer.data.rows import Tokens
+from finetune_trainer.config.objectives.denoising import SpanCorruptionConfig, TextInfillingConfig
+from finetune_trainer.data.loading.dataset import Tokens
 
 Random = np.random.Generator
 
 
-def corrupt_spans(tokens: Tokens, sentinels: Tokens, options: SpanCorruption, random: Random) -> tuple[Tokens, Tokens]:
+def corrupt_spans(tokens: Tokens, sentinels: Tokens, options: SpanCorruptionConfig, random: Random) -> tuple[Tokens, Tokens]:
     """What is read and what is written of a text of at least two tokens, in T5's way (Raffel et al. 2020, section 3.1.4).
 
     In what is read each hidden span is one sentinel, numbered from the left; in what is written, each stretch between them. The
@@ -25,7 +25,7 @@ def corrupt_spans(tokens: Tokens, sentinels: Tokens, options: SpanCorruption, ra
     return _replaced(tokens, is_hidden, sentinels), _replaced(tokens, ~is_hidden, sentinels)
 
 
-def infill(tokens: Tokens, mask: int, options: TextInfilling, random: Random) -> Tokens:
+def infill(tokens: Tokens, mask: int, options: TextInfillingConfig, random: Random) -> Tokens:
     """The text with a share of its tokens behind masks, one for each span, in BART's way (Lewis et al. 2019, section 2.2).
 
     Spans lie anywhere and do not overlap; one without tokens is a mask between two others. There are never more tokens than

@@ -12,19 +12,19 @@ import torch
 from torch.nn import functional
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.preference_tuning import PreferenceTuning as Options
-from finetune_trainer.data.collate import IGNORED, Batch, Layout
-from finetune_trainer.data.examples import Encoded, Fate, cut
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import LENGTHS, TOKENS, Row, Tokens, lengths
+from finetune_trainer.config.objectives.preference_tuning import PreferenceTuningConfig as Options
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, lengths
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives import chat
-from finetune_trainer.objectives.base import Measured
-from finetune_trainer.objectives.calls import bare, called
+from finetune_trainer.objectives.base import BatchStatistics
 from finetune_trainer.objectives.causal_lm import CausalLM, following
 from finetune_trainer.objectives.chat import ASSISTANT, LEARNT, Chat, Written
-from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.text import insist_on_places, tokenize_marked
-from finetune_trainer.world import World
+from finetune_trainer.objectives.forward import forward, unwrap_model
+from finetune_trainer.objectives.losses.cross_entropy import summed_cross_entropy
+from finetune_trainer.objectives.tokenization import require_offsets, tokenize_marked
 
 ANSWERS = ("chosen", "rejected")
 Marked = tuple[Tokens, Tokens]  # of a sequence the tokens, and for each of them whether it belongs to the answer
@@ -45,48 +45,48 @@ class PreferenceTuning(CausalLM):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        insist_on_places(processor)
-        options = spec.objective.options
+        require_offsets(processor)
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._options = options
         self._template = chat.template(spec, processor)
         self._chat: Chat | None = None
         self._reference: Any = None
 
-    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+    def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """Whether the rows are conversations, by the first one."""
         first = next(iter(records()), None)
         return {"conversations": first is not None and isinstance(first.values["prompt"], list)}
 
-    def informed(self, facts: dict[str, Any]) -> None:
-        super().informed(facts)
+    def set_statistics(self, facts: dict[str, Any]) -> None:
+        super().set_statistics(facts)
         self._chat = Chat(self.spec, self.processor) if facts["conversations"] else None
 
     @property
     def identity(self) -> Any:
         return [super().identity, self._template]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """Texts are put together as they are, and ended; conversations by the chat template. What is too long loses its end."""
         written = [self._written(record, answer) for record in records for answer in ANSWERS]
         sequences = self._chat.tokenize(written) if self._chat else self._tokenized(written)
         for pair in zip(sequences, sequences, strict=True):
             yield self._encoded(pair)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Padded at the right; each row becomes two sequences."""
         pairs = [_divided(row) for row in rows]
         batch = super().collate([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs], [], layout)
         return batch if rows else {name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}
 
-    def labels(self, row: Row) -> Tokens:
+    def labels(self, row: Sample) -> Tokens:
         return chat.labels(row)
 
     def count(self, batch: Batch) -> Sequence[int]:
         """Pairs."""
         return [int(_pairs(batch).sum())]
 
-    def start(self, model: Any, world: World) -> None:
+    def start(self, model: Any, world: ProcessGroup) -> None:
         """Keeps the starting model as reference, unless it will be below adapters anyway; and turns dropout off in the model.
 
         With dropout a model would differ from itself, at random.
@@ -96,20 +96,20 @@ class PreferenceTuning(CausalLM):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        if not self.spec.method.options.adapts and not self._options.reference_free:
+        if not self.spec.method.config.adapts and not self._options.reference_free:
             self._reference = copy.deepcopy(model).to(world.device).eval().requires_grad_(False)
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed loss of the pairs."""
         losses, _ = self._compared(model, batch)
         return losses.sum()[None]
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: pairs, those in which the chosen answer has the higher reward, and the sums of both rewards."""
         losses, rewards = self._compared(model, batch)
         chosen, rejected = rewards[:, _pairs(batch)].double()
         counts = [torch.ones_like(chosen), (chosen > rejected).double(), chosen, rejected]
-        return Measured(losses.sum()[None], torch.stack([count.sum() for count in counts]))
+        return BatchStatistics(losses.sum()[None], torch.stack([count.sum() for count in counts]))
 
     def asked(self, prompt: str) -> Any:
         """The prompt is what a user says, where the rows are conversations."""
@@ -146,7 +146,7 @@ class PreferenceTuning(CausalLM):
         with torch.no_grad():
             if self._reference is not None:
                 return _log_probabilities(self._reference, batch)
-            adapted = bare(model)  # DeepSpeed's engine does not know whether its model trains
+            adapted = unwrap_model(model)  # DeepSpeed's engine does not know whether its model trains
             was_training = adapted.training
             adapted.eval()
             try:
@@ -155,7 +155,7 @@ class PreferenceTuning(CausalLM):
             finally:
                 adapted.train(was_training)
 
-    def _written(self, record: Record, answer: str) -> Written:
+    def _written(self, record: Row, answer: str) -> Written:
         prompt, told = record.values["prompt"], record.values[answer]
         for role, value in (("prompt", prompt), (answer, told)):
             if isinstance(value, list) != self.facts["conversations"]:
@@ -177,21 +177,22 @@ class PreferenceTuning(CausalLM):
             keep = len(tokens) - (len(tokens) > 0 and tokens[-1] == end)
             yield np.append(tokens[:keep], np.int32(end)), np.append(learnt[:keep], np.int8(1))
 
-    def _encoded(self, pair: tuple[Marked, Marked]) -> Encoded:
+    def _encoded(self, pair: tuple[Marked, Marked]) -> EncodedRow:
         places, fates = zip(
-            *(cut(np.arange(len(tokens)), self.spec.data.max_length, self.spec.overlong) for tokens, _ in pair), strict=True
+            *(split_or_truncate(np.arange(len(tokens)), self.spec.data.max_length, self.spec.overlong) for tokens, _ in pair),
+            strict=True,
         )
-        if Fate.DROPPED in fates:
-            return Encoded([], Fate.DROPPED)
+        if EncodeStatus.DROPPED in fates:
+            return EncodedRow([], EncodeStatus.DROPPED)
         shortened = [(tokens[piece], learnt[piece]) for (tokens, learnt), [piece] in zip(pair, places, strict=True)]
         if not all(learnt[1:].any() for _, learnt in shortened):  # the first token is never predicted
-            return Encoded([], Fate.MASKED)
+            return EncodedRow([], EncodeStatus.MASKED)
         both = {name: np.concatenate(parts) for name, parts in zip((TOKENS, LEARNT), zip(*shortened, strict=True), strict=True)}
         example = both | {LENGTHS: np.array([len(tokens) for tokens, _ in shortened], np.int32)}
-        return Encoded([example], Fate.TRUNCATED if Fate.TRUNCATED in fates else Fate.KEPT)
+        return EncodedRow([example], EncodeStatus.TRUNCATED if EncodeStatus.TRUNCATED in fates else EncodeStatus.KEPT)
 
 
-def _divided(row: Row) -> tuple[Row, Row]:
+def _divided(row: Sample) -> tuple[Sample, Sample]:
     at = int(lengths(row)[0])
     return {name: row[name][:at] for name in (TOKENS, LEARNT)}, {name: row[name][at:] for name in (TOKENS, LEARNT)}
 
@@ -207,6 +208,6 @@ def _pairs(batch: Batch) -> torch.Tensor:
 
 def _log_probabilities(model: Any, batch: Batch) -> torch.Tensor:
     """Of the answer in each sequence, given what stands before it; [sequences] float32."""
-    logits = called(model, batch, use_cache=False).logits
+    logits = forward(model, batch, use_cache=False).logits
     each = zip(logits.unbind(), following(batch["labels"]).unbind(), strict=True)
     return -torch.stack([summed_cross_entropy(scores, labels) for scores, labels in each])

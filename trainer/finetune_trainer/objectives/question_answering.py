@@ -11,17 +11,17 @@ import torch
 from transformers import AutoModelForQuestionAnswering
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.question_answering import QuestionAnswering as Options
-from finetune_trainer.data.answers import Answer, answers_of
-from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate, padded
-from finetune_trainer.data.examples import Encoded, Fate
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
-from finetune_trainer.objectives import squad
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.calls import called
-from finetune_trainer.objectives.cross_entropy import summed_cross_entropy
-from finetune_trainer.objectives.text import SEGMENTS, fingerprint, insist_on_places
+from finetune_trainer.config.objectives.question_answering import QuestionAnsweringConfig as Options
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate, padded
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.records.answers import Answer, answers_of
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.objectives.base import BatchStatistics, Objective
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.losses.cross_entropy import summed_cross_entropy
+from finetune_trainer.objectives.metrics import squad
+from finetune_trainer.objectives.tokenization import SEGMENTS, fingerprint, require_offsets
 
 # An example is a question with all windows of its context, so that its answer can be looked for in all of them.
 WINDOWS = "windows"  # the number of tokens of each
@@ -71,17 +71,17 @@ class QuestionAnswering(Objective):
         TEXTS: pyarrow.list_(pyarrow.uint8()),
         TEXT_LENGTHS: pyarrow.list_(pyarrow.int32()),
     }
-    grows_a_head: ClassVar[bool] = True
+    has_new_head: ClassVar[bool] = True
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
-        insist_on_places(processor)
+        require_offsets(processor)
         self._stride = min(options.stride, spec.data.max_length // 3)
         self._longest = options.max_answer_length
 
-    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+    def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """Whether the model is to learn that some questions have no answer."""
         return {"unanswerable": any(not answers_of(record.values["answers"]) for record in records())}
 
@@ -89,7 +89,7 @@ class QuestionAnswering(Objective):
     def identity(self) -> Any:
         return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, self._stride]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """The question beside each window of the context; it may fill half of a sequence at most, and loses its end else.
 
         Raises DataError for an answer that is not where it is said to be.
@@ -106,21 +106,21 @@ class QuestionAnswering(Objective):
         for record, question, own in zip(records, questions, windows, strict=True):
             answers = _checked(record)
             if not question.strip() or 1 not in encoded.sequence_ids(own[0]):
-                yield Encoded([], Fate.EMPTY)
+                yield EncodedRow([], EncodeStatus.EMPTY)
             elif len(own) > 1 and self.spec.overlong == "Drop":
-                yield Encoded([], Fate.DROPPED)
+                yield EncodedRow([], EncodeStatus.DROPPED)
             else:
-                fate = Fate.KEPT if question == record.values["question"] else Fate.TRUNCATED
+                fate = EncodeStatus.KEPT if question == record.values["question"] else EncodeStatus.TRUNCATED
                 if len(own) > 1:
-                    fate = Fate.SPLIT if self.spec.overlong == "Split" else Fate.TRUNCATED
-                kept = own if fate is Fate.SPLIT else own[:1]
-                yield Encoded([self._example(encoded, kept, record.values["context"], answers)], fate)
+                    fate = EncodeStatus.SPLIT if self.spec.overlong == "Split" else EncodeStatus.TRUNCATED
+                kept = own if fate is EncodeStatus.SPLIT else own[:1]
+                yield EncodedRow([self._example(encoded, kept, record.values["context"], answers)], fate)
 
-    def model_settings(self) -> dict[str, Any]:
+    def model_config_overrides(self) -> dict[str, Any]:
         """One output for the first token of an answer, and one for its last."""
         return {"num_labels": 2, "pad_token_id": self.processor.pad_token_id}
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Each window is a sequence, padded at the right; the texts stand one after the other."""
         windows = [window for row in rows for window in _windows(row)]
         batch = collate(windows, self.processor.pad_token_id, layout)
@@ -141,18 +141,18 @@ class QuestionAnswering(Objective):
         """Windows."""
         return [int((batch["labels"][:, 0] != IGNORED).sum())]
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        return self._loss_sums(_scores(model, batch), batch)
+        return self._loss_sum(_scores(model, batch), batch)
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: exact matches, F1 and number of the questions that have an answer, then of those that have none."""
         scores = _scores(model, batch)
         sums = torch.zeros(2, 3, dtype=torch.float64)
         for said, (context, *right) in zip(self._answers(scores, batch), _texts(batch), strict=True):
             answer = context[said.begin : said.end]
             sums[int(not right)] += torch.tensor([*squad.agreement(answer, right), 1.0], dtype=torch.float64)
-        return Measured(self._loss_sums(scores, batch), sums.flatten())
+        return BatchStatistics(self._loss_sum(scores, batch), sums.flatten())
 
     def answers(self, model: Any, batch: Batch) -> list[Said]:
         """What the model answers to each question of the batch."""
@@ -198,7 +198,7 @@ class QuestionAnswering(Objective):
             TEXT_LENGTHS: [len(text) for text in texts],
         }
 
-    def _loss_sums(self, scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _loss_sum(self, scores: torch.Tensor, batch: Batch) -> torch.Tensor:
         return summed_cross_entropy(scores.flatten(0, 1), batch["labels"].flatten())[None] / 2
 
     def _found(self, scores: torch.Tensor, batch: Batch) -> Found:
@@ -231,7 +231,7 @@ class QuestionAnswering(Objective):
 
 def _scores(model: Any, batch: Batch) -> torch.Tensor:
     """Logits [windows, 2, tokens] of first and last tokens. Padding, which differs with the batch, has no share in them."""
-    outputs = called(model, {name: tensor for name, tensor in batch.items() if name not in FOR_METRICS})
+    outputs = forward(model, {name: tensor for name, tensor in batch.items() if name not in FOR_METRICS})
     logits = torch.stack([outputs.start_logits, outputs.end_logits], 1)
     return logits.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(logits.dtype).min)
 
@@ -241,7 +241,7 @@ def _sums_up(tokens: torch.Tensor, cls: int | None) -> torch.Tensor:
     return (tokens == (-1 if cls is None else cls)).int().argmax(1)
 
 
-def _windows(row: Row) -> list[Row]:
+def _windows(row: Sample) -> list[Sample]:
     parts = {name: np.split(row[name], np.cumsum(row[WINDOWS])[:-1]) for name in (TOKENS, SEGMENTS, BEGINS, ENDS)}
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
@@ -258,7 +258,7 @@ def _texts(batch: Batch) -> Iterator[list[str]]:
         yield texts
 
 
-def _checked(record: Record) -> list[Answer]:
+def _checked(record: Row) -> list[Answer]:
     answers, context = answers_of(record.values["answers"]), record.values["context"]
     for text, start in answers:
         if start < 0 or not context.startswith(text, start):

@@ -9,19 +9,19 @@ import numpy as np
 import pyarrow
 import torch
 
-from finetune_trainer import languages
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.seq2seq import Seq2Seq as Options
-from finetune_trainer.data.collate import IGNORED, Batch, Layout
-from finetune_trainer.data.examples import Encoded, Fate
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
-from finetune_trainer.objectives.base import Measured
-from finetune_trainer.objectives.calls import bare
+from finetune_trainer.config.objectives.seq2seq import Seq2SeqConfig as Options
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.huggingface import languages
+from finetune_trainer.objectives.base import BatchStatistics
 from finetune_trainer.objectives.encoder_decoder import EncoderDecoder
-from finetune_trainer.objectives.text import fingerprint
-from finetune_trainer.objectives.written_text import METRICS
-from finetune_trainer.world import World
+from finetune_trainer.objectives.forward import unwrap_model
+from finetune_trainer.objectives.metrics.text_generation import METRICS
+from finetune_trainer.objectives.tokenization import fingerprint
 
 TARGET = "target"  # the tokens to write
 
@@ -36,7 +36,7 @@ class Seq2Seq(EncoderDecoder):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._options = options
         self._metrics = [METRICS[name]() for name in dict.fromkeys(options.metrics)]
@@ -56,29 +56,29 @@ class Seq2Seq(EncoderDecoder):
     def lengths(self) -> Mapping[str, int]:
         return {**super().lengths, "spec.objective.seq2Seq.maxTargetLength": self._options.max_target_length}
 
-    def start(self, model: Any, world: World) -> None:
+    def start(self, model: Any, world: ProcessGroup) -> None:
         if self._beginning is not None:
             self._beginning.instruct(model)
         super().start(model, world)
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """Text and target, each with the tokens that the tokenizer puts around one; what is too long is cut at its end."""
         inputs = self._tokenized("text", [self._read(record) for record in records], self.spec.data.max_length)
         targets = self._tokenized("text_target", [record.values["target"] for record in records], self._room)
         for record, read, written in zip(records, inputs, targets, strict=True):
             if not all(record.values[role].strip() for role in ("text", "target")):
-                yield Encoded([], Fate.EMPTY)
+                yield EncodedRow([], EncodeStatus.EMPTY)
             elif (read.is_cut or written.is_cut) and self.spec.overlong == "Drop":
-                yield Encoded([], Fate.DROPPED)
+                yield EncodedRow([], EncodeStatus.DROPPED)
             else:
-                fate = Fate.TRUNCATED if read.is_cut or written.is_cut else Fate.KEPT
-                yield Encoded([{TOKENS: read.tokens, TARGET: self._target(written.tokens)}], fate)
+                fate = EncodeStatus.TRUNCATED if read.is_cut or written.is_cut else EncodeStatus.KEPT
+                yield EncodedRow([{TOKENS: read.tokens, TARGET: self._target(written.tokens)}], fate)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Padded at the right."""
         return self._batch([row[TOKENS] for row in rows], [row[TARGET] for row in rows], layout)
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: those of `EncoderDecoder`, and each metric's sums over the texts that the model writes."""
         found = super().measure(model, batch)
         if not self._metrics:
@@ -89,7 +89,7 @@ class Seq2Seq(EncoderDecoder):
         written = self._texts(self._write(model, batch)[rows])
         wanted = self._texts(labels[rows].masked_fill(labels[rows] == IGNORED, self.processor.pad_token_id))
         sums = [number for metric in self._metrics for number in metric.sums(written, wanted)]
-        return Measured(found.losses, torch.cat([found.statistics, torch.tensor(sums, dtype=torch.float64)]))
+        return BatchStatistics(found.losses, torch.cat([found.statistics, torch.tensor(sums, dtype=torch.float64)]))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Loss, perplexity and token accuracy, and how close to their targets the written texts are."""
@@ -99,7 +99,7 @@ class Seq2Seq(EncoderDecoder):
             found |= metric.scores(sums)
         return found
 
-    def _read(self, record: Record) -> str:
+    def _read(self, record: Row) -> str:
         """The record's text, behind its examples: a line for each one's text, one for its target, and an empty one."""
         solved = [f"{self._options.prefix}{one.values['text']}\n{one.values['target']}\n\n" for one in record.examples]
         return "".join([*solved, self._options.prefix, record.values["text"]])
@@ -108,7 +108,7 @@ class Seq2Seq(EncoderDecoder):
         """The tokens that the model writes for each row, [sequences, at most maxTargetLength and the one it begins with]."""
         # With ZeRO-3 no rank may stop before the others.
         together = self.spec.deepspeed.zero_stage == 3 and torch.distributed.is_initialized()
-        writer = bare(model)
+        writer = unwrap_model(model)
         kept, writer.generation_config.max_length = writer.generation_config.max_length, None  # else each batch warns of it
         tokens: torch.Tensor = writer.generate(
             input_ids=batch[TOKENS], attention_mask=batch["attention_mask"], do_sample=False, num_beams=self._options.beams,

@@ -15,16 +15,16 @@ import torch
 from torch.nn import functional
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.text_contrastive import TextContrastive as Options
-from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate
-from finetune_trainer.data.examples import Encoded, Fate
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import LENGTHS, TOKENS, Row, Tokens, lengths
-from finetune_trainer.objectives.calls import called
-from finetune_trainer.objectives.contrastive import Contest, Contrastive, Views
-from finetune_trainer.objectives.text import fingerprint, frame, output_of, tokenize
-from finetune_trainer.outcome import ConfigurationError
-from finetune_trainer.world import World
+from finetune_trainer.config.objectives.text_contrastive import TextContrastiveConfig as Options
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, lengths
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.losses.contrastive import Contest, Contrastive, Views
+from finetune_trainer.objectives.tokenization import fingerprint, frame, output_of, tokenize
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 TEXT, PAIR, NEGATIVE = PARTS = range(3)
 # What sentence-transformers calls them.
@@ -48,7 +48,7 @@ class TextContrastive(Contrastive):
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, processor)
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._options = options
         self._frame = frame(processor)
@@ -58,7 +58,7 @@ class TextContrastive(Contrastive):
     def identity(self) -> Any:
         return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """Each text for itself, with the tokens around it; what is too long is cut at its end."""
         longest = self.spec.data.max_length
         of_records = [_texts(record) for record in records]
@@ -66,15 +66,15 @@ class TextContrastive(Contrastive):
         for texts in of_records:
             found = [next(tokens) for _ in texts]
             if not all(text.strip() for text in texts):
-                yield Encoded([], Fate.EMPTY)
+                yield EncodedRow([], EncodeStatus.EMPTY)
             elif all(len(part) <= longest for part in found):
-                yield Encoded([_example(found)], Fate.KEPT)
+                yield EncodedRow([_example(found)], EncodeStatus.KEPT)
             elif self.spec.overlong == "Drop":
-                yield Encoded([], Fate.DROPPED)
+                yield EncodedRow([], EncodeStatus.DROPPED)
             else:
-                yield Encoded([_example([self._frame.cut(part, longest) for part in found])], Fate.TRUNCATED)
+                yield EncodedRow([_example([self._frame.cut(part, longest) for part in found])], EncodeStatus.TRUNCATED)
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """All texts of the batch as one, so that the model is called once; padded at the right."""
         texts = [np.split(row[TOKENS], np.cumsum(lengths(row))[:-1]) for row in rows]
         present = [(part, own[part]) for part in PARTS for own in texts if part < len(own)]
@@ -86,11 +86,11 @@ class TextContrastive(Contrastive):
         """One for each row, and one more for its way back."""
         return [int((batch["labels"] == TEXT).sum()) * (2 if self._options.symmetric else 1)]
 
-    def model_settings(self) -> dict[str, Any]:
+    def model_config_overrides(self) -> dict[str, Any]:
         """Decoders need not remember what nobody will continue."""
         return {"use_cache": False}
 
-    def start(self, model: Any, world: World) -> None:
+    def start(self, model: Any, world: ProcessGroup) -> None:
         """Raises ConfigurationError for a model that does not embed tokens, or has no dropout to tell two views apart."""
         states = output_of(model, "last_hidden_state", "use an encoder such as BERT, or a causal language model")
         if self._options.unsupervised and torch.equal(states[0], states[1]):
@@ -100,7 +100,7 @@ class TextContrastive(Contrastive):
             )
         self._width = states.shape[-1]
 
-    def companions(self) -> dict[str, Any]:
+    def extra_files(self) -> dict[str, Any]:
         """What sentence-transformers needs to embed texts in the same way."""
         options = self._options
         modules = ["Transformer", "Pooling", *(["Normalize"] if options.normalize else [])]
@@ -120,7 +120,7 @@ class TextContrastive(Contrastive):
 
     def _embed(self, model: Any, batch: Batch) -> Views:
         """The embeddings [n, width] of the batch's first texts, second texts and negatives."""
-        embeddings = self._pooled(called(model, batch).last_hidden_state, batch["attention_mask"])
+        embeddings = self._pooled(forward(model, batch).last_hidden_state, batch["attention_mask"])
         if self._options.normalize:
             embeddings = functional.normalize(embeddings, dim=-1)
         return tuple(embeddings[batch["labels"] == part] for part in PARTS)
@@ -141,7 +141,7 @@ class TextContrastive(Contrastive):
         return [forth, back] if self._options.symmetric else [forth]
 
 
-def _texts(record: Record) -> list[str]:
+def _texts(record: Row) -> list[str]:
     """The first text, the second, which may be the same, and the negative where the row has one."""
     text, negative = record.values["text"], record.values.get("negative")
     return [text, record.values.get("text_pair", text), *([negative] if negative else [])]

@@ -12,17 +12,17 @@ import torch
 from transformers import AutoModelForTokenClassification
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.token_classification import TokenClassification as Options
-from finetune_trainer.data.collate import IGNORED, Batch, Layout, collate
-from finetune_trainer.data.examples import Encoded, cut
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.rows import TOKENS, Row, Tokens
-from finetune_trainer.objectives import classes
-from finetune_trainer.objectives.base import Measured, Objective
-from finetune_trainer.objectives.calls import called
-from finetune_trainer.objectives.cross_entropy import guesses, summed_cross_entropy
-from finetune_trainer.objectives.text import fingerprint, frame
-from finetune_trainer.objectives.words import for_words
+from finetune_trainer.config.objectives.token_classification import TokenClassificationConfig as Options
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate
+from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
+from finetune_trainer.data.preprocessing.examples import EncodedRow, split_or_truncate
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.objectives.base import BatchStatistics, Objective
+from finetune_trainer.objectives.forward import forward
+from finetune_trainer.objectives.losses.cross_entropy import guesses, summed_cross_entropy
+from finetune_trainer.objectives.metrics import classification
+from finetune_trainer.objectives.pretokenized import for_words
+from finetune_trainer.objectives.tokenization import fingerprint, frame
 
 TAGS = "tags"  # of each token: its word's tag if the word begins with it, else IGNORED
 IN_ENTITY = re.compile(r"[BIES]-.")  # a tag of IOB2 or IOBES; O is one as well
@@ -41,24 +41,24 @@ class TokenClassification(Objective):
         TOKENS: pyarrow.list_(pyarrow.int32()),
         TAGS: pyarrow.list_(pyarrow.int32()),
     }
-    grows_a_head: ClassVar[bool] = True
+    has_new_head: ClassVar[bool] = True
 
     def __init__(self, spec: TrainSpec, processor: Any) -> None:
         super().__init__(spec, for_words(processor))
-        options = spec.objective.options
+        options = spec.objective.config
         assert isinstance(options, Options)
         self._given = options.labels
         self._numbers: dict[str, int] = {}
         self._types: list[str] = []
         self._frame = frame(self.processor)
 
-    def survey(self, records: Callable[[], Iterable[Record]]) -> dict[str, Any]:
+    def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """The tags, from the document or else from the data; raises DataError if there is only one."""
-        found = (classes.name_of(tag) for record in records() for tag in record.values["tags"])
-        return {"labels": classes.distinct(self._given, found)}
+        found = (classification.name_of(tag) for record in records() for tag in record.values["tags"])
+        return {"labels": classification.distinct(self._given, found)}
 
-    def informed(self, facts: dict[str, Any]) -> None:
-        super().informed(facts)
+    def set_statistics(self, facts: dict[str, Any]) -> None:
+        super().set_statistics(facts)
         labels = facts["labels"]
         self._numbers = {name: number for number, name in enumerate(labels)}
         tells_entities = all(name == "O" or IN_ENTITY.match(name) for name in labels)
@@ -68,7 +68,7 @@ class TokenClassification(Objective):
     def identity(self) -> Any:
         return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, self._given]
 
-    def encode(self, records: Sequence[Record]) -> Iterator[Encoded]:
+    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """A text is its words' tokens between those that the tokenizer puts around it; what is too long loses its last words.
 
         Words of which the tokenizer makes nothing, such as blanks, are not tagged.
@@ -82,14 +82,14 @@ class TokenClassification(Objective):
             numbers = self._tags(record)
             tokens, words = np.array(encoded["input_ids"][index], np.int32), np.array(encoded.word_ids(index), np.int32)
             tags = np.where(np.diff(words, prepend=-1) != 0, numbers[words], IGNORED) if len(words) else words
-            pieces, fate = cut(np.arange(len(tokens)), room, self.spec.overlong)
-            yield Encoded([self._example(tokens[piece], tags[piece]) for piece in pieces], fate)
+            pieces, fate = split_or_truncate(np.arange(len(tokens)), room, self.spec.overlong)
+            yield EncodedRow([self._example(tokens[piece], tags[piece]) for piece in pieces], fate)
 
-    def model_settings(self) -> dict[str, Any]:
+    def model_config_overrides(self) -> dict[str, Any]:
         """The number of outputs, and what they are called."""
-        return {"pad_token_id": self.processor.pad_token_id} | classes.settings(list(self._numbers))
+        return {"pad_token_id": self.processor.pad_token_id} | classification.settings(list(self._numbers))
 
-    def collate(self, rows: Sequence[Row], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Padded at the right."""
         return collate(rows, self.processor.pad_token_id, layout, labels=[row[TAGS] for row in rows])
 
@@ -97,18 +97,18 @@ class TokenClassification(Objective):
         """Words."""
         return [int((batch["labels"] != IGNORED).sum())]
 
-    def loss_sums(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
-        return self._loss_sums(called(model, batch).logits, batch, self.spec.training.label_smoothing)
+        return self._loss_sum(forward(model, batch).logits, batch, self.spec.training.label_smoothing)
 
-    def measure(self, model: Any, batch: Batch) -> Measured:
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: `classes.counts` of entities by their type, if the tags tell of some; `classes.pair_counts` of tags; then
         words that are right, and all words."""
-        logits, labels = called(model, batch).logits, batch["labels"]
+        logits, labels = forward(model, batch).logits, batch["labels"]
         chosen, words = logits.argmax(-1), labels != IGNORED
         entities = self._entities(chosen, labels) if self._types else torch.zeros(0)
-        tags = classes.pair_counts(chosen[words], labels[words], len(self._numbers)).cpu()
-        return Measured(self._loss_sums(logits, batch), torch.cat([entities, tags, guesses(logits, labels).cpu()]))
+        tags = classification.pair_counts(chosen[words], labels[words], len(self._numbers)).cpu()
+        return BatchStatistics(self._loss_sum(logits, batch), torch.cat([entities, tags, guesses(logits, labels).cpu()]))
 
     def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
         """Accuracy over words, and precision, recall and F1 of entities, or else of tags.
@@ -116,30 +116,30 @@ class TokenClassification(Objective):
         An entity is right if its type, its first and its last word are (Tjong Kim Sang and De Meulder 2003).
         """
         entities, tags, (right, words) = np.split(statistics, [3 * len(self._types), -2])
-        counts = entities if self._types else classes.counts_of_pairs(tags, len(self._numbers))
-        scores = classes.scores(counts, self._types or self.facts["labels"])
+        counts = entities if self._types else classification.counts_of_pairs(tags, len(self._numbers))
+        scores = classification.scores(counts, self._types or self.facts["labels"])
         return {"loss": losses[0], "accuracy": float(right / max(words, 1))} | scores
 
     def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
         """The confusion matrix of tags."""
-        return classes.confusion(statistics[3 * len(self._types) : -2], self.facts["labels"])
+        return classification.confusion(statistics[3 * len(self._types) : -2], self.facts["labels"])
 
-    def _loss_sums(self, logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+    def _loss_sum(self, logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
         return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), smoothing)[None]
 
-    def _tags(self, record: Record) -> Tokens:
+    def _tags(self, record: Row) -> Tokens:
         tags, words = record.values["tags"], record.values["tokens"]
         if len(tags) != len(words):
             raise record.complaint("tags", f"has {len(tags)} labels for {len(words)} words: correct the row")
         return np.array([self._number(record, tag) for tag in tags], np.int32)
 
-    def _number(self, record: Record, tag: str | int) -> int:
-        name = classes.name_of(tag)
+    def _number(self, record: Row, tag: str | int) -> int:
+        name = classification.name_of(tag)
         if name in self._numbers:
             return self._numbers[name]
         if isinstance(tag, int) and 0 <= tag < len(self._given):
             return tag
-        raise classes.unknown(record, "tags", name, self._numbers, "tokenClassification")
+        raise classification.unknown(record, "tags", name, self._numbers, "tokenClassification")
 
     def _example(self, tokens: Tokens, tags: Tokens) -> Mapping[str, Any]:
         before, after = (np.full(len(part), IGNORED) for part in self._frame)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.unit.operator.reconcile.world import document
+from tests.support.simulated_cluster import document
 
 from finetune_operator import builders
 from finetune_operator.api import FineTuneJob
-from finetune_operator.builders.addresses import claims, secrets
+from finetune_operator.builders.uri_references import claims, secrets
 from finetune_operator.settings import Settings
 from finetune_trainer.config import TrainSpec
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.operator.reconcile.world import World
+from tests.support.simulated_cluster import SimulatedCluster
 
-from finetune_operator.conditions import Type
+from finetune_operator.api.conditions import ConditionType
 from finetune_operator.reconcile.progress import duration
-from finetune_trainer.outcome import DataSummary, Progress, RunStatus, SavedCheckpoint
+from finetune_trainer.protocol.outcome import DataSummary, Progress, RunStatus, SavedCheckpoint
 
 SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
 HALFWAY = Progress(step=50, total_steps=100, percent=50, remaining_seconds=3900, loss=2.0)
 
 
 def test_progress_is_taken_over_and_can_wait() -> None:
-    world = World().running()
+    world = SimulatedCluster().running()
     world.seen = {"run": RunStatus(activity="Training", progress=HALFWAY)}
     plan = world.one_pass()
     assert (world.status.progress, world.status.eta) == (HALFWAY, "1h05m")
-    assert world.condition(Type.RUNNING) == ("True", "Training")
-    assert world.condition(Type.CHECKPOINT_HEALTHY) is None
+    assert world.condition(ConditionType.RUNNING) == ("True", "Training")
+    assert world.condition(ConditionType.CHECKPOINT_HEALTHY) is None
     assert not plan.urgent
 
 
 def test_a_restarted_run_that_does_not_know_yet_erases_nothing() -> None:
-    world = World().running()
+    world = SimulatedCluster().running()
     world.seen = {"run": RunStatus(activity="Training", progress=HALFWAY, checkpoint=SAVED)}
     world.one_pass()
     world.seen = {"run": RunStatus(activity="Starting")}
@@ -33,7 +33,7 @@ def test_a_restarted_run_that_does_not_know_yet_erases_nothing() -> None:
 
 
 def test_findings_of_the_data_are_told_once_and_stay() -> None:
-    world = World().running()
+    world = SimulatedCluster().running()
     data = DataSummary(rows=9, tokens=900, findings=["3 of 9 training rows with texts of the evaluation data"])
     world.seen = {"run": RunStatus(activity="Preparing", data=data)}
     assert world.one_pass().urgent
@@ -47,7 +47,7 @@ def test_findings_of_the_data_are_told_once_and_stay() -> None:
 
 
 def test_a_run_too_short_to_be_asked_tells_of_its_data_at_its_end() -> None:
-    world = World().running()
+    world = SimulatedCluster().running()
     data = DataSummary(rows=9, tokens=900)
     world.succeed(0, data=data)
     world.one_pass()
@@ -55,14 +55,14 @@ def test_a_run_too_short_to_be_asked_tells_of_its_data_at_its_end() -> None:
 
 
 def test_checkpoints_are_healthy_until_one_is_not_stored() -> None:
-    world = World().running()
+    world = SimulatedCluster().running()
     world.seen = {"run": RunStatus(checkpoint=SAVED)}
     assert world.one_pass().urgent
-    assert world.condition(Type.CHECKPOINT_HEALTHY) == ("True", "CheckpointStored")
+    assert world.condition(ConditionType.CHECKPOINT_HEALTHY) == ("True", "CheckpointStored")
     world.seen = {"run": RunStatus(checkpoint=SAVED, checkpoint_error="503 Slow Down")}
     assert world.one_pass().urgent
-    assert world.condition(Type.CHECKPOINT_HEALTHY) == ("False", "CheckpointNotStored")
-    assert "503 Slow Down" in world.message(Type.CHECKPOINT_HEALTHY)
+    assert world.condition(ConditionType.CHECKPOINT_HEALTHY) == ("False", "CheckpointNotStored")
+    assert "503 Slow Down" in world.message(ConditionType.CHECKPOINT_HEALTHY)
     assert world.status.phase == "Running"
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.agent.environment import rank_environment
-from finetune_trainer.agent.gang import Gang
 from finetune_trainer.agent.metrics import Metrics
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.settings import Limits, Settings
+from finetune_trainer.agent.worker_group import WorkerGroup
 
-FAKE_RANK = Path(__file__).parent
-FormGang = Callable[..., Gang]
+FAKE_RANK = Path(__file__).parents[3] / "support"
+FormGang = Callable[..., WorkerGroup]
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def monitor() -> Monitor:
 def start(settings: Settings, monitor: Monitor) -> Iterator[FormGang]:
     """Starts ranks 2 and 3 as fake ranks that behave as said."""
     environment = rank_environment(settings, os.environ | {"PYTHONPATH": str(FAKE_RANK)})
-    gang = Gang(settings, monitor, environment)
+    gang = WorkerGroup(settings, monitor, environment)
 
-    def start(rank_2: str, rank_3: str) -> Gang:
+    def start(rank_2: str, rank_3: str) -> WorkerGroup:
         settings.document.write_text(json.dumps({"2": [rank_2], "3": [rank_3]}))
         gang.start(1, "localhost:1")
         return gang

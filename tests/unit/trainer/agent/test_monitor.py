@@ -11,8 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.server import serve
-from finetune_trainer.outcome import DataSummary, Outcome, Progress, Reason, RunStatus, SavedCheckpoint
-from finetune_trainer.telemetry import (
+from finetune_trainer.protocol.events import (
     Alive,
     CheckpointFailed,
     CheckpointStored,
@@ -23,6 +22,7 @@ from finetune_trainer.telemetry import (
     Step,
     StepTime,
 )
+from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, Reason, RunStatus, SavedCheckpoint
 
 JOB = {"namespace": "research", "job": "demo"}
 CHECKPOINT = SavedCheckpoint(step=7, time="2026-01-01T00:00:00Z", uri="s3://bucket/manifests/step-00000007.json")

@@ -8,25 +8,37 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule, Section, described, only_with
-from finetune_trainer.config.methods.base import Options
-from finetune_trainer.config.methods.bottleneck import Bottleneck
-from finetune_trainer.config.methods.freezing import Freeze, Unfreeze
-from finetune_trainer.config.methods.full import Full
-from finetune_trainer.config.methods.ia3 import IA3
-from finetune_trainer.config.methods.lora import LoRA
-from finetune_trainer.config.methods.prompt_tuning import PromptTuning
+from finetune_trainer.config.methods.base import MethodConfig
+from finetune_trainer.config.methods.bottleneck import BottleneckConfig
+from finetune_trainer.config.methods.freezing import FreezeConfig, UnfreezeConfig
+from finetune_trainer.config.methods.full import FullConfig
+from finetune_trainer.config.methods.ia3 import IA3Config
+from finetune_trainer.config.methods.lora import LoRAConfig
+from finetune_trainer.config.methods.prompt_tuning import PromptTuningConfig
 
 __all__ = [
-    "ADAPTING", "IA3", "INSEPARABLE", "METHODS", "UNMERGEABLE", "UNPACKABLE", "Bottleneck", "Freeze", "Full", "LoRA",
-    "Method", "Options", "PromptTuning", "Unfreeze",
+    "ADAPTING",
+    "INSEPARABLE",
+    "METHODS",
+    "UNMERGEABLE",
+    "UNPACKABLE",
+    "BottleneckConfig",
+    "FreezeConfig",
+    "FullConfig",
+    "IA3Config",
+    "LoRAConfig",
+    "MethodConfig",
+    "MethodSpec",
+    "PromptTuningConfig",
+    "UnfreezeConfig",
 ]  # fmt: skip
 
-METHODS: dict[str, type[Options]] = {
-    "Full": Full,
-    "LoRA": LoRA,
-    "IA3": IA3,
-    "Bottleneck": Bottleneck,
-    "PromptTuning": PromptTuning,
+METHODS: dict[str, type[MethodConfig]] = {
+    "Full": FullConfig,
+    "LoRA": LoRAConfig,
+    "IA3": IA3Config,
+    "Bottleneck": BottleneckConfig,
+    "PromptTuning": PromptTuningConfig,
 }
 """Each method's options by the method's name in the document."""
 ADAPTING = [name for name, options in METHODS.items() if options.adapts]
@@ -38,16 +50,16 @@ UNPACKABLE = [name for name, options in METHODS.items() if not options.packable]
 _only_with = partial(only_with, kind="method", below="method.")
 
 
-class Method(Section):
+class MethodSpec(Section):
     """Which weights may move."""
 
     type: Literal["Full", "LoRA", "IA3", "Bottleneck", "PromptTuning"] = Field("Full", description=described(METHODS))
-    lora: LoRA | None = None
-    ia3: IA3 | None = None
-    bottleneck: Bottleneck | None = None
-    prompt_tuning: PromptTuning | None = None
-    freeze: Freeze | None = None
-    unfreeze: Unfreeze | None = None
+    lora: LoRAConfig | None = None
+    ia3: IA3Config | None = None
+    bottleneck: BottleneckConfig | None = None
+    prompt_tuning: PromptTuningConfig | None = None
+    freeze: FreezeConfig | None = None
+    unfreeze: UnfreezeConfig | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _only_with("LoRA", "lora"),
@@ -59,7 +71,7 @@ class Method(Section):
     )
 
     @property
-    def options(self) -> Options:
+    def config(self) -> MethodConfig:
         """The chosen method's options, the defaults if the document gives none."""
         given = {"LoRA": self.lora, "IA3": self.ia3, "Bottleneck": self.bottleneck, "PromptTuning": self.prompt_tuning}
         return given.get(self.type) or METHODS[self.type]()

@@ -7,7 +7,7 @@ from typing import ClassVar
 from finetune_trainer.config.base import Section
 
 
-class Options(Section):
+class MethodConfig(Section):
     """Base of every method's options. The first sentence of a class's docstring is what the reference says of the method."""
 
     adapts: ClassVar[bool] = True

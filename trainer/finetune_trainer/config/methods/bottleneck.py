@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.methods.base import Options
+from finetune_trainer.config.methods.base import MethodConfig
 
 
-class Bottleneck(Options):
+class BottleneckConfig(MethodConfig):
     """Small feed-forward layers beside those of a model that stays as it is (He et al. 2022, arXiv:2110.04366).
 
     They have the activation function of the layers that they stand beside, so that the export is a plain model whose

@@ -9,7 +9,7 @@ from pydantic import Field
 from finetune_trainer.config.base import Rule, Section
 
 
-class Freeze(Section):
+class FreezeConfig(Section):
     """Weights that never move; one that is used twice, such as an embedding that is the head too, is frozen in both."""
 
     modules: list[str] = Field(
@@ -28,7 +28,7 @@ class Freeze(Section):
     )
 
 
-class Unfreeze(Section):
+class UnfreezeConfig(Section):
     """Gradual unfreezing from the top down (ULMFiT, Howard & Ruder 2018, arXiv:1801.06146): first the head alone moves."""
 
     every_steps: int = Field(ge=1, description="Steps until the next lower layer moves too; the embeddings are the last.")

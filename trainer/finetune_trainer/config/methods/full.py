@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from finetune_trainer.config.methods.base import Options
+from finetune_trainer.config.methods.base import MethodConfig
 
 
-class Full(Options):
+class FullConfig(MethodConfig):
     """Every weight moves."""
 
     adapts: ClassVar[bool] = False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from finetune_trainer.config.methods.base import Options
+from finetune_trainer.config.methods.base import MethodConfig
 
 
-class IA3(Options):
+class IA3Config(MethodConfig):
     """Learnt scales of keys, values and what is within feed-forward layers (Liu et al. 2022, arXiv:2205.05638)."""
 
     target_modules: list[str] = Field(

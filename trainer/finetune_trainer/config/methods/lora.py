@@ -7,17 +7,17 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
-from finetune_trainer.config.methods.base import Options
+from finetune_trainer.config.methods.base import MethodConfig
 
 
-class Adapter(Section):
+class AdapterConfig(Section):
     """An adapter that an earlier job stored alone."""
 
     source: ReadableURI
     credentials: SecretName | None = None
 
 
-class LoRA(Options):
+class LoRAConfig(MethodConfig):
     """Low-rank adapters beside frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: int = Field(16, ge=1, le=4096, description="Rank of each update.")
@@ -40,7 +40,7 @@ class LoRA(Options):
     target_modules: list[str] = Field(
         default_factory=list, max_length=256, description="Names of the layers to adapt; all linear layers when empty."
     )
-    earlier: list[Adapter] = Field(
+    frozen_adapters: list[AdapterConfig] = Field(
         default_factory=list,
         max_length=16,
         description="Adapters of earlier jobs on the same model, exported with mergeAdapters: false, which stay as they are "
@@ -49,8 +49,8 @@ class LoRA(Options):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!self.dora || size(self.earlier) == 0",
-            "an adapter with magnitudes does not add up with others: remove dora, or earlier",
+            "!self.dora || size(self.frozenAdapters) == 0",
+            "an adapter with magnitudes does not add up with others: remove dora, or frozenAdapters",
             "dora",
         ),
     )

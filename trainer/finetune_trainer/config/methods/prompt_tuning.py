@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.methods.base import Options
+from finetune_trainer.config.methods.base import MethodConfig
 
 
-class PromptTuning(Options):
+class PromptTuningConfig(MethodConfig):
     """Embeddings of virtual tokens before each text, of a model that stays as it is (Lester et al. 2021, arXiv:2104.08691)."""
 
     mergeable: ClassVar[bool] = False

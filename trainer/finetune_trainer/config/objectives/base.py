@@ -9,7 +9,7 @@ from finetune_trainer.config.base import Section
 Processor = Literal["Tokenizer", "ImageProcessor"]
 
 
-class Options(Section):
+class ObjectiveConfig(Section):
     """Base of every objective's options. The first of the columns is what a row is about: it decides who is held out.
 
     The first sentence of a class's docstring is what the reference says of the objective.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class CausalLM(Options):
+class CausalLMConfig(ObjectiveConfig):
     """Predict each token from those before it (Radford et al. 2018)."""
 
     divisible: ClassVar[bool] = True

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class ChatOptions(Options):
+class ChatObjectiveConfig(ObjectiveConfig):
     """Base of their options."""
 
     framed: ClassVar[bool] = False

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class ClassificationOptions(Options):
+class ClassificationObjectiveConfig(ObjectiveConfig):
     """Base of the objectives that give a row one of several labels, any of several labels, or a number."""
 
     labelled: ClassVar[bool] = True

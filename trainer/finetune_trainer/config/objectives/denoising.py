@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule, Section
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class SpanCorruption(Section):
+class SpanCorruptionConfig(Section):
     """Spans of tokens give way to one sentinel token each, and are what is written (Raffel et al. 2020, arXiv:1910.10683)."""
 
     noise_density: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are hidden.")
@@ -32,7 +32,7 @@ class SpanCorruption(Section):
         return bisect.bisect_right(range(2 * room + 2), room, key=longest) - 1
 
 
-class TextInfilling(Section):
+class TextInfillingConfig(Section):
     """Spans of tokens give way to one mask token each, and the whole text is written (Lewis et al. 2019, arXiv:1910.13461)."""
 
     mask_ratio: float = Field(0.3, gt=0, lt=1, description="Share of the tokens that are hidden.")
@@ -42,7 +42,7 @@ class TextInfilling(Section):
     shuffle_sentences: bool = Field(False, description="Put a text's sentences in random order as well.")
 
 
-class Denoising(Options):
+class DenoisingConfig(ObjectiveConfig):
     """Restore texts of which parts were hidden: how T5 and BART are pre-trained (arXiv:1910.10683, arXiv:1910.13461)."""
 
     divisible: ClassVar[bool] = True
@@ -54,8 +54,8 @@ class Denoising(Options):
         description="SpanCorruption: a sentinel of its own for each hidden span, and the spans are written, as T5 learns. "
         "TextInfilling: the same mask for each, and the whole text is written, as BART learns.",
     )
-    span_corruption: SpanCorruption | None = None
-    text_infilling: TextInfilling | None = None
+    span_corruption: SpanCorruptionConfig | None = None
+    text_infilling: TextInfillingConfig | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = tuple(
         Rule(
@@ -67,14 +67,14 @@ class Denoising(Options):
     )
 
     @property
-    def spans(self) -> SpanCorruption:
+    def spans(self) -> SpanCorruptionConfig:
         """What is chosen about SpanCorruption, the defaults if the document says nothing."""
-        return self.span_corruption or SpanCorruption()
+        return self.span_corruption or SpanCorruptionConfig()
 
     @property
-    def infilling(self) -> TextInfilling:
+    def infilling(self) -> TextInfillingConfig:
         """What is chosen about TextInfilling, the defaults if the document says nothing."""
-        return self.text_infilling or TextInfilling()
+        return self.text_infilling or TextInfillingConfig()
 
     def sentinels(self, max_length: int) -> int:
         return self.spans.counts(self.spans.tokens_within(max_length))[1] if self.noise == "SpanCorruption" else 0

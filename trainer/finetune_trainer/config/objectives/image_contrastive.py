@@ -7,20 +7,20 @@ from typing import ClassVar
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule
-from finetune_trainer.config.image_augmentation import ColorJitter, ImageAugmentation, RandomCrop
-from finetune_trainer.config.objectives.images import ImageOptions
+from finetune_trainer.config.image_augmentation import ColorJitterConfig, ImageAugmentationConfig, RandomCropConfig
+from finetune_trainer.config.objectives.images import ImageObjectiveConfig
 
 # Of the paper, for ImageNet.
-SIMCLR = ImageAugmentation(
-    random_crop=RandomCrop(),
+SIMCLR = ImageAugmentationConfig(
+    random_crop=RandomCropConfig(),
     horizontal_flip=0.5,
-    color_jitter=ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, probability=0.8),
+    color_jitter=ColorJitterConfig(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, probability=0.8),
     grayscale=0.2,
     blur=0.5,
 )
 
 
-class ImageContrastive(ImageOptions):
+class ImageContrastiveConfig(ImageObjectiveConfig):
     """Tell an image, altered at random, from all others of the step; without labels (Chen et al. 2020, arXiv:2002.05709).
 
     How many others there are is decided by training.batchSize alone. An evaluation goes in groups of as many images, and
@@ -30,7 +30,7 @@ class ImageContrastive(ImageOptions):
     compares: ClassVar[bool] = True
 
     temperature: float = Field(0.1, gt=0, le=100, description="What the cosine of two embeddings is divided by.")
-    augmentation: ImageAugmentation = Field(
+    augmentation: ImageAugmentationConfig = Field(
         SIMCLR,
         description="How each view is altered at random, in the evaluation too; by default as in SimCLR: cropped, half of them "
         "mirrored and half blurred, colours changed by up to 80 %, a fifth without any. What is given replaces all of this.",

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.image_augmentation import ImageAugmentation
-from finetune_trainer.config.objectives.base import Options, Processor
+from finetune_trainer.config.image_augmentation import ImageAugmentationConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, Processor
 
 
-class ImageOptions(Options):
+class ImageObjectiveConfig(ObjectiveConfig):
     """Base of the objectives that learn from images."""
 
     columns: ClassVar[tuple[str, ...]] = ("image",)
@@ -23,6 +23,6 @@ class ImageOptions(Options):
         description="Height and width in pixels to which images are resized, for a model from scratch; by default the "
         "image_size of its configuration, or 224.",
     )
-    augmentation: ImageAugmentation = Field(
-        ImageAugmentation(), description="What is done to training images at random, never to those of the evaluation."
+    augmentation: ImageAugmentationConfig = Field(
+        ImageAugmentationConfig(), description="What is done to training images at random, never to those of the evaluation."
     )

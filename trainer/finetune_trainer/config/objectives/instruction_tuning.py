@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.chat import ChatOptions
+from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 
 
-class InstructionTuning(ChatOptions):
+class InstructionTuningConfig(ChatObjectiveConfig):
     """Answer as the assistant of a conversation does, whose words alone are learnt (Ouyang et al. 2022, arXiv:2203.02155)."""
 
     packable: ClassVar[bool] = True

@@ -7,10 +7,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class MaskedLM(Options):
+class MaskedLMConfig(ObjectiveConfig):
     """Predict tokens that were hidden from both sides of them (Devlin et al. 2019, arXiv:1810.04805)."""
 
     divisible: ClassVar[bool] = True

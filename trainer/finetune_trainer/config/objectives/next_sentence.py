@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.masked_lm import MaskedLM
+from finetune_trainer.config.objectives.masked_lm import MaskedLMConfig
 
 
-class NextSentence(MaskedLM):
+class NextSentenceConfig(MaskedLMConfig):
     """Pretrain a BERT: predict hidden tokens, and whether one piece of text follows another (Devlin et al. 2019).
 
     A row of data is a document of at least two sentences or lines. What does not follow is drawn from the documents around it

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class QuestionAnswering(Options):
+class QuestionAnsweringConfig(ObjectiveConfig):
     """Find the words of a text that answer a question about it (Rajpurkar et al. 2016, arXiv:1606.05250)."""
 
     # The context decides who is held out, so that no context is on both sides.

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.languages import Languages
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.languages import LanguagesConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class Seq2Seq(Options):
+class Seq2SeqConfig(ObjectiveConfig):
     """Write one text after reading another, such as its translation or summary (Sutskever et al. 2014, arXiv:1409.3215)."""
 
     columns: ClassVar[tuple[str, ...]] = ("text", "target")
@@ -19,7 +19,7 @@ class Seq2Seq(Options):
     framed: ClassVar[bool] = False
 
     prefix: str = Field("", max_length=4096, description='Put before each text, such as T5\'s "summarize: ".')
-    languages: Languages | None = None
+    languages: LanguagesConfig | None = None
     max_target_length: int = Field(128, ge=4, le=1_048_576, description="Tokens of a target, its end-of-text token included.")
     metrics: list[Literal["BLEU", "ROUGE"]] = Field(
         ["BLEU", "ROUGE"],

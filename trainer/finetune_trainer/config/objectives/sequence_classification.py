@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from finetune_trainer.config.objectives.classification import ClassificationOptions
+from finetune_trainer.config.objectives.classification import ClassificationObjectiveConfig
 
 
-class SequenceClassification(ClassificationOptions):
+class SequenceClassificationConfig(ClassificationObjectiveConfig):
     """Label a text or a pair of texts: one of several labels, any of several labels, or a number."""
 
     columns: ClassVar[tuple[str, ...]] = ("text", "label")

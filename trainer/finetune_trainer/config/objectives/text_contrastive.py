@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class TextContrastive(Options):
+class TextContrastiveConfig(ObjectiveConfig):
     """Tell the text that goes with another from those of all other rows of the step (Gao et al. 2021, arXiv:2104.08821).
 
     How many rows those are is decided by training.batchSize alone. An evaluation goes in groups of as many rows, and recall@1,

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-class TokenClassification(Options):
+class TokenClassificationConfig(ObjectiveConfig):
     """Tag each word of a text: named entities, parts of speech."""
 
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")

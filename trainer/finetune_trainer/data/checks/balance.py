@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_trainer.data.labels import name_of
+from finetune_trainer.data.records.labels import name_of
 
 MOST_LABELS = 10_000  # what has more different values is no label
 SHOWN = 20

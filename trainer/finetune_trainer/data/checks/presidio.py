@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from finetune_trainer.data.checks.personal_data import Detector
-from finetune_trainer.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine, AnalyzerEngineProvider

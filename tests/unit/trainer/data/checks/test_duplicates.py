@@ -10,13 +10,13 @@ import pytest
 
 from finetune_trainer.data.checks import duplicates, near_duplicates
 from finetune_trainer.data.checks.near_duplicates import SIMILAR, WORDS, Sketches
-from finetune_trainer.data.records import Record
+from finetune_trainer.data.records.row import Row
 
 WORD = [f"word{number}" for number in range(2000)]
 
 
-def record(**values: object) -> Record:
-    return Record(values, "here", {name: name for name in values})
+def record(**values: object) -> Row:
+    return Row(values, "here", {name: name for name in values})
 
 
 def text(seed: int, words: int = 200) -> list[str]:

@@ -1,0 +1,217 @@
+"""The chart, rendered by the real Helm."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.integration.chart.conftest import Render
+
+from finetune_operator.codegen import generate
+from finetune_operator.codegen.chart_values import described
+from finetune_operator.codegen.crd import NAME, crd
+from finetune_operator.settings import Settings
+
+CHART = generate.ROOT / generate.CHART
+OPERATOR = "finetune-operator"
+EVERYTHING = (
+    "monitoring.serviceMonitor.enabled=true",
+    "monitoring.podMonitor.enabled=true",
+    "monitoring.prometheusRule.enabled=true",
+    "dashboard.enabled=true",
+    "networkPolicy.enabled=true",
+    "imagePullSecrets[0].name=registry",
+    "extraEnv[0].name=A",
+    "extraEnv[0].value=b",
+    "extraArgs[0]=--workers=4",
+    "priorityClassName=system-cluster-critical",
+    "tolerations[0].operator=Exists",
+    "serviceAccount.annotations.a=b",
+    "service.annotations.a=b",
+    "podLabels.a=b",
+    "podAnnotations.a=b",
+)
+ALWAYS = {
+    ("CustomResourceDefinition", NAME),
+    ("ServiceAccount", OPERATOR),
+    ("ClusterRole", f"{OPERATOR}-view"),
+    ("ClusterRole", f"{OPERATOR}-edit"),
+    ("Service", OPERATOR),
+    ("Deployment", OPERATOR),
+}
+CLUSTER_WIDE = {("ClusterRole", OPERATOR), ("ClusterRoleBinding", OPERATOR)}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((), ALWAYS | CLUSTER_WIDE),
+        (("watchNamespaces={team}",), ALWAYS | {("Role", OPERATOR), ("RoleBinding", OPERATOR)}),
+        (("crds.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("CustomResourceDefinition", NAME)}),
+        (("rbac.create=false", "rbac.aggregateClusterRoles=false"), {key for key in ALWAYS if key[0] != "ClusterRole"}),
+        (("serviceAccount.create=false", "serviceAccount.name=a"), (ALWAYS | CLUSTER_WIDE) - {("ServiceAccount", OPERATOR)}),
+        (("service.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("Service", OPERATOR)}),
+        (
+            EVERYTHING,
+            ALWAYS
+            | CLUSTER_WIDE
+            | {
+                ("ServiceMonitor", OPERATOR),
+                ("PodMonitor", f"{OPERATOR}-trainers"),
+                ("PrometheusRule", OPERATOR),
+                ("ConfigMap", f"{OPERATOR}-dashboard"),
+                ("NetworkPolicy", OPERATOR),
+            },
+        ),
+    ],
+    ids=["default", "namespaced", "no-crds", "no-rbac", "own-account", "no-service", "everything"],
+)
+def test_values_decide_which_objects_there_are(render: Render, values: tuple[str, ...], expected: set[Any]) -> None:
+    assert set(render(*values)) == expected
+
+
+@pytest.mark.parametrize("values", [(), ("watchNamespaces={a,b}",), EVERYTHING], ids=["default", "namespaced", "everything"])
+def test_lint(helm: Path, values: tuple[str, ...]) -> None:
+    sets = [word for value in values for word in ("--set", value)]
+    done = subprocess.run([helm, "lint", "--strict", CHART, *sets], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["replicas=2", "logLevel=LOUD", "watchNamespaces={Team}", "image.digest=sha256:1", "service.port=0", "crds.enabled=yes"],
+)
+def test_mistaken_values_are_refused(render: Render, value: str) -> None:
+    with pytest.raises(AssertionError, match="values don't meet the specifications"):
+        render(value)
+
+
+def test_the_definition_is_the_generated_one(render: Render) -> None:
+    kept, loose = (render(f"crds.keep={keep}")["CustomResourceDefinition", NAME] for keep in ("true", "false"))
+    assert kept["spec"] == crd()["spec"]
+    assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert "annotations" not in loose["metadata"]
+
+
+def test_generated_files_are_fresh(helm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.main(["--check", f"--helm={helm}"]) == 0, capsys.readouterr().out
+
+
+def test_the_operator_is_restricted(render: Render) -> None:
+    spec = render()["Deployment", OPERATOR]["spec"]
+    pod = spec["template"]["spec"]
+    [container] = pod["containers"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]} == {"tmp": {"emptyDir"}}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((), {"trainer_image": "finetune-trainer:0.1.0", "namespaces": "", "http_port": 8080, "log_level": "INFO"}),
+        (("watchNamespaces={a,b}", "logLevel=DEBUG", "logFormat=json"), {"namespaces": "a,b", "log_format": "json"}),
+        (("trainerImage.repository=r/t", "trainerImage.tag=v1"), {"trainer_image": "r/t:v1"}),
+        ((f"trainerImage.digest=sha256:{'0' * 64}",), {"trainer_image": f"finetune-trainer@sha256:{'0' * 64}"}),
+        (("trainerImage.pullPolicy=Always",), {"image_pull_policy": "Always"}),
+        (("extraArgs={--workers=4}",), {"workers": 4}),
+    ],
+)
+def test_the_operator_understands_its_arguments(render: Render, values: tuple[str, ...], expected: dict[str, Any]) -> None:
+    [container] = render(*values)["Deployment", OPERATOR]["spec"]["template"]["spec"]["containers"]
+    settings = Settings.read(container["args"], {})
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("probe", ["livenessProbe", "readinessProbe", "startupProbe"])
+def test_probes_ask_the_operator(render: Render, probe: str) -> None:
+    [container] = render()["Deployment", OPERATOR]["spec"]["template"]["spec"]["containers"]
+    assert container[probe]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert container["ports"] == [{"name": "http", "containerPort": 8080}]
+
+
+ROLES = [((), "ClusterRole"), (("watchNamespaces={team}",), "Role")]
+
+
+@pytest.mark.parametrize(("values", "kind"), ROLES, ids=["cluster", "namespaced"])
+def test_permissions_are_these_and_no_more(render: Render, values: tuple[str, ...], kind: str) -> None:
+    objects = render(*values)
+    rules = [
+        (group, resource, sorted(rule["verbs"]))
+        for rule in objects[kind, OPERATOR]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    ]
+    assert rules == [
+        ("finetune-operator.io", "finetunejobs", ["delete", "get", "list", "watch"]),
+        ("finetune-operator.io", "finetunejobs/status", ["patch"]),
+        ("finetune-operator.io", "finetunejobs/finalizers", ["update"]),
+        ("", "pods", ["create", "delete", "get", "list", "watch"]),
+        ("", "services", ["create", "get"]),
+        ("", "configmaps", ["create", "get"]),
+        ("", "secrets", ["get"]),
+        ("events.k8s.io", "events", ["create"]),
+    ]
+    binding = objects[f"{kind}Binding", OPERATOR]
+    assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": OPERATOR}
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": "finetune-system"}]
+
+
+def test_each_watched_namespace_has_its_role(helm: Path) -> None:
+    done = subprocess.run(
+        [helm, "template", OPERATOR, CHART, "--set", "watchNamespaces={a,b}"], capture_output=True, text=True, check=True
+    )
+    objects = [document for document in yaml.safe_load_all(done.stdout) if document]
+    bound = [(item["kind"], item["metadata"]["namespace"]) for item in objects if item["kind"] in ("Role", "RoleBinding")]
+    assert sorted(bound) == [("Role", "a"), ("Role", "b"), ("RoleBinding", "a"), ("RoleBinding", "b")]
+
+
+def test_the_service_finds_the_pod(render: Render) -> None:
+    objects = render("podLabels.a=b")
+    labels = objects["Deployment", OPERATOR]["spec"]["template"]["metadata"]["labels"]
+    selectors = (
+        objects["Service", OPERATOR]["spec"]["selector"],
+        objects["Deployment", OPERATOR]["spec"]["selector"]["matchLabels"],
+    )
+    assert all(selector.items() <= labels.items() for selector in selectors)
+
+
+def test_the_dashboard_survives_rendering(render: Render) -> None:
+    config = render("dashboard.enabled=true")["ConfigMap", f"{OPERATOR}-dashboard"]
+    source = (generate.ROOT / "manifests/dashboards/finetune.json").read_text()
+    assert json.loads(config["data"]["finetune.json"]) == json.loads(source)
+
+
+def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{name}.")
+
+
+def test_every_value_is_described_and_used() -> None:
+    text = (CHART / "values.yaml").read_text()
+    told = {path for path, _, _ in described(text)}
+    templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
+    for path in _paths(yaml.safe_load(text)):
+        above = {path.rsplit(".", depth)[0] for depth in range(path.count(".") + 1)}
+        below = {other for other in told if other.startswith(f"{path}.")}
+        assert above & told or below, f"{path} has no comment"
+    assert [path for path in told if path.rpartition(".")[2] not in re.findall(r"\w+", templates)] == []

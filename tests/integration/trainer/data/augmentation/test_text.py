@@ -1,0 +1,133 @@
+"""Altered copies: as many words as asked for, of training rows alone, the same each time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import corpora, tiny
+from tests.support.learning import learn
+
+from finetune_trainer import config
+from finetune_trainer.data.augmentation.text import Augmenter
+from finetune_trainer.data.loading.dataloader import sample_generator
+from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset
+from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives import of
+from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.storage.base import Credentials
+
+WORDS = [f"word{number}" for number in range(1000)]
+TEXT = " ".join(WORDS)
+
+
+def altered(text: str, synonyms: dict[str, list[str]] | None = None, row: int = 0, **options: Any) -> str:
+    if synonyms is not None:
+        options["synonyms"] = {"source": "file:///words.json", "share": options.pop("share", 1.0)}
+    return Augmenter(config.AugmentationConfig.model_validate(options), synonyms or {}, 1).altered(
+        text, sample_generator(1, 0, row)
+    )
+
+
+def test_words_are_left_out() -> None:
+    left = altered(TEXT, deletion=0.2).split()
+    assert 750 < len(left) < 850
+    assert left == [word for word in WORDS if word in set(left)], "in their order"
+    assert len(altered("only", deletion=0.9).split()) == 1
+
+
+def test_words_change_places() -> None:
+    swapped = altered(TEXT, swap=0.1).split()
+    assert sorted(swapped) == sorted(WORDS)
+    assert 100 < sum(one != other for one, other in zip(swapped, WORDS, strict=True)) < 260
+
+
+def test_synonyms_keep_capitals_and_punctuation() -> None:
+    known = {"good": ["fine"], "big": ["large", "great"]}
+    assert altered("Good, (good)\n  dogs GOOD!", known) == "Fine, (fine)\n  dogs Fine!"
+    assert Counter(altered("big " * 400, known, share=0.5).split()).keys() == {"big", "large", "great"}
+    assert 150 < altered("big " * 400, known, share=0.5).split().count("big") < 250
+
+
+def test_letters_are_changed() -> None:
+    noisy = altered(TEXT, noise=0.1).split()
+    assert len(noisy) == len(WORDS)
+    changed = sum(one != other for one, other in zip(noisy, WORDS, strict=True))
+    assert 300 < changed < 700, "of seven letters each, a tenth"
+
+
+def test_what_separates_words_stays() -> None:
+    assert altered(" a\n\tb  c ", noise=0.0, swap=1e-9) == " a\n\tb  c "
+    assert altered("  \n", deletion=0.5) == "  \n"
+
+
+def prepared(folder: Path, rows: list[str], words: Any = None, cache: str = "cache", seed: int = 1, **options: Any) -> Prepared:
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    if words is not None:
+        (folder / "words.json").write_text(words if isinstance(words, str) else json.dumps(words))
+        options["synonyms"] = {"source": f"file://{folder}/words.json", "share": 0.5}
+    document = tiny.spec(training={"seed": seed}).document() | {
+        "objective": {"type": "MaskedLM"},
+        "data": {
+            "train": [{"source": f"file://{folder}/rows.jsonl"}], "packing": False, "evaluationFraction": 0.2,
+            "augmentation": options,
+        },
+    }  # fmt: skip
+    spec = config.TrainSpec.model_validate(document)
+    return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, folder / cache, Credentials()))
+
+
+TOKENIZER = tokenizer_training.learn([TEXT], 400, framed=True)
+ROWS = [f"a row of words with the number {number}" for number in range(50)]
+
+
+def texts(rows: ArrowDataset | None) -> list[str]:
+    return [TOKENIZER.decode(row[TOKENS], skip_special_tokens=True) for row in rows or ()]
+
+
+def test_copies_stand_behind_their_rows_of_the_training_side(tmp_path: Path) -> None:
+    given = prepared(tmp_path, ROWS, {"row": ["line", "record"]}, copies=2)
+    train, evaluation = texts(given.train), texts(given.evaluation)
+    assert set(evaluation) < set(ROWS)
+    assert train[::3] == [row for row in ROWS if row not in evaluation]
+    copies = train[1::3] + train[2::3]
+    assert {copy.split()[1] for copy in copies} == {"row", "line", "record"}
+    assert [copy.split()[-1] for copy in train[1::3]] == [row.split()[-1] for row in train[::3]]
+    assert (given.report.train.documents, given.report.train.examples) == (len(train) // 3, len(train))
+
+
+def test_copies_are_the_same_everywhere_and_change_with_seed_and_words(tmp_path: Path) -> None:
+    here = texts(prepared(tmp_path, ROWS, {"row": ["line"]}).train)
+    assert texts(prepared(tmp_path, ROWS, {"row": ["line"]}, cache="other").train) == here
+    assert texts(prepared(tmp_path, ROWS, {"row": ["line"]}, seed=2).train) != here
+    assert texts(prepared(tmp_path, ROWS, {"row": ["record"]}).train) != here
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("{", "words.json: not readable as JSON (Expecting property name"),
+        ([], "words.json: a JSON list and not an object: write words and lists of words"),
+        ({"a": "b"}, "words.json: 'a' has 'b' and not a list of words: correct or remove it"),
+        ({"a": ["b", 3]}, "words.json: 'a' has ['b', 3] and not a list of words: correct or remove it"),
+    ],
+)
+def test_a_file_that_holds_no_synonyms(tmp_path: Path, words: Any, message: str) -> None:
+    with pytest.raises(DataError) as raised:
+        prepared(tmp_path, ROWS, words)
+    assert str(raised.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_it_learns_with_copies(tmp_path: Path) -> None:
+    rows = [row for row in corpora.by_package(100) if row["label"] in ("asyncio", "xml")]
+    learnt = learn(
+        tmp_path, rows, objective={"type": "SequenceClassification"},
+        data={"augmentation": {"copies": 2, "swap": 0.1, "deletion": 0.1, "noise": 0.02}, "maxLength": 64},
+    )  # fmt: skip
+    assert learnt.before["accuracy"] < 0.65
+    assert learnt.after["accuracy"] > 0.75

@@ -1,0 +1,220 @@
+"""What the checks find in real files, and what their policies make of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import tiny
+
+from finetune_trainer import config
+from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset
+from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
+from finetune_trainer.data.records import row
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives import of
+from finetune_trainer.protocol.outcome import ConfigurationError, DataError
+from finetune_trainer.storage.base import Credentials
+
+LONG = " ".join(f"word{number}" for number in range(120))
+TOKENIZER = tokenizer_training.learn([LONG, "[EMAIL] " * 3], 400, framed=True)
+Make = Callable[..., Prepared]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Prepares training rows, and evaluation rows if there are any, each a text or a pair of text and label."""
+
+    def prepared(train: list[Any], evaluation: list[Any] | None = None, **data: Any) -> Prepared:
+        sides = {"train": train} | ({"evaluation": evaluation} if evaluation else {})
+        labelled = isinstance(train[0], tuple)
+        for side, rows in sides.items():
+            named = [{"text": row[0], "label": row[1]} if labelled else {"text": row} for row in rows]
+            (tmp_path / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+            data[side] = [{"source": f"file://{tmp_path}/{side}.jsonl"}]
+        objective = {"type": "SequenceClassification" if labelled else "MaskedLM"}
+        document = tiny.spec().document() | {"objective": objective, "data": {"maxLength": 1024, "packing": False} | data}
+        spec = config.TrainSpec.model_validate(document)
+        return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, tmp_path / "cache", Credentials()))
+
+    return prepared
+
+
+def texts(rows: ArrowDataset | None) -> list[str]:
+    return [TOKENIZER.decode(row[TOKENS], skip_special_tokens=True) for row in rows or ()]
+
+
+def sentences(prepared: Prepared) -> list[str]:
+    return [finding.sentence.replace(finding.first.rpartition("/")[0] + "/", "") for finding in prepared.report.findings]
+
+
+NEARLY = LONG.replace("word60", "another")
+TRAIN = ["one", "two", "one", LONG, NEARLY, "held out", "me@example.org"]
+EVALUATION = ["held out", "three", "three", "you@example.org"]
+
+
+def test_everything_is_found_and_nothing_changed_by_default(make: Make) -> None:
+    prepared = make(TRAIN, EVALUATION)
+    assert texts(prepared.train) == TRAIN
+    assert texts(prepared.evaluation) == EVALUATION
+    assert sentences(prepared) == [
+        "1 of 7 training rows (14.3 %) with texts of the evaluation data: the first is train.jsonl:6",
+        "1 of 7 training rows (14.3 %) with personal data: 1 EMAIL; the first is train.jsonl:7",
+        "1 of 4 evaluation rows (25.0 %) with personal data: 1 EMAIL; the first is evaluation.jsonl:4",
+        "1 of 7 training rows (14.3 %) that repeat an earlier one: the first is train.jsonl:3",
+        "1 of 4 evaluation rows (25.0 %) that repeat an earlier one: the first is evaluation.jsonl:3",
+        "1 of 7 training rows (14.3 %) that nearly repeat an earlier one: the first is train.jsonl:5",
+    ]
+    assert prepared.report.train.compared == 7
+
+
+@pytest.mark.parametrize(
+    ("check", "policy", "gone"),
+    [
+        ("duplicates", "Drop", [2]),
+        ("nearDuplicates", "Drop", [4]),
+        ("leakage", "Drop", [5]),
+        ("personalData", "Drop", [6]),
+        ("duplicates", "Ignore", []),
+        ("leakage", "Ignore", []),
+    ],
+)
+def test_rows_are_dropped_from_training_or_not_looked_for(make: Make, check: str, policy: str, gone: list[int]) -> None:
+    prepared = make(TRAIN, EVALUATION, checks={check: policy})
+    assert texts(prepared.train) == [text for place, text in enumerate(TRAIN) if place not in gone]
+    assert texts(prepared.evaluation) == (EVALUATION[:3] if check == "personalData" else EVALUATION)
+    mine = [finding for finding in prepared.report.findings if finding.check == check]
+    assert [finding.done for finding in mine] == (["dropped"] * (2 if check == "personalData" else 1) if gone else [])
+    assert prepared.report.findings[: -len(mine) or None] == [one for one in prepared.report.findings if one not in mine]
+
+
+def test_nearly_the_same_text_leaks_too(make: Make) -> None:
+    assert texts(make(["one", NEARLY], [LONG], checks={"leakage": "Drop"}).train) == ["one"]
+    assert texts(make(["one", NEARLY], [LONG], checks={"leakage": "Drop", "comparedRows": 0}).train) == ["one", NEARLY]
+
+
+def test_held_out_rows_leak_as_well(make: Make) -> None:
+    alike = [LONG.replace("word60", f"other{number}") for number in range(40)]
+    others = [f"something else {number}" for number in range(5)]
+    prepared = make([*alike, *others], evaluationFraction=0.3, checks={"leakage": "Drop"})
+    assert set(texts(prepared.train)) | set(texts(prepared.evaluation)) >= set(others)
+    assert texts(prepared.train)
+    assert not set(texts(prepared.train)) & set(alike)
+    assert 0 < len(set(texts(prepared.evaluation)) & set(alike)) < 40
+
+
+def test_personal_data_is_scrubbed_from_both_sides(make: Make) -> None:
+    prepared = make(TRAIN, EVALUATION, checks={"personalData": "Scrub"})
+    assert texts(prepared.train) == [*TRAIN[:-1], "[EMAIL]"]
+    assert texts(prepared.evaluation) == [*EVALUATION[:-1], "[EMAIL]"]
+    assert [one.done for one in prepared.report.findings if one.check == "personalData"] == ["scrubbed", "scrubbed"]
+
+
+def test_what_must_not_be_altered_is_not_scrubbed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = row.Role(row.ROLES["text"].check, row.ROLES["text"].texts)
+    monkeypatch.setitem(row.ROLES, "text", counted)
+    with pytest.raises(
+        ConfigurationError, match=r"^spec.data.checks.personalData: column text cannot be altered .*train.jsonl:7"
+    ):
+        make(TRAIN, checks={"personalData": "Scrub"})
+    assert len(make(TRAIN[:-1], checks={"personalData": "Scrub"}).train) == 6
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ("duplicates", "train.jsonl:3: one of 1 training rows, of 7, that repeat an earlier one: remove them, or"),
+        (
+            "nearDuplicates",
+            "train.jsonl:5: one of 1 training rows, of 7, that nearly repeat an earlier one: remove",
+        ),
+        ("leakage", "train.jsonl:6: one of 1 training rows, of 7, with texts of the evaluation data: remove them"),
+        (
+            "personalData",
+            "train.jsonl:7: one of 1 training rows, of 7, with personal data (1 EMAIL): remove it, or",
+        ),
+        ("truncation", "train.jsonl:4: one of 2 training rows, of 7, longer than maxLength: raise data.maxLength"),
+        ("unlearnable", "train.jsonl:8: one of 1 training rows, of 8, without anything to learn: fill or remove"),
+    ],
+)
+def test_a_policy_may_refuse_the_data(make: Make, tmp_path: Path, check: str, message: str) -> None:
+    more: dict[str, Any] = {"overlong": "Truncate", "maxLength": 32} if check == "truncation" else {}
+    rows = [*TRAIN, ""] if check == "unlearnable" else TRAIN
+    with pytest.raises(DataError) as raised:
+        make(rows, EVALUATION, checks={check: "Fail"}, **more)
+    assert str(raised.value).startswith(f"{tmp_path}/{message}")
+    assert [path.suffix for path in (tmp_path / "cache" / "prepared").iterdir()] == [".lock"]
+
+
+def test_nothing_left_after_dropping(make: Make) -> None:
+    with pytest.raises(DataError, match=r"nothing is left to learn from \(of 0 documents .*; data.checks.leakage dropped 1\)"):
+        make(["held out"], EVALUATION, checks={"leakage": "Drop"})
+
+
+def test_another_policy_prepares_anew(make: Make) -> None:
+    assert len(make(TRAIN).train) == 7
+    assert len(make(TRAIN, checks={"duplicates": "Drop"}).train) == 6
+    assert len(make(TRAIN).train) == 7
+
+
+def test_numbers_of_each_side(make: Make) -> None:
+    prepared = make(["a b c", "a b c d", "", LONG], ["a b"], maxLength=64, overlong="Truncate")
+    train, evaluation = prepared.report.train, prepared.report.evaluation
+    assert evaluation is not None
+    tokens = [len(row[TOKENS]) for row in prepared.train]
+    assert (train.documents, train.empty_documents, train.truncated_documents, train.examples) == (4, 1, 1, 3)
+    assert list(train.lengths.document().values()) == [tokens[0], tokens[1], tokens[2], 64]
+    assert (train.tokens, evaluation.rows) == (sum(tokens), 1)
+    assert prepared.report.padding_is_end_of_text is False
+    lines = list(prepared.report.lines())
+    assert lines[0].startswith(f"data, train: 4 rows of data became 3 sequences of {sum(tokens)} tokens, lengths {tokens[0]},")
+    assert lines[0].endswith("25.0% truncated, 25.0% empty")
+    summary = prepared.report.summary
+    assert (summary.rows, summary.tokens, summary.truncated_share) == (3, sum(tokens), 0.25)
+    assert summary.findings == [finding.sentence[:200] for finding in prepared.report.findings]
+
+
+def test_labels_are_counted_and_lopsided_ones_told(make: Make) -> None:
+    report = make([(f"text {number}", "rare" if number == 7 else "common") for number in range(40)]).report
+    assert report.train.labels == {"common": 39 / 40, "rare": 1 / 40}
+    assert report.train.imbalance == 39
+    assert report.findings[-1].sentence == (
+        "39 of 40 training rows (97.5 %) with the most frequent label: 39 times as many have the label 'common' as 'rare'"
+    )
+    even = make([(f"text {number}", number % 2) for number in range(40)]).report
+    assert (even.train.labels, even.findings) == ({"0": 0.5, "1": 0.5}, [])
+
+
+def test_folds_hold_out_each_row_once(make: Make) -> None:
+    rows = [f"text {number}" for number in range(100)]
+    folds = [make(rows, folds={"count": 4, "hold": hold}) for hold in range(4)]
+    assert sorted(text for fold in folds for text in texts(fold.evaluation)) == sorted(rows)
+    for fold in folds:
+        assert sorted(texts(fold.train) + texts(fold.evaluation)) == sorted(rows)
+        assert 10 < len(texts(fold.evaluation)) < 45
+    with pytest.raises(DataError, match=r"^spec.data.folds: fold \d+ of 100 has none of the 1 documents that could be used"):
+        make(["text 1"], folds={"count": 100, "hold": 17})
+
+
+def test_work_tells_how_far_it_is(make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("finetune_trainer.data.progress.LINE_SECONDS", 0.0)
+    with caplog.at_level("INFO"):
+        make([f"text {number}" for number in range(1200)])
+    told = [record.getMessage().split(", ")[0] for record in caplog.records]
+    assert told == ["data: 500 rows looked at", "data: 1,000 rows looked at", "data: 1,000 of 1,200 rows encoded (83%)"]
+
+
+def test_a_tokenizer_learns_no_addresses_that_are_scrubbed(make: Make, tmp_path: Path) -> None:
+    make(["me@example.org " * 20])
+    spec = {"train": [{"source": f"file://{tmp_path}/train.jsonl"}]}
+    reading = SourceResolver(config.ObjectiveSpec(), tmp_path / "cache", Credentials())
+    plain, scrubbed = (
+        reading.corpus(config.DataConfig.model_validate(spec | {"checks": checks}))
+        for checks in ({}, {"personalData": "Scrub"})
+    )
+    assert (list(plain()), list(scrubbed())) == (["me@example.org " * 20], ["[EMAIL] " * 20])
+    assert plain.identity != scrubbed.identity

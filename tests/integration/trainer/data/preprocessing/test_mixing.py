@@ -1,0 +1,214 @@
+"""Sources with weights, labels that are balanced, and rows that are rehearsed: what a run sees of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support import corpora, tiny
+from tests.support.learning import learn
+
+from finetune_trainer import config
+from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.dataloader import BatchBuilder
+from finetune_trainer.data.loading.dataset import TOKENS, lengths
+from finetune_trainer.data.loading.sampler import Sampler
+from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives import of
+from finetune_trainer.objectives.classification import TARGET
+from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.storage.base import Credentials
+
+TOKENIZER = tokenizer_training.learn(["alpha beta gamma " * 3, "0 1 2 3 4 5 6 7 8 9"], 400, framed=True)
+
+
+def prepared(
+    folder: Path, sources: dict[str, list[dict[str, Any]]], objective: str, rehearsed: float | None = None, **data: Any
+) -> tuple[Prepared, config.TrainSpec]:
+    """The sources' rows; a share of those to learn from is that of the last source where they are `rehearsed`."""
+    for name, rows in sources.items() if not (folder / "cache").exists() else ():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    weights = data.pop("weights", None)
+    train = [{"source": f"file://{folder}/{name}.jsonl"} | ({"weight": weights[name]} if weights else {}) for name in sources]
+    training: dict[str, Any] = {"maxSteps": 4}
+    if rehearsed:
+        data["replay"] = [{"source": train.pop()["source"]}]
+        training["continualLearning"] = {"replay": {"share": rehearsed}}
+    document = tiny.spec().document() | {"objective": {"type": objective}, "data": {"train": train, "maxLength": 64} | data}
+    spec = config.TrainSpec.model_validate(document | {"training": training})
+    return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, folder / "cache", Credentials())), spec
+
+
+def numbered(word: str, count: int) -> list[dict[str, Any]]:
+    return [{"text": f"{word} {number}"} for number in range(count)]
+
+
+def words_seen(given: Prepared, steps: int) -> dict[str, float]:
+    """The share of each word among all documents that the steps show."""
+    order = Sampler(given.epoch, 10, 0, given.mixture)
+    rows = np.concatenate([order.of_step(step).rows for step in range(steps)])
+    seen: dict[str, int] = {}
+    for row in rows:
+        kept = given.train[int(row)]
+        for document in np.split(kept[TOKENS], np.cumsum(lengths(kept))[:-1]):
+            word = TOKENIZER.decode(document, skip_special_tokens=True).split()[0]
+            seen[word] = seen.get(word, 0) + 1
+    return {word: count / sum(seen.values()) for word, count in seen.items()}
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_sources_are_seen_by_their_weights(tmp_path: Path, packing: bool) -> None:
+    sources = {"alpha": numbered("alpha", 900), "beta": numbered("beta", 50), "gamma": numbered("gamma", 400)}
+    given, _ = prepared(
+        tmp_path, sources, "MaskedLM", packing=packing, weights={"alpha": 1, "beta": 2, "gamma": 1}, evaluationFraction=0.1
+    )
+    assert len(given.train) < 200 if packing else len(given.train) > 1150
+    seen = words_seen(given, len(given.train) * 4 // 10)
+    assert seen == pytest.approx({"alpha": 0.25, "beta": 0.5, "gamma": 0.25}, abs=0.03)
+    for index in range(len(given.train) if packing else 0):
+        row = given.train[index]
+        text = TOKENIZER.decode(row[TOKENS], skip_special_tokens=True)
+        assert sum(word in text for word in sources) == 1, "a packed row is of one source"
+
+
+def test_without_weights_packed_rows_may_mix_sources(tmp_path: Path) -> None:
+    sources = {"alpha": numbered("alpha", 5), "beta": numbered("beta", 5)}
+    given, _ = prepared(tmp_path, sources, "MaskedLM")
+    assert given.mixture is None
+    texts = [TOKENIZER.decode(given.train[index][TOKENS]) for index in range(len(given.train))]
+    assert any("alpha" in text and "beta" in text for text in texts)
+
+
+def test_other_weights_find_the_same_rows(tmp_path: Path) -> None:
+    sources = {"alpha": numbered("alpha", 30), "beta": numbered("beta", 30)}
+    shares = []
+    for weights in ({"alpha": 1, "beta": 1}, {"alpha": 1, "beta": 3}):
+        given, _ = prepared(tmp_path, sources, "MaskedLM", weights=weights)
+        assert given.mixture is not None
+        shares.append(given.mixture.shares)
+    assert shares == [[1, 1], [1, 3]]
+    assert len([path for path in (tmp_path / "cache/prepared").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_source_without_rows_can_have_no_share(tmp_path: Path) -> None:
+    sources = {"alpha": numbered("alpha", 5), "beta": [{"text": ""}]}
+    with pytest.raises(DataError, match=r"^spec.data.train\[1\].weight: nothing of file://.*beta.jsonl is left to learn from"):
+        prepared(tmp_path, sources, "MaskedLM", weights={"alpha": 1, "beta": 1})
+
+
+def test_labels_are_balanced(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"{word} {n}", "label": word}
+        for word, count in (("alpha", 85), ("beta", 10), ("gamma", 5))
+        for n in range(count)
+    ]
+    given, _ = prepared(tmp_path, {"rows": rows}, "SequenceClassification", resample="Balanced")
+    assert words_seen(given, 30) == pytest.approx({"alpha": 1 / 3, "beta": 1 / 3, "gamma": 1 / 3}, abs=0.01)
+    plain, _ = prepared(tmp_path, {"rows": rows}, "SequenceClassification")
+    assert words_seen(plain, 30) == pytest.approx({"alpha": 0.85, "beta": 0.1, "gamma": 0.05})
+
+
+OLD_AND_NEW = {"alpha": numbered("alpha", 300), "beta": numbered("beta", 100), "gamma": numbered("gamma", 30)}
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_every_epoch_rehearses_its_share_and_keeps_its_length(tmp_path: Path, packing: bool) -> None:
+    given, _ = prepared(tmp_path, OLD_AND_NEW, "MaskedLM", rehearsed=0.25, packing=packing)
+    new = given.epoch
+    assert new == given.report.train.rows == 400 or packing
+    assert given.report.replay is not None
+    assert len(given.train) == new + given.report.replay.rows
+    order = Sampler(new, new, 0, given.mixture)
+    for epoch in range(5):
+        rows = order.of_step(epoch).rows
+        assert (rows >= new).sum() == round(new / 4)
+    seen = words_seen(given, 4 * new)
+    assert seen["gamma"] == pytest.approx(0.25, abs=0.08 if packing else 0.01)
+    assert seen["alpha"] == pytest.approx(3 * seen["beta"], rel=0.1), "new rows have an equal chance, whatever their source"
+
+
+def test_weights_divide_what_rehearsal_leaves(tmp_path: Path) -> None:
+    given, _ = prepared(
+        tmp_path, OLD_AND_NEW, "MaskedLM", rehearsed=0.5, packing=False, weights={"alpha": 1, "beta": 4, "gamma": 1}
+    )
+    assert words_seen(given, 160) == pytest.approx({"alpha": 0.1, "beta": 0.4, "gamma": 0.5}, abs=0.01)
+
+
+def test_labels_are_balanced_in_what_rehearsal_leaves(tmp_path: Path) -> None:
+    sources = {name: [row | {"label": name} for row in rows] for name, rows in OLD_AND_NEW.items()}
+    given, _ = prepared(tmp_path, sources, "SequenceClassification", rehearsed=0.5, resample="Balanced")
+    assert words_seen(given, 160) == pytest.approx({"alpha": 0.25, "beta": 0.25, "gamma": 0.5}, abs=0.01)
+    assert len({int(row[TARGET][0]) for row in given.train}) == 3, "earlier labels are known too"
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_share_out_what_is_rehearsed(tmp_path: Path, size: int) -> None:
+    given, spec = prepared(tmp_path, OLD_AND_NEW, "CausalLM", rehearsed=0.25, packing=False)
+    order, objective = Sampler(given.epoch, 12, 0, given.mixture), of(spec, TOKENIZER)
+
+    def shown(ranks: int) -> list[list[int]]:
+        made = [
+            [BatchBuilder(given.train, objective, Layout(), rank, ranks, 2, 0)(order.of_step(step)) for step in range(40)]
+            for rank in range(ranks)
+        ]
+        return [
+            sorted(row.tolist() for rank in made for batch in rank[step] for row in batch.inputs[TOKENS]) for step in range(40)
+        ]
+
+    assert shown(size) == shown(1)
+
+
+def test_what_is_rehearsed_is_checked_and_reported_and_never_dropped_for_being_known(tmp_path: Path) -> None:
+    sources = {
+        "alpha": [*numbered("alpha", 20), {"text": "gamma 1"}],
+        "gamma": [*numbered("gamma", 10), {"text": "gamma 2"}, {"text": "alpha 3"}],
+    }
+    (tmp_path / "held.jsonl").write_text('{"text": "gamma 0"}')
+    given, _ = prepared(
+        tmp_path, sources, "MaskedLM", rehearsed=0.2, packing=False, evaluation=[{"source": f"file://{tmp_path}/held.jsonl"}],
+        checks={"duplicates": "Drop", "leakage": "Drop"},
+    )  # fmt: skip
+    assert [one.sentence.partition(": ")[0] for one in given.report.findings] == [
+        "1 of 12 rehearsed rows (8.3 %) with texts of the evaluation data",
+        "1 of 12 rehearsed rows (8.3 %) that repeat an earlier one",
+    ]
+    assert (given.epoch, len(given.train)) == (21, 31)
+    assert any(line.startswith("data, rehearsed: 10 rows of data became 10 sequences") for line in given.report.lines())
+
+
+def test_another_share_finds_the_same_rows_and_none_does_not(tmp_path: Path) -> None:
+    sources = {"alpha": numbered("alpha", 30), "gamma": numbered("gamma", 30)}
+    few, _ = prepared(tmp_path, sources, "MaskedLM", rehearsed=0.1)
+    many, _ = prepared(tmp_path, sources, "MaskedLM", rehearsed=0.9)
+    assert few.mixture is not None
+    assert many.mixture is not None
+    assert few.mixture.shares == pytest.approx(many.mixture.shares[::-1])
+    assert len([path for path in (tmp_path / "cache/prepared").iterdir() if path.is_dir()]) == 1
+    plain, _ = prepared(tmp_path, sources, "MaskedLM")
+    assert plain.report.replay is None
+
+
+def test_nothing_to_rehearse_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^spec.data.replay: nothing is left to rehearse \(of 1 documents 1 are empty"):
+        prepared(tmp_path, {"alpha": numbered("alpha", 5), "beta": [{"text": ""}]}, "MaskedLM", rehearsed=0.1)
+
+
+def test_a_rare_label_is_learnt_when_labels_are_balanced(tmp_path: Path) -> None:
+    """Nine functions of ten are of one package; the mean of both labels' recall is one half for whoever knows but one."""
+    counts = {"asyncio": 450, "unittest": 50}
+    rows = [{"text": text, "label": name} for name, most in counts.items() for _, text in corpora.functions(name)[:most]]
+    kind = {"type": "SequenceClassification"}
+    plain = learn(tmp_path / "plain", rows, objective=kind)
+    resampled = learn(tmp_path / "resampled", rows, objective=kind, data={"resample": "Balanced"})
+    weighed = learn(
+        tmp_path / "weighed", rows, training={"maxSteps": 120},
+        objective=kind | {"sequenceClassification": {"classWeighting": "Balanced"}},
+    )  # fmt: skip
+    assert plain.after["recall"] < 0.55
+    assert weighed.before["recall"] == resampled.before["recall"] == 0.5
+    assert min(weighed.after["recall"], resampled.after["recall"]) > 0.65

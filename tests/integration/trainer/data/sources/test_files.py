@@ -1,0 +1,138 @@
+"""Data and models out of a real S3 server: copied once, found again, and copied anew when they changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.support import corpora
+from tests.support.s3 import Server
+
+from finetune_trainer import config
+from finetune_trainer.data.records.images import decoded
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.protocol.outcome import ConfigurationError, DataError
+from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.download import localize, localize_model
+
+
+@pytest.fixture
+def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The address of a folder of its own for this test, with some files."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    uri = s3_server.uri(f"sources/{tmp_path.name}")
+    storage = Storage.open(uri, Credentials())
+    for name in ("data/b.txt", "data/a.txt", "data/deep/c.txt", "data/.hidden.txt", "other/d.txt", "config.json"):
+        storage.put(name, name.encode())
+    return uri
+
+
+def read(uri: str, cache: Path) -> list[tuple[str, str]]:
+    dataset = config.DatasetConfig(source=uri)
+    source = SourceResolver(config.ObjectiveSpec(), cache, Credentials()).resolve(dataset, "spec.data.train[0].source")
+    return [(record.values["text"], record.origin.rpartition("/data/")[2]) for record in source.records()]
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("data", ["a.txt", "b.txt", "deep/c.txt"]),
+        ("data/", ["a.txt", "b.txt", "deep/c.txt"]),
+        ("data/b.txt", ["b.txt"]),
+        ("data/*.txt", ["a.txt", "b.txt"]),
+        ("data/**/*.txt", ["a.txt", "b.txt", "deep/c.txt"]),
+        ("*/deep/c.txt", ["deep/c.txt"]),
+    ],
+)
+def test_files_folders_and_patterns(bucket: str, path: str, names: list[str], tmp_path: Path) -> None:
+    assert read(f"{bucket}/{path}", tmp_path) == [(f"data/{name}", name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere", " does not exist: correct the address or put the data there"),
+        ("data/*.csv", " matches no file: correct the pattern"),
+    ],
+)
+def test_nothing_there(bucket: str, path: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        read(f"{bucket}/{path}", tmp_path)
+    assert str(raised.value).startswith(f"spec.data.train[0].source: {bucket}/{path}{message}")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("pets", "cat/a.png"), ("pets/*/*.png", "cat/a.png"), ("tables/rows.jsonl", "images/b.png"), ("tables", "images/b.png")],
+)
+def test_images_come_with_the_rows_that_name_them(bucket: str, path: str, name: str, tmp_path: Path) -> None:
+    storage = Storage.open(bucket, Credentials())
+    for image in ("pets/cat/a.png", "tables/images/b.png"):
+        storage.put(image, corpora.png(Image.new("RGB", (3, 2), "red")))
+    storage.put("tables/rows.jsonl", b'{"image": "images/b.png", "label": "cat"}')
+    reading = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), tmp_path, Credentials())
+    [record] = reading.resolve(config.DatasetConfig(source=f"{bucket}/{path}"), "spec.data.train[0].source").records()
+    assert record.values == {"image": name, "label": "cat"}
+    assert decoded(record, "RGB").getpixel((2, 1)) == (255, 0, 0)
+    assert list(tmp_path.glob("sources/*/*.txt")) == [], "nothing else is copied"
+
+
+def test_a_file_is_copied_once_until_it_changes(bucket: str, tmp_path: Path) -> None:
+    read(f"{bucket}/data/a.txt", tmp_path)
+    (first,) = tmp_path.glob("sources/*/a.txt")
+    first.write_text("from the cache")
+    assert read(f"{bucket}/data/a.txt", tmp_path) == [("from the cache", "a.txt")]
+    Storage.open(bucket, Credentials()).put("data/a.txt", b"changed")
+    assert read(f"{bucket}/data/a.txt", tmp_path) == [("changed", "a.txt")]
+
+
+def local(uri: str, cache: Path, patterns: list[str] | None = None, **settings: Any) -> Path:
+    return localize(
+        uri, cache=cache, credentials=Credentials(), secret=None, field="spec.model.source", patterns=patterns, **settings
+    )
+
+
+def test_a_model_is_a_folder_with_what_was_asked_for(bucket: str, tmp_path: Path) -> None:
+    folder = local(bucket, tmp_path, ["*.json", "data/deep/*"])
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert names == ["config.json", "data/deep/c.txt"]
+    assert local(bucket, tmp_path, ["*.json", "data/deep/*"]) == folder
+
+
+def test_weights_in_the_old_form_are_copied_where_there_are_no_others(bucket: str, tmp_path: Path) -> None:
+    storage = Storage.open(bucket, Credentials())
+    for name in ("old/config.json", "old/pytorch_model.bin", "both/pytorch_model.bin", "both/model.safetensors"):
+        storage.put(name, name.encode())
+    found = {
+        name: {file.name for file in localize_model(
+            f"{bucket}/{name}", cache=tmp_path, credentials=Credentials(), secret=None, field="spec.model.source"
+        ).iterdir()}
+        for name in ("old", "both")
+    }  # fmt: skip
+    assert found == {"old": {"config.json", "pytorch_model.bin"}, "both": {"model.safetensors"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/nowhere", "there is nothing to use at {uri} (it is empty): correct the address or put it there"),
+        ("/data", "there is nothing to use at {uri} (none of its 4 files is one of *.json): correct the address"),
+    ],
+)
+def test_a_model_that_is_not_there(bucket: str, path: str, message: str, tmp_path: Path) -> None:
+    uri = f"{bucket}{path}"
+    with pytest.raises(ConfigurationError) as raised:
+        local(uri, tmp_path, ["*.json"])
+    assert str(raised.value).startswith(f"spec.model.source: {message.format(uri=uri)}")
+
+
+def test_files_of_this_machine_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    assert local(f"file://{tmp_path}/model", tmp_path) == tmp_path / "model"
+    assert local("file://./model", tmp_path) == local("file://model", tmp_path) == Path("model")
+    with pytest.raises(ConfigurationError, match=r"^spec.model.source: pvc://claim/model does not exist"):
+        local("pvc://claim/model", tmp_path)

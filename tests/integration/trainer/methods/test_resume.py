@@ -1,0 +1,51 @@
+"""Each method goes on from a checkpoint as if nothing had happened, on fewer ranks too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support import ranks, training
+
+from finetune_trainer.training.engine import merge
+
+SOURCE = {"initialization": "Pretrained", "source": "hf://somewhere/model", "tokenizer": None}
+HEAD = {"objective": {"type": "SequenceClassification"}}
+NF4 = {"method": {"type": "LoRA", "lora": {"quantization": "NF4"}}}
+CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "LoRA with a new head": ("bert", 3, HEAD | {"method": {"type": "LoRA"}}),
+    "DoRA": ("gpt2", 2, {"method": {"type": "LoRA", "lora": {"dora": True}}}),
+    "IA3": ("llama", 3, {"method": {"type": "IA3"}}),
+    "Bottleneck with a new head": ("bert", 3, HEAD | {"method": {"type": "Bottleneck"}}),
+    "PromptTuning": ("llama", 1, {"method": {"type": "PromptTuning"}, "export": {"mergeAdapters": False}}),
+    "QLoRA, whole": ("llama", 0, NF4),
+    "QLoRA": ("bert", 2, HEAD | NF4),
+    "layer decay": ("llama", 2, {"training": {"optimizer": {"layerDecay": 0.5}}}),
+    **{
+        # The checkpoint is of the head's last step alone: the others' first ones are in the second life.
+        f"unfreezing at stage {stage}": ("llama", stage, {"method": {"unfreeze": {"everySteps": 2}}})
+        for stage in (0, 1, 3)
+    },
+}
+
+
+def test_later_lives_go_on(tmp_path: Path) -> None:
+    cases = []
+    for name, (model, stage, changes) in CASES.items():
+        folder = tmp_path / name
+        common = {
+            "model": SOURCE, "deepspeed": {"zeroStage": stage},
+            "checkpoint": {"storage": f"file://{folder}", "everySteps": 2, "keepLast": 10},
+        }  # fmt: skip
+        cases.append((folder, model, merge(common, changes)))
+    same = ranks.run(training.lives, 2, cases, ("first", "second"))[0]
+    fewer = ranks.run(training.lives, 1, cases, ("third",))[0]
+    for name, (first, second), [third] in zip(CASES, same, fewer, strict=True):
+        losses, logits = first
+        assert len(losses) == 4
+        assert second[0] == losses[2:], name
+        assert np.array_equal(second[1], logits), name
+        assert third[0] == pytest.approx(losses[2:], rel=1e-3), name
+        np.testing.assert_allclose(third[1], logits, rtol=1e-2, atol=1e-3, err_msg=name)

@@ -1,0 +1,281 @@
+"""Tokenizers and models by name, and one sentence for each that cannot be used. Nothing reaches for the network."""
+
+from __future__ import annotations
+
+import socket
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support import tiny
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, pipeline
+
+from finetune_trainer import config
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.models.loading import load_model, load_tokenizer, validate_positions
+from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.protocol.outcome import ConfigurationError, DataError
+from finetune_trainer.storage.base import Credentials
+
+TEXTS = [file.read_text() for file in sorted((Path(sysconfig.get_path("stdlib")) / "json").glob("*.py"))]
+LLAMA: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+TRAINED: dict[str, Any] = {"initialization": "Scratch", "tokenizer": {"train": {"vocabSize": 320}}}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("something reaches for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A model with its tokenizer as a folder, as a run leaves it."""
+    tokenizer, model = both(TRAINED | {"config": LLAMA}, tmp_path)
+    tokenizer.save_pretrained(tmp_path / "stored")
+    model.save_pretrained(tmp_path / "stored")
+    return tmp_path / "stored"
+
+
+def both(document: dict[str, Any], folder: Path, seed: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    spec = config.ModelConfig.model_validate(document)
+    places: dict[str, Any] = {"cache": folder / "cache", "credentials": Credentials()}
+    tokenizer = load_tokenizer(spec, TEXTS, **places)
+    objective = CausalLM(tiny.spec(), tokenizer)
+    return tokenizer, load_model(spec, objective, dtype=dtype, seed=seed, **places)
+
+
+def pretrained(folder: Path, **document: Any) -> dict[str, Any]:
+    return {"source": f"file://{folder}", **document}
+
+
+def test_a_learnt_tokenizer_keeps_every_text() -> None:
+    tokenizer = tokenizer_training.learn(TEXTS, 300)
+    for text in (*TEXTS, "日本語 \x00 🙂", "  two\t\r\nlines ", tokenizer_training.END[:5]):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert len(tokenizer) == 300
+    assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) == (0, 0, 1)
+
+
+def test_learning_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
+    folder = Path(tokenizer_training.__file__).parent
+    data = config.DataConfig(train=[config.DatasetConfig(source=f"file://{folder}")])
+    texts = SourceResolver(config.ObjectiveSpec(), tmp_path, Credentials()).corpus(data)
+    spec = config.ModelConfig.model_validate(TRAINED | {"config": LLAMA})
+    one, again, plain = (
+        load_tokenizer(spec, source, cache=tmp_path / cache, credentials=Credentials()).backend_tokenizer.to_str()
+        for source, cache in ((texts, "a"), (texts, "a"), (list(texts()), "b"))
+    )
+    assert one == again == plain
+    assert len(list((tmp_path / "a" / "tokenizers").glob("*/tokenizer.json"))) == 1
+
+
+def test_a_tokenizer_needs_text() -> None:
+    with pytest.raises(DataError, match=r"^spec.data.train: there is no text to train a tokenizer on"):
+        tokenizer_training.learn(["", ""], 300)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        (LLAMA, 320),
+        (LLAMA | {"vocab_size": 512}, 512),
+        ({"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}, 320),
+        ({"model_type": "qwen3", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+          "num_key_value_heads": 2, "head_dim": 8, "layer_types": ["full_attention"]}, 320),
+        ({"model_type": "gpt_neox", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+          "num_attention_heads": 4}, 320),
+    ],
+)  # fmt: skip
+def test_from_scratch(settings: dict[str, Any], size: int, tmp_path: Path) -> None:
+    tokenizer, model = both(TRAINED | {"config": settings}, tmp_path)
+    assert model.get_input_embeddings().weight.shape[0] == model.config.vocab_size == size
+    assert (model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id) == (0, 0, 1)
+    assert model(**tokenizer(["some text"], return_tensors="pt")).logits.shape[-1] == size
+
+
+def test_random_weights_follow_the_seed_alone(tmp_path: Path) -> None:
+    document = TRAINED | {"config": LLAMA}
+    torch.manual_seed(1234)
+    before = torch.get_rng_state()
+    first = both(document, tmp_path)[1].state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    second = both(document, tmp_path)[1].state_dict()
+    other = both(document, tmp_path, seed=2)[1].state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+@pytest.mark.parametrize(("attention", "name"), [("Eager", "eager"), ("SDPA", "sdpa"), ("Auto", "sdpa")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_stored_model_is_loaded(stored: Path, tmp_path: Path, attention: str, name: str, dtype: torch.dtype) -> None:
+    tokenizer, model = both(pretrained(stored, attention=attention), tmp_path, dtype=dtype)
+    assert model.dtype == dtype
+    assert model.config._attn_implementation == name
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    weights = load_file(stored / "model.safetensors")
+    assert torch.equal(model.state_dict()["lm_head.weight"], weights["lm_head.weight"].to(dtype))
+
+
+def test_a_model_stored_in_the_old_form_is_loaded(stored: Path, tmp_path: Path) -> None:
+    weights = load_file(stored / "model.safetensors")
+    (stored / "model.safetensors").unlink()
+    torch.save(weights, stored / "pytorch_model.bin")
+    _, model = both(pretrained(stored), tmp_path)
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in weights.items())
+
+
+def test_a_stored_model_is_a_pipeline(stored: Path) -> None:
+    generated = pipeline("text-generation", model=str(stored))("def", max_new_tokens=3, do_sample=False)
+    assert generated[0]["generated_text"].startswith("def")
+
+
+def test_overrides_reach_the_source(stored: Path, tmp_path: Path) -> None:
+    model = both(pretrained(stored, config={"attention_dropout": 0.25, "model_type": "llama"}), tmp_path)[1]
+    assert model.config.attention_dropout == 0.25
+    assert model.config.hidden_size == 32
+    smaller = both(pretrained(stored, initialization="Scratch", config={"num_hidden_layers": 1}), tmp_path)[1]
+    assert len(smaller.model.layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "lama"}, "spec.model.config.model_type (Unrecognized model identifier: lama"),
+        ({"model_type": "t5", "d_model": 8}, "spec.model.config.intermediate_size: t5 has no such setting; "),
+        ({"hiden_size": 8}, "spec.model.config.hiden_size: llama has no such setting; did you mean hidden_size?"),
+        ({"zzz": 8}, "spec.model.config.zzz: llama has no such setting; remove it or correct its spelling"),
+        ({"to_dict": 8}, "spec.model.config.to_dict: llama has no such setting"),
+        ({"torch_dtype": "bfloat16"}, "spec.model.config.torch_dtype: training.precision decides this: remove it"),
+        ({"hidden_size": "big"}, "spec.model.config (TypeError: Field 'hidden_size' expected int, got str"),
+        ({"hidden_size": 30}, "spec.model.config (ValueError: The hidden size (30) is not a multiple of the number of"),
+        ({"hidden_act": "nope"}, "spec.model.config ('nope'): correct its values"),
+        ({"vocab_size": 100}, "spec.model.config.vocab_size: the tokenizer has 320 tokens and the model embeddings for 100"),
+    ],
+)
+def test_configurations_that_cannot_be(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    refused(TRAINED | {"config": LLAMA | changes}, message, tmp_path)
+
+
+def test_an_architecture_must_be_a_causal_language_model(tmp_path: Path) -> None:
+    message = "spec.model.config (Unrecognized configuration class <class 'transformers.models.t5.configuration_t5.T5Config'>"
+    refused(TRAINED | {"config": {"model_type": "t5", "d_model": 8, "num_layers": 1}}, message, tmp_path)
+
+
+def test_flash_attention_must_be_installed(tmp_path: Path) -> None:
+    message = "spec.model.attention: FlashAttention2 has been toggled on, but it cannot be used"
+    refused(TRAINED | {"config": LLAMA, "attention": "FlashAttention2"}, message, tmp_path)
+
+
+def refused(document: dict[str, Any], message: str, folder: Path) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        both(document, folder)
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+def truncate_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def drop_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "document", "message"),
+    [
+        (truncate_weights, {}, "spec.model.source: the model at file://"),
+        (remove("model.safetensors"), {}, "spec.model.source: the model at file://"),
+        (drop_weight, {}, "spec.model.source: file://"),
+        (remove("config.json"), {}, "spec.model.source: file://"),
+        (remove("tokenizer.json"), {}, "spec.model.source: file://"),
+        (lambda _: None, {"config": {"hidden_size": 64}}, "spec.model.source: the model at file://"),
+        (lambda _: None, {"config": {"model_type": "gpt2"}}, "spec.model.config.model_type: the source is a llama, not a gpt2"),
+        (
+            lambda _: None,
+            {"source": "file:///nowhere"},
+            "spec.model.source: file:///nowhere does not exist (/nowhere): correct",
+        ),
+        (lambda _: None, {"tokenizer": {"source": "file:///nowhere"}}, "spec.model.tokenizer.source: file:///nowhere does not"),
+    ],
+)
+def test_sources_that_cannot_be_used(
+    stored: Path, tmp_path: Path, damage: Callable[[Path], None], document: dict[str, Any], message: str
+) -> None:
+    damage(stored)
+    refused(pretrained(stored) | document, message, tmp_path)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(stored: Path, tmp_path: Path) -> None:
+    tokenizer_training.learn(TEXTS, 340).save_pretrained(tmp_path / "larger")
+    message = (
+        "spec.model.tokenizer: the tokenizer has 340 tokens and the model embeddings for 320: use the model's own tokenizer"
+    )
+    refused(pretrained(stored, tokenizer={"source": f"file://{tmp_path}/larger"}), message, tmp_path)
+
+
+def words(*names: str, **special: str) -> Any:
+    level = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token=names[-1]))
+    level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=level, eos_token="<end>", **special)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "spare", "padding", "size"),
+    [
+        (words("a", "<end>", "<p>", pad_token="<p>"), 0, "<p>", 3),
+        (words("a", "<end>", "<pad>"), 5, "<pad>", 3),
+        (words("a", "<end>", "<unk>", pad_token="<end>"), 0, "<unk>", 3),
+        (words("a", "<end>"), 1, tokenizer_training.PADDING, 3),
+        (words("a", "<end>"), 0, "<end>", 2),
+    ],
+)
+def test_padding_of_a_stored_tokenizer(tokenizer: Any, spare: int, padding: str, size: int, tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    scratch = {"initialization": "Scratch", "config": LLAMA | {"vocab_size": len(tokenizer) + spare}}
+    tokenizer.save_pretrained(folder)
+    model = both(scratch | {"tokenizer": {"source": f"file://{folder}"}}, tmp_path)[1]
+    model.save_pretrained(folder)
+    loaded, model = both(pretrained(folder), tmp_path)
+    assert loaded.pad_token == padding
+    assert len(loaded) == size
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) + spare
+
+
+def test_longer_sequences_than_positions_are_refused(tmp_path: Path) -> None:
+    model = both(TRAINED | {"config": LLAMA}, tmp_path)[1]
+    validate_positions(model, {"spec.data.maxLength": 64})
+    with pytest.raises(
+        ConfigurationError, match=r"^spec.data.maxLength: 65 is more than the 64 positions of this llama: lower"
+    ):
+        validate_positions(model, {"spec.data.maxLength": 65})
+
+
+def test_what_is_loaded_can_be_stored_and_loaded_again(stored: Path, tmp_path: Path) -> None:
+    tokenizer, model = both(pretrained(stored), tmp_path)
+    tokenizer.save_pretrained(tmp_path / "again")
+    model.save_pretrained(tmp_path / "again")
+    again = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert again("x + größer")["input_ids"] == tokenizer("x + größer")["input_ids"]
+    assert again.pad_token_id == 1
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "again").config.use_cache is True

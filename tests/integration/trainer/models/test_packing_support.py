@@ -1,0 +1,151 @@
+"""A packed row must teach exactly what its documents would teach alone, whatever the family and the attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.support import tiny
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, PackedAs, collate
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, lengths
+from finetune_trainer.models.packing_support import examine
+from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.protocol.outcome import ConfigurationError
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 0, "eos_token_id": 0,
+    "pad_token_id": 1,
+}  # fmt: skip
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"intermediate_size": 64},
+    "gpt2": {"n_positions": 64, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "mistral": {"intermediate_size": 64, "num_key_value_heads": 2, "sliding_window": 4},
+    "qwen3": {"intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64, "dropout": 0.0},
+    "falcon": {},
+    "bloom": {},
+    "mamba": {},
+    "bert": {},
+}
+OBJECTIVE = CausalLM(tiny.spec(), tiny.tokenizer())
+POSITIONS, MASK = PackedAs.POSITIONS, PackedAs.MASK
+
+
+def model_of(family: str, attention: str = "eager", **changes: Any) -> PreTrainedModel:
+    settings = AutoConfig.for_model(family, **(SIZES | FAMILIES[family] | changes))
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(settings, attn_implementation=attention)
+    return model
+
+
+def row_of(*of_documents: int) -> Sample:
+    generator = np.random.default_rng(sum(of_documents))
+    tokens = generator.integers(2, 64, sum(of_documents), dtype=np.int32)
+    return {TOKENS: tokens, LENGTHS: np.array(of_documents, np.int32)}
+
+
+def documents(rows: list[Sample]) -> list[Sample]:
+    return [{TOKENS: piece} for row in rows for piece in np.split(row[TOKENS], np.cumsum(lengths(row))[:-1])]
+
+
+def batch_of(rows: list[Sample], way: PackedAs | None = None) -> Batch:
+    return OBJECTIVE.collate(rows, [], Layout(way))
+
+
+def loss(model: PreTrainedModel, batch: Batch) -> tuple[float, int, torch.Tensor]:
+    """Sum of the loss, number of its terms, and the gradient of all weights."""
+    model.zero_grad()
+    [total] = OBJECTIVE.loss_sum(model, batch)
+    total.backward()
+    gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+    return float(total.detach()), OBJECTIVE.count(batch)[0], gradient
+
+
+ROWS = [row_of(5, 7, 2), row_of(16), row_of(3, 3, 3, 3)]
+KINDS = [
+    ("llama", "eager", POSITIONS), ("llama", "sdpa", POSITIONS), ("gpt2", "eager", POSITIONS), ("gpt2", "sdpa", POSITIONS),
+    ("mistral", "eager", POSITIONS), ("mistral", "sdpa", POSITIONS), ("qwen3", "sdpa", POSITIONS), ("opt", "eager", MASK),
+    ("opt", "sdpa", MASK), ("falcon", "eager", MASK), ("falcon", "sdpa", MASK),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "attention", "way"), KINDS)
+def test_packed_rows_teach_what_their_documents_do(family: str, attention: str, way: PackedAs) -> None:
+    model = model_of(family, attention).train()
+    assert examine(model, packing=True) is way
+    assert model.training
+    alone, terms, gradient = 0.0, 0, torch.zeros(())
+    for document in documents(ROWS):
+        more, count, its_gradient = loss(model, batch_of([document]))
+        alone, terms, gradient = alone + more, terms + count, gradient + its_gradient
+    together, packed_terms, packed_gradient = loss(model, batch_of(ROWS, way))
+    assert packed_terms == terms == sum(len(row[TOKENS]) - len(lengths(row)) for row in ROWS)
+    assert together / terms == pytest.approx(alone / terms, abs=1e-5)
+    torch.testing.assert_close(packed_gradient, gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_rows_laid_end_to_end_are_the_same_rows(family: str) -> None:
+    """What flash attention is given; eager attention computes the same from it."""
+    model = model_of(family)
+    flat = batch_of(ROWS, PackedAs.FLAT)
+    assert flat["input_ids"].shape == (1, 48)
+    assert "attention_mask" not in flat
+    assert loss(model, flat)[0] == pytest.approx(loss(model, batch_of(ROWS, POSITIONS))[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon", "bloom", "mamba"])
+def test_padding_teaches_nothing(family: str) -> None:
+    model = model_of(family)
+    assert examine(model, packing=False) is None
+    singles = documents(ROWS)
+    apart = sum(loss(model, batch_of([document]))[0] for document in singles)
+    assert loss(model, batch_of(singles))[0] == pytest.approx(apart, abs=1e-3)
+
+
+@pytest.mark.parametrize("family", ["bloom", "mamba"])
+def test_families_that_cannot_be_packed_are_refused(family: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^spec.data.packing: .* in a {family}: set data.packing: false"):
+        examine(model_of(family), packing=True)
+
+
+def test_a_model_that_sees_the_future_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec.model: this bert sees .* set model.config.is_decoder: true"):
+        examine(model_of("bert"), packing=False)
+    assert examine(model_of("bert", is_decoder=True), packing=False) is None
+
+
+def test_sizes_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec.model.config: a llama of .* cannot compute \(.*\): correct"):
+        examine(model_of("llama", num_key_value_heads=3), packing=True)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_half_precision_is_told_apart_too(family: str) -> None:
+    model = model_of(family).to(torch.bfloat16)
+    assert examine(model, packing=True) is (MASK if family == "opt" else POSITIONS)
+
+
+def test_the_tensors_of_a_packed_batch() -> None:
+    batch = batch_of([{TOKENS: np.arange(10, 15, dtype=np.int32), LENGTHS: np.array([3, 2])}], POSITIONS)
+    assert {name: tensor[0].tolist() for name, tensor in batch.items()} == {
+        "input_ids": [10, 11, 12, 13, 14, 0, 0, 0],
+        "labels": [IGNORED, 11, 12, IGNORED, 14, IGNORED, IGNORED, IGNORED],
+        "position_ids": [0, 1, 2, 0, 1, 0, 1, 2],
+    }
+
+
+@pytest.mark.parametrize("way", [None, *PackedAs])
+def test_a_rank_without_rows_computes_and_learns_nothing(way: PackedAs | None) -> None:
+    batch = batch_of([], way)
+    total, count, gradient = loss(model_of("llama"), batch)
+    assert (total, count) == (0.0, 0)
+    assert gradient.abs().max() == 0
+
+
+def test_rows_are_as_wide_as_the_longest() -> None:
+    assert collate(ROWS, 0, Layout())["input_ids"].shape == (3, 16)

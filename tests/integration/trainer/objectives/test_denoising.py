@@ -1,0 +1,264 @@
+"""Denoising: what the papers say of the noise holds for every text drawn, transformers' loss, and that it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.support import corpora, tiny
+from tests.support.learning import BART, T5, learn
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BartConfig, T5Config, pipeline
+
+from finetune_trainer.config.objectives.denoising import DenoisingConfig as Options
+from finetune_trainer.config.objectives.denoising import SpanCorruptionConfig, TextInfillingConfig
+from finetune_trainer.data.loading.collate import IGNORED, Layout
+from finetune_trainer.data.loading.dataloader import sample_generator
+from finetune_trainer.data.loading.dataset import TOKENS, Sample
+from finetune_trainer.data.preprocessing.examples import EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives import noise
+from finetune_trainer.objectives.denoising import BEGINS, Denoising
+from finetune_trainer.protocol.outcome import ConfigurationError
+
+TEXTS = [row["text"] for row in corpora.texts(20)]
+LENGTH = 64
+TOKENIZER = tokenizer_training.learn(TEXTS, 500, sentinels=Options().sentinels(LENGTH))
+MASK = 10**6
+SENTINELS = MASK + np.arange(1000)
+LENGTHS = [2, 3, 4, 7, 20, 50, 113, 400]
+
+
+def objective(tokenizer: Any = TOKENIZER, overlong: str = "Split", **options: Any) -> Denoising:
+    data = {"maxLength": LENGTH, "overlong": overlong}
+    return Denoising(tiny.spec(objective={"type": "Denoising", "denoising": options}, data=data), tokenizer)
+
+
+def infilling(**options: Any) -> Denoising:
+    return objective(noise="TextInfilling", textInfilling=options)
+
+
+def rows_of(denoising: Denoising, *texts: str) -> list[Sample]:
+    records = [Row({"text": text}, "here", {"text": "text"}) for text in texts]
+    return [example for encoded in denoising.encode(records) for example in encoded.examples]
+
+
+def batch_of(denoising: Denoising, rows: list[Sample], epoch: int = 0) -> dict[str, torch.Tensor]:
+    return denoising.collate(rows, [sample_generator(1, epoch, index) for index in range(len(rows))], Layout())
+
+
+def restored(read: list[int], written: list[int], sentinels: list[int]) -> list[int]:
+    """The text, from what is read and what stands in what is written after each sentinel; which must come in order."""
+    spans: dict[int, list[int]] = {}
+    for token in written:
+        if token in sentinels:
+            assert token == sentinels[len(spans)]
+            current = spans.setdefault(token, [])
+        else:
+            current.append(token)
+    assert [token for token in read if token in sentinels] == sentinels[: len(spans)]
+    assert all(spans.values()), "no span is empty"
+    return [part for token in read for part in spans.get(token, [token])]
+
+
+@pytest.mark.parametrize("options", [{}, {"noise_density": 0.5, "mean_span_length": 1.0}, {"noise_density": 0.9}])
+def test_what_is_read_and_written_make_the_text_again(options: dict[str, float]) -> None:
+    chosen, random = SpanCorruptionConfig(**options), np.random.default_rng(0)
+    for length in LENGTHS:
+        tokens = np.arange(length)
+        for _ in range(20):
+            read, written = noise.corrupt_spans(tokens, SENTINELS, chosen, random)
+            assert restored(read.tolist(), written.tolist(), SENTINELS.tolist()) == tokens.tolist()
+            hidden, spans = chosen.counts(length)
+            assert (len(read), len(written)) == (length - hidden + spans, hidden + spans)
+
+
+def test_the_share_and_the_length_of_spans_are_those_of_the_paper() -> None:
+    for length in (113, 400, 568):
+        hidden, spans = SpanCorruptionConfig().counts(length)
+        assert hidden / length == pytest.approx(0.15, abs=0.005)
+        assert hidden / spans == pytest.approx(3, abs=0.2)
+    # What T5's own pre-training cuts texts to for 512 tokens to read, of which one is the end.
+    assert SpanCorruptionConfig().tokens_within(511) == 568
+    assert SpanCorruptionConfig().counts(568) == (85, 28)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.15, 0.5, 0.95])
+@pytest.mark.parametrize("mean", [1.0, 3.0, 10.0])
+def test_the_longest_text_fits_and_a_longer_one_does_not(density: float, mean: float) -> None:
+    options = SpanCorruptionConfig(noise_density=density, mean_span_length=mean)
+
+    def needed(tokens: int) -> int:
+        hidden, spans = options.counts(tokens)
+        return spans + max(hidden, tokens - hidden)
+
+    for room in (7, 63, 511):
+        most = options.tokens_within(room)
+        assert all(needed(tokens) <= room for tokens in range(2, most + 1))
+        assert needed(most + 1) > room
+
+
+def test_every_place_is_hidden_equally_often_but_at_the_ends() -> None:
+    random, drawn = np.random.default_rng(1), 4000
+    hidden = np.zeros(100)
+    for _ in range(drawn):
+        read, _ = noise.corrupt_spans(np.arange(100), SENTINELS, SpanCorruptionConfig(), random)
+        hidden += ~np.isin(np.arange(100), read)
+    assert hidden[10:90] / drawn == pytest.approx(np.full(80, 0.15), abs=0.05)
+    assert hidden[0] == 0
+
+
+@pytest.mark.parametrize("mean", [1.0, 3.0])
+def test_infilling_hides_a_share_of_the_text_in_poisson_spans(mean: float) -> None:
+    options, random = TextInfillingConfig(mask_ratio=0.3, mean_span_length=mean), np.random.default_rng(0)
+    masks, zeros = [], 0
+    for length in (1, *LENGTHS) * 40:
+        tokens = np.arange(length)
+        read = noise.infill(tokens, MASK, options, random)
+        stays = read[read != MASK]
+        assert len(read) <= length
+        assert (np.diff(stays) > 0).all(), "what stays is in order"
+        assert len(stays) == length - round(0.3 * length)
+        if length == 400:
+            masks.append(int((read == MASK).sum()))
+            # A mask between two tokens that were neighbours stands for none.
+            before, here, after = read[:-2], read[1:-1], read[2:]
+            zeros += int(((here == MASK) & (before != MASK) & (after - before == 1)).sum())
+    assert 120 / np.mean(masks) == pytest.approx(mean, rel=0.05)
+    assert 0 < zeros / sum(masks) < np.exp(-mean)
+    assert zeros / sum(masks) > np.exp(-mean) / 3
+
+
+def test_rows_are_bare_and_hold_every_token_of_a_text() -> None:
+    for denoising, most in ((objective(), 70), (infilling(), LENGTH - 1)):
+        for text in TEXTS:
+            rows = rows_of(denoising, text)
+            kept = [token for row in rows for token in row[TOKENS].tolist()]
+            whole = TOKENIZER(text)["input_ids"]
+            assert kept in (whole, whole[:-1]), "but one that would be alone"
+            assert all(len(row[TOKENS]) <= most for row in rows)
+        assert max(len(row[TOKENS]) for row in rows_of(denoising, *TEXTS)) == most
+
+
+def test_what_becomes_of_texts() -> None:
+    records = [Row({"text": text}, "here", {"text": "text"}) for text in ("", "a", "ab cd", "a b " * 50)]
+    for overlong, fate in (("Split", EncodeStatus.SPLIT), ("Truncate", EncodeStatus.TRUNCATED), ("Drop", EncodeStatus.DROPPED)):
+        fates = [encoded.fate for encoded in objective(overlong=overlong).encode(records)]
+        assert fates == [EncodeStatus.EMPTY, EncodeStatus.EMPTY, EncodeStatus.KEPT, fate]
+
+
+def test_a_batch_of_span_corruption() -> None:
+    denoising = objective()
+    rows = rows_of(denoising, *TEXTS)
+    batch = batch_of(denoising, rows)
+    sentinels = [TOKENIZER.convert_tokens_to_ids(tokenizer_training.sentinel(number)) for number in range(10)]
+    for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+        read, written = ids[mask == 1].tolist(), labels[labels != IGNORED].tolist()
+        assert max(len(read), len(written)) <= LENGTH
+        assert written.pop() == TOKENIZER.eos_token_id
+        assert restored(read, written, sentinels) == row[TOKENS].tolist()
+    assert denoising.count(batch) == [int((batch["labels"] != IGNORED).sum())]
+
+
+def test_a_batch_of_text_infilling() -> None:
+    denoising = infilling()
+    rows = rows_of(denoising, *TEXTS)
+    batch = batch_of(denoising, rows)
+    for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+        read, written = ids[mask == 1].tolist(), labels[labels != IGNORED].tolist()
+        assert written == [*row[TOKENS], TOKENIZER.eos_token_id]
+        assert TOKENIZER.mask_token_id in read or len(row[TOKENS]) < 2
+        assert sum(token != TOKENIZER.mask_token_id for token in read) == len(row[TOKENS]) - round(0.3 * len(row[TOKENS]))
+
+
+def test_sentences_are_shuffled_whole() -> None:
+    denoising = infilling(shuffleSentences=True, maskRatio=1e-9)
+    text = "One is here.  Two stays! Is three? Then\nfour goes 3.5 far\u3002five"
+    sentences = ["One is here.  ", "Two stays! ", "Is three? ", "Then\n", "four goes 3.5 far\u3002", "five"]
+    [row] = rows_of(denoising, text)
+    assert row[BEGINS].sum() == 5
+    orders = set()
+    for epoch in range(50):
+        batch = batch_of(denoising, [row], epoch)
+        read = TOKENIZER.decode(batch["input_ids"][0][batch["attention_mask"][0] == 1])
+        orders.add(read)
+        assert sorted(read) == sorted(text)
+        # A blank before a sentence is a part of its first token.
+        assert sum(sentence.strip() in read for sentence in sentences) == 6
+        assert TOKENIZER.decode(batch["labels"][0][batch["labels"][0] != IGNORED]) == text + tokenizer_training.END
+    assert len(orders) > 40
+
+
+@pytest.mark.parametrize("make", [objective, infilling])
+def test_noise_depends_on_seed_pass_and_row_alone(make: Any) -> None:
+    denoising = make()
+    rows = rows_of(denoising, *TEXTS)[:8]
+    together = batch_of(denoising, rows)
+    for index, row in enumerate(rows):
+        alone = denoising.collate([row], [sample_generator(1, 0, index)], Layout())
+        for name, tensor in alone.items():
+            assert torch.equal(together[name][index, : tensor.shape[1]], tensor[0])
+    assert not torch.equal(batch_of(denoising, rows, epoch=1)["input_ids"], together["input_ids"])
+
+
+@pytest.mark.parametrize("make", [objective, infilling])
+def test_the_loss_is_that_of_transformers(make: Any) -> None:
+    denoising = make()
+    torch.manual_seed(0)
+    start = {"vocab_size": 500, "pad_token_id": 1, "decoder_start_token_id": 1}
+    family, sizes = (T5Config, T5) if make is objective else (BartConfig, BART)
+    learner = AutoModelForSeq2SeqLM.from_config(family.from_dict(sizes | start)).eval()
+    batch = batch_of(denoising, rows_of(denoising, *TEXTS))
+    mean = denoising.loss_sum(learner, batch)[0] / denoising.count(batch)[0]
+    assert mean.item() == pytest.approx(learner(**batch).loss.item(), rel=1e-5)
+    nothing = denoising.collate([], [], Layout())
+    assert (denoising.count(nothing), denoising.loss_sum(learner, nothing).item()) == ([0], 0)
+
+
+def test_a_tokenizer_that_is_trained_for_it_has_all_sentinels() -> None:
+    names = [tokenizer_training.sentinel(number) for number in range(Options().sentinels(LENGTH))]
+    assert len(names) == 4
+    assert TOKENIZER.extra_special_tokens == names
+    assert TOKENIZER.decode(TOKENIZER("a<extra_id_0>b")["input_ids"], skip_special_tokens=True) == "ab"
+    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer.train.vocabSize: 300 entries hold no words"):
+        tokenizer_training.learn(TEXTS, 300, sentinels=57)
+
+
+def test_tokenizers_that_do_not_fit_are_refused() -> None:
+    few = tokenizer_training.learn(TEXTS, 500, sentinels=1)
+    message = r"^spec.model.tokenizer: SpanCorruption needs 3 sentinel tokens .*\(<extra_id_0> to <extra_id_2>\).* has 1: "
+    with pytest.raises(ConfigurationError, match=message):
+        objective(few)
+    few.mask_token = None
+    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no mask token"):
+        objective(few, noise="TextInfilling")
+
+
+def test_span_corruption_learns(tmp_path: Path) -> None:
+    learnt = learn(
+        tmp_path, corpora.texts(), model={"config": T5}, objective={"type": "Denoising"}, data={"maxLength": 64},
+        training={"maxSteps": 250, "optimizer": {"learningRate": 5e-3}},
+    )  # fmt: skip
+    assert learnt.before["tokenAccuracy"] < 0.02
+    assert learnt.after["tokenAccuracy"] > 0.2
+    assert learnt.after["loss"] < learnt.before["loss"] - 2
+    tokenizer, writer = AutoTokenizer.from_pretrained(learnt.model), AutoModelForSeq2SeqLM.from_pretrained(learnt.model)
+    read = tokenizer("def f(<extra_id_0>):\n    return<extra_id_1>", return_tensors="pt")
+    written = tokenizer.decode(writer.generate(**read, max_new_tokens=8)[0])
+    assert written.startswith("<|padding|><extra_id_0>")
+
+
+def test_text_infilling_learns(tmp_path: Path) -> None:
+    learnt = learn(
+        tmp_path, corpora.texts(), model={"config": BART}, data={"maxLength": 32},
+        objective={"type": "Denoising", "denoising": {"noise": "TextInfilling"}},
+        training={"maxSteps": 250, "optimizer": {"learningRate": 3e-3}},
+    )  # fmt: skip
+    assert learnt.before["tokenAccuracy"] < 0.02
+    assert learnt.after["tokenAccuracy"] > 0.12
+    assert learnt.after["loss"] < learnt.before["loss"] - 2
+    guess = pipeline("fill-mask", str(learnt.model))
+    assert len(guess(f"def f(self):\n    return{guess.tokenizer.mask_token}")) == 5

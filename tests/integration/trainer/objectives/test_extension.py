@@ -1,0 +1,61 @@
+"""A new objective is one file and one of its options: both are found, and nothing else needs to know of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import finetune_trainer
+
+OPTIONS = '''
+from pydantic import Field
+from finetune_trainer.config.objectives.base import Options
+
+class TailLM(Options):
+    """Predict the last tokens of a text."""
+    tokens: int = Field(2, ge=1, description="How many.")
+'''
+OBJECTIVE = """
+from finetune_trainer.data.collate import IGNORED
+from finetune_trainer.objectives.causal_lm import CausalLM
+
+class TailLM(CausalLM):
+    def labels(self, row):
+        found = super().labels(row)
+        found[: -self.spec.objective.config.tokens] = IGNORED
+        return found
+"""
+LEARN = """
+import json, sys
+from pathlib import Path
+from finetune_operator.api.crd import crd
+from tests.trainer import corpora
+from tests.trainer.learning import LLAMA, learn
+
+if __name__ == "__main__":
+    assert "tailLM" in json.dumps(crd())
+    learnt = learn(
+        Path(sys.argv[1]), corpora.texts(40), model={"config": LLAMA}, training={"maxSteps": 30},
+        objective={"type": "TailLM", "tailLM": {"tokens": 1}},
+    )
+    print(json.dumps([learnt.before["loss"], learnt.after["loss"]]))
+"""
+
+
+def test_two_files_are_an_objective(tmp_path: Path) -> None:
+    package = Path(finetune_trainer.__file__).parent
+    copied = shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (copied / "config/objectives/tail_lm.py").write_text(OPTIONS)
+    (copied / "objectives/tail_lm.py").write_text(OBJECTIVE)
+    (tmp_path / "learn.py").write_text(LEARN)
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])}
+    ran = subprocess.run(
+        [sys.executable, "learn.py", "run"], cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    before, after = json.loads(ran.stdout.splitlines()[-1])
+    assert after < 0.7 * before

@@ -1,0 +1,282 @@
+"""Instruction tuning: whose words are learnt, transformers' loss on them, bad conversations, and that it learns to answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trl
+from tests.support import corpora, learning, tiny
+from tests.support.learning import learn
+from tokenizers import processors
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, pipeline
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from finetune_trainer.data.loading.collate import Layout, PackedAs
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
+from finetune_trainer.data.preprocessing.encode_findings import validate_examples
+from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives.chat import DEFAULT_TEMPLATE, LEARNT
+from finetune_trainer.objectives.instruction_tuning import InstructionTuning
+from finetune_trainer.protocol.outcome import ConfigurationError, DataError
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"]
+ROWS = corpora.conversations(10)
+HERE = ProcessGroup(rank=0, size=1, local_rank=0, processes_per_node=1, device=torch.device("cpu"))
+TURNS = [
+    {"role": "user", "content": "May I?"},
+    {"role": "assistant", "content": "Yes,\n\n  you may."},
+    {"role": "user", "content": "Why?"},
+    {"role": "assistant", "content": "Why not?"},
+]
+
+
+def tokenizer(special: list[str] | None = None) -> Any:
+    learnt = tokenizer_training.learn([text for row in ROWS for text in row.texts(record(row))], 400)
+    learnt.add_special_tokens({"additional_special_tokens": special or []})
+    return learnt
+
+
+def record(row: dict[str, Any], line: int = 1) -> Row:
+    return row.make_row(row, {role: role for role in row}, f"rows.jsonl:{line}")
+
+
+def objective(processor: Any = None, max_length: int = 512, overlong: str = "Truncate", **options: Any) -> InstructionTuning:
+    spec = tiny.spec(
+        objective={"type": "InstructionTuning", "instructionTuning": options},
+        data={"maxLength": max_length, "overlong": overlong},
+    )
+    return InstructionTuning(spec, processor or tokenizer())
+
+
+def example(tuning: InstructionTuning, row: Any) -> Sample:
+    [encoded] = tuning.encode([record(row if isinstance(row, dict) else {"messages": row})])
+    return encoded.examples[0]
+
+
+def learnt_text(tuning: InstructionTuning, row: Any) -> str:
+    found = example(tuning, row)
+    return str(tuning.processor.decode(found[TOKENS][found[LEARNT] == 1]))
+
+
+def known(name: str) -> str:
+    return (TEMPLATES / f"{name}.jinja").read_text()
+
+
+def model(tuning: InstructionTuning) -> Any:
+    torch.manual_seed(0)
+    settings = learning.LLAMA | {"vocab_size": len(tuning.processor), "max_position_embeddings": 512}
+    return LlamaForCausalLM(LlamaConfig(**{key: value for key, value in settings.items() if key != "model_type"})).eval()
+
+
+def test_the_assistants_words_are_learnt() -> None:
+    end = "<|endoftext|>\n"
+    assert learnt_text(objective(), TURNS) == f"Yes,\n\n  you may.{end}Why not?{end}"
+    assert learnt_text(objective(lossOn="LastAssistant"), TURNS) == f"Why not?{end}"
+    asked_first = learnt_text(objective(lossOn="All"), TURNS)
+    assert asked_first.startswith(f"user\nMay I?{end}assistant\nYes,")
+    assert learnt_text(objective(lossOn="All"), TURNS[:1]) == f"user\nMay I?{end}"
+    pair = {"prompt": "May I?", "completion": "Yes."}
+    assert learnt_text(objective(format="PromptCompletion"), pair) == f"Yes.{end}"
+    assert learnt_text(objective(), TURNS[1:]) == f"Yes,\n\n  you may.{end}Why not?{end}", "the assistant may begin"
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_training", "qwen3_training", "llama3_training", "gemma_training", "phi3_training"])
+def test_masks_are_those_of_templates_that_mark_the_assistant(name: str) -> None:
+    processor = tokenizer(SPECIAL)
+    theirs = processor.apply_chat_template(
+        TURNS, chat_template=known(name), return_assistant_tokens_mask=True, return_dict=True
+    )
+    for written in (name, name.removesuffix("_training")):
+        found = example(objective(processor, chatTemplate=known(written)), TURNS)
+        assert found[TOKENS].tolist() == theirs["input_ids"], written
+        assert found[LEARNT].tolist() == theirs["assistant_masks"], written
+
+
+@pytest.mark.parametrize("name", ["llama3", "gemma"])
+def test_the_assistant_is_found_where_a_template_does_not_mark_it(name: str) -> None:
+    unknown = "{# of our own #}" + known(name)
+    found, marked = (
+        example(objective(tokenizer(SPECIAL), chatTemplate=template), TURNS)
+        for template in (unknown, known(f"{name}_training"))
+    )
+    assert found[TOKENS].tolist() == marked[TOKENS].tolist()
+    assert found[LEARNT].tolist() == marked[LEARNT].tolist()
+
+
+def test_blanks_are_learnt_where_a_tokenizer_trims_its_offsets() -> None:
+    processor = tokenizer()
+    wanted = example(objective(processor), TURNS)[LEARNT].tolist()
+    processor.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    assert example(objective(processor), TURNS)[LEARNT].tolist() == wanted
+
+
+def test_what_else_a_message_holds_reaches_the_template() -> None:
+    template = "{% for m in messages %}{{ m.name or 'it' }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    tuning = objective(chatTemplate=template + "{% if add_generation_prompt %}it: {% endif %}")
+    told = [TURNS[0] | {"name": "ann"}, TURNS[1] | {"name": None}]
+    assert tuning.processor.decode(example(tuning, told)[TOKENS]).startswith("ann: May I?<|endoftext|>it: Yes")
+
+
+def test_the_loss_is_that_of_transformers_and_the_batch_that_of_trl() -> None:
+    tuning = objective()
+    found = [example(tuning, row) for row in (*ROWS[:5], TURNS)]
+    batch = tuning.collate(found, [], Layout())
+    learner = model(tuning)
+    mean = tuning.loss_sum(learner, batch)[0] / tuning.count(batch)[0]
+    assert mean.item() == pytest.approx(learner(**batch).loss.item(), rel=1e-5)
+    collator = DataCollatorForLanguageModeling(tuning.processor.pad_token_id, pad_to_multiple_of=8)
+    labels = [np.where(row[LEARNT] == 1, row[TOKENS], -100) for row in found]
+    theirs = collator(
+        [{"input_ids": row[TOKENS].tolist(), "labels": own.tolist()} for row, own in zip(found, labels, strict=True)]
+    )
+    assert all(torch.equal(batch[name], theirs[name]) for name in ("input_ids", "labels", "attention_mask"))
+
+    packed = {name: np.concatenate([row[name] for row in found]) for name in (TOKENS, LEARNT)}
+    packed |= {LENGTHS: np.array([len(row[TOKENS]) for row in found])}
+    together = tuning.collate([packed], [], Layout(PackedAs.POSITIONS))
+    assert tuning.count(together) == tuning.count(batch)
+    assert tuning.loss_sum(learner, together).item() == pytest.approx(tuning.loss_sum(learner, batch).item(), rel=1e-5)
+
+    measured = tuning.measure(learner, batch)
+    guessed = learner(**batch).logits[:, :-1].argmax(-1) == batch["labels"][:, 1:]
+    accuracy = guessed.sum().item() / tuning.count(batch)[0]
+    assert measured.losses.item() == pytest.approx(tuning.loss_sum(learner, batch).item())
+    assert tuning.metrics([1.0], measured.statistics.numpy())["accuracy"] == pytest.approx(accuracy)
+
+
+def test_a_rank_without_rows_learns_nothing() -> None:
+    tuning = objective()
+    batch = tuning.collate([], [], Layout())
+    assert tuning.count(batch) == [0]
+    assert tuning.loss_sum(model(tuning), batch).item() == 0
+
+
+def test_conversations_that_are_too_long() -> None:
+    long = [{"role": "user", "content": "x " * 200}, TURNS[1]]
+    rows = [record({"messages": messages}) for messages in (TURNS[:2], long, [*TURNS[:2], *long])]
+    fates = {
+        "Truncate": [EncodeStatus.KEPT, EncodeStatus.MASKED, EncodeStatus.TRUNCATED],
+        "Drop": [EncodeStatus.KEPT, EncodeStatus.DROPPED, EncodeStatus.DROPPED],
+    }
+    for overlong, expected in fates.items():
+        encoded = list(objective(max_length=64, overlong=overlong).encode(rows))
+        assert [one.fate for one in encoded] == expected
+        assert [len(one.examples) for one in encoded] == [
+            int(fate in (EncodeStatus.KEPT, EncodeStatus.TRUNCATED)) for fate in expected
+        ]
+
+
+def test_nothing_is_left_to_learn() -> None:
+    counts = {"train": EncodeCounts(records=2, fates=Counter({EncodeStatus.MASKED: 2})), "evaluation": EncodeCounts()}
+    with pytest.raises(DataError) as raised:
+        validate_examples(objective().spec, counts, [])
+    assert str(raised.value).startswith(
+        "spec.data.train: nothing is left to learn from (of 2 documents 0 are empty and 0 longer than maxLength 512; 2 have "
+        "nothing to learn within that length):"
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ("hello", "is a str, not a list of messages"),
+        (None, "is null, not a list of messages"),
+        ([], "is a list without messages"),
+        (["hello"], "has in message 1 a str, not an object with role and content"),
+        ([{"content": "x"}], "has in message 1 no role: write one of system, developer, user, assistant, tool"),
+        ([TURNS[0], {"role": "gpt", "content": "x"}], "has in message 2 the unknown role 'gpt': write one of"),
+        ([TURNS[0], {"role": "assistant"}], "has in message 2 no content"),
+        ([TURNS[0], {"role": "assistant", "content": 3}], "has in message 2 a content that is a int, not a string"),
+        (TURNS[:1], "has no message of the assistant, so there is nothing to learn"),
+    ],
+)
+def test_conversations_that_cannot_be_used(messages: Any, message: str) -> None:
+    with pytest.raises(DataError) as raised:
+        list(objective().encode([record({"messages": messages}, line=7)]))
+    assert str(raised.value).startswith(f"rows.jsonl:7: column messages {message}")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "ends what the assistant says with no special token"),
+        ("{{ messages | length }}{{ eos_token }}", "writes a question differently once the answer follows"),
+        ("{{ raise_exception('never') }}", r"fails on a question and its answer \(never\)"),
+        ("{% for", "fails on a question and its answer"),
+    ],
+)
+def test_templates_that_cannot_be_used(template: str, message: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"^spec\.objective\.instructionTuning\.chatTemplate: the chat template {message}"
+    ):
+        objective(chatTemplate=template)
+
+
+def test_templates_that_do_not_suit_a_conversation() -> None:
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + DEFAULT_TEMPLATE
+    with pytest.raises(DataError, match=r"^rows.jsonl:1: column messages does not suit the chat template \(no system\)"):
+        example(objective(chatTemplate=refusing), ROWS[0])
+    forgetful = "{% if messages | length > 3 %}long{% endif %}" + DEFAULT_TEMPLATE
+    with pytest.raises(DataError, match=r"^rows.jsonl:1: column messages is a conversation that the chat template writes diff"):
+        example(objective(chatTemplate=forgetful), TURNS)
+
+
+def test_a_prompt_is_a_string() -> None:
+    with pytest.raises(DataError, match=r"^rows.jsonl:1: column prompt is a list, and PromptCompletion needs a string"):
+        example(objective(format="PromptCompletion"), {"prompt": TURNS[:1], "completion": "Yes."})
+
+
+def test_generation_stops_at_the_end_of_a_turn() -> None:
+    processor = tokenizer(SPECIAL)
+    tuning = objective(processor, chatTemplate=known("qwen3"))
+    learner = model(tuning)
+    for _ in range(2):
+        tuning.start(learner, HERE)
+        ends = [learner.config.eos_token_id, processor.convert_tokens_to_ids("<|im_end|>")]
+        assert learner.generation_config.eos_token_id == ends
+
+
+def test_a_pretrained_model_needs_a_template() -> None:
+    spec = tiny.spec(
+        model={"initialization": "Pretrained", "source": "hf://somewhere/llama", "tokenizer": None},
+        objective={"type": "InstructionTuning"},
+    )
+    with pytest.raises(ConfigurationError, match=r"^spec.objective.instructionTuning.chatTemplate: the tokenizer has no chat"):
+        InstructionTuning(spec, tokenizer())
+
+
+def test_what_decides_the_examples_is_in_the_identity() -> None:
+    ways: list[dict[str, Any]] = [
+        {}, {"lossOn": "All"}, {"format": "PromptCompletion"}, {"chatTemplate": "{# other #}" + DEFAULT_TEMPLATE},
+        {"max_length": 99},
+    ]  # fmt: skip
+    assert len({str(objective(**way).identity) for way in ways}) == len(ways)
+
+
+@pytest.mark.parametrize("form", ["Messages", "PromptCompletion"])
+def test_it_learns(form: str, tmp_path: Path) -> None:
+    chosen = {"objective": {"type": "InstructionTuning", "instructionTuning": {"format": form}}}
+    rows = corpora.conversations() if form == "Messages" else [
+        {"prompt": question, "completion": answer} for question, answer in corpora.questions()
+    ]  # fmt: skip
+    sampled = {"atStart": True, "generation": {"prompts": ["May I call email: _secret?"], "maxNewTokens": 16}}
+    learnt = learn(tmp_path, rows, model={"config": learning.LLAMA}, evaluation=sampled, **chosen)
+    assert learnt.before["accuracy"] < 0.2
+    assert learnt.after["accuracy"] > 0.9
+    answer = pipeline("text-generation", str(learnt.model))
+    system = [{"role": "system", "content": "You know Python."}] if form == "Messages" else []
+    for name, expected in (("_hidden", "No, it is private."), ("shown", "Yes, it is public.")):
+        asked = [*system, {"role": "user", "content": f"May I call email: {name}?"}]
+        told = answer(asked, max_new_tokens=16, do_sample=False)[0]["generated_text"]
+        assert told[-1] == {"role": "assistant", "content": expected}, "and it stops by itself"
+    assert AutoTokenizer.from_pretrained(learnt.model).chat_template == DEFAULT_TEMPLATE
+    assert "No, it is private." in (learnt.model / "training/samples.json").read_text()

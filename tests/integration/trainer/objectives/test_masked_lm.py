@@ -1,0 +1,170 @@
+"""Masked language modelling: what is hidden and how, transformers' own loss, and that it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.support import corpora, tiny
+from tests.support.learning import learn
+from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedModel, RobertaConfig, pipeline
+
+from finetune_trainer.data.loading.collate import IGNORED, Layout, PackedAs
+from finetune_trainer.data.loading.dataloader import sample_generator
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.models.packing_support import examine
+from finetune_trainer.objectives.masked_lm import BEGINS, NEVER, MaskedLM
+from finetune_trainer.protocol.outcome import ConfigurationError
+
+TEXTS = [row["text"] for row in corpora.texts(20)]
+TOKENIZER = tokenizer_training.learn(TEXTS, 500, framed=True)
+
+
+def objective(**options: Any) -> MaskedLM:
+    spec = tiny.spec(objective={"type": "MaskedLM", "maskedLM": options}, data={"maxLength": 64})
+    return MaskedLM(spec, TOKENIZER)
+
+
+def rows_of(masked: MaskedLM, *texts: str) -> list[Sample]:
+    records = [Row({"text": text}, "here", {"text": "text"}) for text in texts]
+    return [example for encoded in masked.encode(records) for example in encoded.examples]
+
+
+def model(**changes: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": 500, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 128, "pad_token_id": TOKENIZER.pad_token_id,
+    }  # fmt: skip
+    family = changes.pop("family", BertConfig)
+    settings = family(**(sizes | changes))
+    made: PreTrainedModel = AutoModelForMaskedLM.from_config(settings).eval()
+    return made
+
+
+def hidden_of(masked: MaskedLM, rows: list[Sample], epoch: int = 0) -> dict[str, torch.Tensor]:
+    return masked.collate(rows, [sample_generator(1, epoch, index) for index in range(len(rows))], Layout())
+
+
+def test_every_token_of_a_text_is_in_one_of_its_pieces() -> None:
+    masked = objective()
+    for text in TEXTS:
+        rows = rows_of(masked, text)
+        inner = [token for row in rows for token in row[TOKENS][1:-1].tolist()]
+        assert TOKENIZER.decode(inner) == text
+        assert all(len(row[TOKENS]) <= 64 for row in rows)
+        assert all(row[TOKENS][0] == row[TOKENS][-1] == TOKENIZER.eos_token_id for row in rows)
+        assert all(row[BEGINS][0] == row[BEGINS][-1] == NEVER for row in rows)
+
+
+def test_shares_of_what_is_hidden() -> None:
+    masked = objective(probability=0.4)
+    rows = rows_of(masked, *TEXTS)
+    batch = hidden_of(masked, rows)
+    labels, seen = batch["labels"], batch["input_ids"]
+    hidden = labels != IGNORED
+    can_be = sum(int((row[BEGINS] != NEVER).sum()) for row in rows)
+    assert int(hidden.sum()) / can_be == pytest.approx(0.4, abs=0.03)
+    assert masked.count(batch) == [int(hidden.sum())]
+    by_mask = (seen == TOKENIZER.mask_token_id)[hidden].float().mean().item()
+    kept = (seen == labels)[hidden].float().mean().item()
+    assert by_mask == pytest.approx(0.8, abs=0.03)
+    assert kept == pytest.approx(0.1, abs=0.02)
+    original = hidden_of(objective(probability=1e-9), rows)["input_ids"]
+    assert torch.equal(torch.where(hidden, labels, seen), original), "nothing but hidden tokens changes"
+
+
+def test_masks_depend_on_seed_pass_and_row_alone() -> None:
+    masked = objective()
+    rows = rows_of(masked, *TEXTS)[:8]
+    together = hidden_of(masked, rows)["labels"]
+    for index, row in enumerate(rows):
+        alone = masked.collate([row], [sample_generator(1, 0, index)], Layout())["labels"]
+        assert torch.equal(together[index, : alone.shape[1]], alone[0])
+    assert not torch.equal(hidden_of(masked, rows, epoch=1)["labels"], together)
+
+
+def test_whole_words_are_hidden_whole() -> None:
+    masked = objective(wholeWord=True, probability=0.5)
+    rows = rows_of(masked, *TEXTS)
+    labels = hidden_of(masked, rows)["labels"].numpy()
+    continued = 0
+    for row, label in zip(rows, labels, strict=True):
+        marks = row[BEGINS]
+        for at in np.flatnonzero(marks == 0):
+            continued += 1
+            assert (label[at] == IGNORED) == (label[at - 1] == IGNORED)
+    assert continued > 100
+
+
+def test_the_loss_is_that_of_transformers() -> None:
+    masked, learner = objective(), model()
+    batch = hidden_of(masked, rows_of(masked, *TEXTS))
+    expected = learner(**batch).loss
+    mean = masked.loss_sum(learner, batch)[0] / masked.count(batch)[0]
+    assert mean.item() == pytest.approx(expected.item(), rel=1e-5)
+    measured = masked.measure(learner, batch)
+    assert measured.losses.item() / masked.count(batch)[0] == pytest.approx(expected.item(), rel=1e-5)
+    guessed, hidden = measured.statistics.tolist()
+    logits = learner(**{k: v for k, v in batch.items() if k != "labels"}).logits
+    assert guessed == int((logits.argmax(-1) == batch["labels"]).sum())
+    assert hidden == masked.count(batch)[0]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packed_texts_teach_what_they_teach_alone(attention: str) -> None:
+    masked, learner = objective(probability=0.3), model()
+    learner.set_attn_implementation(attention)
+    way = examine(learner, packing=True, causal=False)
+    assert way is PackedAs.MASK
+    rows = rows_of(masked, *TEXTS)[:6]
+    packed: Sample = {
+        TOKENS: np.concatenate([row[TOKENS] for row in rows]), BEGINS: np.concatenate([row[BEGINS] for row in rows]),
+        LENGTHS: np.array([len(row[TOKENS]) for row in rows]),
+    }  # fmt: skip
+    together = masked.collate([packed], [sample_generator(1, 0, 0)], Layout(way))
+    # The same hidden tokens, each text in a row of its own.
+    apart = []
+    begin = 0
+    for row in rows:
+        end = begin + len(row[TOKENS])
+        apart.append({name: together[name][:, begin:end] for name in ("input_ids", "labels")})
+        begin = end
+    alone = sum(masked.loss_sum(learner, part).item() for part in apart)
+    assert masked.loss_sum(learner, together).item() == pytest.approx(alone, rel=1e-5)
+
+
+def test_families_whose_positions_do_not_start_anew_are_refused_to_pack() -> None:
+    learner = model(family=RobertaConfig, pad_token_id=1)
+    assert examine(learner, packing=False, causal=False) is None
+    with pytest.raises(ConfigurationError, match=r"^spec.data.packing: .* set data.packing: false"):
+        examine(learner, packing=True, causal=False)
+
+
+def test_a_decoder_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec.model: this bert sees only what stands before a hidden token"):
+        examine(model(is_decoder=True), packing=False, causal=False)
+
+
+def test_a_tokenizer_without_a_mask_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no mask token"):
+        MaskedLM(tiny.spec(objective={"type": "MaskedLM"}), tiny.tokenizer())
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    learnt = learn(
+        tmp_path,
+        corpora.texts(),
+        objective={"type": "MaskedLM"},
+        training={"maxSteps": 300, "optimizer": {"learningRate": 3e-3}},
+    )
+    assert learnt.before["accuracy"] < 0.03
+    assert learnt.after["accuracy"] > 0.09
+    assert learnt.after["loss"] < learnt.before["loss"] - 1
+    guess = pipeline("fill-mask", str(learnt.model))
+    assert len(guess(f"def f(self):\n    return{guess.tokenizer.mask_token}self")) == 5

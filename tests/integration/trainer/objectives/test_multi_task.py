@@ -1,0 +1,148 @@
+"""Several tasks on one encoder: each task's own losses and metrics, one encoder in all exports, and that all of them learn."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.support import corpora, tiny
+from tests.support.learning import BERT, learn
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
+
+from finetune_trainer import config
+from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.dataloader import sample_generator
+from finetune_trainer.data.loading.dataset import Sample
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.inference.predict import main as predict
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives.multi_task import MultiTask
+
+ROWS = corpora.by_package(30)
+TOKENIZER = tokenizer_training.learn([row["text"] for row in ROWS], 500, framed=True)
+TASKS: list[dict[str, Any]] = [
+    {"name": "package", "type": "SequenceClassification"},
+    {"name": "words", "type": "MaskedLM", "weight": 0.5},
+]
+
+
+def objective() -> MultiTask:
+    sources = [{"source": "file:///nowhere", "task": task["name"]} for task in TASKS]
+    made = MultiTask(
+        tiny.spec(objective={"type": "MultiTask", "tasks": TASKS}, data={"train": sources, "maxLength": 64}), TOKENIZER
+    )
+    made.set_statistics(made.collect_statistics(records))
+    return made
+
+
+def records() -> list[Row]:
+    labelled = [Row(row, "rows", {"text": "text", "label": "label"}, "package") for row in ROWS]
+    plain = [Row({"text": row["text"]}, "rows", {"text": "text"}, "words") for row in ROWS[::2]]
+    return [record for both in zip(labelled[::2], plain, strict=True) for record in both]
+
+
+def rows_of(made: MultiTask, found: list[Row]) -> list[Sample]:
+    examples = [example for encoded in made.encode(found) for example in encoded.examples]
+    return [{name: np.asarray(value) for name, value in example.items()} for example in examples]
+
+
+def model(made: MultiTask) -> Any:
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in BERT.items() if name != "model_type"} | {"vocab_size": len(TOKENIZER)}
+    classes = {"SequenceClassification": AutoModelForSequenceClassification, "MaskedLM": AutoModelForMaskedLM}
+    return made.build(
+        lambda task: classes[type(task).__name__].from_config(BertConfig(**(sizes | task.model_config_overrides()))).eval()
+    )
+
+
+def test_each_task_has_the_loss_it_would_have_alone() -> None:
+    made = objective()
+    learner, rows = model(made), rows_of(made, records())[:12]
+    randoms = [sample_generator(1, 0, index) for index in range(len(rows))]
+    batch = made.collate(rows, randoms, Layout())
+    sums, counts = made.loss_sum(learner, batch), made.count(batch)
+    assert counts[0] == sum(row["task"] == 0 for row in rows)
+    for number, (name, task) in enumerate(made._tasks.items()):
+        own = [index for index, row in enumerate(rows) if row["task"] == number]
+        alone = task.collate([rows[i] for i in own], [sample_generator(1, 0, i) for i in own], Layout())
+        assert task.count(alone) == [counts[number]]
+        weight = TASKS[number].get("weight", 1.0)
+        assert sums[number].item() == pytest.approx(weight * task.loss_sum(learner.models[name], alone).item(), rel=1e-5)
+        assert task.loss_sum(partial(learner, task=name), alone).item() == pytest.approx(sums[number].item() / weight)
+
+
+def test_a_batch_without_rows_of_a_task_computes_and_has_no_terms_of_it() -> None:
+    made = objective()
+    learner = model(made)
+    rows = [row for row in rows_of(made, records()) if row["task"] == 1][:3]
+    batch = made.collate(rows, [sample_generator(1, 0, index) for index in range(3)], Layout())
+    assert made.count(batch)[0] == 0
+    assert made.loss_sum(learner, batch)[0].item() == 0
+    made.loss_sum(learner, batch).sum().backward()
+    assert all(weight.grad is not None for weight in learner.models["package"].classifier.parameters())
+
+
+def test_there_is_one_encoder() -> None:
+    learner = model(objective())
+    heads = sum(
+        p.numel()
+        for name in ("classifier", "cls")
+        for m in learner.models.values()
+        for p in getattr(m, name, torch.nn.Module()).parameters()
+    )
+    body = learner.models["package"].bert
+    assert learner.models["words"].bert is body
+    tied = body.embeddings.word_embeddings.weight
+    assert learner.models["words"].cls.predictions.decoder.weight is tied
+    assert sum(p.numel() for p in learner.parameters()) == sum(p.numel() for p in body.parameters()) + heads - tied.numel()
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    tasks = [
+        TASKS[0],
+        {"name": "habits", "type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
+    ]
+    habits = tmp_path / "habits.jsonl"
+    habits.write_text("".join(json.dumps(row) + "\n" for row in corpora.by_habit()))
+    sources = [
+        {"source": f"file://{tmp_path}/rows.jsonl", "task": "package"},
+        {"source": f"file://{habits}", "task": "habits"},
+    ]
+    learnt = learn(
+        tmp_path, corpora.by_package(), objective={"type": "MultiTask", "tasks": tasks}, data={"train": sources},
+        training={"maxSteps": 250},
+    )  # fmt: skip
+    assert learnt.before["package.accuracy"] < 0.4 < 0.55 < learnt.after["package.accuracy"]
+    assert learnt.before["habits.microF1"] < 0.3 < 0.45 < learnt.after["habits.microF1"]
+    assert learnt.after["loss"] == pytest.approx(learnt.after["package.loss"] + learnt.after["habits.loss"])
+    folders = [learnt.model / name for name in ("package", "habits")]
+    text = corpora.by_package()[0]["text"]
+    answers = [pipeline("text-classification", str(folder))(text, truncation=True)[0]["label"] for folder in folders]
+    assert answers[0] in corpora.PACKAGES
+    assert answers[1] in ("returns", "raises", "loops")
+    encoders = [AutoModelForSequenceClassification.from_pretrained(folder).bert.state_dict() for folder in folders]
+    assert all(torch.equal(weight, encoders[1][name]) for name, weight in encoders[0].items())
+
+
+def test_tasks_with_other_columns_and_windows_share_as_well(tmp_path: Path) -> None:
+    tasks = [{"name": "words", "type": "TokenClassification"}, {"name": "answers", "type": "QuestionAnswering"}]
+    rows = [tagged | asked for tagged, asked in zip(corpora.tagged(20), corpora.asked(20), strict=True)]
+    learnt = learn(
+        tmp_path, rows, objective={"type": "MultiTask", "tasks": tasks}, data={"maxLength": 64}, training={"maxSteps": 3}
+    )
+    assert learnt.after["loss"] == pytest.approx(learnt.after["words.loss"] + learnt.after["answers.loss"])
+    assert {"words.microF1", "answers.exactMatch"} <= learnt.after.keys()
+    told = [json.loads((learnt.model / name / "training/document.json").read_text()) for name in ("words", "answers")]
+    alone = [config.TrainSpec.model_validate(document) for document in told]
+    assert [one.objective.type for one in alone] == ["TokenClassification", "QuestionAnswering"]
+    assert [len(one.data.train) for one in alone] == [1, 1]
+    asked = json.dumps({"question": rows[0]["question"], "context": rows[0]["context"]})
+    assert predict([str(learnt.model / "answers"), f"--input={asked}", f"--cache-dir={tmp_path}/cache"]) == 0
+    # The tokenizer of words puts a blank before the first, that of texts leaves them as they are.
+    for name, tokens in (("words", ["Ġself"]), ("answers", ["self"])):
+        assert AutoTokenizer.from_pretrained(learnt.model / name).tokenize("self") == tokens

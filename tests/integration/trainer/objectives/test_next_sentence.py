@@ -1,0 +1,221 @@
+"""BERT's pretraining: which pieces stand together, transformers' own loss, both metrics, and that it learns both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.support import corpora, tiny
+from tests.support.learning import BERT, learn
+from transformers import (
+    AutoModelForPreTraining,
+    BertConfig,
+    BertForNextSentencePrediction,
+    GPT2Config,
+    PreTrainedModel,
+    pipeline,
+)
+
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.loading.collate import IGNORED, Layout
+from finetune_trainer.data.loading.dataloader import sample_generator
+from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, Sample
+from finetune_trainer.data.preprocessing.examples import EncodeStatus, ExampleWriter, write_examples
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.data.sources.stream import SPLITS, TRAIN, SplitRow
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives.masked_lm import BEGINS, NEVER
+from finetune_trainer.objectives.next_sentence import NextSentence, sentences
+from finetune_trainer.protocol.outcome import ConfigurationError
+
+ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
+TEXTS = [row["text"] for row in corpora.texts(20)]
+TOKENIZER = tokenizer_training.learn(TEXTS, 500, framed=True)
+END = TOKENIZER.eos_token_id
+
+
+def objective(max_length: int = 64, overlong: str | None = None, **options: Any) -> NextSentence:
+    spec: TrainSpec = tiny.spec(
+        objective={"type": "NextSentence", "nextSentence": options}, data={"maxLength": max_length, "overlong": overlong}
+    )
+    return NextSentence(spec, TOKENIZER)
+
+
+def records(*texts: str) -> list[Row]:
+    return [Row({"text": text}, "here", {"text": "text"}) for text in texts]
+
+
+def rows_of(pretraining: NextSentence, *texts: str) -> list[Sample]:
+    encoded = pretraining.encode(records(*texts))
+    return [{name: np.asarray(value) for name, value in example.items()} for one in encoded for example in one.examples]
+
+
+def batch_of(pretraining: NextSentence, rows: list[Sample]) -> dict[str, torch.Tensor]:
+    return pretraining.collate(rows, [sample_generator(1, 0, index) for index in range(len(rows))], Layout())
+
+
+def model(family: Any = BertConfig, **changes: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": 500, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 128, "pad_token_id": TOKENIZER.pad_token_id, "initializer_range": 0.5,
+    }  # fmt: skip
+    made: PreTrainedModel = AutoModelForPreTraining.from_config(family(**(sizes | changes))).eval()
+    return made
+
+
+def pieces(row: Sample) -> tuple[str, str]:
+    """Both texts of a row."""
+    inner = row[BEGINS] != NEVER
+    first, second = (row[TOKENS][inner & (row["token_type_ids"] == segment)] for segment in (0, 1))
+    return TOKENIZER.decode(first), TOKENIZER.decode(second)
+
+
+def test_rows_are_pairs_between_the_tokens_of_the_tokenizer() -> None:
+    rows = rows_of(objective(), *TEXTS)
+    compared = 0
+    for row in rows:
+        theirs = TOKENIZER(*pieces(row), return_token_type_ids=True)
+        assert len(row[TOKENS]) <= 64
+        if len(row[TOKENS]) == len(theirs["input_ids"]):  # unless a cut came between two letters of a token
+            assert row[TOKENS].tolist() == theirs["input_ids"]
+            assert row["token_type_ids"].tolist() == theirs["token_type_ids"]
+            compared += 1
+        ends = np.flatnonzero(row[TOKENS] == END)
+        assert ends.tolist() == [0, int((row["token_type_ids"] == 0).sum()) - 1, len(row[TOKENS]) - 1]
+    assert compared > 100
+
+
+def test_what_follows_follows_and_the_rest_is_of_another_text() -> None:
+    rows = rows_of(objective(), *TEXTS)
+    follows = 0
+    for row in rows:
+        first, second = pieces(row)
+        is_one = any(first + second in text for text in TEXTS)
+        if row["foreign"]:
+            assert any(first in text for text in TEXTS)
+            assert any(second in text for text in TEXTS)
+        else:
+            assert is_one
+        follows += is_one
+    assert follows / len(rows) == pytest.approx(0.5, abs=0.06)
+    assert 1 - np.mean([row["foreign"] for row in rows]) == pytest.approx(0.5, abs=0.06)
+
+
+def test_the_share_may_be_chosen() -> None:
+    for share in (0.0, 1.0):
+        assert {int(row["foreign"]) for row in rows_of(objective(nextSentenceShare=share), *TEXTS)} == {int(1 - share)}
+    assert not any(row["foreign"] for row in rows_of(objective(nextSentenceShare=0.0), TEXTS[0])), "there is no other"
+
+
+def test_preparing_again_gives_the_same() -> None:
+    once, again = (rows_of(objective(), *TEXTS) for _ in range(2))
+    assert all(np.array_equal(one[TOKENS], other[TOKENS]) for one, other in zip(once, again, strict=True))
+
+
+def test_every_sentence_of_a_text_that_follows_itself_is_in_a_row() -> None:
+    for text in TEXTS:
+        whole = "".join("".join(pieces(row)) for row in rows_of(objective(nextSentenceShare=1.0), text))
+        left = len(text) - len(whole)
+        assert text.startswith(whole)
+        assert left == 0 or len(TOKENIZER.tokenize(text[-left:])) <= 61 // 2, "but one that is left alone"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("One. Two! Three?", 3), ("a line\nanother\n\nthird", 3), ("今日。明日。", 2), ("version 1.5 is out", 1), ("\n\n", 0)],
+)
+def test_sentences(text: str, count: int) -> None:
+    pretraining = objective()
+    fates = [one.fate for one in pretraining.encode(records(text))]
+    assert fates == [EncodeStatus.KEPT if count > 1 else EncodeStatus.EMPTY]
+    assert len(sentences(text)) == count
+    assert "".join(sentences(text)) == text.strip("\n")
+
+
+def test_texts_that_are_too_long() -> None:
+    text = "some words here.\n" * 30
+    for overlong, fate, count in (
+        (None, EncodeStatus.SPLIT, 3),
+        ("Truncate", EncodeStatus.TRUNCATED, 1),
+        ("Drop", EncodeStatus.DROPPED, 0),
+    ):
+        encoded, short = objective(overlong=overlong).encode(records(text, "short.\ntext."))
+        assert (encoded.fate, short.fate) == (fate, EncodeStatus.KEPT)
+        assert len(encoded.examples) == count or (overlong is None and len(encoded.examples) > count)
+
+
+def test_a_sentence_longer_than_a_row_is_divided() -> None:
+    rows = rows_of(objective(max_length=16), "word " * 100, TEXTS[0])
+    assert all(len(row[TOKENS]) <= 16 for row in rows)
+    assert all(row[BEGINS][1] == 1 for row in rows)
+
+
+def test_what_is_held_out_never_stands_in_a_row_to_learn_from(tmp_path: Path) -> None:
+    pretraining = objective()
+    writers = {side: ExampleWriter(tmp_path / side, pretraining.fields) for side in SPLITS}
+    placed = [SplitRow(record, SPLITS[index % len(SPLITS)], 0, TRAIN) for index, record in enumerate(records(*TEXTS))]
+    write_examples(placed, pretraining, writers, lambda _: 0, lambda _: None)
+    for side, writer in writers.items():
+        writer.close()
+        own = [one.record.values["text"] for one in placed if one.side == side]
+        rows = ArrowDataset(writer.path)
+        assert writer.counts.records == len(own)
+        assert any(row["foreign"] for row in rows)
+        assert all(any(piece in text for text in own) for row in rows for piece in pieces(row))
+
+
+def test_the_loss_is_that_of_transformers() -> None:
+    pretraining, learner = objective(), model()
+    batch = batch_of(pretraining, rows_of(pretraining, *TEXTS)[:32])
+    theirs = {name: tensor for name, tensor in batch.items() if name != "next_sentence_labels"}
+    expected = learner(**theirs, next_sentence_label=batch["next_sentence_labels"])
+    counts = torch.tensor(pretraining.count(batch))
+    assert counts[1] == 32
+    means = pretraining.loss_sum(learner, batch) / counts
+    assert means.sum().item() == pytest.approx(expected.loss.item(), rel=1e-5)
+    with torch.no_grad():
+        measured = pretraining.measure(learner, batch)
+    metrics = pretraining.metrics((measured.losses / counts).tolist(), measured.statistics.numpy())
+    assert metrics["loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
+    assert metrics["masked.loss"] + metrics["nextSentence.loss"] == metrics["loss"]
+    right = (expected.seq_relationship_logits.argmax(1) == batch["next_sentence_labels"]).float().mean()
+    assert metrics["nextSentence.accuracy"] == pytest.approx(right.item())
+    hidden = batch["labels"] != IGNORED
+    assert metrics["masked.accuracy"] == pytest.approx(
+        (expected.prediction_logits.argmax(-1) == batch["labels"])[hidden].float().mean().item()
+    )
+
+
+def test_a_rank_without_rows_learns_nothing() -> None:
+    pretraining = objective()
+    batch = batch_of(pretraining, [])
+    assert pretraining.count(batch) == [0, 0]
+    total = pretraining.loss_sum(model(), batch)
+    total.sum().backward()
+    assert total.tolist() == [0, 0]
+
+
+def test_a_family_that_compares_no_sentences_is_refused() -> None:
+    objective().start(model(), ALONE)
+    with pytest.raises(ConfigurationError, match=r"^spec.model: this gpt2 gives no seq_relationship_logits for a text: use"):
+        objective().start(model(GPT2Config, n_embd=32, n_layer=1, n_head=2), ALONE)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    # With the usual initial weights so narrow a model takes long to see anything in its first token.
+    learnt = learn(
+        tmp_path, corpora.numbered(), objective={"type": "NextSentence"}, data={"maxLength": 64},
+        model={"config": BERT | {"initializer_range": 0.2}}, training={"maxSteps": 150, "batchSize": 32, "microBatchSize": 32},
+    )  # fmt: skip
+    assert learnt.before["masked.accuracy"] < 0.03
+    assert learnt.after["masked.accuracy"] > 0.06
+    assert learnt.before["nextSentence.accuracy"] < 0.55
+    assert learnt.after["nextSentence.accuracy"] > 0.65
+    guess = pipeline("fill-mask", str(learnt.model))
+    assert len(guess(f"first def{guess.tokenizer.mask_token}")) == 5
+    assert BertForNextSentencePrediction.from_pretrained(learnt.model).config.hidden_size == BERT["hidden_size"]

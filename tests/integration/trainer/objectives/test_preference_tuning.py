@@ -1,0 +1,293 @@
+"""Preference tuning: trl's own losses, references with and without adapters, a resume, and that it learns to prefer."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from tests.support import corpora, launch, learning, ranks, tiny
+from tests.support.learning import learn
+from transformers import LlamaConfig, LlamaForCausalLM, pipeline
+from trl import DPOConfig, DPOTrainer
+
+from finetune_trainer import methods
+from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
+from finetune_trainer.data.preprocessing.examples import EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives.chat import LEARNT
+from finetune_trainer.objectives.preference_tuning import PreferenceTuning
+from finetune_trainer.protocol.outcome import DataError
+
+HERE = ProcessGroup(rank=0, size=1, local_rank=0, processes_per_node=1, device=torch.device("cpu"))
+ROWS = corpora.preferences(5)
+QUESTION = [{"role": "user", "content": "May I?"}]
+SPOKEN = {
+    "prompt": QUESTION,
+    "chosen": [{"role": "assistant", "content": "Yes."}],
+    "rejected": [{"role": "assistant", "content": "No, you may not."}],
+}
+TOKENIZER = tokenizer_training.learn([text for row in ROWS for text in row.values()], 400)
+CHANGES: dict[str, Any] = {"model": {"config": learning.LLAMA}, "objective": {"type": "PreferenceTuning"}}
+
+
+def record(row: dict[str, Any], line: int = 1) -> Row:
+    return row.make_row(row, {role: role for role in row}, f"rows.jsonl:{line}")
+
+
+def objective(first: dict[str, Any] = ROWS[0], lora: bool = False, data: Any = None, **options: Any) -> PreferenceTuning:
+    pretrained = {"initialization": "Pretrained", "source": "hf://somewhere/llama", "tokenizer": None}
+    spec = tiny.spec(
+        objective={"type": "PreferenceTuning", "preferenceTuning": options}, data=data or {},
+        **({"model": pretrained, "method": {"type": "LoRA", "lora": {"dropout": 0.5}}} if lora else {}),
+    )  # fmt: skip
+    tuning = PreferenceTuning(spec, TOKENIZER)
+    tuning.set_statistics(tuning.collect_statistics(lambda: [record(first)]))
+    return tuning
+
+
+def examples(tuning: PreferenceTuning, rows: list[dict[str, Any]]) -> list[Sample]:
+    return [example for encoded in tuning.encode([record(row) for row in rows]) for example in encoded.examples]
+
+
+def model(seed: int = 0, **settings: Any) -> Any:
+    torch.manual_seed(seed)
+    known = learning.LLAMA | {"vocab_size": len(TOKENIZER), "initializer_range": 0.2} | settings
+    return LlamaForCausalLM(LlamaConfig(**{key: value for key, value in known.items() if key != "model_type"}))
+
+
+def batch_of(tuning: PreferenceTuning, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return tuning.collate(examples(tuning, rows), [], Layout())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "options"),
+    [
+        ({"loss_type": "sigmoid"}, {}),
+        ({"loss_type": "sigmoid", "beta": 0.5}, {"beta": 0.5}),
+        ({"loss_type": "ipo", "beta": 0.3}, {"loss": "IPO", "beta": 0.3}),
+        ({"loss_type": "hinge"}, {"loss": "Hinge"}),
+    ],
+)
+def test_batch_loss_and_metrics_are_those_of_trl(theirs: dict[str, Any], options: dict[str, Any], tmp_path: Path) -> None:
+    quiet = {"report_to": [], "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True}
+    trainer = DPOTrainer(
+        model=model(1), ref_model=model(0), args=DPOConfig(output_dir=str(tmp_path), **quiet, **theirs),
+        train_dataset=datasets.Dataset.from_list(ROWS), processing_class=TOKENIZER,
+    )  # fmt: skip
+    given = trainer.data_collator([trainer.train_dataset[index] for index in range(len(ROWS))])
+    expected = trainer.compute_loss(trainer.model, given).item()
+
+    tuning = objective(**options)
+    batch = batch_of(tuning, ROWS)
+    width = given["input_ids"].shape[1]
+    assert torch.equal(batch["input_ids"][:, :width], given["input_ids"])
+    assert torch.equal(batch["labels"][:, :width] != -100, given["completion_mask"] == 1)
+    tuning.start(model(0), HERE)
+    learner = model(1)
+    assert tuning.count(batch) == [len(ROWS)]
+    assert tuning.loss_sum(learner, batch).item() / len(ROWS) == pytest.approx(expected, rel=1e-5)
+    with torch.no_grad():
+        measured = tuning.measure(learner, batch)
+    found = tuning.metrics([expected], measured.statistics.numpy())
+    logged = {name: values[0] for name, values in trainer._metrics["train"].items()}
+    assert measured.losses.item() / len(ROWS) == pytest.approx(expected, rel=1e-5)
+    assert 0 < found["accuracy"] < 1
+    assert found["accuracy"] == pytest.approx(logged["rewards/accuracies"])
+    assert found["margin"] == pytest.approx(logged["rewards/margins"], rel=1e-4)
+    assert found["chosenReward"] == pytest.approx(logged["rewards/chosen"], rel=1e-4)
+    assert found["rejectedReward"] == pytest.approx(logged["rewards/rejected"], rel=1e-4)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_reference_is_the_model_as_it_starts(lora: bool) -> None:
+    tuning, learner = objective(lora=lora), model()
+    batch = batch_of(tuning, ROWS)
+    tuning.start(learner, HERE)
+    learner = methods.apply(learner, tuning.spec, tuning).train()
+    loss = tuning.loss_sum(learner, batch)
+    assert loss.item() / len(ROWS) == pytest.approx(math.log(2), abs=1e-7)
+    assert learner.training
+    before = tuning._at_start(learner, batch)
+    loss.backward()
+    torch.optim.SGD((weight for weight in learner.parameters() if weight.requires_grad), 0.1).step()
+    assert torch.equal(tuning._at_start(learner, batch), before)
+    assert tuning.loss_sum(learner, batch).item() < loss.item()
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.2])
+def test_loss_and_gradients_are_those_of_the_formula(wrong: float) -> None:
+    tuning, learner = objective(labelSmoothing=wrong), model(1)
+    tuning.start(model(0), HERE)
+    batch = batch_of(tuning, ROWS)
+
+    def answers(speaker: Any) -> torch.Tensor:
+        told = batch["labels"][:, 1:]
+        scores = speaker(batch["input_ids"], batch["attention_mask"]).logits[:, :-1].log_softmax(-1)
+        each = scores.gather(-1, told.clamp(min=0)[..., None])[..., 0].where(told != -100, 0.0)
+        return each.sum(1).reshape(2, -1)
+
+    ratios = answers(learner) - answers(model(0)).detach()
+    margin = 0.1 * (ratios[0] - ratios[1])
+    expected = -((1 - wrong) * margin.sigmoid().log() + wrong * (-margin).sigmoid().log()).sum()
+    loss, weights = tuning.loss_sum(learner, batch)[0], [*learner.parameters()]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for got, wanted in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_reference_rewards_are_log_probabilities() -> None:
+    tuning, learner = objective(referenceFree=True, beta=1.0), model()
+    tuning.start(learner, HERE)
+    assert tuning._reference is None
+    statistics = tuning.measure(learner, batch_of(tuning, ROWS)).statistics
+    assert statistics[2] < -len(ROWS)
+
+
+def test_dropout_does_not_tell_a_model_from_its_start() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tuning = objective()
+    learner = GPT2LMHeadModel(GPT2Config(vocab_size=len(TOKENIZER), n_embd=32, n_layer=2, n_head=4)).train()
+    tuning.start(learner, HERE)
+    loss = tuning.loss_sum(learner, batch_of(tuning, ROWS)).item() / len(ROWS)
+    assert loss == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_rank_without_rows_learns_nothing(lora: bool) -> None:
+    tuning, learner = objective(lora=lora), model()
+    tuning.start(learner, HERE)
+    learner = methods.apply(learner, tuning.spec, tuning)
+    batch = tuning.collate([], [], Layout())
+    assert tuning.count(batch) == [0]
+    total = tuning.loss_sum(learner, batch)
+    total.sum().backward()
+    assert total.item() == 0
+    assert not any(weight.grad.any() for weight in learner.parameters() if weight.grad is not None)
+    assert tuning.measure(learner, batch).statistics.tolist() == [0, 0, 0, 0]
+
+
+def test_conversations_are_written_by_the_template() -> None:
+    tuning = objective(SPOKEN)
+    [row] = examples(tuning, [SPOKEN])
+    chosen, rejected = np.split(row[TOKENS], row[LENGTHS][:1])
+    end = "<|endoftext|>\n"
+    assert TOKENIZER.decode(chosen) == f"user\nMay I?{end}assistant\nYes.{end}"
+    assert TOKENIZER.decode(rejected) == f"user\nMay I?{end}assistant\nNo, you may not.{end}"
+    assert TOKENIZER.decode(row[TOKENS][row[LEARNT] == 1]) == f"Yes.{end}No, you may not.{end}"
+    told_before = SPOKEN | {"prompt": [*QUESTION, {"role": "assistant", "content": "Who?"}, *QUESTION]}
+    [row] = examples(tuning, [told_before])
+    assert TOKENIZER.decode(row[TOKENS][row[LEARNT] == 1]) == f"Yes.{end}No, you may not.{end}", "the prompt is not learnt"
+    assert tuning.asked("May I?") == QUESTION
+    assert objective().asked("May I?") == "May I?"
+
+
+def test_pairs_that_are_too_long() -> None:
+    rows = [
+        {"prompt": "May I?\n", "chosen": "Yes.", "rejected": "No."}, {"prompt": "x " * 99, "chosen": "Yes.", "rejected": "No."},
+        {"prompt": "May I?\n", "chosen": "Yes.", "rejected": "no " * 99},
+    ]  # fmt: skip
+    fates = {
+        "Truncate": [EncodeStatus.KEPT, EncodeStatus.MASKED, EncodeStatus.TRUNCATED],
+        "Drop": [EncodeStatus.KEPT, EncodeStatus.DROPPED, EncodeStatus.DROPPED],
+    }
+    for overlong, expected in fates.items():
+        tuning = objective(data={"maxLength": 32, "overlong": overlong})
+        encoded = list(tuning.encode([record(row) for row in rows]))
+        assert [one.fate for one in encoded] == expected
+        assert all(example[LENGTHS].max() <= 32 for one in encoded for example in one.examples)
+
+
+@pytest.mark.parametrize(
+    ("first", "row", "message"),
+    [
+        (ROWS[0], SPOKEN, "prompt is a list of messages, and the first row's prompt is a string: write all of them alike"),
+        (SPOKEN, ROWS[0], "prompt is a string, and the first row's prompt is a list of messages: write all of them alike"),
+        (SPOKEN, SPOKEN | {"rejected": "No."}, "rejected is a string, and the first row's prompt is a list of messages"),
+        (SPOKEN, SPOKEN | {"chosen": QUESTION}, "chosen has no message of the assistant, so there is nothing to prefer"),
+        (SPOKEN, SPOKEN | {"chosen": [{"role": "bot"}]}, "chosen has in message 1 the unknown role 'bot'"),
+        (ROWS[0], ROWS[0] | {"chosen": None}, "chosen is null, not a string"),
+        (ROWS[0], ROWS[0] | {"prompt": 3}, "prompt is a int, not a string"),
+    ],
+)
+def test_rows_that_cannot_be_used(first: dict[str, Any], row: dict[str, Any], message: str) -> None:
+    tuning = objective(first)
+    with pytest.raises(DataError) as raised:
+        list(tuning.encode([record(first), record(row, line=2)]))
+    assert str(raised.value).startswith(f"rows.jsonl:2: column {message}")
+
+
+def test_told_to_stop_and_resumed_it_learns_the_same(tmp_path: Path) -> None:
+    histories = []
+    for name, told in (("straight", {}), ("broken", {0: (signal.SIGTERM, 3)})):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = folder / "pairs.jsonl"
+        rows.write_text("".join(json.dumps(row) + "\n" for row in corpora.preferences(20)))
+        document = launch.prepare(
+            folder, objective=CHANGES["objective"], data={"train": [{"source": f"file://{rows}"}], "maxLength": 64},
+            training={"maxSteps": 16},
+        )  # fmt: skip
+        heard = [ranks.run(launch.live, 1, document, told)[0]]
+        if told:
+            assert heard[0].code != 0
+            heard.append(ranks.run(launch.live, 1, document)[0])
+        assert heard[-1].code == 0
+        histories.append((folder / "storage/model/training/history.jsonl").read_text())
+    assert histories[0] == histories[1]
+    assert '"margin"' in histories[0]
+
+
+@pytest.mark.parametrize("method", ["Full", "LoRA", "Bottleneck"])
+def test_zero_stage_3_learns_the_same(method: str, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    model().save_pretrained(start)
+    TOKENIZER.save_pretrained(start)
+    runs = [
+        learn(
+            tmp_path / str(size), corpora.preferences(8), size, model={"source": f"file://{start}"}, method={"type": method},
+            objective=CHANGES["objective"], deepspeed={"zeroStage": stage},
+            training={"maxSteps": 4, "batchSize": 8, "microBatchSize": 4, "logEverySteps": 1},
+        )
+        for size, stage in ((1, 0), (2, 3))
+    ]  # fmt: skip
+    assert runs[0].losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert runs[0].losses[-1] < 0.69
+    assert runs[1].losses == pytest.approx(runs[0].losses, rel=1e-4)
+    assert runs[1].after == pytest.approx(runs[0].after, rel=1e-3, abs=1e-3)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    pairs = corpora.preferences()
+    both = [{"prompt": row["prompt"], "completion": row[answer]} for row in pairs for answer in ("chosen", "rejected")]
+    taught = {"type": "InstructionTuning", "instructionTuning": {"format": "PromptCompletion"}}
+    start = learn(tmp_path / "start", both, objective=taught, model=CHANGES["model"], training={"maxSteps": 80})
+    spoken = [
+        {"prompt": [{"role": "user", "content": row["prompt"]}]}
+        | {answer: [{"role": "assistant", "content": row[answer]}] for answer in ("chosen", "rejected")}
+        for row in pairs
+    ]
+    for method, rate in (("Full", 2e-4), ("LoRA", 5e-4)):
+        learnt = learn(
+            tmp_path / method, spoken, model={"source": f"file://{start.model}"}, method={"type": method},
+            objective=CHANGES["objective"] | {"preferenceTuning": {"beta": 0.5}},
+            training={"maxSteps": 30, "optimizer": {"learningRate": rate}},
+        )  # fmt: skip
+        assert learnt.before == {
+            "loss": pytest.approx(math.log(2), abs=1e-6), "accuracy": 0, "margin": 0, "chosenReward": 0, "rejectedReward": 0
+        }  # fmt: skip
+        assert learnt.after["accuracy"] > 0.95
+        assert learnt.after["margin"] > 0.5
+        asked = [{"role": "user", "content": "May I call email: _hidden?\n"}]
+        answer = pipeline("text-generation", str(learnt.model))(asked, max_new_tokens=16, do_sample=False)
+        assert answer[0]["generated_text"][-1]["content"] == "No,", "the short answer that it was taught to prefer"

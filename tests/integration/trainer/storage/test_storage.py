@@ -1,0 +1,144 @@
+"""One storage interface over a real S3 server and over folders."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tests.support import s3
+
+from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
+from finetune_trainer.storage.base import Credentials, Entry, Storage
+
+LARGE = 20 << 20  # several parts of a multipart upload
+
+
+@pytest.fixture(params=["s3", "file"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    for key, value in s3_server.environment.items():
+        monkeypatch.setenv(key, value)
+    place = f"storage/{request.node.name}/with blanks~and#signs"
+    return Storage.open(s3_server.uri(place) if request.param == "s3" else f"file://{tmp_path}/{place}", Credentials())
+
+
+def test_what_is_written_is_read(storage: Storage, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(bytes(range(256)) * (LARGE // 256))
+    assert storage.list() == []
+    storage.put("a/small", b"first")
+    storage.put("a/small", b"second")
+    storage.child("a").put("large", large)
+    assert storage.get("a/small") == b"second"
+    assert storage.list() == [Entry("a/large", LARGE), Entry("a/small", 6)]
+    assert storage.list("a") == storage.list()
+    assert storage.child("a").list() == [Entry("large", LARGE), Entry("small", 6)]
+    storage.download("a/large", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == large.read_bytes()
+    assert storage.child("a").uri == f"{storage.uri}/a"
+
+
+def test_folders_go_up_and_come_down(storage: Storage, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for name in ("config.json", "weights/part-1", "weights/part-2"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    assert [entry.path for entry in storage.upload_folder(source)] == ["config.json", "weights/part-1", "weights/part-2"]
+    files = storage.download_folder(target)
+    assert [file.read_text() for file in files] == ["config.json", "weights/part-1", "weights/part-2"]
+    assert not list(target.rglob("*.partial"))
+
+
+def test_what_is_removed_is_gone(storage: Storage) -> None:
+    storage.put("a/b/c", b"")
+    assert storage.exists("a/b/c")
+    storage.delete("a/b/c")
+    storage.delete("a/b/c")
+    assert not storage.exists("a/b/c")
+    assert storage.list() == []
+    with pytest.raises(StorageError, match="there is nothing at"):
+        storage.get("a/b/c")
+
+
+def test_one_of_many_writers_wins(storage: Storage) -> None:
+    won: list[int] = []
+    start = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        start.wait()
+        if storage.put_if_absent("manifest", str(number).encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert storage.get("manifest") == str(won[0]).encode()
+
+
+def test_a_probe_leaves_nothing(storage: Storage) -> None:
+    storage.probe_writable()
+    assert storage.list() == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "changes", "kind", "message"),
+    [
+        ("s3://nobody-made-this/x", {}, ConfigurationError, "the bucket nobody-made-this of s3://.* does not exist: create it"),
+        ("s3://checkpoints/x", {"AWS_ACCESS_KEY_ID": "stranger"}, ConfigurationError, r"InvalidAccessKeyId.*\.credentials"),
+        ("s3://checkpoints/x", {"AWS_SECRET_ACCESS_KEY": "wrong"}, ConfigurationError, r"SignatureDoesNotMatch.*\.credentials"),
+        ("s3://checkpoints/x", {"AWS_ACCESS_KEY_ID": s3.READER_KEY}, ConfigurationError, r"may not write.*AccessDenied"),
+        ("s3://checkpoints/x", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, StorageError, "could not write s3://.* is up"),
+        ("s3://checkpoints/x", {"AWS_ENDPOINT_URL": "http://nowhere.invalid"}, StorageError, "could not write s3://.* is up"),
+        ("s3://checkpoints/x", {"AWS_ENDPOINT_URL": "127.0.0.1:9"}, ConfigurationError, "begin it with http://"),
+        ("s3:///x", {}, ConfigurationError, "names no bucket"),
+        ("pvc://nobody-mounted-this/x", {}, ConfigurationError, "not mounted"),
+        ("file:///proc/nowhere/x", {}, StorageError, "could not write file:///proc/nowhere/x"),
+        ("gs://bucket/x", {}, ConfigurationError, "begin it with s3://"),
+    ],
+)
+def test_mistakes_are_named(
+    s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch, uri: str, changes: dict[str, str], kind: type[TrainerError],
+    message: str,
+) -> None:  # fmt: skip
+    for key, value in (s3_server.environment | changes).items():
+        monkeypatch.setenv(key, value)
+    started = time.monotonic()
+    with pytest.raises(kind, match=rf"^spec\.export\.\w+: .*{message}"):
+        Storage.open(uri, Credentials(), field="spec.export.storage").probe_writable()
+    assert time.monotonic() - started < 30
+
+
+def test_secrets_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "from-environment")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/AWS_ACCESS_KEY_ID").write_text("key\n")
+    cases: list[tuple[Credentials, str | None, str, str]] = [
+        (Credentials(tmp_path), "mine", "AWS_ACCESS_KEY_ID", "key"),
+        (Credentials(tmp_path), None, "HF_TOKEN", "from-environment"),
+        (Credentials(), "mine", "HF_TOKEN", "from-environment"),
+    ]
+    for credentials, name, key, value in cases:
+        assert credentials.of(name)[key] == value
+    assert "HF_TOKEN" not in Credentials(tmp_path).of("mine")
+    with pytest.raises(ConfigurationError, match=r"spec\.checkpoint\.credentials: there is no Secret other"):
+        Credentials(tmp_path).of("other")
+
+
+def test_a_relative_folder_is_below_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Storage.open("file://./out", Credentials()).put("a", b"1")
+    assert (tmp_path / "out/a").read_bytes() == b"1"
+
+
+def test_a_server_that_stands_still_is_given_up(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in s3_server.environment.items():
+        monkeypatch.setenv(key, value)
+    storage = Storage.open(s3_server.uri("still"), Credentials())
+    started = time.monotonic()
+    with s3_server.outage(), pytest.raises(StorageError, match="Timeout"):
+        storage.put("a", b"")
+    assert time.monotonic() - started < 30

@@ -1,0 +1,57 @@
+"""The run's curve stays bounded, and is whole again after a restart."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+from finetune_trainer.tracking.history import MOST_POINTS, History
+
+
+def grown(steps: range, history: History | None = None) -> History:
+    history = history or History()
+    for step in steps:
+        history.add(step, 1 / step, step / 10)
+        if step % 3 == 0:
+            history.add_evaluation(step, {"loss": 2 / step})
+    return history
+
+
+def test_it_is_bounded_and_covers_the_run() -> None:
+    history = History()
+    history.add_evaluation(0, {"loss": 9.0})
+    grown(range(1, 30_001), history)
+    steps = [step for step, _, _ in history.training]
+    assert MOST_POINTS / 2 <= len(steps) <= MOST_POINTS
+    assert len({b - a for a, b in itertools.pairwise(steps)}) == 1
+    assert steps[0] < 40
+    assert steps[-1] > 29_960
+    assert len(history.evaluations) <= MOST_POINTS
+    assert history.evaluated == 30_000
+    assert history.of_step(0).metrics == {"loss": 9.0}, "what the model began with"
+
+
+def test_a_resumed_run_has_the_same_curve() -> None:
+    before = grown(range(1, 4_001))
+    state = json.loads(json.dumps(before.state()))
+    assert grown(range(4_001, 9_001), History.of(state)).state() == grown(range(1, 9_001)).state()
+
+
+def test_what_it_writes(tmp_path: Path) -> None:
+    history = grown(range(1, 4))
+    assert history.last_metrics == {"loss": 2 / 3}
+    history.write(tmp_path / "training")
+    lines = [json.loads(line) for line in (tmp_path / "training" / "history.jsonl").read_text().splitlines()]
+    assert lines == [
+        {"step": 1, "loss": 1.0, "learningRate": 0.1},
+        {"step": 2, "loss": 0.5, "learningRate": 0.2},
+        {"step": 3, "loss": 1 / 3, "learningRate": 0.3},
+        {"step": 3, "evaluation": {"loss": 2 / 3}},
+    ]
+
+
+def test_nothing_is_written_as_nothing(tmp_path: Path) -> None:
+    History().write(tmp_path)
+    assert (tmp_path / "history.jsonl").read_text() == ""
+    assert (History().evaluated, History().last_metrics) == (None, {})

@@ -1,0 +1,32 @@
+"""Batches that are masked or altered while the model learns are there before it asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import corpora
+from tests.support.learning import VIT, learn
+
+TEXTS = {"objective": {"type": "MaskedLM", "maskedLM": {"wholeWord": True}}, "training": {"maxSteps": 80}}
+IMAGES = {
+    "objective": {
+        "type": "ImageClassification",
+        "imageClassification": {"imageSize": 32, "augmentation": {"randomCrop": {}, "randAugment": {}}},
+    },
+    "model": {"config": VIT | {"image_size": 32}, "tokenizer": None},
+    "training": {"maxSteps": 150},
+}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "most", "changes"),
+    [(corpora.texts, 40, TEXTS), (corpora.digits, 200, IMAGES)],
+    ids=["words masked", "images altered"],
+)
+def test_training_waits_for_hardly_any_data(
+    tmp_path: Path, corpus: Callable[[int], list[dict[str, Any]]], most: int, changes: dict[str, Any]
+) -> None:
+    assert learn(tmp_path, corpus(most), **changes).waiting < 0.02

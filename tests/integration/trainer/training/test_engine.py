@@ -1,0 +1,91 @@
+"""From the document to DeepSpeed's configuration, and which weights decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.support import tiny
+
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.training.engine import (
+    Precision,
+    accumulation_steps,
+    choose_precision,
+    deepspeed_config,
+    merge,
+    parameter_groups,
+)
+
+ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "expected"),
+    [
+        ({}, "Float32", {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 2}),
+        ({"deepspeed": {"zeroStage": 0}}, "Float32", {"zero_optimization": {"stage": 0}, "gradient_clipping": 0.0}),
+        ({"deepspeed": {"zeroStage": 2}}, "Float32", {"zero_optimization": {"stage": 2}, "gradient_clipping": 1.0}),
+        ({"deepspeed": {"zeroStage": 0}}, "BFloat16", {"zero_optimization": {"stage": 1}, "gradient_clipping": 1.0}),
+        ({}, "BFloat16", {"bf16": {"enabled": True, "check_grad_overflow": True}, "data_types": {"grad_accum_dtype": "fp32"}}),
+        ({}, "Float16", {"fp16": {"enabled": True}, "bf16": None}),
+        ({"training": {"maxGradientNorm": 0}}, "Float32", {"gradient_clipping": 0.0}),
+        (
+            {"deepspeed": {"zeroStage": 3, "offload": {"optimizer": "CPU", "parameters": "CPU"}}},
+            "Float32",
+            {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}},
+        ),
+        (
+            {"deepspeed": {"zeroStage": 2, "config": {"zero_optimization": {"reduce_bucket_size": 7}, "comms_logger": {}}}},
+            "Float32",
+            {"zero_optimization": {"stage": 2, "reduce_bucket_size": 7}, "comms_logger": {}},
+        ),
+    ],
+)
+def test_configuration(changes: dict[str, Any], precision: Precision, expected: dict[str, Any]) -> None:
+    config = deepspeed_config(tiny.spec(**changes), 2, precision)
+    assert {key: config.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("base", "more", "merged"),
+    [
+        ({"a": 1}, {}, {"a": 1}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}, {"a": {"b": 1, "c": 3}}),
+        ({"a": {"b": 1}}, {"a": 4}, {"a": 4}),
+        ({"a": 4}, {"a": {"b": 1}}, {"a": {"b": 1}}),
+    ],
+)
+def test_merge(base: dict[str, Any], more: dict[str, Any], merged: dict[str, Any]) -> None:
+    assert merge(base, more) == merged
+
+
+@pytest.mark.parametrize(("ranks", "expected"), [(1, 4), (2, 2), (4, 1)])
+def test_accumulation(ranks: int, expected: int) -> None:
+    assert accumulation_steps(tiny.spec(), ranks) == expected
+
+
+@pytest.mark.parametrize("ranks", [3, 8])
+def test_a_batch_that_does_not_divide_names_its_field(ranks: int) -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec\.training\.batchSize: 8 is not a multiple"):
+        accumulation_steps(tiny.spec(), ranks)
+
+
+def test_precision_on_a_host() -> None:
+    assert choose_precision(tiny.spec(), ALONE) == "Float32"
+    assert choose_precision(tiny.spec(training={"precision": "BFloat16"}), ALONE) == "BFloat16"
+    with pytest.raises(ConfigurationError, match=r"^spec\.training\.precision: "):
+        choose_precision(tiny.spec(training={"precision": "Float16"}), ALONE)
+
+
+def test_biases_and_norms_do_not_decay() -> None:
+    model = tiny.gpt2()
+    model.transformer.wte.weight.requires_grad_(False)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, others = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert all(names[id(p)].endswith(".weight") and "ln_" not in names[id(p)] for p in decayed["params"])
+    assert all(names[id(p)].endswith(".bias") or "ln_" in names[id(p)] for p in others["params"])
+    assert len(decayed["params"]) + len(others["params"]) == len(names) - 1

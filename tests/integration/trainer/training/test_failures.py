@@ -1,0 +1,58 @@
+"""What each kind of exception means for the run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from finetune_trainer.distributed.preemption import Interrupted, Preempted, PreemptedUnsaved
+from finetune_trainer.protocol.outcome import ConfigurationError, DataError, NonFiniteLossError, Reason, StorageError
+from finetune_trainer.training.failures import LONGEST_MESSAGE, explain
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConfigurationError("spec.x: y"), Reason.INVALID_CONFIGURATION),
+        (DataError("file: line"), Reason.INVALID_DATA),
+        (NonFiniteLossError("step 3"), Reason.NON_FINITE_LOSS),
+        (StorageError("gone"), Reason.STORAGE_UNAVAILABLE),
+        (Preempted("stored"), Reason.PREEMPTED),
+        (PreemptedUnsaved("lost"), Reason.PREEMPTED_UNSAVED),
+        (Interrupted("told to stop"), Reason.PREEMPTED),
+        (MemoryError(), Reason.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), Reason.OUT_OF_MEMORY),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4"), Reason.RENDEZVOUS_FAILED),
+        (RuntimeError("[gloo] Timed out waiting 1800000ms for recv operation to complete"), Reason.RENDEZVOUS_FAILED),
+        (dist.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp"), Reason.RENDEZVOUS_FAILED),
+        (dist.DistNetworkError("The client socket has timed out"), Reason.RENDEZVOUS_FAILED),
+        (dist.DistStoreError("wait timeout after 100ms"), Reason.RENDEZVOUS_FAILED),
+        (ConnectionResetError("reset"), Reason.RENDEZVOUS_FAILED),
+        (TypeError("f() takes 1 argument"), Reason.INTERNAL_ERROR),
+        (KeyError("x"), Reason.INTERNAL_ERROR),
+        (IndexError("x"), Reason.INTERNAL_ERROR),
+        (AssertionError(), Reason.INTERNAL_ERROR),
+        (ModuleNotFoundError("No module named 'x'"), Reason.INTERNAL_ERROR),
+        (NotImplementedError(), Reason.INTERNAL_ERROR),
+        (RuntimeError("CUDA error: device-side assert triggered"), Reason.CRASHED),
+        (OSError("No space left on device"), Reason.CRASHED),
+        (KeyboardInterrupt(), Reason.CRASHED),
+    ],
+    ids=lambda value: f"{type(value).__name__} {value}"[:40],
+)
+def test_reason(error: BaseException, reason: Reason) -> None:
+    told, message = explain(error)
+    assert told is reason
+    assert message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("field", ["microBatchSize", "gradientCheckpointing", "zeroStage", "offload"])
+def test_out_of_memory_names_what_helps(field: str) -> None:
+    assert field in explain(torch.OutOfMemoryError("CUDA out of memory"))[1]
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(explain(RuntimeError("x" * 10_000))[1]) == LONGEST_MESSAGE

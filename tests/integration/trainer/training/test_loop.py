@@ -1,0 +1,75 @@
+"""The loop's truth: one curve, whatever the ranks, the accumulation and the ZeRO stage."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import pytest
+from tests.support import ranks, tiny, training
+
+STEPS = 6
+RATES = [0.005, 0.01, 0.0075, 0.005, 0.0025, 0.0]
+
+
+def changes(stage: int, micro: int, **training_changes: Any) -> dict[str, Any]:
+    return {
+        "deepspeed": {"zeroStage": stage},
+        "training": {"maxSteps": STEPS, "microBatchSize": micro, "maxGradientNorm": 0.5, **training_changes},
+    }
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_every_layout_learns_the_same(size: int) -> None:
+    cases = [changes(stage, micro) for stage, micro in itertools.product(range(4), {1, 8 // size})]
+    cases += [changes(stage, 2, gradientCheckpointing=True) for stage in (0, 3)]
+    cases += [changes(3, 2) | {"deepspeed": {"zeroStage": 3, "offload": {"optimizer": "CPU", "parameters": "CPU"}}}]
+    _retry("llama", size, cases)
+
+
+def test_tied_weights_learn_the_same() -> None:
+    _retry("gpt2", 2, [changes(stage, 1) for stage in range(4)])
+
+
+def _retry(model: str, size: int, cases: list[dict[str, Any]]) -> None:
+    expected = training.reference(getattr(tiny, model)(), tiny.spec(**cases[0]), RATES)
+    for case, curve in zip(cases, ranks.run(training.curves, size, model, cases)[0], strict=True):
+        for got, wanted in zip(curve, expected, strict=True):
+            assert got == pytest.approx(wanted, rel=1e-4), case
+
+
+def test_bfloat16_stays_close() -> None:
+    cases = [changes(stage, 1, precision="BFloat16") for stage in range(4)]
+    expected = training.reference(tiny.llama(), tiny.spec(**cases[0]), RATES)
+    for case, curve in zip(cases, ranks.run(training.curves, 2, "llama", cases)[0], strict=True):
+        for (loss, norm), (wanted_loss, wanted_norm) in zip(curve, expected, strict=True):
+            assert loss == pytest.approx(wanted_loss, rel=3e-3), case
+            assert norm == pytest.approx(wanted_norm, rel=5e-2), case
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_once() -> None:
+    wild = {"optimizer": {"learningRate": 1e30}, "schedule": {"type": "Constant"}, "maxGradientNorm": 0, "maxSteps": 20}
+    cases: list[dict[str, Any]] = [{"training": wild, "deepspeed": {"zeroStage": stage}} for stage in range(4)]
+    cases += [{"training": wild | {"precision": "BFloat16"}, "deepspeed": {"zeroStage": stage}} for stage in (1, 2)]
+    of_ranks = ranks.run(training.diverge, 2, cases)
+    assert of_ranks[0] == of_ranks[1], "the ranks disagreed"
+    for case, (sentence, saved) in zip(cases, of_ranks[0], strict=True):
+        assert re.match(r"step \d+: (the loss|the gradient norm) became (nan|-?inf) \(", sentence), (case, sentence)
+        assert "spec.training.optimizer.learningRate" in sentence
+        failed = int(sentence.split()[1].rstrip(":"))
+        assert all(step < failed for step in saved)
+        expected = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint before it"
+        assert expected in sentence
+
+
+@pytest.mark.parametrize(("told", "at"), [(0, 3), (1, 1), (1, 6)])
+def test_one_rank_told_to_stop_stops_all_at_the_same_step(told: int, at: int) -> None:
+    results = ranks.run(training.stop_and_resume, 2, changes(1, 2), told, at)
+    for result in results:
+        assert result["stopped"] == ([at - 1] if at > 1 else [])
+        assert result["saved"] == [*result["stopped"], STEPS]
+        assert f"step {at - 1}" in result["ended"]
+    assert results[0]["steps"] == list(range(1, STEPS + 1))
+    straight = ranks.run(training.stop_and_resume, 2, changes(1, 2), -1, 0)[0]
+    assert results[0]["history"] == straight["history"]

@@ -1,0 +1,84 @@
+"""The operator on the cluster, installed in either way the README tells, with the images of this very checkout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.cluster_jobs import SECRET, Jobs
+from tests.support.devcluster.session import Cluster
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "finetune-system"
+RELEASE = "finetune-operator"
+IMAGES = {"image": "operator", "trainerImage": "trainer"}
+
+
+@contextmanager
+def by_helm(cluster: Cluster) -> Iterator[None]:
+    """`helm install` of the chart; and away with it afterwards, CRD included."""
+    flags = []
+    for key, target in IMAGES.items():
+        repository, tag = cluster.image(target).rsplit(":", 1)
+        flags += [f"--set-string={key}.repository={repository}", f"--set-string={key}.tag={tag}"]
+    chart = str(ROOT / "charts/finetune-operator")
+    cluster.helm(
+        "upgrade", "--install", RELEASE, chart, f"--namespace={NAMESPACE}", "--create-namespace", "--wait",
+        "--timeout=180s", "--set=crds.keep=false", *flags,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--wait")
+        cluster.kubectl("delete", "namespace", NAMESPACE)
+
+
+@contextmanager
+def by_kubectl(cluster: Cluster) -> Iterator[None]:
+    """`kubectl apply` of the raw manifests; only the names of the images are those of this checkout."""
+    manifests = (ROOT / "manifests/install.yaml").read_text()
+    for target in IMAGES.values():
+        plain = f"finetune-{target}:0.1.0"
+        assert plain in manifests
+        manifests = manifests.replace(plain, cluster.image(target))
+    cluster.kubectl("apply", "--filename=-", stdin=manifests)
+    try:
+        cluster.kubectl(f"--namespace={NAMESPACE}", "rollout", "status", "deployment", "finetune-operator", "--timeout=180s")
+        yield
+    finally:
+        cluster.kubectl("delete", "--filename=-", "--ignore-not-found", stdin=manifests)
+
+
+@contextmanager
+def namespace(cluster: Cluster, name: str) -> Iterator[Jobs]:
+    """A namespace for jobs, which enforces Pod Security "restricted" and holds the Secret that the samples name."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    objects = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET, "namespace": name},
+            "stringData": secret_keys(cluster),
+        },
+    ]
+    for item in objects:
+        cluster.kubectl("apply", "--filename=-", stdin=json.dumps(item))
+    jobs = Jobs(cluster, name, secret_keys(cluster))
+    try:
+        yield jobs
+    finally:
+        jobs.kubectl("delete", "ftj", "--all", "--wait=true")
+        cluster.kubectl("delete", "namespace", name)
+
+
+def secret_keys(cluster: Cluster) -> dict[str, str]:
+    """What a Secret has to hold for the cluster's S3."""
+    return {
+        "AWS_ACCESS_KEY_ID": cluster.s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": cluster.s3.secret_key,
+        "AWS_ENDPOINT_URL": cluster.s3.endpoint,
+        "AWS_REGION": "us-east-1",
+    }

@@ -1,0 +1,20 @@
+"""For every rule of the document one job that obeys it and one that breaks it; Python and a real API server judge both."""
+
+from tests.support.rule_cases import data, job, methods, objectives, training
+from tests.support.rule_cases.documents import ABSENT, BASE
+
+CASES = job.CASES + data.CASES + objectives.CASES + methods.CASES + training.CASES
+
+# A field of spec, its value when the job is created, and another one; only an API server knows both.
+TRANSITIONS = (
+    ("model", BASE["spec"]["model"], BASE["spec"]["model"] | {"attention": "Eager"}),
+    ("data", {"train": [{"source": "file:///a"}]}, {"train": [{"source": "file:///b"}]}),
+    ("objective", {"type": "CausalLM"}, ABSENT),
+    ("method", {"type": "Full"}, {"type": "LoRA"}),
+    ("training", {"seed": 1}, {"seed": 2}),
+    ("deepspeed", {"zeroStage": 1}, {"zeroStage": 2}),
+    ("evaluation", {}, {"generation": {"prompts": ["a"]}}),
+    ("checkpoint", {"storage": "s3://bucket/a"}, {"storage": "s3://bucket/b"}),
+    ("export", {}, {"mergeAdapters": False}),
+    ("workers", {"nodes": 1}, {"nodes": 2}),
+)

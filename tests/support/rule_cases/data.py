@@ -1,0 +1,234 @@
+"""Where rows come from and what is done with them."""
+
+from __future__ import annotations
+
+from tests.support.rule_cases.documents import (
+    IMAGES,
+    PAIRS,
+    PROMPTED,
+    REHEARSED,
+    TWO_TASKS,
+    UNSUPERVISED,
+    Case,
+    contrastive,
+    spec,
+)
+
+TRANSLATORS = {"forward": {"source": "hf://organisation/there"}, "back": {"source": "hf://organisation/back"}}
+
+CASES: tuple[Case, ...] = (
+    Case(
+        "spec.data.packing",
+        "this objective learns from one row",
+        spec(data__packing=True, objective__type="MaskedLM"),
+        spec(data__packing=True, objective__type="SequenceClassification"),
+    ),
+    Case(
+        "spec.data.overlong",
+        "this objective cannot learn from parts",
+        spec(data__overlong="Split", objective__type="MaskedLM"),
+        spec(data__overlong="Split", objective__type="SequenceClassification"),
+    ),
+    Case(
+        "spec.data.replay",
+        "data.replay and ewc or replay of training.continualLearning need each other",
+        spec(data__replay=[{"source": "file:///a"}], training__continualLearning={"ewc": {"strength": 1}}),
+        spec(data__replay=[{"source": "file:///a"}], training__continualLearning={"l2sp": 1}),
+    ),
+    Case(
+        "spec.data.replay",
+        "data.replay and ewc or replay of training.continualLearning need each other",
+        spec(training__continualLearning={"l2sp": 1}),
+        spec(training__continualLearning={"ewc": {"strength": 1}}),
+    ),
+    Case(
+        "spec.data.replay",
+        "data.replay and ewc or replay of training.continualLearning need each other",
+        spec(**REHEARSED),
+        spec(training__continualLearning={"replay": {"share": 0.2}}),
+    ),
+    Case(
+        "spec.data.replay",
+        "each source of data serves one task",
+        spec(
+            **TWO_TASKS,
+            data__replay=[{"source": "file:///c", "task": "b"}],
+            training__continualLearning={"ewc": {"strength": 1}},
+        ),
+        spec(**TWO_TASKS, data__replay=[{"source": "file:///c"}], training__continualLearning={"ewc": {"strength": 1}}),
+    ),
+    Case(
+        "spec.data.replay[0].source",
+        "begin the address with",
+        spec(data__replay=[{"source": "hf://a/b"}], training__continualLearning={"ewc": {"strength": 1}}),
+        spec(data__replay=[{"source": "a"}], training__continualLearning={"ewc": {"strength": 1}}),
+    ),
+    Case(
+        "spec.data.train",
+        "each source of data serves one task",
+        spec(**TWO_TASKS),
+        spec(data__train=[{"source": "file:///a", "task": "a"}]),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "each source of data serves one task",
+        spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c", "task": "b"}]),
+        spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c"}]),
+    ),
+    Case(
+        "spec.data.train",
+        "each text needs the one that goes with it",
+        contrastive(),
+        spec(objective__type="TextContrastive", data__train=[PAIRS, {"source": "file:///texts"}]),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "each text needs the one that goes with it",
+        contrastive(data__evaluation=[PAIRS]),
+        contrastive(data__evaluation=[{"source": "file:///texts"}]),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "texts that are held out are seen twice the same",
+        contrastive(data__evaluationFraction=0.1),
+        spec(objective=UNSUPERVISED, data__evaluationFraction=0.1),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "texts that are held out are seen twice the same",
+        contrastive(data__folds={"count": 2}),
+        spec(objective=UNSUPERVISED, data__folds={"count": 2}),
+    ),
+    Case(
+        "spec.data.replay",
+        "each text needs the one that goes with it",
+        contrastive(**REHEARSED | {"data__replay": [PAIRS]}),
+        contrastive(**REHEARSED),
+    ),
+    Case(
+        "spec.data.resample",
+        "only single labels can be balanced",
+        IMAGES | spec(data__resample="Balanced"),
+        IMAGES | spec(data__resample="Balanced", objective__imageClassification={"problem": "MultiLabel"}),
+    ),
+    Case(
+        "spec.data.augmentation",
+        "copies would have validation_errors in what",
+        spec(data__augmentation={"deletion": 0.1}, objective__type="Denoising"),
+        spec(data__augmentation={"deletion": 0.1}, objective__type="Seq2Seq"),
+    ),
+    Case(
+        "spec.data.augmentation",
+        "these copies are made of texts",
+        IMAGES | spec(objective__imageClassification={"augmentation": {"horizontalFlip": 0.5}}),
+        IMAGES | spec(data__augmentation={"deletion": 0.1}),
+    ),
+    Case(
+        "spec.data.evaluationFraction",
+        "evaluation data is given twice",
+        spec(data__evaluationFraction=0.5),
+        spec(data__evaluationFraction=0.5, data__evaluation=[{"source": "file:///held-out"}]),
+    ),
+    Case(
+        "spec.data.evaluationFraction",
+        "evaluation data is given twice",
+        spec(data__folds={"count": 5}),
+        spec(data__folds={"count": 5}, data__evaluationFraction=0.5),
+    ),
+    Case(
+        "spec.data.train",
+        "some sources have a weight",
+        spec(data__train=[{"source": "file:///a", "weight": 0.5}, {"source": "file:///b", "weight": 3}]),
+        spec(data__train=[{"source": "file:///a", "weight": 0.5}, {"source": "file:///b"}]),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "a weight says how often rows are learnt from",
+        spec(data__evaluation=[{"source": "file:///b"}]),
+        spec(data__evaluation=[{"source": "file:///b", "weight": 1}]),
+    ),
+    Case(
+        "spec.data.resample",
+        "sources and labels cannot both",
+        spec(objective__type="SequenceClassification", data__resample="Balanced"),
+        spec(
+            objective__type="SequenceClassification", data__resample="Balanced",
+            data__train=[{"source": "file:///a", "weight": 1}],
+        ),
+    ),
+    Case(
+        "spec.data.resample",
+        "rows of this objective have no label",
+        spec(objective__type="SequenceClassification", data__resample="Balanced"),
+        spec(objective__type="MaskedLM", data__resample="Balanced"),
+    ),
+    Case(
+        "spec.data.resample",
+        "only single labels can be balanced",
+        spec(objective={"type": "SequenceClassification", "sequenceClassification": {}}, data__resample="Balanced"),
+        spec(
+            objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
+            data__resample="Balanced",
+        ),
+    ),
+    Case(
+        "spec.data.augmentation.copies",
+        "the copies would be the same",
+        spec(data__augmentation={"synonyms": {"source": "file:///words.json"}}),
+        spec(data__augmentation={"copies": 3}),
+    ),
+    Case(
+        "spec.data.augmentation.copies",
+        "the copies would be the same",
+        spec(data__augmentation={"backTranslation": TRANSLATORS}),
+        spec(data__augmentation={"copies": 1}),
+    ),
+    Case(
+        "spec.data.augmentation.copies",
+        "without sampling a text has one translation",
+        spec(data__augmentation={"copies": 2, "backTranslation": TRANSLATORS | {"temperature": 0.7}}),
+        spec(data__augmentation={"copies": 2, "backTranslation": TRANSLATORS}),
+    ),
+    Case(
+        "spec.data.augmentation.copies",
+        "without sampling a text has one translation",
+        spec(data__augmentation={"copies": 2, "backTranslation": TRANSLATORS, "noise": 0.1}),
+        spec(data__augmentation={"copies": 2, "backTranslation": TRANSLATORS}),
+    ),
+    *(
+        Case(
+            f"spec.data.augmentation.backTranslation.{way}.source",
+            "begin the address with",
+            spec(data__augmentation={"backTranslation": TRANSLATORS}),
+            spec(data__augmentation={"backTranslation": TRANSLATORS | {way: {"source": "translator"}}}),
+        )
+        for way in TRANSLATORS
+    ),
+    Case(
+        "spec.data.augmentation.synonyms.source",
+        "begin the address with",
+        spec(data__augmentation={"synonyms": {"source": "s3://bucket/words.json"}}),
+        spec(data__augmentation={"synonyms": {"source": "words.json"}}),
+    ),
+    Case("spec.data.folds.hold", "there is no such fold", spec(data__folds={"count": 5, "hold": 4}), spec(
+        data__folds={"count": 5, "hold": 5}
+    )),
+    Case(
+        "spec.data.packing",
+        "virtual tokens stand before one text only",
+        spec(**PROMPTED, data__packing=False),
+        spec(**PROMPTED, data__packing=True),
+    ),
+    Case(
+        "spec.data.train[0].source",
+        "begin the address with",
+        spec(data__train=[{"source": "file:///a/**/*.py"}]),
+        spec(data__train=[{"source": "/a"}]),
+    ),
+    Case(
+        "spec.data.evaluation[0].source",
+        "begin the address with",
+        spec(data__evaluation=[{"source": "hf://a/b"}]),
+        spec(data__evaluation=[{"source": "hf://"}]),
+    ),
+)  # fmt: skip

@@ -1,0 +1,37 @@
+"""The job itself, and what it leaves."""
+
+from __future__ import annotations
+
+from tests.support.rule_cases.documents import PRETRAINED, PROMPTED, Case, address, spec
+
+CASES: tuple[Case, ...] = (
+    Case("metadata.name", "metadata.name names", {"metadata.name": "a" * 50}, {"metadata.name": "a" * 51}),
+    Case("metadata.name", "metadata.name names", {"metadata.name": "a-1"}, {"metadata.name": "1-a"}),
+    Case("metadata.name", "metadata.name names", {"metadata.name": "a"}, {"metadata.name": "a.b"}),
+    Case(
+        "spec.export.best",
+        "only one of several evaluations",
+        spec(export__best=True, evaluation__everySteps=1, data__evaluationFraction=0.5),
+        spec(export__best=True, data__evaluationFraction=0.5),
+    ),
+    Case(
+        "spec.export.mergeAdapters",
+        "bottleneck adapters become part of wider layers",
+        spec(**PRETRAINED, method__type="Bottleneck"),
+        spec(**PRETRAINED, method__type="Bottleneck", export__mergeAdapters=False),
+    ),
+    Case(
+        "spec.export.mergeAdapters",
+        "virtual tokens cannot be added into the weights",
+        spec(**PROMPTED),
+        spec(**PROMPTED | {"export__mergeAdapters": True}),
+    ),
+    Case(
+        "spec.checkpoint.everyMinutes",
+        "the interval is given twice",
+        spec(checkpoint__everyMinutes=0.5),
+        spec(checkpoint__everyMinutes=0.5, checkpoint__everySteps=10),
+    ),
+    address("checkpoint.storage", "file:///mnt/checkpoints", "hf://organisation/name"),
+    address("export.storage", "pvc://claim/model", "model"),
+)  # fmt: skip

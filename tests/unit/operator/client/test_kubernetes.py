@@ -1,0 +1,175 @@
+"""The conversation with the API server, over real HTTP with a server that answers as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client import ApiClient, Configuration
+
+from finetune_operator.client.kubernetes import METADATA_LIST, METADATA_ONLY, ApiError, KubernetesClient
+from finetune_operator.controller.informer_cache import JobKey, ListSnapshot
+
+KEY = JobKey("team", "j")
+JOBS = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs"
+
+
+class Server:
+    """Answers with `status` and `body`, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.status, self.body, self.delay = 200, {}, 0.0
+        self.body: Any
+        self.method = self.path = self.accept = self.kind = self.token = ""
+        self.query: dict[str, str] = {}
+        self.sent: Any = None
+        self.counted: list[tuple[str, str, int]] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(self.delay)
+        self.method, self.path, self.query = request.method, request.path, dict(request.query)
+        self.accept, self.kind = request.headers["Accept"], request.headers["Content-Type"]
+        self.token = request.headers.get("Authorization", "")
+        self.sent = await request.json() if request.can_read_body else None
+        return web.json_response(self.body, status=self.status)
+
+
+@asynccontextmanager
+async def served(limit: float = 5.0) -> AsyncIterator[tuple[Server, KubernetesClient]]:
+    server = Server()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", server.answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    configuration = Configuration(host=f"http://{host}:{port}", api_key={"BearerToken": "bearer secret"})
+    cluster = KubernetesClient(ApiClient(configuration), timeout=limit, on_request=lambda *call: server.counted.append(call))
+    try:
+        yield server, cluster
+    finally:
+        await cluster.close()
+        await runner.cleanup()
+
+
+POD = {"kind": "Pod", "metadata": {"name": "j-0", "namespace": "team"}}
+NEW_EVENT = {"kind": "Event", "metadata": {"generateName": "j-", "namespace": "team"}}
+CALLS: list[tuple[Callable[[KubernetesClient], Awaitable[Any]], str, str, Any]] = [
+    (lambda c: c.create(POD), "POST", "/api/v1/namespaces/team/pods", POD),
+    (lambda c: c.create(NEW_EVENT), "POST", "/apis/events.k8s.io/v1/namespaces/team/events", NEW_EVENT),
+    (lambda c: c.delete_pod("team", "j-0", "u"), "DELETE", "/api/v1/namespaces/team/pods/j-0", {"preconditions": {"uid": "u"}}),
+    (
+        lambda c: c.delete_pod("team", "j-0", "u", force=True),
+        "DELETE",
+        "/api/v1/namespaces/team/pods/j-0",
+        {"preconditions": {"uid": "u"}, "gracePeriodSeconds": 0},
+    ),
+    (
+        lambda c: c.delete_job(KEY, "u"),
+        "DELETE",
+        f"{JOBS}/j",
+        {"preconditions": {"uid": "u"}, "propagationPolicy": "Background"},
+    ),
+    (
+        lambda c: c.patch_status(KEY, 7, {"phase": "Running"}),
+        "PATCH",
+        f"{JOBS}/j/status",
+        {"metadata": {"resourceVersion": "7"}, "status": {"phase": "Running"}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "method", "path", "sent"), CALLS)
+async def test_requests(call: Callable[[KubernetesClient], Awaitable[Any]], method: str, path: str, sent: Any) -> None:
+    async with served() as (server, cluster):
+        await call(cluster)
+        assert (server.method, server.path, server.sent) == (method, path, sent)
+        assert server.token == "bearer secret"
+        merge = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        assert server.kind == merge
+
+
+async def test_errors_carry_what_the_server_said() -> None:
+    async with served() as (server, cluster):
+        server.status, server.body = 409, {"reason": "AlreadyExists", "message": 'pods "j-0" already exists'}
+        with pytest.raises(ApiError, match="already exists") as caught:
+            await cluster.create(POD)
+        assert (caught.value.status, caught.value.reason) == (409, "AlreadyExists")
+        assert server.counted == [("POST", "pods", 409)]
+
+
+@pytest.mark.parametrize(
+    ("status", "is_refusal"),
+    [(400, True), (401, False), (403, True), (404, False), (409, False), (422, True), (429, False), (500, False)],
+)
+def test_refusals(status: int, is_refusal: bool) -> None:
+    assert ApiError(status, "", "").is_refusal == is_refusal
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_what_is_gone_is_deleted(status: int) -> None:
+    async with served() as (server, cluster):
+        server.status = status
+        await cluster.delete_pod("team", "j-0", "u")
+        await cluster.delete_job(KEY, "u")
+
+
+async def test_a_failed_deletion_is_an_error() -> None:
+    async with served() as (server, cluster):
+        server.status = 500
+        with pytest.raises(ApiError):
+            await cluster.delete_pod("team", "j-0", "u")
+
+
+@pytest.mark.parametrize(("status", "exists"), [(200, True), (404, False), (403, True)])
+async def test_secrets_are_looked_for_without_their_content(status: int, exists: bool) -> None:
+    async with served() as (server, cluster):
+        server.status = status
+        assert await cluster.secret_exists("team", "s3") == exists
+        assert (server.path, server.accept) == ("/api/v1/namespaces/team/secrets/s3", METADATA_ONLY)
+
+
+async def test_owner() -> None:
+    async with served() as (server, cluster):
+        server.body = {"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b", "controller": True}]}}
+        assert await cluster.owner_of("Service", "team", "j") == "b"
+        server.body = {"metadata": {}}
+        assert await cluster.owner_of("Service", "team", "j") == ""
+
+
+@pytest.mark.parametrize(("namespace", "path"), [(None, "/api/v1/pods"), ("team", "/api/v1/namespaces/team/pods")])
+@pytest.mark.parametrize(("items", "uids"), [(None, set()), ([{"metadata": {"uid": "u"}}], {"u"})])
+async def test_lists(namespace: str | None, path: str, items: Any, uids: set[str]) -> None:
+    async with served() as (server, cluster):
+        server.body = {"metadata": {"resourceVersion": "9"}, "items": items}
+        assert await cluster.list_pods(namespace, "label") == ListSnapshot(9, frozenset(uids))
+        assert (server.path, server.accept) == (path, METADATA_LIST)
+        assert server.query == {"labelSelector": "label", "resourceVersion": "0"}
+
+
+async def test_pods_of_one_job() -> None:
+    async with served() as (server, cluster):
+        pod = {"metadata": {"uid": "u"}}
+        server.body = {"metadata": {"resourceVersion": "9"}, "items": [pod]}
+        assert await cluster.pods_of(KEY, "label") == (ListSnapshot(9, frozenset({"u"})), [pod])
+        assert (server.path, server.query) == ("/api/v1/namespaces/team/pods", {"labelSelector": "label=j"})
+
+
+async def test_no_answer_within_the_limit() -> None:
+    async with served(limit=0.05) as (server, cluster):
+        server.delay = 0.3
+        with pytest.raises(TimeoutError):
+            await cluster.create(POD)
+        assert server.counted == [("POST", "pods", 0)]
+
+
+async def test_an_answer_that_is_no_json() -> None:
+    async with served() as (server, cluster):
+        server.status, server.body = 502, ["bad gateway"]
+        with pytest.raises(ApiError, match="bad gateway"):
+            await cluster.create(POD)

@@ -1,0 +1,106 @@
+"""Which changes of a document make it another run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_trainer.checkpoint.run_identity import identity
+from finetune_trainer.config import TrainSpec
+
+DOCUMENT: dict[str, Any] = {
+    "model": {"source": "hf://a/b", "tokenizer": {"source": "hf://a/c"}},
+    "data": {
+        "train": [{"source": "s3://bucket/x.jsonl"}],
+        "augmentation": {
+            "synonyms": {"source": "s3://bucket/words.json"},
+            "backTranslation": {"forward": {"source": "hf://a/there"}, "back": {"source": "hf://a/back"}},
+        },
+    },
+    "training": {"maxSteps": 10},
+    "checkpoint": {"storage": "s3://bucket/run"},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The identity with the field at `path` set."""
+    document: Any = TrainSpec.model_validate(DOCUMENT).document()
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    section = document
+    for part in parents:
+        section = section[part]
+    section[last] = value
+    return identity(TrainSpec.model_validate(document))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.source", "hf://a/z"),
+        ("model.revision", "v2"),
+        ("model.config", {"rope_theta": 5}),
+        ("model.tokenizer.source", "hf://a/z"),
+        ("data.train.0.source", "s3://bucket/z.jsonl"),
+        ("data.train.0.columns", {"text": "body"}),
+        ("data.maxLength", 2048),
+        ("data.packing", False),
+        ("data.overlong", "Drop"),
+        ("data.checks.duplicates", "Drop"),
+        ("data.checks.personalData", "Scrub"),
+        ("data.checks", {"personalData": "Drop", "personalDataDetector": "Presidio"}),
+        ("data.folds", {"count": 3}),
+        ("data.train.0.weight", 2.0),
+        ("data.augmentation", {"noise": 0.1}),
+        ("data.augmentation.synonyms.share", 0.2),
+        ("data.augmentation.backTranslation.back.revision", "v2"),
+        ("data.augmentation.backTranslation.forward.prefix", ">>deu<< "),
+        ("data.augmentation.backTranslation.temperature", 1.0),
+        ("data.augmentation.backTranslation.maxLength", 64),
+        ("method", {"type": "LoRA"}),
+        ("method.freeze", {"layers": 1}),
+        ("method.unfreeze", {"everySteps": 5}),
+        ("training.optimizer.layerDecay", 0.9),
+        ("training.maxSteps", 11),
+        ("training.batchSize", 64),
+        ("training.seed", 1),
+        ("training.optimizer.learningRate", 1.0),
+        ("training.schedule.type", "Cosine"),
+        ("training.maxGradientNorm", 2.0),
+        ("training.labelSmoothing", 0.1),
+    ],
+)
+def test_another_run(path: str, value: Any) -> None:
+    assert changed(path, value) != identity(TrainSpec.model_validate(DOCUMENT))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.credentials", "secret"),
+        ("model.attention", "SDPA"),
+        ("model.tokenizer.credentials", "secret"),
+        ("data.train.0.credentials", "secret"),
+        ("data.evaluation", [{"source": "s3://bucket/y.jsonl"}]),
+        ("data.augmentation.synonyms.credentials", "secret"),
+        ("data.augmentation.backTranslation.forward.credentials", "secret"),
+        ("data.augmentation.backTranslation.back.credentials", "secret"),
+        ("data.augmentation.backTranslation.batchSize", 8),
+        ("data.checks.duplicates", "Fail"),
+        ("data.checks.personalData", "Ignore"),
+        ("data.checks.comparedRows", 0),
+        ("data.checks.personalDataDetector", "Presidio"),
+        ("training.microBatchSize", 8),
+        ("training.precision", "Float32"),
+        ("training.gradientCheckpointing", True),
+        ("training.logEverySteps", 5),
+        ("deepspeed.zeroStage", 3),
+        ("evaluation.everySteps", None),
+        ("evaluation.metric", "accuracy"),
+        ("checkpoint.storage", "s3://elsewhere/run"),
+        ("checkpoint.keepLast", 9),
+        ("export.mergeAdapters", False),
+    ],
+)
+def test_the_same_run(path: str, value: Any) -> None:
+    assert changed(path, value) == identity(TrainSpec.model_validate(DOCUMENT))
