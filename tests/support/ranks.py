@@ -16,7 +16,7 @@ from typing import Any
 
 from finetune_trainer.agent.ports import free_ports
 
-PRELOADED = ("torch", "deepspeed", "transformers", "peft", "matplotlib.figure", "tests.trainer.preload")
+PRELOADED = ("torch", "deepspeed", "transformers", "peft", "matplotlib.figure", "tests.support.preload")
 _context = multiprocessing.get_context("forkserver")
 
 

@@ -20,7 +20,7 @@ from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed import process_group
-from finetune_trainer.distributed.preemption import Preempted, Stop
+from finetune_trainer.distributed.preemption import Preempted, PreemptionSignal
 from finetune_trainer.export import model as export
 from finetune_trainer.export import weights
 from finetune_trainer.methods.unfreezing import gradually
@@ -99,7 +99,7 @@ def run_of(here: process_group.ProcessGroup, spec: TrainSpec, model: Any, **chan
         "total_steps": total,
         "checkpoints": kept,
         "reporter": Reporter(events.append, here, total_steps=total, steps_per_epoch=2.5, log_every=1),
-        "stop": Stop(),
+        "stop": PreemptionSignal(),
     }
     return loop.Run(spec=spec, world=here, **(settings | changes)), kept, events
 
@@ -188,7 +188,7 @@ def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -
                 yield batches
 
         run.batches = interrupted
-        run.stop.listen()
+        run.stop.install()
         try:
             loop.train(run)
             ended = "Complete"
@@ -196,7 +196,7 @@ def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -
             ended = str(error)
         stopped = list(kept.saved)
         if ended != "Complete":
-            run.batches, run.stop = original, Stop()
+            run.batches, run.stop = original, PreemptionSignal()
             run.history = History.of(kept.states[-1]["history"]) if kept.states else History()
             loop.train(run)
         steps = [event.progress.step for event in events if event.event == "step"]

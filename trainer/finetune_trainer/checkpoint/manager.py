@@ -19,7 +19,8 @@ from finetune_trainer.checkpoint.snapshot import HostMemory
 from finetune_trainer.checkpoint.topology import Topology
 from finetune_trainer.checkpoint.writer import PendingSave, Writer
 from finetune_trainer.config import CheckpointConfig
-from finetune_trainer.distributed.collectives import Collectives, on_first_rank
+from finetune_trainer.distributed.collectives import on_first_rank
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol.events import CheckpointFailed, EventSink
 from finetune_trainer.protocol.outcome import SavedCheckpoint, StorageError
 from finetune_trainer.storage.base import Storage
@@ -46,7 +47,7 @@ class CheckpointManager:
         storage: Storage,
         settings: CheckpointConfig,
         identity: Mapping[str, Any],
-        world: Collectives,
+        world: ProcessGroup,
         attempt: str,
         work_dir: Path,
         report: EventSink,

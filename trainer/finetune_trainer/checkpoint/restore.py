@@ -31,7 +31,8 @@ from finetune_trainer.checkpoint.manifest import (
     manifest_path,
 )
 from finetune_trainer.checkpoint.topology import Topology
-from finetune_trainer.distributed.collectives import Collectives, on_every_rank, on_first_rank
+from finetune_trainer.distributed.collectives import on_every_rank, on_first_rank
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Storage
 
@@ -54,7 +55,7 @@ def rank_file(rank: int) -> str:
 
 
 def restore(
-    engine: Any, storage: Storage, identity: Mapping[str, Any], world: Collectives, work_dir: Path,
+    engine: Any, storage: Storage, identity: Mapping[str, Any], world: ProcessGroup, work_dir: Path,
     among: Sequence[int] | None = None,
 ) -> Restored | None:  # fmt: skip
     """Loads the newest whole checkpoint into `engine` and the random generators; None when there is none. Collective.
@@ -129,7 +130,7 @@ def _folder(storage: Storage, manifest: Manifest, work_dir: Path) -> Path:
     return storage.folder / manifest.folder if storage.folder else work_dir / "restore" / Path(manifest.folder).name
 
 
-def _wanted(manifest: Manifest, world: Collectives, everything: bool) -> list[File]:
+def _wanted(manifest: Manifest, world: ProcessGroup, everything: bool) -> list[File]:
     """The files this rank brings: its own, and on each node one rank those that all read, or that are to be converted."""
     if everything:
         return manifest.files if world.local_rank == 0 else []
@@ -152,7 +153,7 @@ def _bring(storage: Storage, manifest: Manifest, wanted: list[File], folder: Pat
     return True
 
 
-def _load(engine: Any, folder: Path, world: Collectives, is_direct: bool, work_dir: Path) -> dict[str, Any]:
+def _load(engine: Any, folder: Path, world: ProcessGroup, is_direct: bool, work_dir: Path) -> dict[str, Any]:
     if is_direct:
         _, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
         own = folder / rank_file(world.rank)

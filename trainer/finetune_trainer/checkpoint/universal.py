@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from finetune_trainer.checkpoint.engine import load
-from finetune_trainer.distributed.collectives import Collectives
+from finetune_trainer.distributed.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
 
-def load_converted(engine: Any, folder: Path, scratch: Path, world: Collectives) -> dict[str, Any]:
+def load_converted(engine: Any, folder: Path, scratch: Path, world: ProcessGroup) -> dict[str, Any]:
     """Converts the verified files in `folder` once a node, loads the result into `engine`, and returns the client state."""
     if world.local_rank == 0:
         log.info("the checkpoint is of another topology and is converted")

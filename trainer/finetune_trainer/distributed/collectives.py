@@ -1,57 +1,42 @@
-"""A rank's place among the others, as checkpoints need it."""
+"""Run an action on one rank or on all of them, and let every rank agree on its result or its error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol.outcome import TrainerError
 
 T = TypeVar("T")
 
 
-class Collectives(Protocol):
-    """What checkpoints ask of `finetune_trainer.distributed.process_group.World`; the methods are collective."""
+def on_first_rank(group: ProcessGroup, action: Callable[[], T]) -> T:
+    """Run `action` on rank 0 and return its result on every rank.
 
-    @property
-    def rank(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def local_rank(self) -> int: ...
-
-    def any(self, flag: bool) -> bool: ...
-
-    def broadcast(self, value: Any) -> Any: ...
-
-    def barrier(self) -> None: ...
-
-
-def on_first_rank(world: Collectives, action: Callable[[], T]) -> T:
-    """What `action` gives on rank 0, on every rank; its TrainerError is raised on every rank, so that none waits for ever."""
+    A TrainerError of `action` is raised on every rank, so that no rank waits in a later collective.
+    """
     result: T | None = None
     error: TrainerError | None = None
-    if world.rank == 0:
+    if group.is_first:
         try:
             result = action()
         except TrainerError as failure:
             error = failure
-    result, error = world.broadcast((result, error))
+    result, error = group.broadcast((result, error))
     if error:
         raise error
     return cast(T, result)
 
 
-def on_every_rank(world: Collectives, action: Callable[[], T]) -> T:
-    """What `action` gives on each rank; if it raises a TrainerError on one, every rank raises."""
+def on_every_rank(group: ProcessGroup, action: Callable[[], T]) -> T:
+    """Run `action` on every rank and return each rank's own result; if one rank raises a TrainerError, all ranks raise."""
     result: T | None = None
     error: TrainerError | None = None
     try:
         result = action()
     except TrainerError as failure:
         error = failure
-    if world.any(error is not None):
-        raise error or TrainerError("another rank failed; it says why")
+    if group.any(error is not None):
+        raise error or TrainerError("another rank failed; its log has the error")
     return cast(T, result)

@@ -1,4 +1,4 @@
-"""SIGTERM: at once where nothing is lost by it, at the next step that all ranks agree on while training."""
+"""SIGTERM: ends the process at once outside training, and after the current step while training."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from finetune_trainer.protocol.outcome import Reason, TrainerError
 
 
 class Preempted(TrainerError):
-    """Told to stop, with everything stored."""
+    """The run was preempted and its checkpoint is stored."""
 
     reason = Reason.PREEMPTED
 
 
 class PreemptedUnsaved(TrainerError):
-    """Told to stop, but the checkpoint could not be stored."""
+    """The run was preempted and its checkpoint could not be stored."""
 
     reason = Reason.PREEMPTED_UNSAVED
 
 
 class Interrupted(BaseException):
-    """Raised by the signal where it strikes; no Exception, since libraries turn those into errors of their own."""
+    """SIGTERM arrived outside training. Not an Exception, because libraries convert those into errors of their own."""
 
     reason = Reason.PREEMPTED
 
 
-class Stop:
-    """Whether this process was told to stop.
+class PreemptionSignal:
+    """Handles SIGTERM; `requested` is True once it has arrived.
 
-    Outside of `deferred` the signal raises `Interrupted` where it strikes: before the first and after the last step there is
-    nothing to save, and a restart repeats what was cut off.
+    Outside `deferred` the handler raises `Interrupted` wherever the main thread is: before the first step and after the last
+    one there is nothing to save, and a restart repeats the interrupted work.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self._deferred = False
 
-    def listen(self) -> None:
-        """Catch SIGTERM from here on; only the main thread may."""
-        signal.signal(signal.SIGTERM, self._on_signal)
+    def install(self) -> None:
+        """Handle SIGTERM from now on; only the main thread may call this."""
+        signal.signal(signal.SIGTERM, self._handle)
 
     def ignore(self) -> None:
-        """From here on the signal comes too late to change anything."""
+        """Ignore SIGTERM from now on, because the outcome is decided."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    def check(self) -> None:
-        """Raise `Interrupted` if the signal came."""
+    def raise_if_requested(self) -> None:
+        """Raise `Interrupted` if SIGTERM has arrived."""
         if self.requested:
-            raise Interrupted("told to stop outside of training; no step was lost")
+            raise Interrupted("stopped outside training; no step was lost")
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within, the signal only raises the flag."""
+        """Within this context SIGTERM only sets `requested`."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        repeated, self.requested = self.requested, True
-        if not self._deferred and not repeated:
-            self.check()
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        is_repeated, self.requested = self.requested, True
+        if not self._deferred and not is_repeated:
+            self.raise_if_requested()

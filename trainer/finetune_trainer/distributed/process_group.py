@@ -1,4 +1,4 @@
-"""Where this rank stands among the others, and the few collectives that the loop itself needs."""
+"""This rank's process group and the few collectives that training uses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One rank's place. `device` is where its model lives: `cuda:<local rank>`, or `cpu` where there is no GPU."""
+    """One rank's view of the process group. `device` holds its model: `cuda:<local rank>`, or `cpu` without a GPU."""
 
     rank: int
     size: int
@@ -24,56 +25,56 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank speaks for all: it logs, reports steps and writes what is common."""
+        """Whether this is rank 0, which logs, reports steps and writes the common files."""
         return self.rank == 0
 
     def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over all ranks, in place. Tensors on the host travel by gloo and wait for no GPU."""
+        """Sum the tensor over all ranks, in place. CPU tensors use gloo and wait for no GPU."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def sums(self, *numbers: float) -> list[float]:
-        """Each number's sum over all ranks; doubles, so counts up to 2**53 stay exact."""
+        """Sum each number over all ranks; in float64, so counts up to 2**53 stay exact."""
         return [float(x) for x in self.all_reduce_sum(torch.tensor(numbers, dtype=torch.float64)).tolist()]
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on at least one rank: the same answer on all of them."""
+        """Whether the flag is set on at least one rank; every rank gets the same answer."""
         return self.sums(float(flag))[0] > 0
 
     def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """All ranks' rows [n, width] in the order of the ranks, and where one's own begin; n may be another on each."""
+        """All ranks' rows [n, width] in rank order, and the index of this rank's first row; n may differ between ranks."""
         counts = torch.zeros(self.size, dtype=torch.int64)
         counts[self.rank] = len(rows)
-        begins = self.all_reduce_sum(counts).cumsum(0).tolist()
-        begin = begins[self.rank] - len(rows)
-        gathered = rows.new_zeros(begins[-1], *rows.shape[1:])
+        ends = self.all_reduce_sum(counts).cumsum(0).tolist()
+        begin = ends[self.rank] - len(rows)
+        gathered = rows.new_zeros(ends[-1], *rows.shape[1:])
         gathered[begin : begin + len(rows)] = rows
         return self.all_reduce_sum(gathered), begin
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
+        """Return rank 0's value on every rank."""
         box = [value]
         if self.size > 1:
             dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
 
     def barrier(self) -> None:
-        """Wait for all ranks; on the host, so that no GPU is held meanwhile."""
+        """Wait for all ranks on the host, so that no GPU is blocked meanwhile."""
         self.sums(0.0)
 
 
 def join(
     *, rank: int, size: int, local_rank: int, processes_per_node: int, master: str, timeout: timedelta = timedelta(hours=1)
 ) -> ProcessGroup:
-    """Enter the process group whose rank 0 listens at `master` (HOST:PORT) and prepare DeepSpeed for it.
+    """Join the process group whose rank 0 listens at `master` (HOST:PORT) and configure DeepSpeed for it.
 
-    A collective that waits longer than `timeout` fails; it must exceed the longest stretch that one rank may be busy alone,
-    such as preparing data. Raises torch's DistError or RuntimeError if the group does not come about.
+    A collective that waits longer than `timeout` fails; `timeout` must exceed the longest time that one rank works alone, such
+    as preparing data. Raises torch's DistError or RuntimeError if the ranks do not meet.
     """
     device = choose_device(local_rank)
     host, _, port = master.rpartition(":")
-    # DeepSpeed and accelerate read their place from the environment.
+    # DeepSpeed and accelerate read their rank from the environment.
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),
@@ -87,18 +88,18 @@ def join(
         backend, init_method="env://", rank=rank, world_size=size, timeout=timeout,
         device_id=None if device.type == "cpu" else device,
     )  # fmt: skip
-    _prepare_deepspeed(device)
+    _configure_deepspeed(device)
     return ProcessGroup(rank, size, local_rank, processes_per_node, device)
 
 
 def leave() -> None:
-    """Close the process group; safe when there is none."""
+    """Leave the process group; does nothing without one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def choose_device(local_rank: int) -> torch.device:
-    """This rank's GPU, from now on the one that this process means by cuda, or the CPU where there is none."""
+    """Make this rank's GPU the process's CUDA device and return it; without a GPU return the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank)
@@ -106,14 +107,24 @@ def choose_device(local_rank: int) -> torch.device:
     return device
 
 
-def _prepare_deepspeed(device: torch.device) -> None:
-    # DeepSpeed chooses its accelerator when it is imported, hence the import down here.
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
-    import deepspeed
-    from deepspeed.utils import logger
+def import_deepspeed() -> ModuleType:
+    """Import DeepSpeed; every module that runs DeepSpeed calls this first.
 
-    logger.setLevel(logging.WARNING)
+    DeepSpeed selects its accelerator when it is first imported, from DS_ACCELERATOR, which `join` sets for this rank's device.
+    """
+    assert dist.is_initialized(), (
+        "DeepSpeed selects its accelerator when it is imported: call process_group.join before process_group.import_deepspeed"
+    )
+    import deepspeed
+
+    return deepspeed  # type: ignore[no-any-return]
+
+
+def _configure_deepspeed(device: torch.device) -> None:
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    deepspeed = import_deepspeed()
+    deepspeed.utils.logger.setLevel(logging.WARNING)
     if device.type == "cpu":
-        # Its shared-memory collectives are compiled at first use, which an image without a compiler cannot do.
+        # DeepSpeed compiles its shared-memory collectives at first use, and the image has no compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(verbose=False)

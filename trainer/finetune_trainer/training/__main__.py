@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finetune_trainer.config import TrainSpec, explain
-from finetune_trainer.distributed.preemption import Interrupted, Stop
+from finetune_trainer.distributed.preemption import Interrupted, PreemptionSignal
 from finetune_trainer.protocol.events import Alive, Ended, EventSink, PipeEventSink
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, ConfigurationError, Outcome, TrainerError
 from finetune_trainer.storage.base import Credentials
@@ -28,15 +28,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     report = PipeEventSink(given.telemetry_fd)
-    stop = Stop()
-    stop.listen()
+    stop = PreemptionSignal()
+    stop.install()
     outcome = _run(given, report, stop)
     stop.ignore()
     report(Ended(outcome=outcome))
     return outcome.exit_policy.exit_code
 
 
-def _run(given: argparse.Namespace, report: EventSink, stop: Stop) -> Outcome:
+def _run(given: argparse.Namespace, report: EventSink, stop: PreemptionSignal) -> Outcome:
     try:
         report(Alive(activity="Starting"))
         spec = _load(given.document)

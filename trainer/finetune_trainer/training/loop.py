@@ -18,7 +18,7 @@ import torch
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.collate import on_device
 from finetune_trainer.data.loading.dataloader import MicroBatch
-from finetune_trainer.distributed.preemption import Preempted, PreemptedUnsaved, Stop
+from finetune_trainer.distributed.preemption import Preempted, PreemptedUnsaved, PreemptionSignal
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.methods.unfreezing import Unfreezing
 from finetune_trainer.objectives import Objective
@@ -70,7 +70,7 @@ class Run:
     total_steps: int
     checkpoints: Checkpointer
     reporter: Reporter
-    stop: Stop
+    stop: PreemptionSignal
     few_shot: Callable[[], Iterable[list[MicroBatch]]] | None = None
     anchor: Regularizer | None = None
     unfreezing: Unfreezing | None = None
@@ -141,7 +141,7 @@ def train(run: Run) -> None:
                 seconds=waited + time.monotonic() - started, waited=waited,
             )  # fmt: skip
     run.checkpoints.finish()
-    run.stop.check()
+    run.stop.raise_if_requested()
 
 
 def _agree(run: Run, micro_batches: list[MicroBatch], saved: int, is_last: bool) -> Agreed:

@@ -25,7 +25,7 @@ from finetune_trainer.data.preprocessing.consistency import validate_same_rows
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.distributed import process_group
-from finetune_trainer.distributed.preemption import Stop
+from finetune_trainer.distributed.preemption import PreemptionSignal
 from finetune_trainer.export import model as export
 from finetune_trainer.export import reports as reports
 from finetune_trainer.methods.progressive import load_frozen_adapters
@@ -61,7 +61,7 @@ class LaunchContext:
     credentials: Credentials
 
 
-def run(spec: TrainSpec, place: LaunchContext, report: EventSink, stop: Stop) -> Outcome:
+def run(spec: TrainSpec, place: LaunchContext, report: EventSink, stop: PreemptionSignal) -> Outcome:
     """From the document to the stored model; raises TrainerError or whatever else went wrong."""
     report(Alive(activity="Preparing"))
     engine.accumulation_steps(spec, place.world_size)
@@ -79,7 +79,7 @@ def _far(report: EventSink, detail: str, share: float | None) -> None:
     report(Alive(activity="Preparing", detail=detail, share=share))
 
 
-def _run(spec: TrainSpec, place: LaunchContext, storage: Storage, report: EventSink, stop: Stop) -> Outcome:
+def _run(spec: TrainSpec, place: LaunchContext, storage: Storage, report: EventSink, stop: PreemptionSignal) -> Outcome:
     alive = partial(report, Alive(activity="Preparing"))
     process_group.choose_device(place.local_rank)  # data may be prepared with models of its own
     reading = SourceResolver(spec.objective, place.cache_dir, place.credentials)
@@ -155,7 +155,7 @@ def _model(
 
 def _resume(
     spec: TrainSpec, place: LaunchContext, here: process_group.ProcessGroup, trained: Any, storage: Storage, report: EventSink,
-    stop: Stop, objective: Objective, data: Prepared, layout: Layout, maker: Callable[..., BatchBuilder],
+    stop: PreemptionSignal, objective: Objective, data: Prepared, layout: Layout, maker: Callable[..., BatchBuilder],
 ) -> loop.Run:  # fmt: skip
     # It imports DeepSpeed, which chooses its accelerator right then; `world.join` tells it which.
     from finetune_trainer.checkpoint.manager import CheckpointManager

@@ -1,4 +1,4 @@
-"""SIGTERM strikes at once outside of training, and only raises a flag within."""
+"""SIGTERM ends the process at once outside training and only sets a flag while training."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from finetune_trainer.distributed.preemption import Interrupted, Stop
+from finetune_trainer.distributed.preemption import Interrupted, PreemptionSignal
 
 
 @pytest.fixture
-def stop() -> Iterator[Stop]:
+def stop() -> Iterator[PreemptionSignal]:
     before = signal.getsignal(signal.SIGTERM)
-    stop = Stop()
-    stop.listen()
+    stop = PreemptionSignal()
+    stop.install()
     yield stop
     signal.signal(signal.SIGTERM, before)
 
@@ -24,13 +24,13 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_at_once(stop: Stop) -> None:
+def test_interrupts_at_once_outside_training(stop: PreemptionSignal) -> None:
     with pytest.raises(Interrupted):
         terminate()
     assert stop.requested
 
 
-def test_libraries_do_not_take_it_for_an_error_of_theirs(stop: Stop) -> None:
+def test_library_error_handlers_do_not_catch_the_interrupt(stop: PreemptionSignal) -> None:
     def library() -> None:
         try:
             terminate()
@@ -41,23 +41,23 @@ def test_libraries_do_not_take_it_for_an_error_of_theirs(stop: Stop) -> None:
         library()
 
 
-def test_deferred(stop: Stop) -> None:
+def test_only_sets_the_flag_while_deferred(stop: PreemptionSignal) -> None:
     with stop.deferred():
         terminate()
         terminate()
     assert stop.requested
     with pytest.raises(Interrupted):
-        stop.check()
+        stop.raise_if_requested()
 
 
-def test_a_second_signal_does_not_disturb_the_way_out(stop: Stop) -> None:
+def test_a_second_signal_does_not_interrupt_the_shutdown(stop: PreemptionSignal) -> None:
     with pytest.raises(Interrupted):
         terminate()
     terminate()
 
 
-def test_too_late(stop: Stop) -> None:
+def test_ignores_the_signal_after_the_outcome_is_decided(stop: PreemptionSignal) -> None:
     stop.ignore()
     terminate()
     assert not stop.requested
-    stop.check()
+    stop.raise_if_requested()

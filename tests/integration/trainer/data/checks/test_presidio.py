@@ -19,7 +19,7 @@ from finetune_trainer.data.checks.presidio import CONFIGURATION
 from finetune_trainer.data.loading.dataset import TOKENS
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
-from finetune_trainer.distributed.preemption import Stop
+from finetune_trainer.distributed.preemption import PreemptionSignal
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives import of
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
@@ -133,7 +133,7 @@ def refused(spec: config.TrainSpec, folder: Path) -> str:
     """Why a rank does not begin."""
     place = trainer.LaunchContext(0, 1, 0, 1, "localhost:1", "a", folder, folder / "cache", Credentials())
     with pytest.raises(ConfigurationError) as raised:
-        trainer.run(spec, place, lambda event: None, Stop())
+        trainer.run(spec, place, lambda event: None, PreemptionSignal())
     return str(raised.value).removeprefix("spec.data.checks.personalDataDetector: ")
 
 
