@@ -124,7 +124,7 @@ def test_what_is_trained_is_frozen(api: client.ApiClient, existing: Any, field: 
     document["spec"].pop(field)
     if after is not ABSENT:  # An absent field is filled in again, and so has not changed.
         document["spec"][field] = after
-    frozen = (f"spec.{field}", f"{field} cannot change once the job exists: apply the change under another metadata.name")
+    frozen = (f"spec.{field}", f"{field} is immutable: apply the change under another metadata.name")
     assert (frozen in _replace(api, document)) == (after is not ABSENT)
 
 

@@ -1,4 +1,4 @@
-"""The FineTuneJob document: the only schema."""
+"""The FineTuneJob document. The CRD and the reference are generated from these models."""
 
 from finetune_operator.api.job import (
     API_VERSION,
@@ -10,8 +10,9 @@ from finetune_operator.api.job import (
     FineTuneJob,
     FineTuneJobSpec,
 )
+from finetune_operator.api.run_policy import RunPolicy
 from finetune_operator.api.status import Condition, Failure, JobStatus, Phase, Restarts, WorkersStatus
-from finetune_operator.api.workers import RunPolicy, Workers
+from finetune_operator.api.workers import Workers
 
 __all__ = [
     "API_VERSION", "GROUP", "KIND", "PLURAL", "SHORT_NAME", "VERSION", "Condition", "Failure", "FineTuneJob",

@@ -1,4 +1,4 @@
-"""FineTuneJob: the one document a person writes. The CRD, the chart's copy of it and the reference are generated from here."""
+"""FineTuneJob: the document a user writes. The CRD, the chart's copy of the CRD and the reference are generated from it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune_operator.api.run_policy import RunPolicy
 from finetune_operator.api.status import JobStatus
-from finetune_operator.api.workers import RunPolicy, Workers
+from finetune_operator.api.workers import Workers
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.base import Rule, Section
 
@@ -19,8 +20,16 @@ SHORT_NAME = "ftj"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 
+def _immutable(field: str) -> Rule:
+    return Rule(
+        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        f"{field} is immutable: apply the change under another metadata.name",
+        field,
+    )
+
+
 class FineTuneJobSpec(TrainSpec):
-    """What to train (the trainer's part) and on what to run it."""
+    """What to train, on which pods, and under which policy."""
 
     workers: Workers = Workers()
     run_policy: RunPolicy = RunPolicy()
@@ -33,23 +42,16 @@ class FineTuneJobSpec(TrainSpec):
             "batchSize must be a multiple of microBatchSize x workers.nodes x workers.processesPerNode: change one of them",
             "training.batchSize",
         ),
-        *(
-            Rule(
-                f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-                f"{field} cannot change once the job exists: apply the change under another metadata.name",
-                field,
-            )
-            for field in (*TrainSpec.model_fields, "workers")
-        ),
+        *(_immutable(field) for field in (*TrainSpec.model_fields, "workers")),
     )
 
     def train_spec(self) -> TrainSpec:
-        """The part that the trainer gets."""
+        """Return the part of the spec that the trainer reads."""
         return TrainSpec.model_validate(self.model_dump(by_alias=True, include=set(TrainSpec.model_fields)))
 
 
 class Metadata(Section):
-    """What this project reads of an object's metadata; everything else in it is left alone."""
+    """The fields of an object's metadata that this project reads; all others are ignored."""
 
     model_config = Section.model_config | {"extra": "ignore"}
 
@@ -65,7 +67,7 @@ class Metadata(Section):
 
 
 class FineTuneJob(Section):
-    """One model to pre-train or fine-tune."""
+    """A run that pre-trains or fine-tunes one model."""
 
     api_version: Literal["finetune-operator.io/v1alpha1"] = "finetune-operator.io/v1alpha1"
     kind: Literal["FineTuneJob"] = "FineTuneJob"
@@ -76,7 +78,7 @@ class FineTuneJob(Section):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "size(self.metadata.name) <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            "metadata.name names the pods and their Service: use at most 50 of a-z, 0-9 and -, beginning with a letter",
+            "not a valid name for pods and a Service: use at most 50 characters of a-z, 0-9 and -, beginning with a letter",
             "metadata.name",
         ),
     )

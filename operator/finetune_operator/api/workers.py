@@ -1,4 +1,4 @@
-"""On how many nodes a job runs, and what its pods look like."""
+"""The trainer pods: how many there are, and what the user may change in them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from finetune_trainer.config.base import FreeForm, Section
 
 Quantity = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
-Objects = Annotated[
+KubernetesObjects = Annotated[
     list[dict[str, Any]],
     Field(
         max_length=64,
@@ -20,50 +20,46 @@ StringMap = Annotated[dict[str, str], Field(max_length=64)]
 
 
 class Resources(Section):
-    """Compute resources of one pod; `nvidia.com/gpu` belongs here."""
+    """Compute resources of one pod, including `nvidia.com/gpu`."""
 
-    requests: dict[str, Quantity] = Field(default_factory=dict)
-    limits: dict[str, Quantity] = Field(default_factory=dict)
+    requests: dict[str, Quantity] = Field(
+        default_factory=dict, description="Resources the scheduler reserves, such as cpu: 4 or memory: 16Gi."
+    )
+    limits: dict[str, Quantity] = Field(
+        default_factory=dict, description="Maximum resources; GPUs are requested here, such as nvidia.com/gpu: 8."
+    )
 
 
 class PodTemplate(Section):
-    """What may be changed of a trainer pod. Everything else the operator decides."""
+    """The fields of a trainer pod that the user may set. The operator decides all others."""
 
-    labels: StringMap = Field(default_factory=dict)
-    annotations: StringMap = Field(default_factory=dict)
-    node_selector: StringMap = Field(default_factory=dict)
-    tolerations: Objects = Field(default_factory=list)
-    affinity: FreeForm = Field(default_factory=dict)
-    env: Objects = Field(default_factory=list, description="Environment variables of the trainer container.")
-    volumes: Objects = Field(default_factory=list)
-    volume_mounts: Objects = Field(default_factory=list)
-    image_pull_secrets: list[str] = Field(default_factory=list, max_length=16, description="Names of Secrets.")
-    service_account_name: str | None = Field(None, max_length=253, description="Its token is never mounted.")
-    priority_class_name: str | None = Field(None, max_length=253)
-    runtime_class_name: str | None = Field(None, max_length=253)
+    labels: StringMap = Field(default_factory=dict, description="Added to the pods; the operator's own labels win.")
+    annotations: StringMap = Field(default_factory=dict, description="Added to the pods.")
+    node_selector: StringMap = Field(default_factory=dict, description="Labels a node must have.")
+    tolerations: KubernetesObjects = Field(
+        default_factory=list, description="Added to the operator's tolerations for unreachable nodes."
+    )
+    affinity: FreeForm = Field(
+        default_factory=dict, description="Added to the operator's podAntiAffinity, which prefers one pod per node."
+    )
+    env: KubernetesObjects = Field(default_factory=list, description="Environment variables of the trainer container.")
+    volumes: KubernetesObjects = Field(default_factory=list, description="Additional volumes.")
+    volume_mounts: KubernetesObjects = Field(default_factory=list, description="Where the additional volumes are mounted.")
+    image_pull_secrets: list[str] = Field(
+        default_factory=list, max_length=16, description="Names of the Secrets for pulling the image."
+    )
+    service_account_name: str | None = Field(
+        None, max_length=253, description="ServiceAccount of the pods; its token is never mounted."
+    )
+    priority_class_name: str | None = Field(None, max_length=253, description="PriorityClass of the pods.")
+    runtime_class_name: str | None = Field(None, max_length=253, description="RuntimeClass of the pods.")
 
 
 class Workers(Section):
-    """One pod a node, one process (rank) for each GPU."""
+    """The trainer pods: one per node, with one process (rank) per GPU."""
 
-    nodes: int = Field(1, ge=1, le=4096, description="Pods, each on a node of its own where GPUs make it so.")
-    processes_per_node: int = Field(1, ge=1, le=64, description="Ranks in each pod: as many as it has GPUs.")
-    image: str | None = Field(None, max_length=512, description="Trainer image; the operator's default when absent.")
+    nodes: int = Field(1, ge=1, le=4096, description="Number of pods. Pods that request all GPUs of a node get a node each.")
+    processes_per_node: int = Field(1, ge=1, le=64, description="Ranks per pod, which is its number of GPUs.")
+    image: str | None = Field(None, max_length=512, description="Trainer image; defaults to the operator's setting.")
     resources: Resources = Resources()
     template: PodTemplate = PodTemplate()
-
-
-class RunPolicy(Section):
-    """How long and how often the job may try, and what becomes of it afterwards."""
-
-    suspend: bool = Field(False, description="True frees the pods after a checkpoint; false starts them again from it.")
-    backoff_limit: int = Field(3, ge=0, le=1000, description="Failures of pods before the job fails; disruptions do not count.")
-    active_deadline_seconds: int | None = Field(
-        None, ge=1, description="The job fails when it has been active this long, counted anew after a suspension."
-    )
-    ttl_seconds_after_finished: int | None = Field(
-        None, ge=0, description="The job is deleted this long after it ended; models and checkpoints stay."
-    )
-    termination_grace_period_seconds: int = Field(
-        120, ge=1, le=86400, description="Time a stopped pod has to store a checkpoint."
-    )

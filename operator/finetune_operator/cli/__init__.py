@@ -1,0 +1,1 @@
+"""The command line: `finetune`, also installed as the kubectl plugin `kubectl finetune`."""

@@ -1,4 +1,4 @@
-"""`python -m finetune_operator.cli`: the `finetune` command."""
+"""Runs the `finetune` command as `python -m finetune_operator.cli`."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""The same document without Kubernetes: every node of a job is an agent that runs here, as a process."""
+"""Runs a job without Kubernetes: each node of the job is an agent process on this machine."""
 
-from finetune_operator.local.predict import predict
-from finetune_operator.local.preflight import preflight
-from finetune_operator.local.runner import RunRefused, run
+from finetune_operator.local.errors import LocalRunError
+from finetune_operator.local.runner import run
+from finetune_operator.local.trainer_commands import predict, preflight
 from finetune_operator.local.uris import missing_files
 
-__all__ = ["RunRefused", "missing_files", "predict", "preflight", "run"]
+__all__ = ["LocalRunError", "missing_files", "predict", "preflight", "run"]

@@ -1,4 +1,4 @@
-"""What this machine has to share out among the nodes that run on it."""
+"""Divides the GPUs and CPU cores of this machine among the nodes of a local run."""
 
 from __future__ import annotations
 
@@ -9,28 +9,39 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def gpus(environment: Mapping[str, str]) -> list[str]:
-    """Names of the GPUs that may be used, as CUDA_VISIBLE_DEVICES takes them."""
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """List the GPUs that may be used, by their names in CUDA_VISIBLE_DEVICES."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [] if visible.strip() in ("", "-1") else [name.strip() for name in visible.split(",")]
     if shutil.which("nvidia-smi") is None:
         return []
     listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    count = sum(line.startswith("GPU ") for line in listing.stdout.splitlines()) if listing.returncode == 0 else 0
+    if listing.returncode != 0:
+        return []
+    count = sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
     return [str(index) for index in range(count)]
 
 
-def node_environments(nodes: int, per_node: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
-    """The environment of each node's agent: a GPU for each rank, or none at all when there are too few for that."""
-    devices = gpus(environment)
-    enough = len(devices) >= nodes * per_node
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def node_environments(nodes: int, processes_per_node: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """Build the environment of each node's agent: one GPU per rank, or no GPUs at all if there are too few."""
+    gpus = visible_gpus(environment)
+    has_enough_gpus = len(gpus) >= nodes * processes_per_node
     common = {
-        "OMP_NUM_THREADS": str(max(1, cores // (nodes * per_node))),
-        # Not in the node's own folder: what the hub gave once is there for every job of this user.
+        "OMP_NUM_THREADS": str(max(1, _usable_cores() // (nodes * processes_per_node))),
+        # Downloads from the hub are kept in the user's cache, not in the node's directory, so that all jobs share them.
         "HF_HOME": str(Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "huggingface"),
         **environment,
     }
-    shares = [devices[node * per_node : (node + 1) * per_node] if enough else [] for node in range(nodes)]
-    return [common | {"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
+    environments = []
+    for node in range(nodes):
+        first = node * processes_per_node
+        node_gpus = gpus[first : first + processes_per_node] if has_enough_gpus else []
+        environments.append(common | {"CUDA_VISIBLE_DEVICES": ",".join(node_gpus)})
+    return environments
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

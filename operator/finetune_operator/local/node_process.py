@@ -1,4 +1,4 @@
-"""The nodes of a local run: one agent each, started as the operator's pods start it."""
+"""The nodes of a local run: one agent process per node, with the arguments that a pod would get."""
 
 from __future__ import annotations
 
@@ -6,122 +6,110 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from finetune_operator.api import FineTuneJob
+from finetune_operator.local.job_directory import JobDirectory
 from finetune_trainer.agent import guard
 from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.protocol.outcome import Outcome, Reason, RunStatus
 
-
-@dataclass(frozen=True)
-class Folder:
-    """Where a job's local state lies: `.finetune/NAME/`."""
-
-    path: Path
-
-    @property
-    def document(self) -> Path:
-        """What the operator would put in the ConfigMap."""
-        return self.path / "train.json"
-
-    @property
-    def cache(self) -> Path:
-        """Prepared data, shared by all jobs below the same folder."""
-        return self.path.parent / "cache"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the run and all its agents."""
-        return self.path / "lock"
-
-    def log(self, node: int) -> Path:
-        """What the agent and ranks of a node print."""
-        return self.path / f"node-{node}.log"
-
-    def outcome(self, node: int) -> Path:
-        """A node's last word."""
-        return self.path / f"node-{node}.outcome.json"
-
-    def work(self, node: int) -> Path:
-        """A node's scratch space."""
-        return self.path / f"node-{node}"
+STATUS_TIMEOUT_SECONDS = 2
 
 
-class Node:
+class NodeProcess:
     """A running agent."""
 
-    def __init__(
-        self, index: int, folder: Folder, command: list[str], http_port: int, environment: Mapping[str, str], lock: int
-    ):
+    def __init__(self, index: int, directory: JobDirectory, process: subprocess.Popen[bytes], http_port: int) -> None:
         self.index = index
-        self._folder = folder
+        self._directory = directory
+        self._process = process
         self._http_port = http_port
-        self._told = False
-        folder.outcome(index).unlink(missing_ok=True)
-        with folder.log(index).open("ab") as log:
-            # A session of its own, for Ctrl-C in the terminal must reach this program alone: it passes it on as SIGTERM.
-            # The inherited lock is held until the last agent is gone, whatever becomes of this program.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment), start_new_session=True,
-                pass_fds=(lock,),
-            )  # fmt: skip
+        self._stop_requested = False
 
     @property
-    def running(self) -> bool:
-        """Whether the agent is there."""
+    def is_running(self) -> bool:
+        """Whether the agent has not exited yet."""
         return self._process.poll() is None
 
-    def stop(self, number: signal.Signals) -> None:
-        """Tell the agent to stop, if it is there."""
-        self._told = self._told or self.running
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the agent to stop, if it is running."""
+        self._stop_requested = self._stop_requested or self.is_running
         self._process.send_signal(number)
 
     def status(self) -> RunStatus | None:
-        """What the agent says of the run; None while it does not answer."""
+        """Fetch the status of the run; None while the agent does not respond."""
+        url = f"http://127.0.0.1:{self._http_port}/progress"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}/progress", timeout=2) as answer:
-                return RunStatus.model_validate_json(answer.read())
+            with urllib.request.urlopen(url, timeout=STATUS_TIMEOUT_SECONDS) as response:
+                return RunStatus.model_validate_json(response.read())
         except (OSError, ValidationError):
             return None
 
     def outcome(self) -> Outcome:
-        """The last word of an agent that ended."""
+        """Read the termination message of an agent that has exited; derive one from the exit code if it left none."""
         try:
-            return Outcome.model_validate_json(self._folder.outcome(self.index).read_bytes())
+            return Outcome.model_validate_json(self._directory.outcome_file(self.index).read_bytes())
         except (OSError, ValidationError):
-            code = self._process.wait()
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            reason = Reason.PREEMPTED_UNSAVED if self._told and code < 0 else Reason.CRASHED
-            return Outcome(reason=reason, message=f"the agent of node {self.index} {how}; see its log", node=self.index)
+            return self._outcome_from_exit_code()
+
+    def _outcome_from_exit_code(self) -> Outcome:
+        code = self._process.wait()
+        was_killed = code < 0
+        end = f"was killed by signal {-code}" if was_killed else f"exited with code {code}"
+        reason = Reason.PREEMPTED_UNSAVED if was_killed and self._stop_requested else Reason.CRASHED
+        return Outcome(reason=reason, message=f"the agent of node {self.index} {end}; see its log", node=self.index)
 
 
-def start(
-    job: FineTuneJob, folder: Folder, environments: list[dict[str, str]], lock: int, rank_module: str | None = None
-) -> list[Node]:
-    """Start the agents of all nodes; `lock` is the open lock file."""
-    workers = job.spec.workers
-    store, *http = free_ports(workers.nodes + 1)
+def start_nodes(
+    job: FineTuneJob, directory: JobDirectory, environments: list[dict[str, str]], lock: int, rank_module: str | None = None
+) -> list[NodeProcess]:
+    """Start one agent per node; `environments` has one entry per node, `lock` is the descriptor of the locked file."""
+    rendezvous_port, *http_ports = free_ports(job.spec.workers.nodes + 1)
     nodes = []
-    for index, (port, environment) in enumerate(zip(http, environments, strict=True)):
-        options = {
-            "document": folder.document,
-            "job": f"{job.metadata.namespace}/{job.metadata.name}",
-            "node-rank": index,
-            "nodes": workers.nodes,
-            "processes-per-node": workers.processes_per_node,
-            "rendezvous": f"localhost:{store}",
-            "work-dir": folder.work(index),
-            "cache-dir": folder.cache,
-            "http-port": port,
-            "termination-log": folder.outcome(index),
-            **({"rank-module": rank_module} if rank_module else {}),
-        }
-        arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        # Should this program be killed, its agents store a checkpoint and end.
-        command = [*guard.command(signal.SIGTERM, "finetune_trainer.agent"), *arguments]
-        nodes.append(Node(index, folder, command, port, environment, lock))
+    for index, (http_port, environment) in enumerate(zip(http_ports, environments, strict=True)):
+        options = _agent_options(job, directory, index, rendezvous_port)
+        options["http-port"] = http_port
+        if rank_module is not None:
+            options["rank-module"] = rank_module
+        directory.outcome_file(index).unlink(missing_ok=True)
+        process = _start_agent(options, directory.log_file(index), environment, lock)
+        nodes.append(NodeProcess(index, directory, process, http_port))
     return nodes
+
+
+def _agent_options(job: FineTuneJob, directory: JobDirectory, index: int, rendezvous_port: int) -> dict[str, object]:
+    return {
+        "document": directory.document,
+        "job": f"{job.metadata.namespace}/{job.metadata.name}",
+        "node-rank": index,
+        "nodes": job.spec.workers.nodes,
+        "processes-per-node": job.spec.workers.processes_per_node,
+        "rendezvous": f"localhost:{rendezvous_port}",
+        "work-dir": directory.work_directory(index),
+        "cache-dir": directory.cache,
+        "termination-log": directory.outcome_file(index),
+    }
+
+
+def _start_agent(
+    options: Mapping[str, object], log_file: Path, environment: Mapping[str, str], lock: int
+) -> subprocess.Popen[bytes]:
+    # The guard sends SIGTERM to the agent when this process dies, so that it stores a checkpoint and exits.
+    command = guard.command(signal.SIGTERM, "finetune_trainer.agent")
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(environment),
+            # Ctrl-C in the terminal must reach this process only, which forwards it as SIGTERM.
+            start_new_session=True,
+            # The agents inherit the lock, which is therefore held until the last of them exits.
+            pass_fds=(lock,),
+        )

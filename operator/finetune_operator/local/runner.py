@@ -1,165 +1,155 @@
-"""`finetune run`: starts the nodes, shows how it goes, passes Ctrl-C on, and says how it ended."""
+"""`finetune run`: starts the nodes, shows their progress, forwards Ctrl-C and reports the outcome."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import importlib.util
 import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 
 from finetune_operator.api import FineTuneJob
-from finetune_operator.local import summary
-from finetune_operator.local.devices import gpus, node_environments
-from finetune_operator.local.display import Display, display
-from finetune_operator.local.node_process import Folder, Node, start
-from finetune_operator.local.uris import claims, localized, missing_files
+from finetune_operator.local.devices import node_environments, visible_gpus
+from finetune_operator.local.display import Display, create_display
+from finetune_operator.local.errors import LocalRunError
+from finetune_operator.local.job_directory import JobDirectory
+from finetune_operator.local.node_process import NodeProcess, start_nodes
+from finetune_operator.local.summary import combine_outcomes, summary_lines
+from finetune_operator.local.trainer_commands import require_trainer
+from finetune_operator.local.uris import cluster_only_uris, missing_files, resolve_file_uris
 
-LOOK_SECONDS = 0.25
-STRAGGLERS_SECONDS = 20.0  # for the other agents to end after the first one has
-KILL_SECONDS = 20.0  # for stragglers to end after they were told to
-NEEDED = ("torch", "deepspeed", "transformers")
+POLL_SECONDS = 0.25
+# Once an agent has exited, the remaining ones get SIGTERM after the first delay and SIGKILL after the second.
+TERMINATE_AFTER_SECONDS = 20.0
+KILL_AFTER_SECONDS = 40.0
 
 
-class RunRefused(Exception):
-    """The run cannot start; one sentence a line."""
+def run(job: FineTuneJob, state: Path, console: Console, resume_command: str, rank_module: str | None = None) -> int:
+    """Run the job on this machine until it ends; returns the exit code its pods would have.
+
+    The run keeps its logs and scratch files in `state`/NAME. Raises LocalRunError if it cannot start.
+    """
+    require_trainer()
+    _validate_uris(job)
+    directory = JobDirectory(state.absolute() / job.metadata.name)
+    directory.path.mkdir(parents=True, exist_ok=True)
+    with directory.locked() as lock:
+        document = resolve_file_uris(job.spec.train_spec().document(), Path.cwd())
+        directory.document.write_text(json.dumps(document, indent=2) + "\n")
+        nodes = _run_nodes(job, directory, lock, console, rank_module)
+        outcome = combine_outcomes([node.outcome() for node in nodes])
+        for line in summary_lines(outcome, directory, resume_command):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return outcome.exit_policy.exit_code
 
 
-class _Stops:
-    """Ctrl-C and SIGTERM, counted while a run is on."""
+def _validate_uris(job: FineTuneJob) -> None:
+    errors = [sentence for _, sentence in (*cluster_only_uris(job), *missing_files(job, Path.cwd()))]
+    if errors:
+        raise LocalRunError("\n".join(errors))
+
+
+def _run_nodes(
+    job: FineTuneJob, directory: JobDirectory, lock: int, console: Console, rank_module: str | None
+) -> list[NodeProcess]:
+    """Start all nodes and wait until they have exited."""
+    workers = job.spec.workers
+    environments = node_environments(workers.nodes, workers.processes_per_node, os.environ)
+    with _count_stop_signals() as stop_signals:
+        nodes = start_nodes(job, directory, environments, lock, rank_module)
+        display = create_display(console)
+        try:
+            display.print_message(_start_message(job, directory, environments[0]))
+            _wait_for_nodes(nodes, display, stop_signals)
+        finally:
+            display.close()
+            for node in nodes:
+                node.send_signal(signal.SIGKILL)
+    return nodes
+
+
+class _StopSignals:
+    """The number of Ctrl-C and SIGTERM received so far."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    @contextlib.contextmanager
-    def counted(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, *_: object) -> None:
+    def handle(self, *_: object) -> None:
+        """Count one signal; the handler for `signal.signal`."""
         self.count += 1
 
 
-def run(job: FineTuneJob, state: Path, console: Console, again: str, rank_module: str | None = None) -> int:
-    """Run the job on this machine until it ends; the exit code that its pods would have.
-
-    State lies in `state`/NAME. `again` is the command to repeat, as the user types it. Raises RunRefused.
-    """
-    _refuse_what_cannot_run(job)
-    folder = Folder(state.absolute() / job.metadata.name)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, job.metadata.name) as lock:
-        spec = localized(job.spec.train_spec().document(), Path.cwd())
-        folder.document.write_text(json.dumps(spec, indent=2) + "\n")
-        return _run(job, folder, lock, console, again, rank_module)
-
-
-def require_trainer() -> None:
-    """Raises RunRefused if the trainer's libraries are not installed."""
-    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if absent:
-        raise RunRefused(
-            f"a run on this machine needs {', '.join(absent)}: install it with pip install 'finetune-operator[trainer]'"
-        )
-
-
-def _refuse_what_cannot_run(job: FineTuneJob) -> None:
-    require_trainer()
-    validation_errors = [sentence for _, sentence in (*claims(job), *missing_files(job, Path.cwd()))]
-    if validation_errors:
-        raise RunRefused("\n".join(validation_errors))
-
-
 @contextlib.contextmanager
-def _locked(folder: Folder, name: str) -> Iterator[int]:
-    descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+def _count_stop_signals() -> Iterator[_StopSignals]:
+    """Count SIGINT and SIGTERM instead of dying from them; restores the previous handlers at the end."""
+    stop_signals = _StopSignals()
+    previous = {number: signal.signal(number, stop_signals.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunRefused(
-                f"{name} runs already with its state in {folder.path}: wait for its end, or stop it with Ctrl-C where it runs"
-            ) from None
-        yield descriptor
+        yield stop_signals
     finally:
-        os.close(descriptor)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _run(job: FineTuneJob, folder: Folder, lock: int, console: Console, again: str, rank_module: str | None) -> int:
+def _start_message(job: FineTuneJob, directory: JobDirectory, environment: Mapping[str, str]) -> str:
     workers = job.spec.workers
-    environments = node_environments(workers.nodes, workers.processes_per_node, os.environ)
-    stops = _Stops()
-    with stops.counted():
-        nodes = start(job, folder, environments, lock, rank_module)
-        screen = display(console)
-        try:
-            screen.note(_introduction(job, folder, uses_gpus=bool(environments[0]["CUDA_VISIBLE_DEVICES"])))
-            _attend(nodes, screen, stops)
-        finally:
-            screen.close()
-            for node in nodes:
-                node.stop(signal.SIGKILL)
-    outcome = summary.of_the_run([node.outcome() for node in nodes])
-    for line in summary.lines(outcome, folder, again):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return outcome.exit_policy.exit_code
+    nodes = _count(workers.nodes, "node")
+    ranks = _count(workers.nodes * workers.processes_per_node, "rank")
+    gpus = len(visible_gpus(os.environ))
+    if environment["CUDA_VISIBLE_DEVICES"]:
+        devices = "one GPU each"
+    elif gpus:
+        devices = f"on the CPU, because there are only {_count(gpus, 'GPU')} and each rank needs one"
+    else:
+        devices = "on the CPU"
+    logs = directory.log_file(0) if workers.nodes == 1 else directory.path / "node-*.log"
+    return f"{job.metadata.name}: {nodes}, {ranks}, {devices}; logs in {logs}"
 
 
-def _introduction(job: FineTuneJob, folder: Folder, uses_gpus: bool) -> str:
-    workers = job.spec.workers
-    ranks = workers.nodes * workers.processes_per_node
-    where = "one GPU each" if uses_gpus else "on the CPU"
-    too_few = len(gpus(os.environ))
-    if too_few and not uses_gpus:
-        where += f", as there are {too_few} GPUs and each rank needs one"
-    logs = folder.log(0) if workers.nodes == 1 else folder.path / "node-*.log"
-    return f"{job.metadata.name}: {_count(workers.nodes, 'node')}, {_count(ranks, 'rank')}, {where}; logs in {logs}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _attend(nodes: list[Node], screen: Display, stops: _Stops) -> None:
-    """Until all agents ended: show the newest status and pass Ctrl-C on."""
-    told = 0
-    hurried: list[signal.Signals] = []
-    first_end: float | None = None
-    while any(node.running for node in nodes):
-        if stops.count > told:
-            told = stops.count
-            _stop(nodes, screen, told)
-        if first_end is None and not all(node.running for node in nodes):
-            first_end = time.monotonic()
-        if first_end is not None and not told:
-            _hurry(nodes, time.monotonic() - first_end, hurried)
+def _wait_for_nodes(nodes: list[NodeProcess], display: Display, stop_signals: _StopSignals) -> None:
+    """Wait until all agents have exited; meanwhile show the status, forward Ctrl-C and stop the last agents."""
+    forwarded = 0
+    sent: list[signal.Signals] = []
+    first_exit: float | None = None
+    while any(node.is_running for node in nodes):
+        if stop_signals.count > forwarded:
+            forwarded = stop_signals.count
+            _forward_stop(nodes, display, forwarded)
+        if first_exit is None and not all(node.is_running for node in nodes):
+            first_exit = time.monotonic()
+        if first_exit is not None and not forwarded:
+            _stop_remaining_nodes(nodes, time.monotonic() - first_exit, sent)
         status = nodes[0].status()
         if status is not None:
-            screen.show(status)
-        time.sleep(LOOK_SECONDS)
+            display.show(status)
+        time.sleep(POLL_SECONDS)
 
 
-def _stop(nodes: list[Node], screen: Display, times: int) -> None:
-    screen.note("stopping after a checkpoint; Ctrl-C once more does not wait for it" if times == 1 else "stopping at once")
+def _forward_stop(nodes: list[NodeProcess], display: Display, times: int) -> None:
+    """Forward the first and second Ctrl-C as SIGTERM, which the agent distinguishes, and later ones as SIGKILL."""
+    if times == 1:
+        display.print_message("stopping after a checkpoint; press Ctrl-C again to stop without one")
+    else:
+        display.print_message("stopping without a checkpoint")
     for node in nodes:
-        node.stop(signal.SIGTERM if times < 3 else signal.SIGKILL)
+        node.send_signal(signal.SIGTERM if times < 3 else signal.SIGKILL)
 
 
-def _hurry(nodes: list[Node], seconds: float, sent: list[signal.Signals]) -> None:
-    """Nobody replaces an agent here: when one has ended, the others must not wait for its return for ever."""
-    patience = {signal.SIGTERM: STRAGGLERS_SECONDS, signal.SIGKILL: STRAGGLERS_SECONDS + KILL_SECONDS}
-    for number in (number for number, limit in patience.items() if seconds > limit and number not in sent):
-        sent.append(number)
-        for node in nodes:
-            node.stop(number)
+def _stop_remaining_nodes(nodes: list[NodeProcess], seconds: float, sent: list[signal.Signals]) -> None:
+    """Stop the agents that outlive the first by `seconds`.
+
+    On a cluster they wait for a replacement of the pod that ended; here no replacement comes.
+    """
+    for number, limit in ((signal.SIGTERM, TERMINATE_AFTER_SECONDS), (signal.SIGKILL, KILL_AFTER_SECONDS)):
+        if seconds > limit and number not in sent:
+            sent.append(number)
+            for node in nodes:
+                node.send_signal(number)

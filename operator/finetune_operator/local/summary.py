@@ -1,4 +1,4 @@
-"""How a local run ended, in plain words."""
+"""Describes the outcome of a local run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune_operator.local.node_process import Folder
-from finetune_operator.local.uris import path_of
+from finetune_operator.local.job_directory import JobDirectory
+from finetune_operator.local.uris import local_path
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 LOG_LINES = 15
-REPORTS = "training"  # what the trainer calls the folder beside the model
+LOG_TAIL_BYTES = 16_384
+REPORTS = "training"  # the directory of the exported model that the trainer writes its reports to
 
 
-def of_the_run(outcomes: Sequence[Outcome]) -> Outcome:
-    """Which of the nodes' last words is the run's: node 0's if all went well, else the worst, with what node 0 knows."""
+def combine_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
+    """Choose the outcome of the run from those of its nodes.
+
+    If node 0 completed, its outcome counts, because it stores the model. Otherwise the worst one counts, with the progress
+    and checkpoint of node 0 where its own are missing.
+    """
     first = outcomes[0]
     if first.reason is Reason.COMPLETE:
         return first
@@ -27,88 +32,102 @@ def of_the_run(outcomes: Sequence[Outcome]) -> Outcome:
     return worst.model_copy(update={"progress": progress, "checkpoint": worst.checkpoint or first.checkpoint})
 
 
-def lines(outcome: Outcome, folder: Folder, again: str) -> list[str]:
-    """What to print; `again` is the command that resumes the run."""
+def summary_lines(outcome: Outcome, directory: JobDirectory, resume_command: str) -> list[str]:
+    """Return the lines to print at the end of a run."""
     match outcome.reason:
         case Reason.COMPLETE:
-            return list(_complete(outcome))
+            return list(_completed(outcome))
         case Reason.PREEMPTED | Reason.PREEMPTED_UNSAVED:
-            return [_stopped(outcome, again)]
+            return [f"{_stopped(outcome)}; resume with: {resume_command}"]
         case _:
-            return list(_failed(outcome, folder, again))
+            return list(_failed(outcome, directory, resume_command))
 
 
-def _complete(outcome: Outcome) -> Iterator[str]:
+def _completed(outcome: Outcome) -> Iterator[str]:
     yield f"finished after {outcome.progress.step} steps"
+    yield from _metrics(outcome)
+    for finding in outcome.data.findings if outcome.data is not None else ():
+        yield _row("data", finding)
+    if outcome.model is not None:
+        model_directory = local_path(outcome.model)
+        yield _row("model", model_directory or outcome.model)
+        if model_directory is not None:
+            yield from _reports(model_directory / REPORTS)
+
+
+def _metrics(outcome: Outcome) -> Iterator[str]:
     metrics = dict(outcome.metrics)
-    for name, value in (("loss", outcome.progress.loss), ("evalLoss", outcome.progress.eval_loss)):
-        if value is not None:
-            metrics.setdefault(name, value)
+    if outcome.progress.loss is not None:
+        metrics.setdefault("loss", outcome.progress.loss)
+    if outcome.progress.eval_loss is not None:
+        metrics.setdefault("evalLoss", outcome.progress.eval_loss)
     loss = metrics.get("evalLoss", metrics.get("loss"))
     if loss is not None and loss < 100:
         metrics.setdefault("perplexity", math.exp(loss))
     for name, title in (("loss", "loss"), ("evalLoss", "eval loss"), ("perplexity", "perplexity")):
         if name in metrics:
-            yield f"  {title:<11} {metrics.pop(name):.4f}"
+            yield _row(title, f"{metrics.pop(name):.4f}")
     for name, value in metrics.items():
-        yield f"  {name:<11} {value:.6g}"
-    for finding in outcome.data.findings if outcome.data is not None else ():
-        yield f"  {'data':<11} {finding}"
-    if outcome.model is not None:
-        model = path_of(outcome.model)
-        yield f"  {'model':<11} {model or outcome.model}"
-        yield from _reports(model) if model else ()
+        yield _row(name, f"{value:.6g}")
 
 
-def _reports(model: Path) -> Iterator[str]:
-    plot = model / REPORTS / "loss.png"
+def _reports(reports: Path) -> Iterator[str]:
+    plot = reports / "loss.png"
     if plot.exists():
-        yield f"  {'loss plot':<11} {plot}"
-    found = _json(model / REPORTS / "report.json")
-    if found is not None:
-        for title, sentence in (("stopped", found["stoppedEarly"]), ("diagnosis", found["fit"]["sentence"])):
-            if sentence:
-                yield f"  {title:<11} {sentence}"
-    for sample in _json(model / REPORTS / "samples.json") or ():  # a run that was asked for none has none
-        yield f"  {'sample':<11} {sample['prompt']!r} goes on with {sample['continuation']!r}"
+        yield _row("loss plot", plot)
+    report = _read_json(reports / "report.json")
+    if report is not None:
+        if report["stoppedEarly"]:
+            yield _row("stopped", report["stoppedEarly"])
+        if report["fit"]["sentence"]:
+            yield _row("diagnosis", report["fit"]["sentence"])
+    samples = _read_json(reports / "samples.json")  # absent unless spec.evaluation.generation is set
+    for sample in samples or ():
+        yield _row("sample", f"{sample['prompt']!r} continues with {sample['continuation']!r}")
 
 
-def _json(file: Path) -> Any:
+def _row(title: str, value: object) -> str:
+    return f"  {title:<11} {value}"
+
+
+def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text())
     except (OSError, ValueError):
         return None
 
 
-def _stopped(outcome: Outcome, again: str) -> str:
-    step = outcome.progress.step
-    if outcome.reason is Reason.PREEMPTED and outcome.checkpoint is not None:
-        what = f"stopped at step {max(step, outcome.checkpoint.step)} with a checkpoint"
-    elif outcome.reason is Reason.PREEMPTED and step == 0:
-        what = "stopped before the first step"
-    elif outcome.reason is Reason.PREEMPTED:
-        what = f"stopped at step {step}"
-    elif outcome.checkpoint is not None:
-        what = f"stopped at step {step}; the work since the checkpoint of step {outcome.checkpoint.step} is lost"
-    else:
-        what = "stopped without a checkpoint"
-    return f"{what}; the same command resumes: {again}"
+def _stopped(outcome: Outcome) -> str:
+    step, checkpoint = outcome.progress.step, outcome.checkpoint
+    if outcome.reason is Reason.PREEMPTED:
+        if checkpoint is not None:
+            return f"stopped at step {max(step, checkpoint.step)} after storing a checkpoint"
+        if step == 0:
+            return "stopped before the first step"
+        return f"stopped at step {step}"
+    if checkpoint is not None:
+        return f"stopped at step {step}; the work since the checkpoint at step {checkpoint.step} is lost"
+    return "stopped without a checkpoint"
 
 
-def _failed(outcome: Outcome, folder: Folder, again: str) -> Iterator[str]:
-    log = folder.log(outcome.node or 0)
+def _failed(outcome: Outcome, directory: JobDirectory, resume_command: str) -> Iterator[str]:
     yield f"failed ({outcome.reason}): {outcome.message or outcome.exit_policy.meaning}"
     if outcome.checkpoint is not None:
-        yield f"the checkpoint of step {outcome.checkpoint.step} is stored; this resumes from it: {again}"
-    tail = _tail(log)
-    yield f"{log} {'ends with' if tail else 'is empty'}:"
-    yield from (f"  {line}" for line in tail)
+        yield f"the checkpoint at step {outcome.checkpoint.step} is stored; resume with: {resume_command}"
+    log_file = directory.log_file(outcome.node or 0)
+    last_lines = _read_last_lines(log_file)
+    if not last_lines:
+        yield f"{log_file} is empty"
+        return
+    yield f"last lines of {log_file}:"
+    for line in last_lines:
+        yield f"  {line}"
 
 
-def _tail(log: Path) -> list[str]:
+def _read_last_lines(log_file: Path) -> list[str]:
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 16_384))
+        with log_file.open("rb") as file:
+            file.seek(max(0, log_file.stat().st_size - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
     except OSError:
         return []

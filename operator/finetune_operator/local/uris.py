@@ -1,4 +1,4 @@
-"""Addresses of a job as this machine sees them: what is relative, missing here, or only there in a cluster."""
+"""The URIs of a job on this machine: relative paths, missing files, and URIs that exist in a cluster only."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from typing import Any
 from finetune_operator.api import FineTuneJob
 from finetune_trainer.config.uris import Location, UriReference, dotted_path, uri_references
 
-FILE, CLAIM = "file://", "pvc://"
+FILE_SCHEME, CLAIM_SCHEME = "file://", "pvc://"
 
 
-def localized(spec: dict[str, Any], here: Path) -> dict[str, Any]:
-    """The trainer's document with each relative file:// address made absolute; what it was relative to is `here`."""
-    for address in uri_references(spec):
-        if address.uri is not None and address.uri.startswith(FILE):
-            address.section[address.key] = FILE + str(here / address.uri.removeprefix(FILE))
-    return spec
+def resolve_file_uris(document: dict[str, Any], base_directory: Path) -> dict[str, Any]:
+    """Make each relative file:// URI of the trainer's document absolute, in place; returns the document."""
+    for reference in uri_references(document):
+        if reference.uri is not None and reference.uri.startswith(FILE_SCHEME):
+            path = base_directory / reference.uri.removeprefix(FILE_SCHEME)
+            reference.section[reference.key] = f"{FILE_SCHEME}{path}"
+    return document
 
 
-def missing_files(job: FineTuneJob, here: Path) -> list[tuple[Location, str]]:
-    """Each file:// address that is read and where nothing lies: the field, and one sentence."""
-    return [
-        (
-            address.field,
-            f"{dotted_path(address.field)}: {address.uri} does not exist: correct the address, or put the file there",
-        )
-        for address in _beginning_with(FILE, job)
-        if not address.writes and not _exists(here / str(address.uri).removeprefix(FILE))
-    ]
+def missing_files(job: FineTuneJob, base_directory: Path) -> list[tuple[Location, str]]:
+    """Find the file:// URIs to read from that match no file: the location of each field and an error sentence."""
+    missing = []
+    for reference in _references_with(FILE_SCHEME, job):
+        path = base_directory / str(reference.uri).removeprefix(FILE_SCHEME)
+        if not reference.writes and not _exists(path):
+            field = dotted_path(reference.field)
+            sentence = f"{field}: {reference.uri} does not exist: correct the path, or put the file there"
+            missing.append((reference.field, sentence))
+    return missing
 
 
-def claims(job: FineTuneJob) -> list[tuple[Location, str]]:
-    """Each pvc:// address, which means nothing outside of a cluster: the field, and one sentence."""
-    return [
-        (
-            address.field,
-            f"{dotted_path(address.field)}: {address.uri} exists in a cluster only: use file:// for a run on this machine",
-        )
-        for address in _beginning_with(CLAIM, job)
-    ]
+def cluster_only_uris(job: FineTuneJob) -> list[tuple[Location, str]]:
+    """Find the pvc:// URIs: the location of each field and an error sentence."""
+    errors = []
+    for reference in _references_with(CLAIM_SCHEME, job):
+        field = dotted_path(reference.field)
+        sentence = f"{field}: {reference.uri} exists in a cluster only: use file:// to run on this machine"
+        errors.append((reference.field, sentence))
+    return errors
 
 
-def path_of(uri: str | None) -> Path | None:
-    """The folder at a file:// address; None for addresses of other kinds."""
-    return Path(uri.removeprefix(FILE)) if uri is not None and uri.startswith(FILE) else None
+def local_path(uri: str) -> Path | None:
+    """The path of a file:// URI; None for other schemes."""
+    return Path(uri.removeprefix(FILE_SCHEME)) if uri.startswith(FILE_SCHEME) else None
 
 
-def _beginning_with(scheme: str, job: FineTuneJob) -> list[UriReference]:
-    found = uri_references(job.spec.train_spec().document(), "spec")
-    return [address for address in found if address.uri is not None and address.uri.startswith(scheme)]
+def _references_with(scheme: str, job: FineTuneJob) -> list[UriReference]:
+    references = uri_references(job.spec.train_spec().document(), "spec")
+    return [reference for reference in references if reference.uri is not None and reference.uri.startswith(scheme)]
 
 
 def _exists(path: Path) -> bool:

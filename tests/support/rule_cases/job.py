@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.support.rule_cases.documents import PRETRAINED, PROMPTED, Case, address, spec
 
 CASES: tuple[Case, ...] = (
-    Case("metadata.name", "metadata.name names", {"metadata.name": "a" * 50}, {"metadata.name": "a" * 51}),
-    Case("metadata.name", "metadata.name names", {"metadata.name": "a-1"}, {"metadata.name": "1-a"}),
-    Case("metadata.name", "metadata.name names", {"metadata.name": "a"}, {"metadata.name": "a.b"}),
+    Case("metadata.name", "not a valid name for pods", {"metadata.name": "a" * 50}, {"metadata.name": "a" * 51}),
+    Case("metadata.name", "not a valid name for pods", {"metadata.name": "a-1"}, {"metadata.name": "1-a"}),
+    Case("metadata.name", "not a valid name for pods", {"metadata.name": "a"}, {"metadata.name": "a.b"}),
     Case(
         "spec.export.best",
         "only one of several evaluations",

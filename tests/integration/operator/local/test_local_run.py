@@ -1,4 +1,4 @@
-"""`finetune run` as a person starts it: agents are real, ranks are `fake_rank`."""
+"""`finetune run` with real agents and ranks that are `fake_rank`."""
 
 from __future__ import annotations
 
@@ -31,65 +31,66 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, behaviour: str, **options: Any) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "finetune_operator.cli", "run", "job.yaml", "--rank-module", "fake_rank"]
-    environment = os.environ | {"PYTHONPATH": str(FAKE_RANK), "FAKE_RANK": behaviour, "COLUMNS": "120"}
+def start_run(folder: Path, rank_behavior: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "finetune_operator.cli", "run", "job.yaml", "--rank-module", "fake_rank"]
+    environment = os.environ | {"PYTHONPATH": str(FAKE_RANK), "FAKE_RANK": rank_behavior, "COLUMNS": "120"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(words, cwd=folder, env=environment, **(pipes | options))
+    return subprocess.Popen(command, cwd=folder, env=environment, **(pipes | options))
 
 
-def test_ctrl_c_stops_with_a_checkpoint_and_a_second_run_of_the_job_is_refused(folder: Path) -> None:
-    run = start(folder, "train")
+def test_stops_on_ctrl_c_and_rejects_a_second_run_of_the_job(folder: Path) -> None:
+    run = start_run(folder, "train")
     wait_for((folder / ".finetune/cache/life-0-0").exists, "the rank")
-    second = start(folder, "train")
-    said, _ = second.communicate(timeout=30)
+    second = start_run(folder, "train")
+    output, _ = second.communicate(timeout=30)
     assert second.returncode == 2
-    assert said == (
-        f"tiny runs already with its state in {folder}/.finetune/tiny: wait for its end, or stop it with Ctrl-C where it runs\n"
+    assert output == (
+        f"tiny is already running with its state in {folder}/.finetune/tiny: wait until it ends, or stop it with Ctrl-C in its "
+        "terminal\n"
     )
     run.send_signal(signal.SIGINT)
-    said, _ = run.communicate(timeout=30)
+    output, _ = run.communicate(timeout=30)
     assert run.returncode == 10
-    lines = said.splitlines()
+    lines = output.splitlines()
     assert lines[0].startswith("tiny: 1 node, 1 rank, on the CPU; logs in ")
-    assert "stopping after a checkpoint; Ctrl-C once more does not wait for it" in lines
-    assert lines[-1] == "stopped at step 7; the same command resumes: finetune run job.yaml"
+    assert "stopping after a checkpoint; press Ctrl-C again to stop without one" in lines
+    assert lines[-1] == "stopped at step 7; resume with: finetune run job.yaml"
 
 
-def test_a_failure_in_a_terminal_names_its_reason_and_the_log(folder: Path) -> None:
+def test_prints_the_reason_of_a_failure_and_the_log_in_a_terminal(folder: Path) -> None:
     ours, theirs = pty.openpty()
-    run = start(folder, "fail:InvalidData:0.5", stdin=theirs, stdout=theirs, stderr=theirs)
+    run = start_run(folder, "fail:InvalidData:0.5", stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    output = b""
-    while chunk := _read(ours):
-        output += chunk
+    content = b""
+    while chunk := read_chunk(ours):
+        content += chunk
     os.close(ours)
     assert run.wait(30) == 3
-    said = output.decode().replace("\r\n", "\n")
-    assert "Starting" in said
-    assert "failed (InvalidData): rank 0 says InvalidData\n" in said
-    assert f"{folder}/.finetune/tiny/node-0.log ends with:\n" in said
-    assert said.rstrip().endswith("agent 0: the end: InvalidData: rank 0 says InvalidData")
+    output = content.decode().replace("\r\n", "\n")
+    assert "Starting" in output
+    assert "failed (InvalidData): rank 0 says InvalidData\n" in output
+    assert f"last lines of {folder}/.finetune/tiny/node-0.log:\n" in output
+    assert output.rstrip().endswith("agent 0: the end: InvalidData: rank 0 says InvalidData")
 
 
-def _read(descriptor: int) -> bytes:
+def read_chunk(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
-    except OSError:  # how a terminal ends whose other side is gone
+    except OSError:  # raised at the end of a terminal whose other side is closed
         return b""
 
 
-def test_killed_agents_end_the_run(folder: Path) -> None:
-    run = start(folder, "train")
+def test_ends_the_run_when_its_agents_are_killed(folder: Path) -> None:
+    run = start_run(folder, "train")
     wait_for((folder / ".finetune/cache/life-0-0").exists, "the rank")
-    agent = _child_of(run.pid)
+    agent = child_of(run.pid)
     os.kill(agent, signal.SIGKILL)
-    said, _ = run.communicate(timeout=30)
+    output, _ = run.communicate(timeout=30)
     assert run.returncode == 1
-    assert "failed (Crashed): the agent of node 0 was killed by signal 9; see its log\n" in said
+    assert "failed (Crashed): the agent of node 0 was killed by signal 9; see its log\n" in output
 
 
-def _child_of(pid: int) -> int:
+def child_of(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert len(children) == 1
     return int(children[0])

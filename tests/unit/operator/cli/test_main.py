@@ -1,4 +1,4 @@
-"""The command line, but for what needs agents."""
+"""The commands of the command line, except for runs of agents."""
 
 from __future__ import annotations
 
@@ -27,52 +27,53 @@ JOB = {
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     Path("job.yaml").write_text(yaml.safe_dump(JOB, sort_keys=False))
     Path("data.jsonl").touch()
     return "job.yaml"
 
 
-def test_validate_says_what_is_valid(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", file, file]) == 0
+def test_validate_lists_valid_jobs(job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", job_file, job_file]) == 0
     assert capsys.readouterr().out == "job.yaml: tiny: valid\n" * 2
 
 
-def test_validate_tells_all_mistakes_of_all_files(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reports_the_errors_of_all_files(job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("data.jsonl").unlink()
     Path("broken.yaml").write_text("[")
-    assert main(["validate", file]) == 0, "the file may well lie where the job will run"
+    assert main(["validate", job_file]) == 0, "the data may exist where the job will run"
     capsys.readouterr()
-    assert main(["validate", "--local", file, "broken.yaml"]) == 2
+    assert main(["validate", "--local", job_file, "broken.yaml"]) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert first == (
-        "job.yaml:10: spec.data.train[0].source: file://data.jsonl does not exist: correct the address, or put the file there"
+        "job.yaml:10: spec.data.train[0].source: file://data.jsonl does not exist: correct the path, or put the file there"
     )
     assert second.startswith("broken.yaml:")
 
 
 @pytest.mark.parametrize(
-    ("rows", "mistake"),
+    ("rows", "message"),
     [
         ('{"text": "a"}\n', None),
         ('{"text": "a"}\n{"text": \n', "data.jsonl:2: not valid JSON"),
         ('{"txt": "a"}\n', "data.jsonl:1: "),
         ("", "data.jsonl: the file is empty"),
     ],
+    ids=["valid", "invalid-json", "wrong-column", "empty"],
 )
-def test_validate_tries_data_and_storage_where_told(
-    rows: str, mistake: str | None, file: str, capsys: pytest.CaptureFixture[str]
+def test_validate_local_checks_data_and_storage(
+    rows: str, message: str | None, job_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("data.jsonl").write_text(rows)
-    assert main(["validate", "--local", file]) == (2 if mistake else 0)
-    said = capsys.readouterr().err
-    assert mistake is None or mistake in said
-    assert said.count("\n") == bool(mistake), "one sentence"
+    assert main(["validate", "--local", job_file]) == (2 if message else 0)
+    errors = capsys.readouterr().err
+    assert message is None or message in errors
+    assert errors.count("\n") == bool(message), "one sentence"
 
 
-def test_render_prints_the_objects_of_the_operator(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["render", file]) == 0
+def test_render_prints_the_objects_of_a_job(job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", job_file]) == 0
     objects = list(yaml.safe_load_all(capsys.readouterr().out))
     assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
         ("Service", "tiny"), ("ConfigMap", "tiny"), ("Pod", "tiny-0"), ("Pod", "tiny-1"),
@@ -80,24 +81,25 @@ def test_render_prints_the_objects_of_the_operator(file: str, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("change", "mistake"),
+    ("change", "message"),
     [
         (
             {"metadata": {"name": "second"}},
-            "job.yaml holds 2 FineTuneJobs (tiny, second): put the one to run in a file of its own",
+            "job.yaml contains 2 FineTuneJobs (tiny, second): put the one to run in its own file",
         ),
-        (None, "spec.checkpoint.storage: pvc://claim/out exists in a cluster only: use file:// for a run on this machine"),
+        (None, "spec.checkpoint.storage: pvc://claim/out exists in a cluster only: use file:// to run on this machine"),
     ],
+    ids=["two-jobs", "persistent-volume-claim"],
 )
-def test_run_refuses_in_one_sentence(
-    file: str, change: dict[str, object] | None, mistake: str, capsys: pytest.CaptureFixture[str]
+def test_run_rejects_a_job_in_one_sentence(
+    job_file: str, change: dict[str, object] | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = yaml.safe_dump(JOB).replace("file://out", "pvc://claim/out")
     if change is not None:
         text = f"{yaml.safe_dump(JOB)}---\n{yaml.safe_dump(JOB | change)}"
-    Path(file).write_text(text)
-    assert main(["run", file]) == 2
-    assert capsys.readouterr().err == mistake + "\n"
+    Path(job_file).write_text(text)
+    assert main(["run", job_file]) == 2
+    assert capsys.readouterr().err == message + "\n"
 
 
 STATUS = {
@@ -112,44 +114,45 @@ STATUS = {
 
 
 @pytest.fixture
-def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kubectl that notes its arguments and answers with a job."""
+def kubectl_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Installs a kubectl that prints a job; returns the file to which it writes its arguments."""
     program = tmp_path / "bin" / "kubectl"
     program.parent.mkdir()
-    notes = tmp_path / "arguments"
+    arguments = tmp_path / "arguments"
     answer = tmp_path / "answer"
     answer.write_text(json.dumps(JOB | {"status": STATUS}))
-    program.write_text(f'#!/bin/sh\necho "$@" >{notes}\ncat {answer}\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >{arguments}\ncat {answer}\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    return notes
+    return arguments
 
 
-def test_status_says_how_a_job_stands(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_prints_progress_and_conditions(kubectl_arguments: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "tiny", "-n", "research"]) == 0
-    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert said[:5] == ["phase Running", "ready 2/2", "step 50/200 (25%)", "loss 2.5", "remaining 1m05s"]
-    assert "PodsReady" in said[-1]
-    assert kubectl.read_text() == "--namespace=research get finetunejobs.finetune-operator.io tiny --output=json\n"
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:5] == ["phase Running", "ready 2/2", "step 50/200 (25%)", "loss 2.5", "remaining 1m05s"]
+    assert "PodsReady" in lines[-1]
+    arguments = kubectl_arguments.read_text()
+    assert arguments == "--namespace=research get finetunejobs.finetune-operator.io tiny --output=json\n"
 
 
-def test_logs_are_those_of_the_jobs_pods(kubectl: Path) -> None:
+def test_logs_selects_the_pods_of_the_job(kubectl_arguments: Path) -> None:
     assert main(["logs", "tiny", "-f", "--tail", "5"]) == 0
-    assert kubectl.read_text() == (
+    assert kubectl_arguments.read_text() == (
         "logs --selector=finetune-operator.io/job=tiny --prefix --max-log-requests=64 --tail=5 --follow\n"
     )
 
 
-def test_without_kubectl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_that_kubectl_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "/absent")
     assert main(["status", "tiny"]) == 2
-    assert capsys.readouterr().err == "kubectl is not installed, or not on PATH: install it to ask a cluster\n"
+    assert capsys.readouterr().err == "kubectl is not installed or not on PATH: install it to query a cluster\n"
 
 
-def test_the_command_line_imports_neither_torch_nor_kopf() -> None:
+def test_imports_neither_torch_nor_kopf() -> None:
     script = (
-        "import sys, finetune_operator.cli, finetune_operator.local, finetune_trainer.agent.guard\n"
+        "import sys, finetune_operator.cli.main, finetune_operator.local, finetune_trainer.agent.guard\n"
         "print({'torch', 'kopf', 'kubernetes'} & set(sys.modules))"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said == "set()\n"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output == "set()\n"

@@ -1,0 +1,27 @@
+"""The policy of a run: suspension, retries, deadline and cleanup."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from finetune_trainer.config.base import Section
+
+
+class RunPolicy(Section):
+    """Suspension, retries, time limits and cleanup of the job."""
+
+    suspend: bool = Field(
+        False, description="True stores a checkpoint and deletes the pods; false starts them again from that checkpoint."
+    )
+    backoff_limit: int = Field(
+        3, ge=0, le=1000, description="Number of pod failures after which the job fails; disruptions are not counted."
+    )
+    active_deadline_seconds: int | None = Field(
+        None, ge=1, description="The job fails after running for this long; a suspension resets the clock."
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        None, ge=0, description="The job is deleted this long after it finishes; its checkpoints and model are kept."
+    )
+    termination_grace_period_seconds: int = Field(
+        120, ge=1, le=86400, description="Time a pod has to store a checkpoint after it was told to stop."
+    )

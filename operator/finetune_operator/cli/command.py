@@ -1,0 +1,23 @@
+"""What the commands share: how they register with argparse, and the error that ends one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeAlias
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+YAML_FILE_HELP = "YAML file; - reads standard input"
+
+
+class CommandError(Exception):
+    """The command cannot be carried out; the message has one sentence per line."""
+
+
+def add_command(
+    subparsers: Subparsers, name: str, execute: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    """Add the parser of one command; `execute` takes the parsed options and returns the exit code."""
+    parser = subparsers.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(execute=execute)
+    return parser
