@@ -1,3 +1,3 @@
-"""The operator: turns one FineTuneJob into pods and keeps them at it. It knows nothing of torch."""
+"""The operator: creates the trainer pods of a FineTuneJob and replaces them when they fail. It does not import torch."""
 
 __version__ = "0.1.0"

@@ -14,10 +14,10 @@ from finetune_operator.settings import Settings
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats each log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, logger and message; a traceback if there is one."""
+        """A JSON object with time, level, logger and message, and with the traceback of an exception."""
         entry = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname,
@@ -30,18 +30,20 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(settings: Settings) -> None:
-    """One handler on standard error; kopf says only what is wrong."""
+    """Log to standard error; unless the level is DEBUG, kopf logs warnings and errors only."""
     handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else plain)
+    if settings.log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     if settings.log_level != "DEBUG":
         logging.getLogger("kopf").setLevel(logging.WARNING)
 
 
 def main() -> None:
-    """Run until SIGTERM."""
-    settings = Settings.read(sys.argv[1:], os.environ)
+    """Run the operator until SIGTERM."""
+    settings = Settings.from_arguments(sys.argv[1:], os.environ)
     configure_logging(settings)
     asyncio.run(handlers.run(Manager(settings)))
 

@@ -1,4 +1,4 @@
-"""Names, labels and paths that pods, Services and their readers agree on (docs/architecture.md)."""
+"""Names, labels, ports and paths shared by the operator and the trainer pods (see docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ TERMINATION_LOG = "/dev/termination-log"
 
 
 def pod_name(job: str, index: int) -> str:
-    """The pod of one node: the same after every restart, so that two operators cannot make two of them."""
+    """Name of the pod of one node. A replacement has the same name, so two operators cannot create two pods for a node."""
     return f"{job}-{index}"

@@ -1,4 +1,4 @@
-"""A cluster in miniature: it keeps what plans write and plays the kubelet, so that tests read as stories."""
+"""A simulated cluster for policy tests: it applies plans to pods in memory and takes the role of the kubelet."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from finetune_operator.reconcile import (
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, Outcome, Reason
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+GRACE_PERIOD = timedelta(seconds=120)
+MAX_RECONCILES = 20
 
 
-class Killed(Exception):
-    """The operator was killed in the middle of a pass."""
+class OperatorKilled(Exception):
+    """The operator was killed during a reconcile."""
 
 
 def document(nodes: int = 2, **run_policy: Any) -> dict[str, Any]:
-    """A small valid job named j; keywords are its run policy."""
+    """A small valid document of the job `j` with the given run policy."""
     return {
         "apiVersion": "finetune-operator.io/v1alpha1",
         "kind": "FineTuneJob",
@@ -48,12 +50,12 @@ def document(nodes: int = 2, **run_policy: Any) -> dict[str, Any]:
 
 
 def job(nodes: int = 2, **run_policy: Any) -> FineTuneJob:
-    """The same, read."""
+    """The validated `document`."""
     return FineTuneJob.model_validate(document(nodes, **run_policy))
 
 
 class SimulatedCluster:
-    """One job and its pods. `seen` are keywords of `Seen` that every pass gets on top."""
+    """One job and its pods. `observed` overrides fields of the ObservedState of every reconcile."""
 
     def __init__(self, nodes: int = 2, **run_policy: Any) -> None:
         self.job: FineTuneJob | None = job(nodes, **run_policy)
@@ -61,27 +63,27 @@ class SimulatedCluster:
         self.pods: dict[str, Pod] = {}
         self.now = NOON
         self.generation = 1
-        self.seen: dict[str, Any] = {}
-        self.notes: list[Event] = []
+        self.observed: dict[str, Any] = {}
+        self.events: list[Event] = []
         self.created: list[str] = []
         self.job_deleted = False
-        self.lives: float = float("inf")  # writes until the operator is killed
-        self._uids = 0
+        self.writes_until_killed: float = float("inf")
+        self._pods_created = 0
 
-    def set_policy(self, **run_policy: Any) -> SimulatedCluster:
-        """The user edits runPolicy."""
+    def set_run_policy(self, **run_policy: Any) -> SimulatedCluster:
+        """Edit spec.runPolicy, as a user would."""
         assert self.job is not None
         self.job = job(self.job.spec.workers.nodes, **run_policy)
         self.generation += 1
         return self
 
-    def tick(self, seconds: float) -> SimulatedCluster:
-        """Time goes by."""
+    def advance(self, seconds: float) -> SimulatedCluster:
+        """Advance the clock."""
         self.now += timedelta(seconds=seconds)
         return self
 
-    def look(self) -> Plan:
-        """What a pass would decide now."""
+    def plan(self) -> Plan:
+        """The plan for the current state; nothing is applied."""
         return reconcile(
             ObservedState(
                 name="j",
@@ -91,96 +93,96 @@ class SimulatedCluster:
                 now=self.now,
                 job=self.job,
                 pods=tuple(self.pods.values()),
-                **self.seen,
+                **self.observed,
             )
         )
 
-    def one_pass(self) -> Plan:
-        """Decide and do: the status first, then the actions, one write after the other."""
-        plan = self.look()
+    def reconcile(self) -> Plan:
+        """Reconcile once: write the status, then apply the actions one by one."""
+        plan = self.plan()
         if plan.status != self.status:
-            self._write()
+            self._count_write()
             self.status = plan.status
         for action in plan.actions:
-            self._write()
-            self._do(action)
-        self.notes += plan.notes
+            self._count_write()
+            self._apply(action)
+        self.events += plan.events
         return plan
 
-    def settle(self) -> Plan:
-        """Pass after pass, deleted pods being removed in between, until nothing changes any more."""
-        for _ in range(20):
-            plan = self.one_pass()
-            gone = [name for name, pod in self.pods.items() if pod.deletion_deadline is not None]
-            for name in gone:
+    def reconcile_until_stable(self) -> Plan:
+        """Reconcile, and remove deleted pods after each reconcile, until nothing changes. Returns the last plan."""
+        for _ in range(MAX_RECONCILES):
+            plan = self.reconcile()
+            deleted = [name for name, pod in self.pods.items() if pod.is_being_deleted]
+            for name in deleted:
                 del self.pods[name]
-            if not gone and plan.status == self.look().status and not plan.actions:
+            if not deleted and plan.status == self.plan().status and not plan.actions:
                 return plan
-        raise AssertionError("the passes never come to rest")
+        raise AssertionError(f"the job is not stable after {MAX_RECONCILES} reconciles")
 
-    def running(self) -> SimulatedCluster:
-        """All pods are there and ready."""
-        self.settle()
+    def run_all_pods(self) -> SimulatedCluster:
+        """Reconcile until all pods are ready and the job is running."""
+        self.reconcile_until_stable()
         for index in range(len(self.pods)):
-            self.ready(index)
-        self.settle()
+            self.make_ready(index)
+        self.reconcile_until_stable()
         assert self.status.phase == "Running"
         return self
 
-    def change(self, index: int, **fields: Any) -> SimulatedCluster:
-        """Something about a pod changes."""
+    def update_pod(self, index: int, **fields: Any) -> SimulatedCluster:
+        """Set fields of a pod."""
         name = f"j-{index}"
         self.pods[name] = replace(self.pods[name], **fields)
         return self
 
-    def ready(self, index: int) -> SimulatedCluster:
-        """The pod is ready."""
-        return self.change(index, phase="Running", ready=True, node=f"node-{index}")
+    def make_ready(self, index: int) -> SimulatedCluster:
+        """Make a pod ready."""
+        return self.update_pod(index, phase="Running", ready=True, node=f"node-{index}")
 
     def fail(self, index: int, reason: Reason = Reason.CRASHED, **outcome: Any) -> SimulatedCluster:
-        """The pod ends for a reason, which its agent could still tell."""
-        text = Outcome(reason=reason, **outcome).model_dump_json(by_alias=True, exclude_none=True)
-        ending = TerminatedState(EXIT_POLICIES[reason].exit_code, "Error", text)
-        return self.change(index, phase="Failed", ready=False, ending=ending)
+        """Fail a pod with a termination message."""
+        message = Outcome(reason=reason, **outcome).model_dump_json(by_alias=True, exclude_none=True)
+        terminated = TerminatedState(EXIT_POLICIES[reason].exit_code, "Error", message)
+        return self.update_pod(index, phase="Failed", ready=False, terminated=terminated)
 
     def succeed(self, index: int, **outcome: Any) -> SimulatedCluster:
-        """The pod ends well."""
-        text = Outcome(reason=Reason.COMPLETE, **outcome).model_dump_json(by_alias=True, exclude_none=True)
-        return self.change(index, phase="Succeeded", ready=False, ending=TerminatedState(0, "Completed", text))
+        """Complete a pod with a termination message."""
+        message = Outcome(reason=Reason.COMPLETE, **outcome).model_dump_json(by_alias=True, exclude_none=True)
+        terminated = TerminatedState(0, "Completed", message)
+        return self.update_pod(index, phase="Succeeded", ready=False, terminated=terminated)
 
     def evict(self, index: int) -> SimulatedCluster:
-        """The pod's node is drained."""
-        return self.change(index, phase="Failed", ready=False, disruption=ReasonMessage("EvictionByEvictionAPI", "drained"))
+        """Evict a pod, as a drain of its node does."""
+        return self.update_pod(index, phase="Failed", ready=False, disruption=ReasonMessage("EvictionByEvictionAPI", "drained"))
 
     def delete(self, index: int) -> SimulatedCluster:
-        """Somebody deletes the pod."""
-        return self.change(index, deletion_deadline=self.now + timedelta(seconds=120))
+        """Delete a pod, as another client would."""
+        return self.update_pod(index, deletion_deadline=self.now + GRACE_PERIOD)
 
-    def condition(self, kind: ConditionType) -> tuple[str, str] | None:
-        """(status, reason) of a condition."""
-        found = find_condition(self.status.conditions, kind)
-        return (found.status, found.reason) if found is not None else None
+    def condition(self, condition_type: ConditionType) -> tuple[str, str] | None:
+        """(status, reason) of a condition; None if it was never set."""
+        condition = find_condition(self.status.conditions, condition_type)
+        return (condition.status, condition.reason) if condition is not None else None
 
-    def message(self, kind: ConditionType) -> str:
-        """The sentence of a condition."""
-        found = find_condition(self.status.conditions, kind)
-        assert found is not None
-        return found.message
+    def message(self, condition_type: ConditionType) -> str:
+        """The message of a condition."""
+        condition = find_condition(self.status.conditions, condition_type)
+        assert condition is not None
+        return condition.message
 
-    def _write(self) -> None:
-        if self.lives <= 0:
-            raise Killed
-        self.lives -= 1
+    def _count_write(self) -> None:
+        if self.writes_until_killed <= 0:
+            raise OperatorKilled
+        self.writes_until_killed -= 1
 
-    def _do(self, action: Action) -> None:
+    def _apply(self, action: Action) -> None:
         match action:
             case CreatePod(index) if f"j-{index}" not in self.pods:
-                self._uids += 1
-                self.created.append(f"j-{index}")
-                self.pods[f"j-{index}"] = Pod(
-                    f"j-{index}", f"pod-uid-{self._uids}", "job-uid", index, "Pending", created=self.now
-                )
+                self._pods_created += 1
+                name, uid = f"j-{index}", f"pod-uid-{self._pods_created}"
+                self.created.append(name)
+                self.pods[name] = Pod(name, uid, "job-uid", index, "Pending", created=self.now)
             case DeletePod(name, uid, _) if name in self.pods and self.pods[name].uid == uid:
-                self.pods[name] = replace(self.pods[name], deletion_deadline=self.now + timedelta(seconds=120))
+                self.pods[name] = replace(self.pods[name], deletion_deadline=self.now + GRACE_PERIOD)
             case DeleteJob():
                 self.job_deleted = True

@@ -1,4 +1,7 @@
-"""Condition types and reasons of a FineTuneJob. People and scripts match on them, so they are constants."""
+"""Condition types, condition reasons and timestamps of a FineTuneJob's status.
+
+Types and reasons are constants because scripts and alerts match on them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 
 
 class ConditionType(StrEnum):
-    """What a condition is about; in this order they stand in the status."""
+    """Types of conditions, in the order in which the status lists them."""
 
     SUSPENDED = "Suspended"
     PODS_READY = "PodsReady"
@@ -25,7 +28,7 @@ class ConditionType(StrEnum):
 
 
 class ConditionReason(StrEnum):
-    """Reasons of the operator's own; those of a run are `finetune_trainer.protocol.outcome.Reason`."""
+    """Reasons that the operator sets; the trainer's reasons are `finetune_trainer.protocol.outcome.Reason`."""
 
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
@@ -33,59 +36,74 @@ class ConditionReason(StrEnum):
     PODS_READY = "PodsReady"
     PODS_NOT_READY = "PodsNotReady"
     SECRET_NOT_FOUND = "SecretNotFound"
-    NAME_TAKEN = "NameTaken"
-    EARLIER_JOB_STOPPING = "EarlierJobStopping"
-    CREATION_REFUSED = "CreationRefused"
+    NAME_CONFLICT = "NameConflict"
+    PREVIOUS_PODS_TERMINATING = "PreviousPodsTerminating"
+    CREATE_REJECTED = "CreateRejected"
     BACKING_OFF = "BackingOff"
     DISRUPTED = "Disrupted"
     POD_DELETED = "PodDeleted"
     RECOVERED = "Recovered"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
-    DOCUMENT_UNREADABLE = "DocumentUnreadable"
+    INVALID_SPEC = "InvalidSpec"
     DATA_FINDING = "DataFinding"
-    CHECKPOINT_STORED = "CheckpointStored"
-    CHECKPOINT_NOT_STORED = "CheckpointNotStored"
+    CHECKPOINT_SAVED = "CheckpointSaved"
+    CHECKPOINT_SAVE_FAILED = "CheckpointSaveFailed"
     FINISHED = "Finished"
-    POD_STUCK = "PodStuck"
+    POD_FORCE_DELETED = "PodForceDeleted"
 
 
-def timestamp(moment: datetime) -> str:
-    """A moment as Kubernetes writes it: RFC 3339 in UTC, whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def format_timestamp(time: datetime) -> str:
+    """A time in the format of Kubernetes: RFC 3339, UTC, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_timestamp(text: str) -> datetime:
+    """The time in an RFC 3339 timestamp."""
+    return datetime.fromisoformat(text)
 
 
 def set_condition(
     conditions: Iterable[Condition],
-    kind: ConditionType,
-    state: ConditionStatus,
+    condition_type: ConditionType,
+    status: ConditionStatus,
     reason: str,
     message: str,
     now: datetime,
     generation: int | None,
 ) -> list[Condition]:
-    """`conditions` with one set; its transition time stays as long as its status does."""
+    """A copy of `conditions` with one condition set; its transition time changes only when its status changes."""
     by_type = {condition.type: condition for condition in conditions}
-    old = by_type.get(kind)
-    since = old.last_transition_time if old is not None and old.status == state else timestamp(now)
-    by_type[kind] = Condition.model_construct(
-        type=str(kind),
-        status=state,
+    previous = by_type.get(condition_type)
+    transition_time = format_timestamp(now)
+    if previous is not None and previous.status == status:
+        transition_time = previous.last_transition_time
+    by_type[condition_type] = Condition.model_construct(
+        type=str(condition_type),
+        status=status,
         reason=str(reason),
         message=message,
-        last_transition_time=since,
+        last_transition_time=transition_time,
         observed_generation=generation,
     )
-    order = [str(item) for item in ConditionType]
-    return sorted(by_type.values(), key=lambda item: order.index(item.type) if item.type in order else len(order))
+    return sorted(by_type.values(), key=_position)
 
 
-def find_condition(conditions: Iterable[Condition], kind: ConditionType) -> Condition | None:
-    """The condition of one type, if it was ever set."""
-    return next((condition for condition in conditions if condition.type == kind), None)
+def find_condition(conditions: Iterable[Condition], condition_type: ConditionType) -> Condition | None:
+    """The condition of one type, or None if it was never set."""
+    for condition in conditions:
+        if condition.type == condition_type:
+            return condition
+    return None
 
 
-def is_true(conditions: Iterable[Condition], kind: ConditionType) -> bool:
-    """Whether a condition is set and true."""
-    found = find_condition(conditions, kind)
-    return found is not None and found.status == "True"
+def is_true(conditions: Iterable[Condition], condition_type: ConditionType) -> bool:
+    """Whether the condition of one type is set and has the status True."""
+    condition = find_condition(conditions, condition_type)
+    return condition is not None and condition.status == "True"
+
+
+def _position(condition: Condition) -> int:
+    """Position of a condition in the status; types of other operator versions come last."""
+    types = [str(condition_type) for condition_type in ConditionType]
+    return types.index(condition.type) if condition.type in types else len(types)

@@ -1,4 +1,4 @@
-"""What the operator says about a job."""
+"""The status of a FineTuneJob."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Phase = Literal["Pending", "Running", "Restarting", "Suspended", "Succeeded", "F
 
 
 class Condition(Section):
-    """A Kubernetes condition (meta/v1): one aspect of the job, why it is so, and since when."""
+    """A Kubernetes condition (meta/v1): one aspect of the job's state, its reason, and the time of its last transition."""
 
     type: str = Field(max_length=316)
     status: Literal["True", "False", "Unknown"]
-    reason: str = Field(max_length=1024, description="A constant, in CamelCase.")
-    message: str = Field(max_length=32768, description="One sentence for people.")
-    last_transition_time: str = Field(description="When status last changed, RFC 3339.")
+    reason: str = Field(max_length=1024, description="A constant in CamelCase, for programs.")
+    message: str = Field(max_length=32768, description="One sentence, for people.")
+    last_transition_time: str = Field(description="Time of the last change of status, RFC 3339.")
     observed_generation: int | None = None
 
 
 class WorkersStatus(Section):
-    """How many of the job's pods are ready."""
+    """Number of pods that are ready."""
 
     ready: int = 0
     desired: int = 0
@@ -32,24 +32,28 @@ class WorkersStatus(Section):
 
 
 class Failure(Section):
-    """What went wrong last: the job's end if it failed, else what it recovers from."""
+    """The failure that ended the job, or the last one that the job recovers from."""
 
     reason: str
     message: str
     rank: int | None = None
-    node: str | None = Field(None, description="The Kubernetes node the failed pod ran on.")
+    node: str | None = Field(None, description="Kubernetes node of the failed pod.")
     pod: str | None = None
     exit_code: int | None = None
 
 
 class Restarts(Section):
-    """How often pods were replaced, by whose fault."""
+    """Restart counts by cause."""
 
-    failures: int = Field(0, description="Failures of pods; these count towards backoffLimit.")
-    disruptions: int = Field(0, description="Evictions, drains, preemptions and deletions by others; these do not.")
+    failures: int = Field(0, description="Pod failures; these count towards backoffLimit.")
+    disruptions: int = Field(
+        0, description="Evictions, drains, preemptions and deletions by other clients; these do not count towards backoffLimit."
+    )
     by_reason: dict[str, int] = Field(default_factory=dict)
     total: int = 0
-    consecutive: int = Field(0, description="Without ten quiet minutes between them; decides how long the next one waits.")
+    consecutive: int = Field(
+        0, description="Restarts with less than ten minutes of training between them; determines the next back-off delay."
+    )
     last_time: str | None = None
 
 
@@ -59,19 +63,19 @@ class JobStatus(Section):
     observed_generation: int | None = None
     phase: Phase = "Pending"
     conditions: list[Condition] = Field(default_factory=list)
-    start_time: str | None = Field(None, description="When pods were last started: at first, or after a suspension.")
+    start_time: str | None = Field(None, description="Time at which pods were first created; reset by a suspension.")
     completion_time: str | None = None
     workers: WorkersStatus = WorkersStatus()
     data: DataSummary | None = None
     progress: Progress | None = None
-    eta: str | None = Field(None, description="Remaining time as people write it, such as 1h05m.")
+    eta: str | None = Field(None, description="Estimated remaining time in a short form, such as 1h05m.")
     metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics.")
     checkpoint: SavedCheckpoint | None = None
-    model: str | None = Field(None, description="Address of the exported model.")
+    model: str | None = Field(None, description="URI of the exported model.")
     restarts: Restarts = Restarts()
     failure: Failure | None = None
     counted_terminated_pods: list[str] = Field(
         default_factory=list,
         max_length=8192,
-        description="UIDs of pods that have to go and are counted in restarts already, where they count at all.",
+        description="UIDs of terminating or failed pods that restarts already includes, or that are excluded from it.",
     )

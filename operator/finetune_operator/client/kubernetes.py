@@ -1,4 +1,7 @@
-"""The only module that talks to Kubernetes: few verbs, plain dictionaries, a limit on every call."""
+"""The Kubernetes client: the only module that sends requests to the API server.
+
+Objects are plain dictionaries, every request has a timeout, and the number of concurrent requests is limited.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from finetune_operator.api import GROUP, PLURAL, VERSION
-from finetune_operator.controller.informer_cache import JobKey, ListSnapshot
+from finetune_operator.client.types import JobKey, ListSnapshot
 
 JOBS = f"/apis/{GROUP}/{VERSION}"
 CORE = "/api/v1"
@@ -21,25 +24,31 @@ EVENTS = "/apis/events.k8s.io/v1"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PATHS = {"Service": f"{CORE}/services", "ConfigMap": f"{CORE}/configmaps", "Pod": f"{CORE}/pods", "Event": f"{EVENTS}/events"}
+MAX_ERROR_BYTES = 500  # of a response that is not a Status object
+RETRIABLE_CLIENT_ERRORS = frozenset({401, 404, 408, 409, 429})
 
 Body = dict[str, Any]
 
 
 class ApiError(Exception):
-    """The API server answered with an error; `status` is HTTP's, `message` its own sentence."""
+    """An error response of the API server: HTTP status, and the reason and message of its Status object."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status, self.reason, self.message = status, reason, message
 
     @property
-    def is_refusal(self) -> bool:
-        """Whether the request itself was refused, so that the same one will not do soon."""
-        return 400 <= self.status < 500 and self.status not in (401, 404, 408, 409, 429)
+    def is_rejection(self) -> bool:
+        """Whether the request itself was rejected, so that an immediate retry would fail too."""
+        return 400 <= self.status < 500 and self.status not in RETRIABLE_CLIENT_ERRORS
 
 
 class KubernetesClient:
-    """A connection to the API server. Raises ApiError, and what aiohttp raises when there is no answer."""
+    """A client of the API server.
+
+    Methods raise ApiError for an error response, and aiohttp.ClientError or TimeoutError if there is no response.
+    `on_request` is called with verb, resource and status code after each request; the code is 0 without a response.
+    """
 
     def __init__(
         self,
@@ -49,78 +58,79 @@ class KubernetesClient:
         on_request: Callable[[str, str, int], None] = lambda _verb, _resource, _status: None,
     ) -> None:
         self._client = client
-        self._limit = asyncio.Semaphore(connections)
+        self._slots = asyncio.Semaphore(connections)
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._on_request = on_request
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._client.close()
 
     async def create(self, body: Body) -> Body:
-        """Create an object of a kind in `PATHS`; 409 if one of that name exists."""
+        """Create an object whose kind is in `PATHS`. ApiError 409 if the name exists already."""
         return await self._request("POST", _path(PATHS[body["kind"]], body["metadata"]["namespace"]), body)
 
-    async def owner_of(self, kind: str, namespace: str, name: str) -> str:
-        """UID of an object's controller, empty if it has none; 404 if there is no such object."""
+    async def controller_uid(self, kind: str, namespace: str, name: str) -> str:
+        """UID of the object that controls an object, or "" if none does. ApiError 404 if the object does not exist."""
         path = _path(PATHS[kind], namespace, name)
         body = await self._request("GET", path, accept=METADATA_ONLY)
-        owners = body["metadata"].get("ownerReferences") or ()
-        return next((owner["uid"] for owner in owners if owner.get("controller")), "")
+        for owner in body["metadata"].get("ownerReferences") or ():
+            if owner.get("controller"):
+                return str(owner["uid"])
+        return ""
 
     async def delete_pod(self, namespace: str, name: str, uid: str, force: bool = False) -> None:
-        """Delete a pod if it is still this one."""
-        options: Body = {"preconditions": {"uid": uid}} | ({"gracePeriodSeconds": 0} if force else {})
+        """Delete a pod if it still has this UID; `force` does not wait for its node."""
+        options: Body = {"preconditions": {"uid": uid}}
+        if force:
+            options["gracePeriodSeconds"] = 0
         await self._delete(_path(f"{CORE}/pods", namespace, name), options)
 
     async def delete_job(self, key: JobKey, uid: str) -> None:
-        """Delete a job and, in the background, all that it owns."""
+        """Delete a job if it still has this UID; the garbage collector deletes the objects it owns."""
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         await self._delete(_path(f"{JOBS}/{PLURAL}", *key), options)
 
-    async def patch_status(self, key: JobKey, version: int, patch: Body) -> Body:
-        """Merge into a job's status if the job still is at this resourceVersion; 409 if it is not."""
-        body = {"metadata": {"resourceVersion": str(version)}, "status": patch}
+    async def patch_status(self, key: JobKey, resource_version: int, patch: Body) -> Body:
+        """Apply a merge patch to the status of a job. ApiError 409 if the job has another resourceVersion by now."""
+        body = {"metadata": {"resourceVersion": str(resource_version)}, "status": patch}
         path = _path(f"{JOBS}/{PLURAL}", *key) + "/status"
         return await self._request("PATCH", path, body, content_type="application/merge-patch+json")
 
     async def secret_exists(self, namespace: str, name: str) -> bool:
-        """Whether there is such a Secret. Its content is not asked for."""
+        """Whether a Secret exists. Requests only its metadata, never its data."""
         try:
             await self._request("GET", _path(f"{CORE}/secrets", namespace, name), accept=METADATA_ONLY)
         except ApiError as error:
             if error.status == 404:
                 return False
-            if error.status != 403:  # who may not look lets the pods start: the kubelet will say what is missing
+            if error.status != 403:  # without the permission to check, let the pods start: the kubelet reports a missing Secret
                 raise
         return True
 
     async def list_jobs(self, namespace: str | None) -> ListSnapshot:
-        """The jobs of a namespace, or of all."""
+        """All jobs of a namespace, or of the cluster if it is None."""
         return await self._list(f"{JOBS}/{PLURAL}", namespace, {})
 
     async def list_pods(self, namespace: str | None, label: str) -> ListSnapshot:
-        """The pods that have a label."""
+        """All pods with a label, in a namespace or in the cluster if it is None."""
         return await self._list(f"{CORE}/pods", namespace, {"labelSelector": label})
 
     async def pods_of(self, key: JobKey, label: str) -> tuple[ListSnapshot, list[Body]]:
-        """All pods whose label has the job's name as value, as they are at this moment and not in a cache of the server."""
+        """All pods whose label is the job's name: a consistent read, not one from the API server's watch cache."""
         query = urlencode({"labelSelector": f"{label}={key.name}"})
         body = await self._request("GET", f"{_path(f'{CORE}/pods', key.namespace)}?{query}")
-        pods = body.get("items") or []
-        return ListSnapshot(int(body["metadata"]["resourceVersion"]), frozenset(pod["metadata"]["uid"] for pod in pods)), pods
+        return _snapshot(body), body.get("items") or []
 
     async def _list(self, prefix: str, namespace: str | None, query: dict[str, str]) -> ListSnapshot:
         path = f"{_path(prefix, namespace)}?{urlencode(query | {'resourceVersion': '0'})}"
-        body = await self._request("GET", path, accept=METADATA_LIST)
-        uids = frozenset(item["metadata"]["uid"] for item in body.get("items") or ())
-        return ListSnapshot(int(body["metadata"]["resourceVersion"]), uids)
+        return _snapshot(await self._request("GET", path, accept=METADATA_LIST))
 
     async def _delete(self, path: str, options: Body) -> None:
         try:
             await self._request("DELETE", path, options)
         except ApiError as error:
-            # Gone already, or replaced by another of the same name: either way this one is deleted.
+            # Deleted already (404), or replaced by another object of the same name (409).
             if error.status not in (404, 409):
                 raise
 
@@ -131,8 +141,8 @@ class KubernetesClient:
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, verb, body)
         status, resource = 0, _resource(path)
         try:
-            # The limit on one request begins when there is a connection for it.
-            async with self._limit:
+            # The timeout starts only when the request has a free slot.
+            async with self._slots:
                 response = await self._client.rest_client.request(
                     verb, self._client.configuration.host + path, headers, body, _request_timeout=self._timeout
                 )
@@ -141,12 +151,12 @@ class KubernetesClient:
             self._on_request(verb, resource, status)
         answer = _decode(text)
         if status >= 400:
-            raise ApiError(status, str(answer.get("reason", "")), str(answer.get("message", text[:500])))
+            raise ApiError(status, str(answer.get("reason", "")), str(answer.get("message", text[:MAX_ERROR_BYTES])))
         return answer
 
 
 async def connect() -> ApiClient:
-    """A client for the cluster this process runs in, else for the one kubeconfig names."""
+    """An API client with the in-cluster configuration, or else with the current context of kubeconfig."""
     configuration = Configuration()
     try:
         config.load_incluster_config(client_configuration=configuration)
@@ -155,7 +165,13 @@ async def connect() -> ApiClient:
     return ApiClient(configuration)
 
 
+def _snapshot(body: Body) -> ListSnapshot:
+    uids = frozenset(item["metadata"]["uid"] for item in body.get("items") or ())
+    return ListSnapshot(int(body["metadata"]["resourceVersion"]), uids)
+
+
 def _decode(text: bytes) -> Body:
+    """The JSON object in a response; empty if it contains none."""
     try:
         answer = json.loads(text)
     except ValueError:
@@ -164,14 +180,14 @@ def _decode(text: bytes) -> Body:
 
 
 def _path(prefix: str, namespace: str | None, *rest: str) -> str:
-    """`prefix` ends with the resource, which the namespace stands before."""
+    """The path of a resource; `prefix` ends with the resource name, and the namespace is inserted before it."""
     root, resource = prefix.rsplit("/", 1)
     parts = ["namespaces", quote(namespace), resource] if namespace else [resource]
     return "/".join([root, *parts, *(quote(part) for part in rest)])
 
 
 def _resource(path: str) -> str:
-    """For the metric: the resource, without names."""
+    """The resource of a path for the request metric, such as `pods` or `finetunejobs/status`."""
     parts = path.split("?")[0].split("/")
     if "namespaces" not in parts:
         return parts[-1]

@@ -1,182 +1,166 @@
-"""What the watches have shown of jobs and pods, as little as is needed of it."""
+"""The informer cache: the newest known state of all jobs and pods, filled by the watches and by responses to writes."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob, JobStatus
-from finetune_operator.reconcile import Pod, read_pod
+from finetune_operator.client.types import JobKey, ListSnapshot
+from finetune_operator.reconcile import Pod, parse_pod
 from finetune_trainer.config import explain
 
-
-class ListSnapshot(NamedTuple):
-    """What a list at one resourceVersion holds."""
-
-    version: int
-    uids: frozenset[str]
-
-    def lacks(self, uid: str, version: int) -> bool:
-        """Whether an object was gone by then: it is not there although it is older than the list."""
-        return uid not in self.uids and version <= self.version
-
-
-class JobKey(NamedTuple):
-    """Which job."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+MAX_DELETED_UIDS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class CachedJob:
-    """A FineTuneJob as last seen; `document` is None if it cannot be read, with the `validation_errors` in it."""
+    """A FineTuneJob; `document` is None if its spec is invalid, and `validation_errors` lists the errors."""
 
     key: JobKey
     uid: str
-    version: int
+    resource_version: int
     generation: int
-    deleting: bool
+    is_being_deleted: bool
     created: str
     status: JobStatus
     document: FineTuneJob | None
     validation_errors: tuple[str, ...]
 
 
-REMEMBERED_DELETIONS = 4096
-
-
 class InformerCache:
-    """Jobs and pods by key. An object of an older version never replaces a newer one, nor does a deleted one come back."""
+    """Jobs and pods by job key.
+
+    An older resourceVersion never replaces a newer one, and a deleted pod never reappears.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[JobKey, CachedJob] = {}
         self._pods: dict[JobKey, dict[str, Pod]] = {}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._deleted_uids: OrderedDict[str, None] = OrderedDict()
 
     def pods(self, key: JobKey) -> tuple[Pod, ...]:
-        """All pods that carry the job's name, whoever owns them."""
+        """All pods labeled with the name of a job, including those of an earlier job of this name."""
         return tuple(self._pods.get(key, {}).values())
 
     def all_pods(self) -> Iterator[tuple[JobKey, Pod]]:
-        """Every pod with its job."""
+        """Every pod with the key of its job."""
         for key, pods in self._pods.items():
             for pod in pods.values():
                 yield key, pod
 
     def put_job(self, body: dict[str, Any]) -> CachedJob:
-        """Remember a job."""
+        """Store a job. Returns the stored job, which is the previous one if that is newer."""
         key = job_key(body)
-        old = self.jobs.get(key)
-        version = _version(body)
-        if old is not None and old.version >= version:
-            return old
-        self.jobs[key] = new = _read_job(key, body, old)
-        return new
+        previous = self.jobs.get(key)
+        if previous is not None and previous.resource_version >= _resource_version(body):
+            return previous
+        job = _parse_job(key, body, previous)
+        self.jobs[key] = job
+        return job
 
-    def drop_job(self, key: JobKey, uid: str) -> None:
-        """Forget a job that was deleted."""
+    def remove_job(self, key: JobKey, uid: str) -> None:
+        """Remove a deleted job, unless another job of the same name has replaced it."""
         if key in self.jobs and self.jobs[key].uid == uid:
             del self.jobs[key]
 
     def put_pod(self, body: dict[str, Any]) -> bool:
-        """Remember a pod; True if something of it has changed that matters."""
-        pod = read_pod(body)
-        if pod.uid in self._deleted:
+        """Store a pod. Returns whether a field changed that the operator uses."""
+        pod = parse_pod(body)
+        if pod.uid in self._deleted_uids:
             return False
-        pods = self._pods.setdefault(pod_key(body), {})
-        old = pods.get(pod.uid)
-        if old is not None and old.version >= pod.version:
+        pods = self._pods.setdefault(pod_job_key(body), {})
+        previous = pods.get(pod.uid)
+        if previous is not None and previous.resource_version >= pod.resource_version:
             return False
         pods[pod.uid] = pod
-        return old != pod
+        return previous != pod
 
-    def drop_pod(self, key: JobKey, uid: str) -> None:
-        """Forget a pod that is gone, for good."""
-        self._deleted[uid] = None
-        if len(self._deleted) > REMEMBERED_DELETIONS:
-            self._deleted.popitem(last=False)
+    def remove_pod(self, key: JobKey, uid: str) -> None:
+        """Remove a deleted pod, and ignore later events about it."""
+        self._deleted_uids[uid] = None
+        if len(self._deleted_uids) > MAX_DELETED_UIDS:
+            self._deleted_uids.popitem(last=False)
         pods = self._pods.get(key, {})
         pods.pop(uid, None)
         if not pods:
             self._pods.pop(key, None)
 
-    def keep_only(self, jobs: ListSnapshot, pods: ListSnapshot, namespace: str | None) -> set[JobKey]:
-        """Forget what a fresh list of a namespace (or of all) lacks; the keys that this concerns.
+    def remove_deleted(self, jobs: ListSnapshot, pods: ListSnapshot, namespace: str | None) -> set[JobKey]:
+        """Remove the jobs and pods that fresh lists of a namespace (None: the cluster) show as deleted.
 
-        A watch that had to begin anew never tells what was deleted meanwhile.
+        A watch that had to restart does not report the deletions in between. Returns the keys of the affected jobs.
         """
-        here = [key for key in {*self.jobs, *self._pods} if namespace in (None, key.namespace)]
         changed = set()
-        for key in here:
+        for key in {*self.jobs, *self._pods}:
+            if namespace not in (None, key.namespace):
+                continue
             job = self.jobs.get(key)
-            if job is not None and jobs.lacks(job.uid, job.version):
-                self.drop_job(key, job.uid)
+            if job is not None and jobs.shows_deleted(job.uid, job.resource_version):
+                self.remove_job(key, job.uid)
                 changed.add(key)
-            if self.keep_pods(key, pods):
+            if self.remove_deleted_pods(key, pods):
                 changed.add(key)
         return changed
 
-    def keep_pods(self, key: JobKey, pods: ListSnapshot) -> bool:
-        """Forget the pods of one job that a list lacks; True if there were any."""
-        gone = [pod.uid for pod in self.pods(key) if pods.lacks(pod.uid, pod.version)]
-        for uid in gone:
-            self.drop_pod(key, uid)
-        return bool(gone)
+    def remove_deleted_pods(self, key: JobKey, snapshot: ListSnapshot) -> bool:
+        """Remove the pods of one job that a list shows as deleted. Returns whether there were any."""
+        deleted = [pod.uid for pod in self.pods(key) if snapshot.shows_deleted(pod.uid, pod.resource_version)]
+        for uid in deleted:
+            self.remove_pod(key, uid)
+        return bool(deleted)
 
 
 def job_key(body: dict[str, Any]) -> JobKey:
-    """The key of a FineTuneJob."""
+    """The key of a FineTuneJob object."""
     return JobKey(body["metadata"]["namespace"], body["metadata"]["name"])
 
 
-def pod_key(body: dict[str, Any]) -> JobKey:
-    """The key of the job that a pod belongs to by its label."""
+def pod_job_key(body: dict[str, Any]) -> JobKey:
+    """The key of the job that a Pod object belongs to, from its label."""
     return JobKey(body["metadata"]["namespace"], body["metadata"]["labels"][names.JOB_LABEL])
 
 
-def read_status(status: dict[str, Any] | None) -> JobStatus:
-    """A status, also one written by another version of the operator; one that makes no sense counts as absent."""
+def parse_status(status: dict[str, Any] | None) -> JobStatus:
+    """The status of a job, which another version of the operator may have written; an invalid one counts as absent."""
     try:
         return JobStatus.model_validate(status or {}, extra="ignore")
     except ValidationError:
         return JobStatus()
 
 
-def _version(body: dict[str, Any]) -> int:
+def _resource_version(body: dict[str, Any]) -> int:
     return int(body["metadata"].get("resourceVersion") or 0)
 
 
-def _read_job(key: JobKey, body: dict[str, Any], old: CachedJob | None) -> CachedJob:
+def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None) -> CachedJob:
     metadata = body["metadata"]
     uid, generation = metadata["uid"], metadata.get("generation", 1)
-    if old is not None and (old.uid, old.generation) == (uid, generation):
-        document, validation_errors = old.document, old.validation_errors  # the document changes with its generation only
+    if previous is not None and (previous.uid, previous.generation) == (uid, generation):
+        # The spec is validated once per generation, because it cannot change without a new generation.
+        document, validation_errors = previous.document, previous.validation_errors
     else:
-        document, validation_errors = _read_document(body)
+        document, validation_errors = _parse_document(body)
     return CachedJob(
         key=key,
         uid=uid,
-        version=_version(body),
+        resource_version=_resource_version(body),
         generation=generation,
-        deleting="deletionTimestamp" in metadata,
+        is_being_deleted="deletionTimestamp" in metadata,
         created=metadata["creationTimestamp"],
-        status=read_status(body.get("status")),
+        status=parse_status(body.get("status")),
         document=document,
         validation_errors=validation_errors,
     )
 
 
-def _read_document(body: dict[str, Any]) -> tuple[FineTuneJob | None, tuple[str, ...]]:
-    # Annotations and the like are left out: they may be large and nothing here needs them.
+def _parse_document(body: dict[str, Any]) -> tuple[FineTuneJob | None, tuple[str, ...]]:
+    # Other metadata, such as annotations, may be large, and the operator does not use it.
     metadata = {field: body["metadata"][field] for field in ("name", "namespace", "uid")}
     document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body.get("spec")}
     try:

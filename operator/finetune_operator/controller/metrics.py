@@ -1,123 +1,134 @@
-"""The operator's own metrics, and the last numbers of every job until it is deleted."""
+"""Prometheus metrics of the operator, and the newest values of every job until it is deleted."""
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import get_args
 
 import prometheus_client as prometheus
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from finetune_operator.api import JobStatus
+from finetune_operator.api import JobStatus, Phase
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 
 PREFIX = "finetune_operator"
-UNTIL_READY = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+STARTUP_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)  # seconds
 
 
 class Metrics:
-    """Counters that the controller moves; everything in one registry."""
+    """The metrics of one operator process, in one registry."""
 
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
         self.reconcile_seconds = prometheus.Histogram(
             f"{PREFIX}_reconcile_duration_seconds",
-            "Time of one look at one job, waiting for the API server included.",
+            "Duration of one reconcile of one job, including requests to the API server.",
             registry=self.registry,
         )
         self.reconcile_errors = prometheus.Counter(
-            f"{PREFIX}_reconcile_errors", "Looks at a job that failed and are repeated.", registry=self.registry
+            f"{PREFIX}_reconcile_errors", "Reconciles that failed and are retried.", registry=self.registry
         )
         self._requests = prometheus.Counter(
             f"{PREFIX}_api_requests",
-            "Requests to the API server; code 0 is no answer.",
+            "Requests to the API server by status code; the code is 0 if there was no response.",
             ("verb", "resource", "code"),
             registry=self.registry,
         )
         self._restarts = prometheus.Counter(
-            f"{PREFIX}_restarts", "Pods that were replaced.", ("reason",), registry=self.registry
+            f"{PREFIX}_restarts", "Pod restarts by reason.", ("reason",), registry=self.registry
         )
-        self._ready = prometheus.Histogram(
+        self._pods_ready_seconds = prometheus.Histogram(
             f"{PREFIX}_pods_ready_seconds",
-            "From a job's creation until all of its pods were ready.",
-            buckets=UNTIL_READY,
+            "Time from the creation of a job until all of its pods were ready.",
+            buckets=STARTUP_BUCKETS,
             registry=self.registry,
         )
-        self._first_step = prometheus.Histogram(
+        self._first_step_seconds = prometheus.Histogram(
             f"{PREFIX}_first_step_seconds",
-            "From a job's creation until its first optimizer step.",
-            buckets=UNTIL_READY,
+            "Time from the creation of a job until its first optimizer step.",
+            buckets=STARTUP_BUCKETS,
             registry=self.registry,
         )
 
-    def requested(self, verb: str, resource: str, code: int) -> None:
+    def count_request(self, verb: str, resource: str, code: int) -> None:
         """Count a request to the API server."""
         self._requests.labels(verb, resource, code).inc()
 
-    def status_changed(self, created: str, old: JobStatus, new: JobStatus, now: datetime) -> None:
-        """Count what a written status says has happened."""
+    def count_status_change(self, created: str, old: JobStatus, new: JobStatus, now: datetime) -> None:
+        """Count the restarts, readiness and first step of a job by comparing its new status with the old one."""
         for reason, count in new.restarts.by_reason.items():
-            if (more := count - old.restarts.by_reason.get(reason, 0)) > 0:
-                self._restarts.labels(reason).inc(more)
+            added = count - old.restarts.by_reason.get(reason, 0)
+            if added > 0:
+                self._restarts.labels(reason).inc(added)
         age = (now - datetime.fromisoformat(created)).total_seconds()
         if old.phase == "Pending" and new.phase == "Running" and new.restarts.total == 0:
-            self._ready.observe(age)
+            self._pods_ready_seconds.observe(age)
         if _step(old) == 0 and _step(new) > 0:
-            self._first_step.observe(age)
+            self._first_step_seconds.observe(age)
 
-    def watch(self, cache: InformerCache, stalled_for: Callable[[], float]) -> None:
-        """Expose what the cache holds, and for how long the oldest key in the queue has been waiting."""
+    def watch(self, cache: InformerCache, oldest_wait: Callable[[], float]) -> None:
+        """Expose the jobs in the cache, and the wait of the oldest key in the work queue."""
         self.registry.register(JobCollector(cache))
-        age = prometheus.Gauge(
-            f"{PREFIX}_queue_oldest_seconds", "How long a job has been waiting to be looked at.", registry=self.registry
+        queue_oldest = prometheus.Gauge(
+            f"{PREFIX}_queue_oldest_seconds",
+            "Time for which the oldest job in the work queue has been waiting or reconciled.",
+            registry=self.registry,
         )
-        age.set_function(stalled_for)
+        queue_oldest.set_function(oldest_wait)
 
 
 class JobCollector(Collector):
-    """Metrics of jobs, made from the cache when Prometheus asks, so that none outlives its job."""
+    """Metrics of jobs, computed from the cache at each scrape, so that they disappear with the job."""
 
     def __init__(self, cache: InformerCache) -> None:
         self._cache = cache
 
     def describe(self) -> list[Metric]:
-        """Nothing in advance: the names depend on nothing, but the values on the cache."""
+        """An empty list: no metric needs to be registered in advance."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families; labels are namespace and job."""
+        """All metric families; metrics of one job have the labels namespace and job."""
         jobs = list(self._cache.jobs.values())
-        phases = GaugeMetricFamily(f"{PREFIX}_jobs", "Jobs by phase.", labels=("phase",))
-        tally = Tally(job.status.phase for job in jobs)
-        for phase in ("Pending", "Running", "Restarting", "Suspended", "Succeeded", "Failed"):
-            phases.add_metric((phase,), tally[phase])
-        yield phases
-        info = _family("job_info", "1 for the phase a job is in.", "phase")
-        final = _family("job_final_metric", "Final metrics of a finished job.", "metric")
+        yield _jobs_by_phase(jobs)
+        info = _job_family("job_info", "1 for the current phase of a job.", "phase")
+        final = _job_family("job_final_metric", "Final metrics of a complete job.", "metric")
         for job in jobs:
             info.add_metric((*job.key, job.status.phase), 1)
             for name, value in job.status.metrics.items():
                 final.add_metric((*job.key, name), value)
         yield from (info, final)
-        yield _gauge(jobs, "job_loss", "Loss at the last step that was reported.", lambda job: _progress(job, "loss"))
-        yield _gauge(jobs, "job_eval_loss", "Last loss on evaluation data.", lambda job: _progress(job, "eval_loss"))
-        yield _gauge(jobs, "job_progress_ratio", "Share of the optimizer steps that is done.", _ratio)
-        yield _gauge(jobs, "job_workers_ready", "Pods that are ready.", lambda job: job.status.workers.ready)
-        yield _gauge(jobs, "job_restarts", "Pods that were replaced.", lambda job: job.status.restarts.total)
+        yield _job_gauge(jobs, "job_loss", "Training loss of the last reported step.", lambda job: _progress(job, "loss"))
+        yield _job_gauge(jobs, "job_eval_loss", "Loss of the last evaluation.", lambda job: _progress(job, "eval_loss"))
+        yield _job_gauge(jobs, "job_progress_ratio", "Completed share of the optimizer steps.", _progress_ratio)
+        yield _job_gauge(jobs, "job_workers_ready", "Number of ready pods.", lambda job: job.status.workers.ready)
+        yield _job_gauge(jobs, "job_restarts", "Number of pod restarts.", lambda job: job.status.restarts.total)
 
 
-def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=("namespace", "job", *labels))
+def _jobs_by_phase(jobs: list[CachedJob]) -> GaugeMetricFamily:
+    counts = Counter(job.status.phase for job in jobs)
+    family = GaugeMetricFamily(f"{PREFIX}_jobs", "Number of jobs by phase.", labels=("phase",))
+    for phase in get_args(Phase):
+        family.add_metric((phase,), counts[phase])
+    return family
 
 
-def _gauge(jobs: list[CachedJob], name: str, text: str, value: Callable[[CachedJob], float | None]) -> GaugeMetricFamily:
-    family = _family(name, text)
+def _job_family(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", documentation, labels=("namespace", "job", *labels))
+
+
+def _job_gauge(
+    jobs: list[CachedJob], name: str, documentation: str, value_of: Callable[[CachedJob], float | None]
+) -> GaugeMetricFamily:
+    """A gauge with the value of each job for which it is known."""
+    family = _job_family(name, documentation)
     for job in jobs:
-        number = value(job)
-        if number is not None:
-            family.add_metric(job.key, number)
+        value = value_of(job)
+        if value is not None:
+            family.add_metric(job.key, value)
     return family
 
 
@@ -125,9 +136,11 @@ def _progress(job: CachedJob, field: str) -> float | None:
     return getattr(job.status.progress, field, None)
 
 
-def _ratio(job: CachedJob) -> float | None:
+def _progress_ratio(job: CachedJob) -> float | None:
     progress = job.status.progress
-    return progress.step / progress.total_steps if progress is not None and progress.total_steps else None
+    if progress is None or not progress.total_steps:
+        return None
+    return progress.step / progress.total_steps
 
 
 def _step(status: JobStatus) -> int:

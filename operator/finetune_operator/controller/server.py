@@ -1,4 +1,4 @@
-"""/metrics for Prometheus and /healthz for the kubelet."""
+"""HTTP server of the operator: /metrics for Prometheus and /healthz for the kubelet."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from prometheus_client.exposition import choose_encoder
 
 
 async def serve(
-    address: str, port: int, registry: CollectorRegistry, stalled_for: Callable[[], float], stalled_after: float
+    address: str, port: int, registry: CollectorRegistry, oldest_wait: Callable[[], float], stalled_after: float
 ) -> web.AppRunner:
-    """Start answering; `cleanup()` of the result ends it. An answer at all proves that the event loop turns."""
+    """Start the server; `cleanup()` of the result stops it.
+
+    /healthz responds with 503 if a job has waited longer than `stalled_after` seconds for its reconcile. A blocked event loop
+    does not respond at all.
+    """
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     async def health(_request: web.Request) -> web.Response:
-        age = stalled_for()
-        text = f"a job has been waiting for {age:.0f} s\n" if age > stalled_after else "ok\n"
-        return web.Response(text=text, status=503 if age > stalled_after else 200)
+        seconds = oldest_wait()
+        if seconds > stalled_after:
+            return web.Response(text=f"a job has waited {seconds:.0f} s for its reconcile\n", status=503)
+        return web.Response(text="ok\n")
 
     application = web.Application()
     application.add_routes([web.get("/metrics", metrics), web.get("/healthz", health)])

@@ -1,4 +1,4 @@
-"""Asks node 0 of every running job how far it is."""
+"""Polls the run status of every running job from the agent in its first pod."""
 
 from __future__ import annotations
 
@@ -11,58 +11,64 @@ import aiohttp
 from pydantic import ValidationError
 
 from finetune_operator import names
-from finetune_operator.controller.informer_cache import CachedJob, InformerCache, JobKey
+from finetune_operator.client.types import JobKey
+from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.reconcile import Pod
 from finetune_trainer.protocol.outcome import RunStatus
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 2.0  # seconds for an answer
-MOST_BYTES = 65536  # of an answer
-AT_ONCE = 32  # simultaneous questions
+REQUEST_TIMEOUT = 2.0  # seconds
+MAX_RESPONSE_BYTES = 65536
+MAX_CONCURRENT_REQUESTS = 32
+SPREAD = 0.8  # share of the interval over which the requests are spread
 
 
 class StatusPoller:
-    """Calls `news(job, pod UID, status)` for every answer."""
+    """Calls `on_status(job, pod UID, run status)` for every response."""
 
     def __init__(
         self,
         cache: InformerCache,
         interval: float,
-        news: Callable[[CachedJob, str, RunStatus], None],
+        on_status: Callable[[CachedJob, str, RunStatus], None],
         port: int = names.HTTP_PORT,
     ) -> None:
-        self._cache, self._interval, self._news, self._port = cache, interval, news, port
-        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._cache, self._interval, self._on_status, self._port = cache, interval, on_status, port
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
 
     async def run(self) -> None:
-        """Ask until cancelled. Questions are spread over the interval, so that many jobs are no burst."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+        """Poll every interval until cancelled. Requests are spread over the interval to avoid bursts with many jobs."""
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
-                pause = asyncio.create_task(asyncio.sleep(self._interval))
-                await asyncio.gather(*(self._ask(session, job, pod) for job, pod in self._targets()))
-                await pause
+                interval = asyncio.create_task(asyncio.sleep(self._interval))
+                await asyncio.gather(*(self._poll(session, job, pod) for job, pod in self._targets()))
+                await interval
 
     def _targets(self) -> Iterator[tuple[CachedJob, Pod]]:
+        """The first pod of each active job, if it runs."""
         for key, pod in list(self._cache.all_pods()):
-            job = self._job(key, pod)
-            if job is not None and pod.index == 0 and pod.phase == "Running" and pod.address and pod.deletion_deadline is None:
+            job = self._active_job(key, pod)
+            if job is not None and pod.index == 0 and pod.phase == "Running" and pod.address and not pod.is_being_deleted:
                 yield job, pod
 
-    def _job(self, key: JobKey, pod: Pod) -> CachedJob | None:
+    def _active_job(self, key: JobKey, pod: Pod) -> CachedJob | None:
+        """The job that owns a pod; None if the job is finished or another job of this name owns the pod."""
         job = self._cache.jobs.get(key)
-        return job if job is not None and job.uid == pod.job_uid and job.status.completion_time is None else None
+        if job is None or job.uid != pod.job_uid or job.status.completion_time is not None:
+            return None
+        return job
 
-    async def _ask(self, session: aiohttp.ClientSession, job: CachedJob, pod: Pod) -> None:
-        await asyncio.sleep(random.uniform(0, 0.8 * self._interval))
+    async def _poll(self, session: aiohttp.ClientSession, job: CachedJob, pod: Pod) -> None:
+        await asyncio.sleep(random.uniform(0, SPREAD * self._interval))
         host = f"[{pod.address}]" if ":" in pod.address else pod.address
         try:
-            async with self._limit, session.get(f"http://{host}:{self._port}/progress") as answer:
-                if answer.status != 200:
+            async with self._slots, session.get(f"http://{host}:{self._port}/progress") as response:
+                if response.status != 200:
                     return
-                text = await answer.content.read(MOST_BYTES)
-                self._news(job, pod.uid, RunStatus.model_validate_json(text, extra="ignore"))
+                text = await response.content.read(MAX_RESPONSE_BYTES)
+                self._on_status(job, pod.uid, RunStatus.model_validate_json(text, extra="ignore"))
         except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
-            # An agent that starts or ends does not answer; what it does answer is in the status before long.
+            # An agent that starts or terminates does not respond; a later poll or its termination message has the status.
             logger.debug("%s: no progress from %s: %r", job.key, pod.name, error)

@@ -1,7 +1,7 @@
-"""A queue of keys to look at, as controllers have it.
+"""A work queue of keys with rate-limited retries, as in Kubernetes controllers.
 
-A key that is added while it waits is looked at once; one that is added while it is being worked on is looked at again
-afterwards, and never by two workers simultaneously. Errors put a key back with growing pauses.
+A key that is added several times while it waits is processed once. A key that is added while it is processed is processed
+again afterwards, and never by two workers at the same time. A key whose processing fails is retried after growing delays.
 """
 
 from __future__ import annotations
@@ -15,94 +15,101 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 logger = logging.getLogger(__name__)
 
+MAX_DOUBLINGS = 32  # keeps the retry delay finite before it is capped
+
 
 class WorkQueue(Generic[Key]):
-    """Keys in, calls of one function out. Pauses are in seconds."""
+    """Calls a function for each key that is added. Delays are in seconds; they start at `initial_delay` and double."""
 
     def __init__(
         self,
-        first_pause: float = 0.2,
-        longest_pause: float = 30.0,
+        initial_delay: float = 0.2,
+        max_delay: float = 30.0,
         on_error: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: dict[Key, float] = {}  # key -> since when it should be looked at
-        self._working: dict[Key, float] = {}
-        self._again: set[Key] = set()
+        self._waiting: dict[Key, float] = {}  # key -> time at which it was added
+        self._processing: dict[Key, float] = {}  # key -> time at which its processing started
+        self._dirty: set[Key] = set()  # keys that were added while they were being processed
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
-        self._first_pause, self._longest_pause = first_pause, longest_pause
+        self._initial_delay, self._max_delay = initial_delay, max_delay
         self._on_error, self._clock = on_error, clock
 
     def add(self, key: Key) -> None:
-        """Look at a key as soon as possible; one that failed keeps its pause."""
+        """Process a key as soon as possible. A key that failed keeps its retry delay."""
         if key in self._failures and key in self._timers:
             return
-        if timer := self._timers.pop(key, None):
-            timer.cancel()
-        if key in self._working:
-            self._again.add(key)
+        self._cancel_timer(key)
+        if key in self._processing:
+            self._dirty.add(key)
         elif key not in self._waiting:
             self._waiting[key] = self._clock()
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Look at a key later, unless something makes it due earlier."""
+        """Process a key after a delay, or earlier if it is added again."""
         loop = asyncio.get_running_loop()
-        when = loop.time() + seconds
-        if timer := self._timers.get(key):
-            if timer.when() <= when:
-                return
-            timer.cancel()
-        self._timers[key] = loop.call_at(when, self._due, key)
+        due = loop.time() + seconds
+        timer = self._timers.get(key)
+        if timer is not None and timer.when() <= due:
+            return
+        self._cancel_timer(key)
+        self._timers[key] = loop.call_at(due, self._add_due, key)
 
     def forget(self, key: Key) -> None:
-        """A key has ceased to exist: drop its timer and its failures."""
-        if timer := self._timers.pop(key, None):
-            timer.cancel()
+        """Drop the timer and the failure count of a key that no longer exists."""
+        self._cancel_timer(key)
         self._failures.pop(key, None)
 
-    def stalled_for(self) -> float:
-        """How long the key has been waiting or worked on that has been so the longest."""
-        starts = [*self._waiting.values(), *self._working.values()]
-        return self._clock() - min(starts) if starts else 0.0
+    def oldest_wait(self) -> float:
+        """Seconds for which the oldest key has been waiting or processed; 0 if the queue is idle."""
+        starts = [*self._waiting.values(), *self._processing.values()]
+        if not starts:
+            return 0.0
+        return self._clock() - min(starts)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def run(self, workers: int, work: Callable[[Key], Awaitable[float | None]]) -> None:
-        """Call `work` for every key until cancelled; what it returns, if anything, is when to look again."""
+    async def run(self, workers: int, process: Callable[[Key], Awaitable[float | None]]) -> None:
+        """Call `process` for every key until cancelled; it returns the seconds until the next call, or None."""
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
-                group.create_task(self._worker(work))
+                group.create_task(self._work(process))
 
-    async def _worker(self, work: Callable[[Key], Awaitable[float | None]]) -> None:
+    async def _work(self, process: Callable[[Key], Awaitable[float | None]]) -> None:
         while True:
             key = await self._ready.get()
-            self._working[key] = self._clock()
+            self._processing[key] = self._clock()
             del self._waiting[key]
             try:
-                again = await work(key)
-            except Exception:  # whatever it was, the key is looked at again and the others are not kept waiting
-                again = self._pause(key)
-                logger.exception("%s: this pass failed, the next one is in %.1f s", key, again)
+                delay = await process(key)
+            except Exception:  # any error is retried, so that one job cannot stop the others
+                delay = self._next_retry_delay(key)
+                logger.exception("%s: the reconcile failed and is retried in %.1f s", key, delay)
                 self._on_error()
             else:
                 self._failures.pop(key, None)
             finally:
-                del self._working[key]
-            if again is not None:
-                self.add_after(key, again)
-            if key in self._again:
-                self._again.discard(key)
+                del self._processing[key]
+            if delay is not None:
+                self.add_after(key, delay)
+            if key in self._dirty:
+                self._dirty.discard(key)
                 self.add(key)
 
-    def _pause(self, key: Key) -> float:
+    def _next_retry_delay(self, key: Key) -> float:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        return min(self._first_pause * 2.0 ** min(failures, 32), self._longest_pause)
+        return min(self._initial_delay * 2.0 ** min(failures, MAX_DOUBLINGS), self._max_delay)
 
-    def _due(self, key: Key) -> None:
+    def _add_due(self, key: Key) -> None:
         self._timers.pop(key, None)
         self.add(key)
+
+    def _cancel_timer(self, key: Key) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()

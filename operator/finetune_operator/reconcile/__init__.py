@@ -1,8 +1,8 @@
-"""Pure policy: what a job, its pods and the time mean for its status and what to do about it.
+"""Reconcile policy: pure functions from the observed state of a job to its next status and the actions to take.
 
-`reconcile` is called whenever anything may have changed and once more costs nothing: it looks at what is, not at what
-happened. Whatever must not happen twice (counting a failure) is in the status by the UID of the pod it concerns, and the
-status is written before any action, so that an operator that dies between two writes finds its place again.
+`reconcile` is level-triggered: it looks at the current state, not at events, and an additional call is harmless. Operations
+that must happen only once, such as counting a failure, are recorded in the status under the UID of the pod. The status is
+written before any action, so an operator that stops between two writes continues correctly after a restart.
 """
 
 from finetune_operator.reconcile.observed_state import (
@@ -11,10 +11,19 @@ from finetune_operator.reconcile.observed_state import (
     Pod,
     ReasonMessage,
     TerminatedState,
-    read_pod,
+    parse_pod,
 )
-from finetune_operator.reconcile.plan import Action, CreateJobResources, CreatePod, DeleteJob, DeletePod, Event, Limits, Plan
-from finetune_operator.reconcile.reconcile import reconcile
+from finetune_operator.reconcile.plan import (
+    Action,
+    CreateJobResources,
+    CreatePod,
+    DeleteJob,
+    DeletePod,
+    Event,
+    Plan,
+    ReconcileTimings,
+)
+from finetune_operator.reconcile.policies import reconcile
 
 __all__ = [
     "Action",
@@ -23,13 +32,13 @@ __all__ = [
     "DeleteJob",
     "DeletePod",
     "Event",
-    "Limits",
     "MissingSecret",
     "ObservedState",
     "Plan",
     "Pod",
     "ReasonMessage",
+    "ReconcileTimings",
     "TerminatedState",
-    "read_pod",
+    "parse_pod",
     "reconcile",
-]  # fmt: skip
+]

@@ -1,60 +1,78 @@
-"""How a job ends, and what happens afterwards: leftover pods go, ended ones stay for their logs, later all goes."""
+"""The end of a job, and the cleanup after it.
+
+Pods that still run are deleted, finished pods are kept for their logs, and the job is deleted after its time to live.
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from finetune_operator.api import Failure
-from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition, is_true, timestamp
-from finetune_operator.reconcile.observed_state import moment
+from finetune_operator.api.conditions import (
+    ConditionReason,
+    ConditionType,
+    find_condition,
+    format_timestamp,
+    is_true,
+    parse_timestamp,
+)
 from finetune_operator.reconcile.plan import DeleteJob, DeletePod, PlanBuilder
 
+# Conditions that describe a job only while it is active.
+ACTIVE_CONDITIONS = (
+    ConditionType.PODS_READY,
+    ConditionType.RUNNING,
+    ConditionType.RESTARTING,
+    ConditionType.SUSPENDED,
+)
 
-def finish(draft: PlanBuilder, kind: ConditionType, reason: str, message: str) -> None:
-    """The job is over: complete or failed."""
-    failed = kind is ConditionType.FAILED
-    draft.update(
+
+def finish(plan: PlanBuilder, condition_type: ConditionType, reason: str, message: str) -> None:
+    """End the job with the condition Complete or Failed."""
+    failed = condition_type is ConditionType.FAILED
+    workers = plan.status.workers
+    plan.update_status(
         phase="Failed" if failed else "Succeeded",
-        completion_time=timestamp(draft.seen.now),
+        completion_time=format_timestamp(plan.observed.now),
         eta=None,
         counted_terminated_pods=[],
-        workers=draft.status.workers.model_copy(update={"ready": 0, "summary": f"0/{draft.status.workers.desired}"}),
+        workers=workers.model_copy(update={"ready": 0, "summary": f"0/{workers.desired}"}),
     )
-    over = "The job failed." if failed else "The run finished."
-    for passing in (ConditionType.PODS_READY, ConditionType.RUNNING, ConditionType.RESTARTING, ConditionType.SUSPENDED):
-        if find_condition(draft.status.conditions, passing) is not None:
-            draft.condition(passing, False, ConditionReason.FINISHED, over)
-    draft.condition(kind, True, reason, message)
-    draft.note("Warning" if failed else "Normal", reason, message)
-    _delete_leftovers(draft)
+    finished = "The job failed." if failed else "The run is complete."
+    for active in ACTIVE_CONDITIONS:
+        if find_condition(plan.status.conditions, active) is not None:
+            plan.set_condition(active, False, ConditionReason.FINISHED, finished)
+    plan.set_condition(condition_type, True, reason, message)
+    plan.emit_event("Warning" if failed else "Normal", reason, message)
+    _delete_leftovers(plan)
 
 
-def fail(draft: PlanBuilder, reason: str, message: str, failure: Failure | None = None) -> None:
-    """The job is over and has failed; without another `failure` its reason and message are what is kept of it."""
-    draft.update(failure=failure or Failure(reason=str(reason), message=message))
-    finish(draft, ConditionType.FAILED, reason, message)
+def fail(plan: PlanBuilder, reason: str, message: str, failure: Failure | None = None) -> None:
+    """End the job as failed; status.failure is `failure`, or else the given reason and message."""
+    plan.update_status(failure=failure or Failure(reason=str(reason), message=message))
+    finish(plan, ConditionType.FAILED, reason, message)
 
 
-def after_finished(draft: PlanBuilder) -> bool:
-    """Nothing is counted or created any more, whatever happens to the pods."""
-    conditions = draft.status.conditions
+def clean_up_finished(plan: PlanBuilder) -> bool:
+    """Delete the leftovers of a finished job. True if the job is finished: no policy counts or creates anything for it."""
+    conditions = plan.status.conditions
     if not (is_true(conditions, ConditionType.COMPLETE) or is_true(conditions, ConditionType.FAILED)):
         return False
-    if draft.status.counted_terminated_pods:
-        draft.update(counted_terminated_pods=[])
-    _delete_leftovers(draft)
+    if plan.status.counted_terminated_pods:
+        plan.update_status(counted_terminated_pods=[])
+    _delete_leftovers(plan)
     return True
 
 
-def _delete_leftovers(draft: PlanBuilder) -> None:
-    seen, status = draft.seen, draft.status
-    ended_at = moment(status.completion_time or timestamp(seen.now))
-    running = [pod for pod in seen.pods if not pod.ended and pod.deletion_deadline is None]
-    # Peers of a complete run are about to end by themselves; a second SIGTERM-free moment keeps their logs clean.
-    grace = timedelta(seconds=0 if status.phase == "Failed" else draft.limits.leftover)
-    if running and draft.requeue_at(ended_at + grace):
+def _delete_leftovers(plan: PlanBuilder) -> None:
+    observed, status = plan.observed, plan.status
+    completion_time = parse_timestamp(status.completion_time or format_timestamp(observed.now))
+    running = [pod for pod in observed.pods if not pod.is_finished and not pod.is_being_deleted]
+    # The other pods of a complete run exit by themselves within moments; without a SIGTERM their logs stay clean.
+    grace = timedelta(seconds=0 if status.phase == "Failed" else plan.timings.completion_grace)
+    if running and plan.requeue_at(completion_time + grace):
         for pod in running:
-            draft.act(DeletePod(pod.name, pod.uid))
-    ttl = seen.job.spec.run_policy.ttl_seconds_after_finished if seen.job is not None else None
-    if ttl is not None and draft.requeue_at(ended_at + timedelta(seconds=ttl)):
-        draft.act(DeleteJob())
+            plan.add_action(DeletePod(pod.name, pod.uid))
+    time_to_live = observed.job.spec.run_policy.ttl_seconds_after_finished if observed.job is not None else None
+    if time_to_live is not None and plan.requeue_at(completion_time + timedelta(seconds=time_to_live)):
+        plan.add_action(DeleteJob())

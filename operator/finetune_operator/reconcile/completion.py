@@ -1,4 +1,4 @@
-"""A run is complete when pod 0 says so."""
+"""Completion: a job is complete when its first pod has completed the run."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ from finetune_operator.api.conditions import ConditionType, is_true
 from finetune_operator.reconcile.cleanup import finish
 from finetune_operator.reconcile.observed_state import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
-from finetune_operator.reconcile.pod_failure import outcome_of
+from finetune_operator.reconcile.pod_failure import parse_outcome
 from finetune_operator.reconcile.progress import record_outcome
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 
-def succeeded(pod: Pod) -> bool:
-    """Whether a pod finished its part: also one that was killed after it had said so."""
+def has_succeeded(pod: Pod) -> bool:
+    """Whether a pod completed its part of the run; also true for a pod that was killed after it had reported completion."""
     if pod.phase == "Succeeded":
         return True
-    outcome = outcome_of(pod)
+    outcome = parse_outcome(pod)
     return outcome is not None and outcome.reason is Reason.COMPLETE
 
 
-def complete(draft: PlanBuilder) -> bool:
-    """End the job with what its first pod left as last word."""
-    seen = draft.seen
-    first = next((pod for pod in seen.pods if pod.index == 0 and succeeded(pod)), None)
-    if first is None:
+def complete(plan: PlanBuilder) -> bool:
+    """Finish the job with the outcome of its first pod. True if that pod has succeeded."""
+    pod = _succeeded_first_pod(plan)
+    if pod is None:
         return False
-    outcome = outcome_of(first) or Outcome(reason=Reason.COMPLETE)
-    model = outcome.model or draft.status.model
-    message = f"The model is stored at {model}." if model else "The run finished."
-    record_outcome(draft, outcome)
-    draft.update(metrics={name: round(value, 4) for name, value in outcome.metrics.items()}, model=model, failure=None)
-    if is_true(draft.status.conditions, ConditionType.RESTARTING):
-        draft.condition(ConditionType.RESTARTING, False, Reason.COMPLETE, "The run finished.")
-    finish(draft, ConditionType.COMPLETE, Reason.COMPLETE, message)
+    outcome = parse_outcome(pod) or Outcome(reason=Reason.COMPLETE)
+    model = outcome.model or plan.status.model
+    message = f"The model is stored at {model}." if model else "The run is complete."
+    record_outcome(plan, outcome)
+    metrics = {name: round(value, 4) for name, value in outcome.metrics.items()}
+    plan.update_status(metrics=metrics, model=model, failure=None)
+    if is_true(plan.status.conditions, ConditionType.RESTARTING):
+        plan.set_condition(ConditionType.RESTARTING, False, Reason.COMPLETE, "The run is complete.")
+    finish(plan, ConditionType.COMPLETE, Reason.COMPLETE, message)
     return True
+
+
+def _succeeded_first_pod(plan: PlanBuilder) -> Pod | None:
+    for pod in plan.observed.pods:
+        if pod.index == 0 and has_succeeded(pod):
+            return pod
+    return None

@@ -1,4 +1,4 @@
-"""A pod whose node is gone cannot confirm its own end: after a while it is deleted without asking the node."""
+"""Forced deletion: a lost node cannot confirm that a pod has terminated, so after a while the pod object is removed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from finetune_operator.api.conditions import ConditionReason
 from finetune_operator.reconcile.plan import DeletePod, PlanBuilder
 
 
-def force_delete(draft: PlanBuilder) -> bool:
-    """Free the names of pods that should be gone. Should one still run, its late checkpoints are fenced off by attempt."""
-    for pod in draft.seen.pods:
-        if pod.deletion_deadline is not None and draft.requeue_at(
-            pod.deletion_deadline + timedelta(seconds=draft.limits.stuck)
-        ):
-            draft.act(DeletePod(pod.name, pod.uid, force=True))
-            draft.note(
+def force_delete(plan: PlanBuilder) -> bool:
+    """Free the names of pods that are still terminating some time after their grace period.
+
+    If such a pod still runs, its checkpoints do no harm: they carry the number of an earlier attempt and are rejected.
+    """
+    for pod in plan.observed.pods:
+        if pod.deletion_deadline is None:
+            continue
+        if plan.requeue_at(pod.deletion_deadline + timedelta(seconds=plan.timings.force_delete_after)):
+            plan.add_action(DeletePod(pod.name, pod.uid, force=True))
+            plan.emit_event(
                 "Warning",
-                ConditionReason.POD_STUCK,
-                f"Pod {pod.name} did not end in time on node {pod.node}; it is removed by force.",
+                ConditionReason.POD_FORCE_DELETED,
+                f"Pod {pod.name} did not terminate within its grace period on node {pod.node}; its deletion is forced.",
             )
     return False

@@ -1,4 +1,4 @@
-"""What one pass sees: the job, its pods and a few facts, all of them plain values."""
+"""The observed state of a job: the input of a reconcile, as plain values."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob, JobStatus
+from finetune_operator.api.conditions import parse_timestamp
 from finetune_trainer.protocol.outcome import RunStatus
 
-# Waiting reasons that every healthy pod goes through.
+# Waiting reasons of every healthy pod that starts.
 STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 @dataclass(frozen=True, slots=True)
 class TerminatedState:
-    """How the trainer container ended; `reason` is the kubelet's word, `message` the termination message."""
+    """How the trainer container terminated; `reason` is set by the kubelet, `message` is the termination message."""
 
     exit_code: int
     reason: str = ""
@@ -25,7 +26,7 @@ class TerminatedState:
 
 @dataclass(frozen=True, slots=True)
 class ReasonMessage:
-    """Why something does not go on, in the words of whoever said so."""
+    """A reason (constant in CamelCase) and its message, as reported by Kubernetes or by the operator."""
 
     reason: str
     message: str
@@ -33,10 +34,12 @@ class ReasonMessage:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod of a job: small, because thousands are held in memory.
+    """The fields of a trainer pod that the operator uses; few, because thousands of pods are held in memory.
 
-    `version` is its resourceVersion; two pods that differ in nothing else need no second look. `deletion_deadline` is set on a
-    pod that is being deleted: by then it has to be gone.
+    `resource_version` is not compared, so pods that differ only in their resourceVersion are equal and need no reconcile.
+    `terminated` is the terminated state of the trainer container, `waiting` the reason why the pod does not start,
+    `disruption` the reason why Kubernetes stopped the pod. `deletion_deadline` is set on a pod that is being deleted, to the
+    end of its grace period.
     """
 
     name: str
@@ -49,31 +52,36 @@ class Pod:
     deletion_deadline: datetime | None = None
     node: str = ""
     address: str = ""
-    ending: TerminatedState | None = None
+    terminated: TerminatedState | None = None
     disruption: ReasonMessage | None = None
-    trouble: ReasonMessage | None = None
-    version: int = field(default=0, compare=False)
+    waiting: ReasonMessage | None = None
+    resource_version: int = field(default=0, compare=False)
 
     @property
-    def ended(self) -> bool:
-        """Whether its container will not run again."""
+    def is_finished(self) -> bool:
+        """Whether the containers of the pod have terminated and will not run again."""
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def is_being_deleted(self) -> bool:
+        """Whether the pod has a deletion timestamp."""
+        return self.deletion_deadline is not None
 
 
 @dataclass(frozen=True, slots=True)
 class MissingSecret:
-    """A Secret that a field of the document names and that does not exist."""
+    """A Secret that does not exist, and the field of the document that names it."""
 
-    where: str
+    field: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """Everything a pass knows. `job` is None when the document cannot be read; `validation_errors` then says why.
+    """All inputs of one reconcile.
 
-    `unowned_pods` are names of pods of another job that was called the same. `create_error` is what the API server said when
-    objects were last created, if it refused.
+    `job` is None if the spec is invalid, and `validation_errors` lists the errors. `unowned_pods` are the names of pods that
+    an earlier job of this name owns. `create_error` is the API server's rejection of the last create request, if any.
     """
 
     name: str
@@ -90,39 +98,47 @@ class ObservedState:
     create_error: ReasonMessage | None = None
 
 
-def moment(text: str) -> datetime:
-    """A time as Kubernetes writes it."""
-    return datetime.fromisoformat(text)
-
-
-def read_pod(body: dict[str, Any]) -> Pod:
-    """The little that matters of a Pod object."""
+def parse_pod(body: dict[str, Any]) -> Pod:
+    """The `Pod` for a Pod object of the API server."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
-    owners = metadata.get("ownerReferences") or ()
-    conditions = {item["type"]: item for item in status.get("conditions") or ()}
-    containers = status.get("containerStatuses") or ()
-    container: dict[str, Any] = next((item for item in containers if item["name"] == names.CONTAINER), {})
-    state = container.get("state") or {}
-    deleted = metadata.get("deletionTimestamp")
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    container_state = _trainer_container(status).get("state") or {}
+    deletion_timestamp = metadata.get("deletionTimestamp")
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
-        job_uid=next((owner["uid"] for owner in owners if owner.get("controller")), ""),
+        job_uid=_controller_uid(metadata),
         index=int((metadata.get("labels") or {}).get(names.NODE_RANK_LABEL, -1)),
         phase=status.get("phase", "Pending"),
-        created=moment(metadata["creationTimestamp"]),
+        created=parse_timestamp(metadata["creationTimestamp"]),
         ready=conditions.get("Ready", {}).get("status") == "True",
-        deletion_deadline=moment(deleted) if deleted else None,
+        deletion_deadline=parse_timestamp(deletion_timestamp) if deletion_timestamp else None,
         node=spec.get("nodeName", ""),
         address=status.get("podIP", ""),
-        ending=_ending(state.get("terminated")),
+        terminated=_terminated_state(container_state.get("terminated")),
         disruption=_disruption(status, conditions),
-        trouble=_trouble(state.get("waiting"), conditions),
-        version=int(metadata.get("resourceVersion") or 0),
+        waiting=_waiting_reason(container_state.get("waiting"), conditions),
+        resource_version=int(metadata.get("resourceVersion") or 0),
     )
 
 
-def _ending(terminated: dict[str, Any] | None) -> TerminatedState | None:
+def _controller_uid(metadata: dict[str, Any]) -> str:
+    for owner in metadata.get("ownerReferences") or ():
+        if owner.get("controller"):
+            return str(owner["uid"])
+    return ""
+
+
+def _trainer_container(status: dict[str, Any]) -> dict[str, Any]:
+    """The status of the trainer container; empty before the kubelet has reported it."""
+    for container in status.get("containerStatuses") or ():
+        if container["name"] == names.CONTAINER:
+            result: dict[str, Any] = container
+            return result
+    return {}
+
+
+def _terminated_state(terminated: dict[str, Any] | None) -> TerminatedState | None:
     if not terminated:
         return None
     return TerminatedState(terminated.get("exitCode", 1), terminated.get("reason", ""), terminated.get("message", ""))
@@ -132,13 +148,13 @@ def _disruption(status: dict[str, Any], conditions: dict[str, dict[str, Any]]) -
     target = conditions.get("DisruptionTarget", {})
     if target.get("status") == "True":
         return ReasonMessage(target.get("reason", "DisruptionTarget"), target.get("message", ""))
-    # A reason on the pod itself (Evicted, NodeLost, Terminated, OutOfcpu ...) is never the container's doing.
+    # A reason in the pod's own status (Evicted, NodeLost, Terminated, OutOfcpu ...) is never caused by the container.
     if status.get("phase") == "Failed" and status.get("reason"):
         return ReasonMessage(status["reason"], status.get("message", ""))
     return None
 
 
-def _trouble(waiting: dict[str, Any] | None, conditions: dict[str, dict[str, Any]]) -> ReasonMessage | None:
+def _waiting_reason(waiting: dict[str, Any] | None, conditions: dict[str, dict[str, Any]]) -> ReasonMessage | None:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return ReasonMessage(scheduled.get("reason", "Unschedulable"), scheduled.get("message", ""))

@@ -1,4 +1,4 @@
-"""What one pass decides: a status to write, then actions, then events for people."""
+"""The result of a reconcile: the status to write, the actions to execute after it, and the events to emit."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from finetune_operator.api import JobStatus
+from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.api.conditions import ConditionStatus, ConditionType, set_condition
 from finetune_operator.reconcile.observed_state import ObservedState, Pod
+
+MIN_REQUEUE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class CreateJobResources:
-    """The Service and the ConfigMap; they come before pods."""
+    """Create the Service and the ConfigMap; pods need both."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """The pod of one node."""
+    """Create the pod of one node."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """By UID, so that a pod that replaced it meanwhile is safe. `force` does not wait for its node."""
+    """Delete a pod by name and UID, so that a replacement of the same name is not deleted.
+
+    `force` deletes the pod without a confirmation of its node.
+    """
 
     name: str
     uid: str
@@ -34,120 +39,139 @@ class DeletePod:
 
 @dataclass(frozen=True, slots=True)
 class DeleteJob:
-    """The job with all that it owns."""
+    """Delete the job and all objects that it owns."""
 
 
 Action = CreateJobResources | CreatePod | DeletePod | DeleteJob
+EventType = Literal["Normal", "Warning"]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes event."""
+    """A Kubernetes event about the job."""
 
-    type: Literal["Normal", "Warning"]
+    type: EventType
     reason: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The result of a pass. `urgent` is false when the status differs in nothing that cannot wait some seconds."""
+    """The result of a reconcile; `requeue_after` is in seconds.
+
+    `urgent` is false if the status changes only in fields that may be written some seconds later, such as progress.
+    """
 
     status: JobStatus
     actions: tuple[Action, ...]
-    notes: tuple[Event, ...]
+    events: tuple[Event, ...]
     requeue_after: float | None
     urgent: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Times of the policies, seconds."""
+class ReconcileTimings:
+    """Delays of the policies, in seconds."""
 
-    backoff_first: float = 10.0
-    backoff_most: float = 300.0
-    quiet: float = 600.0
-    leftover: float = 30.0
-    stuck: float = 30.0
-    look_again: float = 10.0
+    backoff_initial: float = 10.0
+    backoff_max: float = 300.0
+    backoff_reset: float = 600.0  # training time after which restarts are no longer consecutive
+    completion_grace: float = 30.0  # time for the other pods to exit after pod 0 has completed the run
+    force_delete_after: float = 30.0  # from the end of a pod's grace period
+    recheck_interval: float = 10.0  # between checks of a condition that no watch reports, such as a missing Secret
 
 
 class PlanBuilder:
-    """A plan in the making: policies read `seen`, change `status` and add actions, one after the other."""
+    """Collects the plan of one reconcile: policies read `observed`, update `status` and add actions and events."""
 
-    def __init__(self, seen: ObservedState, limits: Limits) -> None:
-        self.seen = seen
-        self.limits = limits
-        self.status = seen.status
-        self.must_not_wait = False  # the status carries what cannot be seen again
+    def __init__(self, observed: ObservedState, timings: ReconcileTimings) -> None:
+        self.observed = observed
+        self.timings = timings
+        self.status = observed.status
+        self.force_write = False  # the status holds data that cannot be observed again
         self._actions: list[Action] = []
-        self._notes: list[Event] = []
+        self._events: list[Event] = []
         self._requeue_after: float | None = None
 
     @property
-    def counted(self) -> set[str]:
-        """UIDs of pods that have to go and are counted already."""
+    def job(self) -> FineTuneJob:
+        """The validated job. Only policies that run after `validation.fail_invalid_document` may use it."""
+        assert self.observed.job is not None, "the spec is invalid: this policy must run after the validation policy"
+        return self.observed.job
+
+    @property
+    def counted_pods(self) -> set[str]:
+        """UIDs of terminating or failed pods that the restart counts already include, or exclude for good."""
         return set(self.status.counted_terminated_pods)
 
-    def update(self, **fields: Any) -> None:
-        """Change fields of the status."""
+    def update_status(self, **fields: Any) -> None:
+        """Set fields of the status."""
         self.status = self.status.model_copy(update=fields)
 
-    def condition(self, kind: ConditionType, state: bool | ConditionStatus, reason: str, message: str) -> None:
-        """Set a condition."""
-        word: ConditionStatus = state if isinstance(state, str) else "True" if state else "False"
-        conditions = set_condition(self.status.conditions, kind, word, reason, message, self.seen.now, self.seen.generation)
-        self.update(conditions=conditions)
+    def set_condition(
+        self, condition_type: ConditionType, status: bool | Literal["Unknown"], reason: str, message: str
+    ) -> None:
+        """Set a condition of the status."""
+        status_text: ConditionStatus = "Unknown"
+        if status != "Unknown":
+            status_text = "True" if status else "False"
+        observed = self.observed
+        conditions = set_condition(
+            self.status.conditions, condition_type, status_text, reason, message, observed.now, observed.generation
+        )
+        self.update_status(conditions=conditions)
 
-    def act(self, action: Action) -> None:
-        """Add an action."""
+    def add_action(self, action: Action) -> None:
+        """Add an action; a repeated action is executed once."""
         self._actions.append(action)
 
-    def note(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+    def emit_event(self, event_type: EventType, reason: str, message: str) -> None:
         """Add an event."""
-        self._notes.append(Event(kind, str(reason), message))
+        self._events.append(Event(event_type, str(reason), message))
 
-    def requeue_after_seconds(self, seconds: float) -> None:
-        """Look again after so many seconds, or earlier."""
-        seconds = max(seconds, 0.05)
-        self._requeue_after = seconds if self._requeue_after is None else min(seconds, self._requeue_after)
+    def requeue_after(self, seconds: float) -> None:
+        """Reconcile the job again after this time, or earlier if another policy asks for it."""
+        seconds = max(seconds, MIN_REQUEUE_SECONDS)
+        if self._requeue_after is None or seconds < self._requeue_after:
+            self._requeue_after = seconds
 
-    def requeue_at(self, when: datetime) -> bool:
-        """Look again at a moment; True if it has passed already."""
-        left = (when - self.seen.now) / timedelta(seconds=1)
-        if left <= 0:
+    def requeue_at(self, time: datetime) -> bool:
+        """Reconcile the job again at this time. Returns True, and requeues nothing, if the time has already passed."""
+        remaining = (time - self.observed.now) / timedelta(seconds=1)
+        if remaining <= 0:
             return True
-        self.requeue_after_seconds(left)
+        self.requeue_after(remaining)
         return False
 
     def mark_for_deletion(self, *pods: Pod) -> None:
-        """Have pods deleted, remembered by UID so that their end is never taken for a failure."""
-        known = self.counted
-        self.update(
-            counted_terminated_pods=[*self.status.counted_terminated_pods, *(pod.uid for pod in pods if pod.uid not in known)]
-        )
+        """Delete pods and record their UIDs in the status, so that their termination is never counted as a failure."""
+        counted = self.counted_pods
+        added = [pod.uid for pod in pods if pod.uid not in counted]
+        self.update_status(counted_terminated_pods=[*self.status.counted_terminated_pods, *added])
         for pod in pods:
-            if pod.deletion_deadline is None:
-                self.act(DeletePod(pod.name, pod.uid))
+            if not pod.is_being_deleted:
+                self.add_action(DeletePod(pod.name, pod.uid))
 
-    def plan(self) -> Plan:
-        """What was decided."""
-        if self.status != self.seen.status and self.status.observed_generation != self.seen.generation:
-            self.update(observed_generation=self.seen.generation)
+    def build(self) -> Plan:
+        """The finished plan."""
+        observed = self.observed
+        if self.status != observed.status and self.status.observed_generation != observed.generation:
+            self.update_status(observed_generation=observed.generation)
+        has_urgent_change = _without_volatile_fields(self.status) != _without_volatile_fields(observed.status)
         return Plan(
             status=self.status,
             actions=tuple(dict.fromkeys(self._actions)),
-            notes=tuple(self._notes),
+            events=tuple(self._events),
             requeue_after=self._requeue_after,
-            urgent=self.must_not_wait or _hard(self.status) != _hard(self.seen.status),
+            urgent=self.force_write or has_urgent_change,
         )
 
 
-def _hard(status: JobStatus) -> JobStatus:
-    """A status without what changes all the time: two that are equal in this differ in nothing that is urgent."""
-    conditions = [
-        item.model_copy(update={"message": "", "reason": "", "observed_generation": None}) for item in status.conditions
-    ]
+def _without_volatile_fields(status: JobStatus) -> JobStatus:
+    """A copy of the status without the fields that change constantly, and whose changes are therefore not urgent."""
+    conditions = []
+    for condition in status.conditions:
+        conditions.append(condition.model_copy(update={"message": "", "reason": "", "observed_generation": None}))
     return status.model_copy(
         update={
             "conditions": conditions,

@@ -1,106 +1,133 @@
-"""One pod for each node: those that are missing are created, and the status says how many are ready."""
+"""The pods of a job: creates missing pods, one for each node, and reports how many are ready."""
 
 from __future__ import annotations
 
 from finetune_operator import names
 from finetune_operator.api import WorkersStatus
-from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition, is_true, timestamp
-from finetune_operator.reconcile.completion import succeeded
-from finetune_operator.reconcile.observed_state import Pod, ReasonMessage, moment
+from finetune_operator.api.conditions import (
+    ConditionReason,
+    ConditionType,
+    find_condition,
+    format_timestamp,
+    is_true,
+    parse_timestamp,
+)
+from finetune_operator.reconcile.completion import has_succeeded
+from finetune_operator.reconcile.observed_state import Pod, ReasonMessage
 from finetune_operator.reconcile.plan import CreateJobResources, CreatePod, PlanBuilder
-from finetune_operator.reconcile.restart_policy import delay
+from finetune_operator.reconcile.restart_policy import backoff_delay
 
 
-def ensure_pods(draft: PlanBuilder) -> bool:
-    """Create missing pods, see to it that dismissed ones go, and say how it stands."""
-    seen = draft.seen
-    assert seen.job is not None
-    nodes = seen.job.spec.workers.nodes
-    present = {pod.index: pod for pod in seen.pods}
-    missing = [index for index in range(nodes) if index not in present]
-    counted = draft.counted
-    leaving = [pod for pod in seen.pods if pod.uid in counted]
+def ensure_pods(plan: PlanBuilder) -> bool:
+    """Create missing pods, delete the pods that were marked for deletion, and update the PodsReady condition."""
+    pods = plan.observed.pods
+    missing = _missing_indices(plan)
+    counted = plan.counted_pods
+    leaving = [pod for pod in pods if pod.uid in counted]
     if missing or leaving:
-        # A peer that is done already would leave the new pod waiting for it for ever, so it has to come back too.
-        leaving += [pod for pod in seen.pods if pod.uid not in counted and succeeded(pod)]
-    draft.mark_for_deletion(*leaving)
-    obstacle = _obstacle(draft, missing)
+        # A replacement would wait forever for a peer that has already succeeded, so that peer is replaced too.
+        leaving += [pod for pod in pods if pod.uid not in counted and has_succeeded(pod)]
+    plan.mark_for_deletion(*leaving)
+    obstacle = _create_obstacle(plan, missing)
     if missing and obstacle is None:
-        _create(draft, missing)
-    _update_ready_condition(draft, nodes, [pod for pod in seen.pods if pod not in leaving], obstacle)
+        _create_pods(plan, missing)
+    staying = [pod for pod in pods if pod not in leaving]
+    _update_ready_condition(plan, staying, obstacle)
     return False
 
 
-def _obstacle(draft: PlanBuilder, missing: list[int]) -> ReasonMessage | None:
-    """What keeps missing pods from being created now."""
-    seen = draft.seen
+def _missing_indices(plan: PlanBuilder) -> list[int]:
+    existing = {pod.index for pod in plan.observed.pods}
+    return [index for index in range(plan.job.spec.workers.nodes) if index not in existing]
+
+
+def _create_obstacle(plan: PlanBuilder, missing: list[int]) -> ReasonMessage | None:
+    """Why the missing pods cannot be created now; None if they can."""
     if not missing:
         return None
-    if seen.missing_secrets:
-        draft.requeue_after_seconds(draft.limits.look_again)
-        first = seen.missing_secrets[0]
-        return ReasonMessage(
-            ConditionReason.SECRET_NOT_FOUND,
-            f"{first.where}: there is no Secret {first.name!r} in this namespace; create it or correct the name.",
-        )
-    taken = [name for name in (names.pod_name(seen.name, index) for index in missing) if name in seen.unowned_pods]
-    if taken:
-        draft.requeue_after_seconds(draft.limits.look_again)
-        return ReasonMessage(
-            ConditionReason.EARLIER_JOB_STOPPING, f"Pod {taken[0]} of an earlier job with this name has not stopped yet."
-        )
-    restarts = draft.status.restarts
-    if draft.status.phase == "Restarting" and restarts.last_time is not None:
-        until = moment(restarts.last_time) + delay(restarts, draft.limits)
-        if not draft.requeue_at(until):
+    return _missing_secret(plan) or _previous_pod(plan, missing) or _backoff(plan)
+
+
+def _missing_secret(plan: PlanBuilder) -> ReasonMessage | None:
+    if not plan.observed.missing_secrets:
+        return None
+    plan.requeue_after(plan.timings.recheck_interval)
+    secret = plan.observed.missing_secrets[0]
+    return ReasonMessage(
+        ConditionReason.SECRET_NOT_FOUND,
+        f"{secret.field}: the Secret {secret.name!r} does not exist in this namespace: create it or correct the name.",
+    )
+
+
+def _previous_pod(plan: PlanBuilder, missing: list[int]) -> ReasonMessage | None:
+    for index in missing:
+        name = names.pod_name(plan.observed.name, index)
+        if name in plan.observed.unowned_pods:
+            plan.requeue_after(plan.timings.recheck_interval)
             return ReasonMessage(
-                ConditionReason.BACKING_OFF,
-                f"The next try begins at {timestamp(until)}, after {restarts.consecutive} in a row.",
+                ConditionReason.PREVIOUS_PODS_TERMINATING,
+                f"Pod {name} of a previous job with this name is still terminating.",
             )
     return None
 
 
-def _create(draft: PlanBuilder, missing: list[int]) -> None:
-    if draft.status.start_time is None:
-        draft.update(start_time=timestamp(draft.seen.now))
-    draft.act(CreateJobResources())
+def _backoff(plan: PlanBuilder) -> ReasonMessage | None:
+    restarts = plan.status.restarts
+    if plan.status.phase != "Restarting" or restarts.last_time is None:
+        return None
+    backoff_end = parse_timestamp(restarts.last_time) + backoff_delay(restarts, plan.timings)
+    if plan.requeue_at(backoff_end):
+        return None
+    return ReasonMessage(
+        ConditionReason.BACKING_OFF,
+        f"The pods restart at {format_timestamp(backoff_end)}, after {restarts.consecutive} consecutive restarts.",
+    )
+
+
+def _create_pods(plan: PlanBuilder, missing: list[int]) -> None:
+    if plan.status.start_time is None:
+        plan.update_status(start_time=format_timestamp(plan.observed.now))
+    plan.add_action(CreateJobResources())
     for index in missing:
-        draft.act(CreatePod(index))
+        plan.add_action(CreatePod(index))
 
 
-def _update_ready_condition(draft: PlanBuilder, nodes: int, pods: list[Pod], obstacle: ReasonMessage | None) -> None:
-    ready = sum(1 for pod in pods if pod.deletion_deadline is None and (pod.ready or succeeded(pod)))
-    draft.update(workers=WorkersStatus(ready=ready, desired=nodes, summary=f"{ready}/{nodes}"))
+def _update_ready_condition(plan: PlanBuilder, pods: list[Pod], obstacle: ReasonMessage | None) -> None:
+    nodes = plan.job.spec.workers.nodes
+    ready = len([pod for pod in pods if _is_ready(pod)])
+    plan.update_status(workers=WorkersStatus(ready=ready, desired=nodes, summary=f"{ready}/{nodes}"))
     if ready == nodes:
-        _mark_ready(draft)
+        _mark_ready(plan)
         return
-    trouble = obstacle or draft.seen.create_error or _first_waiting_reason(pods)
     counts = f"{ready} of {nodes} pods are ready"
-    if trouble is not None:
-        draft.condition(ConditionType.PODS_READY, False, trouble.reason, f"{counts}. {trouble.message}")
-    elif draft.status.phase == "Running":
-        draft.condition(
-            ConditionType.PODS_READY, False, ConditionReason.PODS_NOT_READY, f"{counts}; the others restart their ranks."
-        )
+    cause = obstacle or plan.observed.create_error or _first_waiting_reason(pods)
+    if cause is not None:
+        reason, message = cause.reason, f"{counts}. {cause.message}"
+    elif plan.status.phase == "Running":
+        reason, message = ConditionReason.PODS_NOT_READY, f"{counts}; the others are restarting their ranks."
     else:
-        draft.condition(ConditionType.PODS_READY, False, ConditionReason.PODS_STARTING, f"{counts}.")
+        reason, message = ConditionReason.PODS_STARTING, f"{counts}."
+    plan.set_condition(ConditionType.PODS_READY, False, reason, message)
 
 
-def _mark_ready(draft: PlanBuilder) -> None:
-    draft.condition(ConditionType.PODS_READY, True, ConditionReason.PODS_READY, "All pods are ready.")
-    if draft.status.phase == "Running":
+def _is_ready(pod: Pod) -> bool:
+    return not pod.is_being_deleted and (pod.ready or has_succeeded(pod))
+
+
+def _mark_ready(plan: PlanBuilder) -> None:
+    plan.set_condition(ConditionType.PODS_READY, True, ConditionReason.PODS_READY, "All pods are ready.")
+    if plan.status.phase == "Running":
         return
-    draft.update(phase="Running")
-    if is_true(draft.status.conditions, ConditionType.RESTARTING):
-        restarting = find_condition(draft.status.conditions, ConditionType.RESTARTING)
+    plan.update_status(phase="Running")
+    if is_true(plan.status.conditions, ConditionType.RESTARTING):
+        restarting = find_condition(plan.status.conditions, ConditionType.RESTARTING)
         assert restarting is not None
-        draft.condition(
-            ConditionType.RESTARTING, False, ConditionReason.RECOVERED, f"All pods are ready again. {restarting.message}"
-        )
+        message = f"All pods are ready again. {restarting.message}"
+        plan.set_condition(ConditionType.RESTARTING, False, ConditionReason.RECOVERED, message)
 
 
 def _first_waiting_reason(pods: list[Pod]) -> ReasonMessage | None:
     for pod in pods:
-        if pod.trouble is not None:
-            return ReasonMessage(pod.trouble.reason, f"Pod {pod.name}: {pod.trouble.message}")
+        if pod.waiting is not None:
+            return ReasonMessage(pod.waiting.reason, f"Pod {pod.name}: {pod.waiting.message}")
     return None

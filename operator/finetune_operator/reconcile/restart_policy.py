@@ -1,4 +1,4 @@
-"""Failures and disruptions: each is counted once, then its pod is replaced, or the job fails."""
+"""Restart policy: counts each failure and disruption once, then replaces the pod or fails the job."""
 
 from __future__ import annotations
 
@@ -6,144 +6,174 @@ from datetime import timedelta
 
 from finetune_operator import names
 from finetune_operator.api import Failure, Restarts
-from finetune_operator.api.conditions import ConditionReason, ConditionType, timestamp
+from finetune_operator.api.conditions import ConditionReason, ConditionType, format_timestamp, parse_timestamp
 from finetune_operator.reconcile.cleanup import fail
-from finetune_operator.reconcile.completion import succeeded
-from finetune_operator.reconcile.observed_state import Pod, moment
-from finetune_operator.reconcile.plan import Limits, PlanBuilder
+from finetune_operator.reconcile.completion import has_succeeded
+from finetune_operator.reconcile.observed_state import Pod
+from finetune_operator.reconcile.plan import PlanBuilder, ReconcileTimings
 from finetune_operator.reconcile.pod_failure import PodFailure, classify
 from finetune_operator.reconcile.progress import record_outcome
 
 
-def count_failures(draft: PlanBuilder) -> bool:
-    """Count what ended since the last pass and mark_for_deletion it; True if the job is over with that."""
-    incidents = [classify(pod) for pod in _newly_terminated(draft)]
-    for incident in incidents:
-        if incident.final:
-            _fail_at_once(draft, incident)
+def count_failures(plan: PlanBuilder) -> bool:
+    """Count the pods that terminated since the last reconcile and mark them for deletion. True if the job has failed."""
+    pod_failures = [classify(pod) for pod in _newly_terminated(plan)]
+    for pod_failure in pod_failures:
+        if pod_failure.permanent:
+            _fail_permanently(plan, pod_failure)
             return True
-    ours = _vanished(draft)
-    counted = _one_of_each(draft, incidents)
-    if counted or ours:
-        _count(draft, counted, ours)
-    draft.mark_for_deletion(*(incident.pod for incident in incidents))
-    if _over_budget(draft):
-        _fail_backoff_limit_exceeded(draft)
+    vanished = _vanished_pods(plan)
+    uncounted = _distinct_failures(plan, pod_failures)
+    if uncounted or vanished:
+        _record_restart(plan, uncounted, vanished)
+    plan.mark_for_deletion(*(pod_failure.pod for pod_failure in pod_failures))
+    if plan.status.restarts.failures > plan.job.spec.run_policy.backoff_limit:
+        _fail_backoff_limit_exceeded(plan)
         return True
     return False
 
 
-def delay(restarts: Restarts, limits: Limits) -> timedelta:
-    """How long a replacement waits: the first not at all, then twice as long each time."""
+def backoff_delay(restarts: Restarts, timings: ReconcileTimings) -> timedelta:
+    """Delay before pods are replaced: none for the first restart, then doubled with each consecutive one."""
     if restarts.consecutive <= 1:
         return timedelta()
-    return timedelta(seconds=min(limits.backoff_first * 2.0 ** (restarts.consecutive - 2), limits.backoff_most))
+    seconds = timings.backoff_initial * 2.0 ** (restarts.consecutive - 2)
+    return timedelta(seconds=min(seconds, timings.backoff_max))
 
 
-def _newly_terminated(draft: PlanBuilder) -> list[Pod]:
-    counted = draft.counted
-    return [
-        pod
-        for pod in draft.seen.pods
-        if pod.uid not in counted and (pod.phase == "Failed" or pod.deletion_deadline is not None) and not succeeded(pod)
-    ]
+def _newly_terminated(plan: PlanBuilder) -> list[Pod]:
+    """Pods that failed, or that another client deletes, and that are not counted yet."""
+    counted = plan.counted_pods
+    terminated = []
+    for pod in plan.observed.pods:
+        if pod.uid in counted or has_succeeded(pod):
+            continue
+        if pod.phase == "Failed" or pod.is_being_deleted:
+            terminated.append(pod)
+    return terminated
 
 
-def _vanished(draft: PlanBuilder) -> list[str]:
-    """Pods that were there when the job ran and went without a trace; the change of phase counts them once."""
-    seen = draft.seen
-    assert seen.job is not None
-    if draft.status.phase != "Running":
+def _vanished_pods(plan: PlanBuilder) -> list[str]:
+    """Names of the pods of a running job that do not exist any more.
+
+    The phase then changes from Running to Restarting, so that they are counted once.
+    """
+    if plan.status.phase != "Running":
         return []
-    present = {pod.index for pod in seen.pods}
-    return [names.pod_name(seen.name, index) for index in range(seen.job.spec.workers.nodes) if index not in present]
+    existing = {pod.index for pod in plan.observed.pods}
+    vanished = []
+    for index in range(plan.job.spec.workers.nodes):
+        if index not in existing:
+            vanished.append(names.pod_name(plan.observed.name, index))
+    return vanished
 
 
-def _one_of_each(draft: PlanBuilder, incidents: list[PodFailure]) -> list[PodFailure]:
-    """When one node fails, its peers may end with the same last word: that is one failure, not many."""
-    chosen: dict[int, PodFailure] = {}
-    for incident in sorted(incidents, key=lambda item: item.pod.index != item.culprit):
-        if not _counted_before(draft, incident):
-            chosen.setdefault(incident.culprit, incident)
-    return list(chosen.values())
+def _distinct_failures(plan: PlanBuilder, pod_failures: list[PodFailure]) -> list[PodFailure]:
+    """One failure for each node that failed first: when its peers terminate with it, that is one failure, not many.
+
+    The failure of the originating pod is preferred to those of its peers.
+    """
+    by_origin: dict[int, PodFailure] = {}
+    for pod_failure in sorted(pod_failures, key=lambda item: item.pod.index != item.origin):
+        if not _is_already_counted(plan, pod_failure):
+            by_origin.setdefault(pod_failure.origin, pod_failure)
+    return list(by_origin.values())
 
 
-def _counted_before(draft: PlanBuilder, incident: PodFailure) -> bool:
-    last, since = draft.status.failure, draft.status.restarts.last_time
+def _is_already_counted(plan: PlanBuilder, pod_failure: PodFailure) -> bool:
+    """Whether a pod reports the failure that was counted last, and existed when it was counted."""
+    last_failure, last_time = plan.status.failure, plan.status.restarts.last_time
     return (
-        last is not None
-        and since is not None
-        and last.reason == incident.reason
-        and last.pod == names.pod_name(draft.seen.name, incident.culprit)
-        and incident.pod.created < moment(since)
+        last_failure is not None
+        and last_time is not None
+        and last_failure.reason == pod_failure.reason
+        and last_failure.pod == names.pod_name(plan.observed.name, pod_failure.origin)
+        and pod_failure.pod.created < parse_timestamp(last_time)
     )
 
 
-def _count(draft: PlanBuilder, incidents: list[PodFailure], vanished: list[str]) -> None:
-    now, before = draft.seen.now, draft.status.restarts
-    by_reason = dict(before.by_reason)
-    for reason in [str(item.reason) for item in incidents] + [str(ConditionReason.POD_DELETED)] * len(vanished):
+def _record_restart(plan: PlanBuilder, pod_failures: list[PodFailure], vanished: list[str]) -> None:
+    if pod_failures:
+        failure = _to_failure(plan, _most_severe(pod_failures))
+    else:
+        failure = Failure(reason=ConditionReason.POD_DELETED, message="the pod no longer exists", pod=vanished[0])
+    restarts = _updated_restarts(plan, pod_failures, vanished)
+    plan.update_status(restarts=restarts, failure=failure, phase="Restarting")
+    message = f"Pod {failure.pod} is replaced: {failure.message}"
+    plan.set_condition(ConditionType.RESTARTING, True, failure.reason, message)
+    plan.set_condition(ConditionType.RUNNING, False, failure.reason, "Training is waiting for a replacement pod.")
+    plan.emit_event("Warning", failure.reason, message)
+
+
+def _updated_restarts(plan: PlanBuilder, pod_failures: list[PodFailure], vanished: list[str]) -> Restarts:
+    previous = plan.status.restarts
+    reasons = [str(pod_failure.reason) for pod_failure in pod_failures]
+    reasons += [str(ConditionReason.POD_DELETED)] * len(vanished)
+    by_reason = dict(previous.by_reason)
+    for reason in reasons:
         by_reason[reason] = by_reason.get(reason, 0) + 1
-    disruptions = sum(item.disruption for item in incidents) + len(vanished)
-    calm = before.last_time is None or now - moment(before.last_time) > timedelta(seconds=draft.limits.quiet) + delay(
-        before, draft.limits
-    )
-    restarts = Restarts(
-        failures=before.failures + len(incidents) + len(vanished) - disruptions,
-        disruptions=before.disruptions + disruptions,
+    disruptions = len(vanished) + len([item for item in pod_failures if item.disruption])
+    return Restarts(
+        failures=previous.failures + len(reasons) - disruptions,
+        disruptions=previous.disruptions + disruptions,
         by_reason=by_reason,
-        total=before.total + len(incidents) + len(vanished),
-        consecutive=1 if calm else before.consecutive + 1,
-        last_time=timestamp(now),
+        total=previous.total + len(reasons),
+        consecutive=previous.consecutive + 1 if _is_consecutive(plan) else 1,
+        last_time=format_timestamp(plan.observed.now),
     )
-    failure = (
-        _failure(draft, _worst(incidents))
-        if incidents
-        else Failure(reason=ConditionReason.POD_DELETED, message="the pod is gone", pod=vanished[0])
-    )
-    draft.update(restarts=restarts, failure=failure, phase="Restarting")
-    sentence = f"Pod {failure.pod} is replaced: {failure.message}"
-    draft.condition(ConditionType.RESTARTING, True, failure.reason, sentence)
-    draft.condition(ConditionType.RUNNING, False, failure.reason, "Training waits for a pod that is replaced.")
-    draft.note("Warning", failure.reason, sentence)
 
 
-def _worst(incidents: list[PodFailure]) -> PodFailure:
-    return next((item for item in incidents if not item.disruption), incidents[0])
+def _is_consecutive(plan: PlanBuilder) -> bool:
+    """Whether the job trained for less than `backoff_reset` since its last restart and the back-off delay after it."""
+    restarts, timings = plan.status.restarts, plan.timings
+    if restarts.last_time is None:
+        return False
+    since_last = plan.observed.now - parse_timestamp(restarts.last_time)
+    return since_last <= timedelta(seconds=timings.backoff_reset) + backoff_delay(restarts, timings)
 
 
-def _failure(draft: PlanBuilder, incident: PodFailure) -> Failure:
-    culprit = names.pod_name(draft.seen.name, incident.culprit)
-    pod = next((pod for pod in draft.seen.pods if pod.name == culprit), incident.pod)
+def _most_severe(pod_failures: list[PodFailure]) -> PodFailure:
+    for pod_failure in pod_failures:
+        if not pod_failure.disruption:
+            return pod_failure
+    return pod_failures[0]
+
+
+def _to_failure(plan: PlanBuilder, pod_failure: PodFailure) -> Failure:
+    """status.failure: names the pod and the node where the failure originated."""
+    pod_name = names.pod_name(plan.observed.name, pod_failure.origin)
+    node = pod_failure.pod.node
+    for pod in plan.observed.pods:
+        if pod.name == pod_name:
+            node = pod.node
+            break
+    terminated = pod_failure.pod.terminated
     return Failure(
-        reason=str(incident.reason),
-        message=incident.message,
-        rank=incident.rank,
-        node=pod.node or None,
-        pod=culprit,
-        exit_code=incident.pod.ending.exit_code if incident.pod.ending is not None else None,
+        reason=str(pod_failure.reason),
+        message=pod_failure.message,
+        rank=pod_failure.rank,
+        node=node or None,
+        pod=pod_name,
+        exit_code=terminated.exit_code if terminated is not None else None,
     )
 
 
-def _over_budget(draft: PlanBuilder) -> bool:
-    job = draft.seen.job
-    assert job is not None
-    return draft.status.restarts.failures > job.spec.run_policy.backoff_limit
+def _fail_permanently(plan: PlanBuilder, pod_failure: PodFailure) -> None:
+    if pod_failure.outcome is not None:
+        record_outcome(plan, pod_failure.outcome)
+    failure = _to_failure(plan, pod_failure)
+    fail(plan, pod_failure.reason, f"{pod_failure.message} (pod {failure.pod})", failure)
 
 
-def _fail_at_once(draft: PlanBuilder, incident: PodFailure) -> None:
-    if incident.outcome is not None:
-        record_outcome(draft, incident.outcome)
-    failure = _failure(draft, incident)
-    fail(draft, incident.reason, f"{incident.message} (pod {failure.pod})", failure)
-
-
-def _fail_backoff_limit_exceeded(draft: PlanBuilder) -> None:
-    limit = draft.seen.job.spec.run_policy.backoff_limit if draft.seen.job else 0
-    failure, failures = draft.status.failure, draft.status.restarts.failures
-    last = f" The last was {failure.reason} on pod {failure.pod}: {failure.message}." if failure is not None else ""
+def _fail_backoff_limit_exceeded(plan: PlanBuilder) -> None:
+    limit = plan.job.spec.run_policy.backoff_limit
+    failure, failures = plan.status.failure, plan.status.restarts.failures
+    count = "1 failure exceeds" if failures == 1 else f"{failures} failures exceed"
+    last = ""
+    if failure is not None:
+        last = f" The last one was {failure.reason} on pod {failure.pod}: {failure.message}."
     message = (
-        f"{failures} failure{'s' * (failures != 1)} are more than runPolicy.backoffLimit, {limit}.{last} "
-        "Apply the job again when the cause is gone; it goes on from its newest checkpoint."
+        f"runPolicy.backoffLimit: {count} the limit of {limit}.{last} "
+        "Remove the cause and apply the job again; it resumes from its newest checkpoint."
     )
-    fail(draft, ConditionReason.BACKOFF_LIMIT_EXCEEDED, message, failure)
+    fail(plan, ConditionReason.BACKOFF_LIMIT_EXCEEDED, message, failure)

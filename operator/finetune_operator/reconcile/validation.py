@@ -1,4 +1,4 @@
-"""A document that cannot be read fails at once, unless it runs already."""
+"""A job with an invalid spec fails at once, unless it has already started."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_trainer.protocol.outcome import Reason
 
 
-def fail_invalid_document(draft: PlanBuilder) -> bool:
-    """Fail a new job, naming the fields; leave the pods of a started one alone, as only the operator has changed."""
-    if draft.seen.job is not None:
+def fail_invalid_document(plan: PlanBuilder) -> bool:
+    """Fail a new job whose spec is invalid, with a message that names the fields. True if the spec is invalid.
+
+    The spec of a started job was valid for the version of the operator that started it, so its pods are left alone.
+    """
+    if plan.observed.job is not None:
         return False
-    validation_errors = "; ".join(draft.seen.validation_errors)
-    if draft.status.start_time is None:
-        fail(draft, Reason.INVALID_CONFIGURATION, f"The document cannot be used: {validation_errors}.")
+    validation_errors = "; ".join(plan.observed.validation_errors)
+    if plan.status.start_time is None:
+        fail(plan, Reason.INVALID_CONFIGURATION, f"The spec is invalid: {validation_errors}.")
         return True
-    draft.condition(
+    plan.set_condition(
         ConditionType.PODS_READY,
         "Unknown",
-        ConditionReason.DOCUMENT_UNREADABLE,
-        f"This version of the operator cannot read the document of a job that was started before: {validation_errors}. "
-        "Its pods are left alone but no longer replaced; install the version that accepted it.",
+        ConditionReason.INVALID_SPEC,
+        f"The spec is invalid for this version of the operator, but the job has already started: {validation_errors}. "
+        "Its pods keep running but are not replaced: install the version of the operator that started the job.",
     )
     return True

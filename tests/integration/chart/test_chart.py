@@ -136,7 +136,7 @@ def test_the_operator_is_restricted(render: Render) -> None:
 )
 def test_the_operator_understands_its_arguments(render: Render, values: tuple[str, ...], expected: dict[str, Any]) -> None:
     [container] = render(*values)["Deployment", OPERATOR]["spec"]["template"]["spec"]["containers"]
-    settings = Settings.read(container["args"], {})
+    settings = Settings.from_arguments(container["args"], {})
     assert {name: getattr(settings, name) for name in expected} == expected
 
 

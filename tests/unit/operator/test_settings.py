@@ -1,4 +1,4 @@
-"""Flags, environment variables, defaults."""
+"""Settings from flags, environment variables and defaults."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from finetune_operator.settings import Settings
 
 
-def test_flags_win_over_variables_and_those_over_defaults() -> None:
-    settings = Settings.read(
+def test_flags_override_variables_and_variables_override_defaults() -> None:
+    settings = Settings.from_arguments(
         ["--trainer-image", "registry/trainer:1", "--http-port=9090"],
         {"FINETUNE_OPERATOR_HTTP_PORT": "1", "FINETUNE_OPERATOR_WORKERS": "4", "OTHER": "x"},
     )
@@ -16,20 +16,20 @@ def test_flags_win_over_variables_and_those_over_defaults() -> None:
     assert settings.api_timeout == Settings().api_timeout
 
 
-@pytest.mark.parametrize(("text", "served"), [("", ()), ("a", ("a",)), (" a, b ,", ("a", "b"))])
-def test_namespaces(text: str, served: tuple[str, ...]) -> None:
-    assert Settings(namespaces=text).served_namespaces == served
+@pytest.mark.parametrize(("text", "namespaces"), [("", ()), ("a", ("a",)), (" a, b ,", ("a", "b"))])
+def test_splits_namespaces(text: str, namespaces: tuple[str, ...]) -> None:
+    assert Settings(namespaces=text).watched_namespaces == namespaces
 
 
 @pytest.mark.parametrize("arguments", [["--workers", "0"], ["--workers", "many"], ["--log-format", "xml"], ["--nonsense", "1"]])
-def test_a_mistake_names_the_flag(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_the_flag(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        Settings.read(arguments, {})
+        Settings.from_arguments(arguments, {})
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_help_describes_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        Settings.read(["--help"], {})
+        Settings.from_arguments(["--help"], {})
     shown = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')}" in shown for name in Settings.model_fields)

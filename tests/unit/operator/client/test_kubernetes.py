@@ -1,4 +1,4 @@
-"""The conversation with the API server, over real HTTP with a server that answers as told."""
+"""Requests of the Kubernetes client and its handling of responses, over HTTP with a fake API server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
 from finetune_operator.client.kubernetes import METADATA_LIST, METADATA_ONLY, ApiError, KubernetesClient
-from finetune_operator.controller.informer_cache import JobKey, ListSnapshot
+from finetune_operator.client.types import JobKey, ListSnapshot
 
 KEY = JobKey("team", "j")
 JOBS = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs"
 
 
 class Server:
-    """Answers with `status` and `body`, and remembers what it was asked."""
+    """Responds with `status` and `body`, and records the last request."""
 
     def __init__(self) -> None:
         self.status, self.body, self.delay = 200, {}, 0.0
@@ -27,9 +27,9 @@ class Server:
         self.method = self.path = self.accept = self.kind = self.token = ""
         self.query: dict[str, str] = {}
         self.sent: Any = None
-        self.counted: list[tuple[str, str, int]] = []
+        self.requests: list[tuple[str, str, int]] = []
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def respond(self, request: web.Request) -> web.Response:
         await asyncio.sleep(self.delay)
         self.method, self.path, self.query = request.method, request.path, dict(request.query)
         self.accept, self.kind = request.headers["Accept"], request.headers["Content-Type"]
@@ -39,17 +39,19 @@ class Server:
 
 
 @asynccontextmanager
-async def served(limit: float = 5.0) -> AsyncIterator[tuple[Server, KubernetesClient]]:
+async def running_server(request_timeout: float = 5.0) -> AsyncIterator[tuple[Server, KubernetesClient]]:
     server = Server()
     application = web.Application()
-    application.router.add_route("*", "/{path:.*}", server.answer)
+    application.router.add_route("*", "/{path:.*}", server.respond)
     runner = web.AppRunner(application)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
     configuration = Configuration(host=f"http://{host}:{port}", api_key={"BearerToken": "bearer secret"})
-    cluster = KubernetesClient(ApiClient(configuration), timeout=limit, on_request=lambda *call: server.counted.append(call))
+    cluster = KubernetesClient(
+        ApiClient(configuration), timeout=request_timeout, on_request=lambda *call: server.requests.append(call)
+    )
     try:
         yield server, cluster
     finally:
@@ -85,8 +87,8 @@ CALLS: list[tuple[Callable[[KubernetesClient], Awaitable[Any]], str, str, Any]] 
 
 
 @pytest.mark.parametrize(("call", "method", "path", "sent"), CALLS)
-async def test_requests(call: Callable[[KubernetesClient], Awaitable[Any]], method: str, path: str, sent: Any) -> None:
-    async with served() as (server, cluster):
+async def test_sends_request(call: Callable[[KubernetesClient], Awaitable[Any]], method: str, path: str, sent: Any) -> None:
+    async with running_server() as (server, cluster):
         await call(cluster)
         assert (server.method, server.path, server.sent) == (method, path, sent)
         assert server.token == "bearer secret"
@@ -94,82 +96,82 @@ async def test_requests(call: Callable[[KubernetesClient], Awaitable[Any]], meth
         assert server.kind == merge
 
 
-async def test_errors_carry_what_the_server_said() -> None:
-    async with served() as (server, cluster):
+async def test_error_has_reason_and_message_of_server() -> None:
+    async with running_server() as (server, cluster):
         server.status, server.body = 409, {"reason": "AlreadyExists", "message": 'pods "j-0" already exists'}
         with pytest.raises(ApiError, match="already exists") as caught:
             await cluster.create(POD)
         assert (caught.value.status, caught.value.reason) == (409, "AlreadyExists")
-        assert server.counted == [("POST", "pods", 409)]
+        assert server.requests == [("POST", "pods", 409)]
 
 
 @pytest.mark.parametrize(
-    ("status", "is_refusal"),
+    ("status", "is_rejection"),
     [(400, True), (401, False), (403, True), (404, False), (409, False), (422, True), (429, False), (500, False)],
 )
-def test_refusals(status: int, is_refusal: bool) -> None:
-    assert ApiError(status, "", "").is_refusal == is_refusal
+def test_classifies_rejections(status: int, is_rejection: bool) -> None:
+    assert ApiError(status, "", "").is_rejection == is_rejection
 
 
 @pytest.mark.parametrize("status", [404, 409])
-async def test_what_is_gone_is_deleted(status: int) -> None:
-    async with served() as (server, cluster):
+async def test_deleting_absent_object_succeeds(status: int) -> None:
+    async with running_server() as (server, cluster):
         server.status = status
         await cluster.delete_pod("team", "j-0", "u")
         await cluster.delete_job(KEY, "u")
 
 
-async def test_a_failed_deletion_is_an_error() -> None:
-    async with served() as (server, cluster):
+async def test_failed_deletion_raises() -> None:
+    async with running_server() as (server, cluster):
         server.status = 500
         with pytest.raises(ApiError):
             await cluster.delete_pod("team", "j-0", "u")
 
 
 @pytest.mark.parametrize(("status", "exists"), [(200, True), (404, False), (403, True)])
-async def test_secrets_are_looked_for_without_their_content(status: int, exists: bool) -> None:
-    async with served() as (server, cluster):
+async def test_checks_secret_without_reading_its_data(status: int, exists: bool) -> None:
+    async with running_server() as (server, cluster):
         server.status = status
         assert await cluster.secret_exists("team", "s3") == exists
         assert (server.path, server.accept) == ("/api/v1/namespaces/team/secrets/s3", METADATA_ONLY)
 
 
-async def test_owner() -> None:
-    async with served() as (server, cluster):
+async def test_reads_controller_uid() -> None:
+    async with running_server() as (server, cluster):
         server.body = {"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b", "controller": True}]}}
-        assert await cluster.owner_of("Service", "team", "j") == "b"
+        assert await cluster.controller_uid("Service", "team", "j") == "b"
         server.body = {"metadata": {}}
-        assert await cluster.owner_of("Service", "team", "j") == ""
+        assert await cluster.controller_uid("Service", "team", "j") == ""
 
 
 @pytest.mark.parametrize(("namespace", "path"), [(None, "/api/v1/pods"), ("team", "/api/v1/namespaces/team/pods")])
 @pytest.mark.parametrize(("items", "uids"), [(None, set()), ([{"metadata": {"uid": "u"}}], {"u"})])
-async def test_lists(namespace: str | None, path: str, items: Any, uids: set[str]) -> None:
-    async with served() as (server, cluster):
+async def test_lists_metadata_only(namespace: str | None, path: str, items: Any, uids: set[str]) -> None:
+    async with running_server() as (server, cluster):
         server.body = {"metadata": {"resourceVersion": "9"}, "items": items}
         assert await cluster.list_pods(namespace, "label") == ListSnapshot(9, frozenset(uids))
         assert (server.path, server.accept) == (path, METADATA_LIST)
         assert server.query == {"labelSelector": "label", "resourceVersion": "0"}
 
 
-async def test_pods_of_one_job() -> None:
-    async with served() as (server, cluster):
+async def test_lists_pods_of_one_job() -> None:
+    async with running_server() as (server, cluster):
         pod = {"metadata": {"uid": "u"}}
         server.body = {"metadata": {"resourceVersion": "9"}, "items": [pod]}
         assert await cluster.pods_of(KEY, "label") == (ListSnapshot(9, frozenset({"u"})), [pod])
         assert (server.path, server.query) == ("/api/v1/namespaces/team/pods", {"labelSelector": "label=j"})
 
 
-async def test_no_answer_within_the_limit() -> None:
-    async with served(limit=0.05) as (server, cluster):
+async def test_times_out() -> None:
+    async with running_server(request_timeout=0.05) as (server, cluster):
         server.delay = 0.3
         with pytest.raises(TimeoutError):
             await cluster.create(POD)
-        assert server.counted == [("POST", "pods", 0)]
+        assert server.requests == [("POST", "pods", 0)]
 
 
-async def test_an_answer_that_is_no_json() -> None:
-    async with served() as (server, cluster):
+async def test_error_with_body_that_is_not_a_status_object() -> None:
+    async with running_server() as (server, cluster):
         server.status, server.body = 502, ["bad gateway"]
         with pytest.raises(ApiError, match="bad gateway"):
             await cluster.create(POD)

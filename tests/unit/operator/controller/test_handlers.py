@@ -1,14 +1,14 @@
-"""What kopf is told: to watch and to leave no trace."""
+"""kopf handlers and settings: kopf watches objects but never writes to them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import kopf
-from tests.support.fake_kubernetes import KEY, Setup
+from tests.support.fake_kubernetes import KEY
 from tests.unit.operator.controller.test_informer_cache import job, pod
 
-from finetune_operator.controller.handlers import kopf_settings, registry_of
+from finetune_operator.controller.handlers import build_kopf_settings, build_registry
 from finetune_operator.controller.manager import Manager
 from finetune_operator.settings import Settings
 
@@ -16,20 +16,18 @@ PODS = kopf.Resource("", "v1", "pods", kind="Pod", namespaced=True)
 JOBS = kopf.Resource("finetune-operator.io", "v1alpha1", "finetunejobs", kind="FineTuneJob", namespaced=True)
 
 
-def operator() -> Manager:
-    result = Manager(Settings())
-    result.controller = Setup().controller
-    return result
+def new_manager() -> Manager:
+    return Manager(Settings())
 
 
-def of(registry: kopf.OperatorRegistry, kind: str, resource: kopf.Resource) -> Any:
-    """The one handler of a sort."""
+def handler_of(registry: kopf.OperatorRegistry, kind: str, resource: kopf.Resource) -> Any:
+    """The only handler of one kind for a resource."""
     (handler,) = [item for item in getattr(registry, kind).get_all_handlers() if item.selector.check(resource)]
     return handler.fn
 
 
-def test_only_handlers_that_leave_no_trace() -> None:
-    registry = registry_of(operator())
+def test_registers_only_index_and_event_handlers() -> None:
+    registry = build_registry(new_manager())
     for resource in (PODS, JOBS):
         assert registry._watching.has_handlers(resource)
         assert registry._indexing.has_handlers(resource)
@@ -37,8 +35,8 @@ def test_only_handlers_that_leave_no_trace() -> None:
         assert not registry._spawning.has_handlers(resource)
 
 
-def test_settings() -> None:
-    settings = kopf_settings(Settings())
+def test_kopf_settings() -> None:
+    settings = build_kopf_settings(Settings())
     assert not settings.posting.enabled
     assert settings.scanning.disabled
     assert settings.watching.label_selectors.collect(PODS) == ["finetune-operator.io/job"]
@@ -48,36 +46,35 @@ def test_settings() -> None:
     assert settings.persistence.diffbase_storage.build(body=body) == {}
 
 
-async def test_a_job_is_looked_at_again_unless_the_operator_wrote_it_itself() -> None:
-    it = operator()
-    registry = registry_of(it)
-    index, event = of(registry, "_indexing", JOBS), of(registry, "_watching", JOBS)
+async def test_job_event_enqueues_job_unless_it_is_own_write() -> None:
+    manager = new_manager()
+    registry = build_registry(manager)
+    index, event = handler_of(registry, "_indexing", JOBS), handler_of(registry, "_watching", JOBS)
     await index(body=job(5))
     await event(event={"type": "ADDED", "object": job(5)})
-    assert len(it.queue) == 1
-    it = operator()
-    registry = registry_of(it)
-    index, event = of(registry, "_indexing", JOBS), of(registry, "_watching", JOBS)
+    assert len(manager.queue) == 1
+    manager = new_manager()
+    registry = build_registry(manager)
+    index, event = handler_of(registry, "_indexing", JOBS), handler_of(registry, "_watching", JOBS)
     await index(body=job(5))
-    it.controller.memory(it.cache.jobs[KEY]).version = 5
-    it.controller.cache = it.cache
+    manager.states.get(manager.cache.jobs[KEY]).resource_version = 5
     await event(event={"type": "MODIFIED", "object": job(5)})
-    assert len(it.queue) == 0
+    assert len(manager.queue) == 0
     await event(event={"type": "DELETED", "object": job(6)})
-    assert KEY not in it.cache.jobs
-    assert len(it.queue) == 1
+    assert KEY not in manager.cache.jobs
+    assert len(manager.queue) == 1
 
 
-async def test_only_news_of_a_pod_counts() -> None:
-    it = operator()
-    registry = registry_of(it)
-    index, event = of(registry, "_indexing", PODS), of(registry, "_watching", PODS)
-    it.cache.put_pod(pod(4, phase="Pending"))  # as after its creation
+async def test_pod_event_enqueues_job_only_for_changes() -> None:
+    manager = new_manager()
+    registry = build_registry(manager)
+    index, event = handler_of(registry, "_indexing", PODS), handler_of(registry, "_watching", PODS)
+    manager.cache.put_pod(pod(4, phase="Pending"))  # as the reconciler does after it has created the pod
     await index(body=pod(4, phase="Pending"))
     await event(event={"type": "ADDED", "object": pod(4, phase="Pending")})
-    assert len(it.queue) == 0
+    assert len(manager.queue) == 0
     await index(body=pod(5, phase="Running"))
     await event(event={"type": "MODIFIED", "object": pod(5, phase="Running")})
-    assert len(it.queue) == 1
+    assert len(manager.queue) == 1
     await event(event={"type": "DELETED", "object": pod(6)})
-    assert it.cache.pods(KEY) == ()
+    assert manager.cache.pods(KEY) == ()

@@ -1,4 +1,4 @@
-"""What the watches have shown."""
+"""The informer cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.simulated_cluster import document
 
-from finetune_operator.controller.informer_cache import REMEMBERED_DELETIONS, InformerCache, JobKey, ListSnapshot, read_status
+from finetune_operator.controller.informer_cache import MAX_DELETED_UIDS, InformerCache, JobKey, ListSnapshot, parse_status
 
 KEY = JobKey("team", "j")
 
@@ -38,16 +38,16 @@ def pod(version: int, uid: str = "pod-uid", **status: Any) -> dict[str, Any]:
     }
 
 
-def test_an_older_version_never_replaces_a_newer_one() -> None:
+def test_ignores_older_resource_version() -> None:
     cache = InformerCache()
     cache.put_job(job(10))
-    assert cache.put_job(job(9)).version == 10
+    assert cache.put_job(job(9)).resource_version == 10
     cache.put_pod(pod(10, phase="Running"))
     assert not cache.put_pod(pod(9, phase="Pending"))
     assert cache.pods(KEY)[0].phase == "Running"
 
 
-def test_the_document_is_read_once_a_generation() -> None:
+def test_validates_spec_once_per_generation() -> None:
     cache = InformerCache()
     first = cache.put_job(job(1)).document
     assert cache.put_job(job(2)).document is first
@@ -55,36 +55,36 @@ def test_the_document_is_read_once_a_generation() -> None:
     assert cache.put_job(job(4, generation=2, uid="another")).uid == "another"
 
 
-def test_a_document_with_mistakes_says_where_they_are() -> None:
-    broken = InformerCache().put_job(job(1, workers={"nodez": 2}))
-    assert broken.document is None
-    assert broken.validation_errors == ("spec.workers.nodez: no such field; remove it or correct its spelling",)
+def test_validation_errors_name_the_field() -> None:
+    invalid = InformerCache().put_job(job(1, workers={"nodez": 2}))
+    assert invalid.document is None
+    assert invalid.validation_errors == ("spec.workers.nodez: no such field; remove it or correct its spelling",)
 
 
-def test_only_what_matters_of_a_pod_is_news() -> None:
+def test_reports_only_relevant_pod_changes() -> None:
     cache = InformerCache()
     assert cache.put_pod(pod(1, phase="Pending"))
     assert not cache.put_pod(pod(2, phase="Pending"))
     assert cache.put_pod(pod(3, phase="Running"))
 
 
-def test_a_deleted_pod_does_not_come_back() -> None:
+def test_deleted_pod_does_not_reappear() -> None:
     cache = InformerCache()
     cache.put_pod(pod(1))
-    cache.drop_pod(KEY, "pod-uid")
+    cache.remove_pod(KEY, "pod-uid")
     assert not cache.put_pod(pod(2))
     assert cache.pods(KEY) == ()
-    for number in range(REMEMBERED_DELETIONS):
-        cache.drop_pod(KEY, f"uid-{number}")
-    assert cache.put_pod(pod(2)), "its memory is bounded"
+    for number in range(MAX_DELETED_UIDS):
+        cache.remove_pod(KEY, f"uid-{number}")
+    assert cache.put_pod(pod(2)), "only a limited number of deleted UIDs is kept"
 
 
-def test_only_the_named_job_is_dropped() -> None:
+def test_removes_job_only_by_its_uid() -> None:
     cache = InformerCache()
     cache.put_job(job(1))
-    cache.drop_job(KEY, "an earlier one")
+    cache.remove_job(KEY, "an earlier one")
     assert KEY in cache.jobs
-    cache.drop_job(KEY, "job-uid")
+    cache.remove_job(KEY, "job-uid")
     assert KEY not in cache.jobs
 
 
@@ -95,16 +95,16 @@ def test_only_the_named_job_is_dropped() -> None:
         (ListSnapshot(20, frozenset()), ListSnapshot(20, frozenset()), None, 0, 0),
         (ListSnapshot(20, frozenset()), ListSnapshot(20, frozenset()), "team", 0, 0),
         (ListSnapshot(20, frozenset()), ListSnapshot(20, frozenset()), "elsewhere", 1, 1),
-        (ListSnapshot(5, frozenset()), ListSnapshot(5, frozenset()), None, 1, 1),  # the list is older than what is known
+        (ListSnapshot(5, frozenset()), ListSnapshot(5, frozenset()), None, 1, 1),  # the list is older than the cached objects
     ],
 )
-def test_what_a_fresh_list_lacks_is_forgotten(
+def test_removes_objects_absent_from_fresh_list(
     jobs: ListSnapshot, pods: ListSnapshot, namespace: str | None, jobs_left: int, pods_left: int
 ) -> None:
     cache = InformerCache()
     cache.put_job(job(10))
     cache.put_pod(pod(10))
-    changed = cache.keep_only(jobs, pods, namespace)
+    changed = cache.remove_deleted(jobs, pods, namespace)
     assert (len(cache.jobs), len(cache.pods(KEY))) == (jobs_left, pods_left)
     assert changed == (set() if jobs_left else {KEY})
 
@@ -117,5 +117,5 @@ def test_what_a_fresh_list_lacks_is_forgotten(
         ({"phase": "Nonsense"}, "Pending"),
     ],
 )
-def test_a_status_of_another_version_is_read(status: dict[str, Any] | None, phase: str) -> None:
-    assert read_status(status).phase == phase
+def test_parses_status_of_other_operator_version(status: dict[str, Any] | None, phase: str) -> None:
+    assert parse_status(status).phase == phase

@@ -1,4 +1,4 @@
-"""/metrics and /healthz, and what the metrics say."""
+"""/healthz, /metrics and the values of the metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from prometheus_client import generate_latest
 from tests.unit.operator.controller.test_informer_cache import job
 
 from finetune_operator.api import JobStatus, Restarts
-from finetune_operator.controller.informer_cache import InformerCache, JobKey
+from finetune_operator.client.types import JobKey
+from finetune_operator.controller.informer_cache import InformerCache
 from finetune_operator.controller.metrics import Metrics
 from finetune_operator.controller.server import serve
 from finetune_trainer.protocol.outcome import Progress
@@ -24,7 +25,7 @@ def text(metrics: Metrics) -> str:
 
 
 @pytest.mark.parametrize(("age", "status"), [(0.0, 200), (119.0, 200), (121.0, 503)])
-async def test_health_is_that_nobody_waits_for_long(age: float, status: int) -> None:
+async def test_health_depends_on_oldest_wait(age: float, status: int) -> None:
     runner = await serve("127.0.0.1", 0, Metrics().registry, lambda: age, stalled_after=120)
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
@@ -37,15 +38,15 @@ async def test_health_is_that_nobody_waits_for_long(age: float, status: int) -> 
         await runner.cleanup()
 
 
-def test_what_a_status_says_has_happened() -> None:
+def test_counts_restarts_and_startup_times() -> None:
     metrics = Metrics()
     pending, running = JobStatus(), JobStatus(phase="Running")
-    metrics.status_changed(CREATED, pending, running, LATER)
+    metrics.count_status_change(CREATED, pending, running, LATER)
     first = running.model_copy(update={"progress": Progress(step=1, total_steps=2)})
-    metrics.status_changed(CREATED, running, first, LATER)
+    metrics.count_status_change(CREATED, running, first, LATER)
     restarted = first.model_copy(update={"phase": "Restarting", "restarts": Restarts(total=2, by_reason={"Crashed": 2})})
-    metrics.status_changed(CREATED, first, restarted, LATER)
-    metrics.status_changed(CREATED, restarted, first, LATER)
+    metrics.count_status_change(CREATED, first, restarted, LATER)
+    metrics.count_status_change(CREATED, restarted, first, LATER)
     shown = text(metrics)
     assert 'finetune_operator_restarts_total{reason="Crashed"} 2.0' in shown
     assert "finetune_operator_pods_ready_seconds_sum 30.0" in shown
@@ -53,7 +54,7 @@ def test_what_a_status_says_has_happened() -> None:
     assert "finetune_operator_first_step_seconds_count 1.0" in shown
 
 
-def test_jobs_are_shown_until_they_are_deleted() -> None:
+def test_exposes_jobs_until_they_are_deleted() -> None:
     metrics, cache = Metrics(), InformerCache()
     body = job(1)
     body["status"] = {
@@ -64,17 +65,17 @@ def test_jobs_are_shown_until_they_are_deleted() -> None:
     }
     cache.put_job(body)
     metrics.watch(cache, lambda: 3.0)
-    who = 'namespace="team"'
+    namespace = 'namespace="team"'
     expected = {
         'finetune_operator_jobs{phase="Succeeded"} 1.0',
         'finetune_operator_jobs{phase="Running"} 0.0',
-        f'finetune_operator_job_info{{job="j",{who},phase="Succeeded"}} 1.0',
-        f'finetune_operator_job_loss{{job="j",{who}}} 1.5',
-        f'finetune_operator_job_progress_ratio{{job="j",{who}}} 0.5',
-        f'finetune_operator_job_final_metric{{job="j",metric="perplexity",{who}}} 4.5',
+        f'finetune_operator_job_info{{job="j",{namespace},phase="Succeeded"}} 1.0',
+        f'finetune_operator_job_loss{{job="j",{namespace}}} 1.5',
+        f'finetune_operator_job_progress_ratio{{job="j",{namespace}}} 0.5',
+        f'finetune_operator_job_final_metric{{job="j",metric="perplexity",{namespace}}} 4.5',
         "finetune_operator_queue_oldest_seconds 3.0",
     }
     assert expected <= set(text(metrics).splitlines())
-    assert "job_eval_loss{" not in text(metrics), "a number that is not known is not 0"
-    cache.drop_job(JobKey("team", "j"), "job-uid")
+    assert "job_eval_loss{" not in text(metrics), "an unknown value is not reported as 0"
+    cache.remove_job(JobKey("team", "j"), "job-uid")
     assert 'job="j"' not in text(metrics)

@@ -1,4 +1,4 @@
-"""Progress is asked for over HTTP; the pods are played by a server."""
+"""The status poller, with an HTTP server in the place of the agents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune_trainer.protocol.outcome import RunStatus
 OWNED = {"ownerReferences": [{"uid": "job-uid", "controller": True}]}
 
 
-def a_pod(**changes: Any) -> dict[str, Any]:
+def owned_pod(**changes: Any) -> dict[str, Any]:
     body = pod(10, phase="Running", podIP="127.0.0.1")
     body["metadata"] |= OWNED | changes.pop("metadata", {})
     body["status"] |= changes
@@ -24,7 +24,7 @@ def a_pod(**changes: Any) -> dict[str, Any]:
 
 
 async def poll(text: str, body: dict[str, Any], job_body: dict[str, Any] | None = None) -> list[RunStatus]:
-    """What a poller hears within a few rounds."""
+    """The run statuses that a poller receives within a few intervals."""
 
     async def progress(_request: web.Request) -> web.Response:
         return web.Response(text=text, status=200 if text else 503)
@@ -34,27 +34,27 @@ async def poll(text: str, body: dict[str, Any], job_body: dict[str, Any] | None 
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    cache, heard = InformerCache(), []
+    cache, received = InformerCache(), []
     cache.put_job(job_body or job(1))
     cache.put_pod(body)
-    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: heard.append(run), port=runner.addresses[0][1])
+    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port=runner.addresses[0][1])
     task = asyncio.create_task(poller.run())
     await asyncio.sleep(0.1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await runner.cleanup()
-    return heard
+    return received
 
 
-async def test_answers_are_handed_on() -> None:
-    heard = await poll('{"activity": "Training", "progress": {"step": 3, "totalSteps": 9}, "later": 1}', a_pod())
-    assert heard
-    assert (heard[0].activity, heard[0].progress.step) == ("Training", 3)
+async def test_reports_valid_responses() -> None:
+    received = await poll('{"activity": "Training", "progress": {"step": 3, "totalSteps": 9}, "later": 1}', owned_pod())
+    assert received
+    assert (received[0].activity, received[0].progress.step) == ("Training", 3)
 
 
 @pytest.mark.parametrize("text", ["", "no json", '{"progress": 7}'])
-async def test_what_cannot_be_understood_is_left_out(text: str) -> None:
-    assert await poll(text, a_pod()) == []
+async def test_ignores_invalid_responses(text: str) -> None:
+    assert await poll(text, owned_pod()) == []
 
 
 FINISHED = job(1)
@@ -64,27 +64,27 @@ FINISHED["status"] = {"phase": "Succeeded", "completionTime": "2026-01-01T12:00:
 @pytest.mark.parametrize(
     ("body", "job_body"),
     [
-        (a_pod(phase="Succeeded"), None),
-        (a_pod(podIP=""), None),
-        (a_pod(metadata={"ownerReferences": []}), None),
-        (a_pod(metadata={"deletionTimestamp": "2026-01-01T12:00:00Z"}), None),
-        (a_pod(), FINISHED),
+        (owned_pod(phase="Succeeded"), None),
+        (owned_pod(podIP=""), None),
+        (owned_pod(metadata={"ownerReferences": []}), None),
+        (owned_pod(metadata={"deletionTimestamp": "2026-01-01T12:00:00Z"}), None),
+        (owned_pod(), FINISHED),
     ],
-    ids=["ended", "no address", "a stranger", "being deleted", "job is over"],
+    ids=["finished", "no address", "not owned", "being deleted", "job finished"],
 )
-async def test_who_is_not_asked(body: dict[str, Any], job_body: dict[str, Any] | None) -> None:
+async def test_does_not_poll_pod(body: dict[str, Any], job_body: dict[str, Any] | None) -> None:
     assert await poll('{"activity": "Training"}', body, job_body) == []
 
 
-async def test_a_pod_that_does_not_answer_is_no_error() -> None:
-    body = a_pod(podIP="127.0.0.2")
+async def test_unreachable_pod_does_not_stop_poller() -> None:
+    body = owned_pod(podIP="127.0.0.2")
     cache = InformerCache()
     cache.put_job(job(1))
     cache.put_pod(body)
-    heard: list[RunStatus] = []
-    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: heard.append(run), port=1)
+    received: list[RunStatus] = []
+    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port=1)
     task = asyncio.create_task(poller.run())
     await asyncio.sleep(0.05)
     assert not task.done()
     task.cancel()
-    assert heard == []
+    assert received == []

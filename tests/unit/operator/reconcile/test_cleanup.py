@@ -1,4 +1,4 @@
-"""How jobs end, and what is left of them."""
+"""Completion, failure, suspension and cleanup of jobs."""
 
 from __future__ import annotations
 
@@ -13,174 +13,174 @@ from finetune_trainer.protocol.outcome import Progress, Reason, SavedCheckpoint
 SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
 
 
-def test_complete_with_what_pod_0_said_last() -> None:
-    world = SimulatedCluster().running()
+def test_completes_with_outcome_of_first_pod() -> None:
+    cluster = SimulatedCluster().run_all_pods()
     progress = Progress(step=20, total_steps=20, percent=100, loss=1.5)
-    world.succeed(0, model="s3://out/j/model", metrics={"loss": 1.5}, checkpoint=SAVED, progress=progress)
-    plan = world.one_pass()
-    status = world.status
+    cluster.succeed(0, model="s3://out/j/model", metrics={"loss": 1.5}, checkpoint=SAVED, progress=progress)
+    plan = cluster.reconcile()
+    status = cluster.status
     assert (status.phase, status.model, status.metrics) == ("Succeeded", "s3://out/j/model", {"loss": 1.5})
     assert (status.checkpoint, status.progress, status.failure) == (SAVED, progress, None)
     assert status.completion_time == "2026-01-01T12:00:00Z"
-    assert world.condition(ConditionType.COMPLETE) == ("True", "Complete")
-    assert world.message(ConditionType.COMPLETE) == "The model is stored at s3://out/j/model."
-    assert world.condition(ConditionType.RUNNING) == ("False", "Finished")
-    assert plan.actions == (), "the other pods are about to end by themselves"
+    assert cluster.condition(ConditionType.COMPLETE) == ("True", "Complete")
+    assert cluster.message(ConditionType.COMPLETE) == "The model is stored at s3://out/j/model."
+    assert cluster.condition(ConditionType.RUNNING) == ("False", "Finished")
+    assert plan.actions == (), "the other pods exit by themselves"
     assert plan.requeue_after == 30
 
 
-def test_leftover_pods_go_and_ended_ones_stay_for_their_logs() -> None:
-    world = SimulatedCluster(nodes=3).running()
-    world.succeed(0).succeed(1).settle()
-    assert world.tick(30).one_pass().actions == (DeletePod("j-2", "pod-uid-3"),)
-    world.settle()
-    assert sorted(world.pods) == ["j-0", "j-1"]
+def test_deletes_running_pods_and_keeps_finished_pods() -> None:
+    cluster = SimulatedCluster(nodes=3).run_all_pods()
+    cluster.succeed(0).succeed(1).reconcile_until_stable()
+    assert cluster.advance(30).reconcile().actions == (DeletePod("j-2", "pod-uid-3"),)
+    cluster.reconcile_until_stable()
+    assert sorted(cluster.pods) == ["j-0", "j-1"]
 
 
-def test_a_pod_killed_after_its_last_word_was_complete() -> None:
-    world = SimulatedCluster().running()
-    world.succeed(0, model="s3://m").change(0, phase="Failed", deletion_deadline=world.now).one_pass()
-    assert world.status.phase == "Succeeded"
+def test_pod_killed_after_completion_message_completes_job() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.succeed(0, model="s3://m").update_pod(0, phase="Failed", deletion_deadline=cluster.now).reconcile()
+    assert cluster.status.phase == "Succeeded"
 
 
-def test_exit_code_0_without_a_message_is_complete() -> None:
-    world = SimulatedCluster(nodes=1).running()
-    world.change(0, phase="Succeeded", ending=TerminatedState(0, "Completed")).one_pass()
-    assert (world.status.phase, world.message(ConditionType.COMPLETE)) == ("Succeeded", "The run finished.")
+def test_exit_code_0_without_message_completes_job() -> None:
+    cluster = SimulatedCluster(nodes=1).run_all_pods()
+    cluster.update_pod(0, phase="Succeeded", terminated=TerminatedState(0, "Completed")).reconcile()
+    assert (cluster.status.phase, cluster.message(ConditionType.COMPLETE)) == ("Succeeded", "The run is complete.")
 
 
 @pytest.mark.parametrize("later", ["fail", "evict", "delete"])
-def test_nothing_counts_after_the_end(later: str) -> None:
-    world = SimulatedCluster().running()
-    world.succeed(0).settle()
-    before = world.status
-    getattr(world, later)(1)
-    world.settle()
-    world.pods.clear()
-    world.tick(1000).settle()
-    assert world.status == before
-    assert world.created == ["j-0", "j-1"]
+def test_finished_job_ignores_pod_failures(later: str) -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.succeed(0).reconcile_until_stable()
+    before = cluster.status
+    getattr(cluster, later)(1)
+    cluster.reconcile_until_stable()
+    cluster.pods.clear()
+    cluster.advance(1000).reconcile_until_stable()
+    assert cluster.status == before
+    assert cluster.created == ["j-0", "j-1"]
 
 
 @pytest.mark.parametrize("end", ["succeed", "fail"])
-def test_ttl_deletes_the_job(end: str) -> None:
-    world = SimulatedCluster(nodes=1, ttlSecondsAfterFinished=60, backoffLimit=0).running()
-    getattr(world, end)(0)
-    world.one_pass()
-    assert world.status.completion_time is not None
-    assert world.look().requeue_after == 60
-    assert not world.tick(59).settle().actions
-    assert not world.job_deleted
-    assert world.tick(1).one_pass().actions == (DeleteJob(),)
+def test_deletes_job_after_ttl(end: str) -> None:
+    cluster = SimulatedCluster(nodes=1, ttlSecondsAfterFinished=60, backoffLimit=0).run_all_pods()
+    getattr(cluster, end)(0)
+    cluster.reconcile()
+    assert cluster.status.completion_time is not None
+    assert cluster.plan().requeue_after == 60
+    assert not cluster.advance(59).reconcile_until_stable().actions
+    assert not cluster.job_deleted
+    assert cluster.advance(1).reconcile().actions == (DeleteJob(),)
 
 
-def test_deadline() -> None:
-    world = SimulatedCluster(activeDeadlineSeconds=100).running()
-    assert world.look().requeue_after == 100
-    assert world.tick(99).look().status.phase == "Running"
-    plan = world.tick(1).one_pass()
-    assert world.condition(ConditionType.FAILED) == ("True", "DeadlineExceeded")
-    assert "runPolicy.activeDeadlineSeconds, 100" in world.message(ConditionType.FAILED)
+def test_fails_at_deadline() -> None:
+    cluster = SimulatedCluster(activeDeadlineSeconds=100).run_all_pods()
+    assert cluster.plan().requeue_after == 100
+    assert cluster.advance(99).plan().status.phase == "Running"
+    plan = cluster.advance(1).reconcile()
+    assert cluster.condition(ConditionType.FAILED) == ("True", "DeadlineExceeded")
+    assert "runPolicy.activeDeadlineSeconds: the job was active for longer than 100 s" in cluster.message(ConditionType.FAILED)
     assert [type(action) for action in plan.actions] == [DeletePod, DeletePod]
-    assert world.status.failure is not None
-    assert world.status.failure.reason == "DeadlineExceeded"
+    assert cluster.status.failure is not None
+    assert cluster.status.failure.reason == "DeadlineExceeded"
 
 
-def test_complete_is_complete_although_the_deadline_is_over() -> None:
-    world = SimulatedCluster(activeDeadlineSeconds=100).running()
-    world.tick(200).succeed(0).one_pass()
-    assert world.status.phase == "Succeeded"
+def test_completes_after_deadline() -> None:
+    cluster = SimulatedCluster(activeDeadlineSeconds=100).run_all_pods()
+    cluster.advance(200).succeed(0).reconcile()
+    assert cluster.status.phase == "Succeeded"
 
 
-def test_an_unreadable_document_fails_without_pods() -> None:
-    world = SimulatedCluster()
-    world.job, world.seen = None, {"validation_errors": ("spec.model.config: needs model_type",)}
-    plan = world.one_pass()
+def test_invalid_spec_fails_without_creating_pods() -> None:
+    cluster = SimulatedCluster()
+    cluster.job, cluster.observed = None, {"validation_errors": ("spec.model.config: needs model_type",)}
+    plan = cluster.reconcile()
     assert plan.actions == ()
-    assert world.status.phase == "Failed"
-    assert world.condition(ConditionType.FAILED) == ("True", "InvalidConfiguration")
-    assert "spec.model.config: needs model_type" in world.message(ConditionType.FAILED)
-    assert world.settle().actions == ()
+    assert cluster.status.phase == "Failed"
+    assert cluster.condition(ConditionType.FAILED) == ("True", "InvalidConfiguration")
+    assert "spec.model.config: needs model_type" in cluster.message(ConditionType.FAILED)
+    assert cluster.reconcile_until_stable().actions == ()
 
 
-def test_a_running_job_survives_an_operator_that_cannot_read_it() -> None:
-    world = SimulatedCluster().running()
-    known, world.job = world.job, None
-    world.seen = {"validation_errors": ("spec.x: no such field",)}
-    assert world.one_pass().actions == ()
-    assert world.status.phase == "Running"
-    assert world.condition(ConditionType.PODS_READY) == ("Unknown", "DocumentUnreadable")
-    world.job, world.seen = known, {}
-    world.settle()
-    assert world.condition(ConditionType.PODS_READY) == ("True", "PodsReady")
-    assert world.status.restarts.total == 0
+def test_running_job_survives_operator_that_rejects_its_spec() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    valid_job, cluster.job = cluster.job, None
+    cluster.observed = {"validation_errors": ("spec.x: no such field",)}
+    assert cluster.reconcile().actions == ()
+    assert cluster.status.phase == "Running"
+    assert cluster.condition(ConditionType.PODS_READY) == ("Unknown", "InvalidSpec")
+    cluster.job, cluster.observed = valid_job, {}
+    cluster.reconcile_until_stable()
+    assert cluster.condition(ConditionType.PODS_READY) == ("True", "PodsReady")
+    assert cluster.status.restarts.total == 0
 
 
-def test_it_can_still_complete() -> None:
-    world = SimulatedCluster().running()
-    world.job, world.seen = None, {"validation_errors": ("spec.x: no such field",)}
-    world.succeed(0).one_pass()
-    assert world.status.phase == "Succeeded"
+def test_job_with_invalid_spec_can_complete() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.job, cluster.observed = None, {"validation_errors": ("spec.x: no such field",)}
+    cluster.succeed(0).reconcile()
+    assert cluster.status.phase == "Succeeded"
 
 
-def test_suspend_stops_the_pods_and_resume_starts_anew() -> None:
-    world = SimulatedCluster(activeDeadlineSeconds=100).running()
-    world.set_policy(suspend=True, activeDeadlineSeconds=100)
-    plan = world.one_pass()
+def test_suspend_deletes_pods_and_resume_creates_them() -> None:
+    cluster = SimulatedCluster(activeDeadlineSeconds=100).run_all_pods()
+    cluster.set_run_policy(suspend=True, activeDeadlineSeconds=100)
+    plan = cluster.reconcile()
     assert [type(action) for action in plan.actions] == [DeletePod, DeletePod]
-    assert (world.status.phase, world.status.start_time) == ("Suspended", None)
-    assert world.message(ConditionType.SUSPENDED) == "2 pods of this job store a checkpoint and stop."
-    world.fail(0, Reason.PREEMPTED).fail(1, Reason.PREEMPTED).settle()
-    assert world.pods == {}
-    assert world.status.restarts.total == 0, "pods that were told to stop did not fail"
-    assert world.condition(ConditionType.SUSPENDED) == ("True", "Suspended")
-    assert "set runPolicy.suspend: false" in world.message(ConditionType.SUSPENDED)
-    assert world.tick(1000).settle().actions == ()
-    world.set_policy(activeDeadlineSeconds=100)
-    world.one_pass()
-    assert (world.status.phase, world.status.start_time) == ("Pending", "2026-01-01T12:16:40Z")
-    assert world.condition(ConditionType.SUSPENDED) == ("False", "Resumed")
-    world.running()
-    assert [note.reason for note in world.notes] == ["Suspended", "Resumed"]
+    assert (cluster.status.phase, cluster.status.start_time) == ("Suspended", None)
+    assert cluster.message(ConditionType.SUSPENDED) == "2 pods are saving a checkpoint and terminating."
+    cluster.fail(0, Reason.PREEMPTED).fail(1, Reason.PREEMPTED).reconcile_until_stable()
+    assert cluster.pods == {}
+    assert cluster.status.restarts.total == 0, "pods that a suspension deletes do not count as failures"
+    assert cluster.condition(ConditionType.SUSPENDED) == ("True", "Suspended")
+    assert "set runPolicy.suspend: false" in cluster.message(ConditionType.SUSPENDED)
+    assert cluster.advance(1000).reconcile_until_stable().actions == ()
+    cluster.set_run_policy(activeDeadlineSeconds=100)
+    cluster.reconcile()
+    assert (cluster.status.phase, cluster.status.start_time) == ("Pending", "2026-01-01T12:16:40Z")
+    assert cluster.condition(ConditionType.SUSPENDED) == ("False", "Resumed")
+    cluster.run_all_pods()
+    assert [event.reason for event in cluster.events] == ["Suspended", "Resumed"]
 
 
-def test_what_a_suspended_run_stored_on_its_way_out_is_written_at_once() -> None:
-    world = SimulatedCluster().running()
-    world.set_policy(suspend=True).one_pass()
+def test_records_last_checkpoint_of_suspended_run_at_once() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.set_run_policy(suspend=True).reconcile()
     stored = SavedCheckpoint(step=70, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000070.json")
-    world.fail(0, Reason.PREEMPTED, checkpoint=stored, progress=Progress(step=70, total_steps=100))
-    plan = world.one_pass()
-    assert plan.urgent, "the pod is gone a moment later, and its word with it"
-    assert world.status.checkpoint == stored
-    assert world.status.progress is not None
-    assert world.status.progress.step == 70
+    cluster.fail(0, Reason.PREEMPTED, checkpoint=stored, progress=Progress(step=70, total_steps=100))
+    plan = cluster.reconcile()
+    assert plan.urgent, "the termination message is lost when the pod is deleted"
+    assert cluster.status.checkpoint == stored
+    assert cluster.status.progress is not None
+    assert cluster.status.progress.step == 70
 
 
-def test_resume_while_pods_still_stop_counts_nothing() -> None:
-    world = SimulatedCluster().running()
-    world.set_policy(suspend=True).one_pass()
-    world.set_policy().one_pass()
-    assert world.status.phase == "Pending"
-    world.fail(0, Reason.PREEMPTED).one_pass()
-    world.settle()
-    assert world.status.restarts.total == 0
-    assert world.created == ["j-0", "j-1", "j-0", "j-1"]
-    world.running()
+def test_resume_while_pods_terminate_counts_no_failure() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.set_run_policy(suspend=True).reconcile()
+    cluster.set_run_policy().reconcile()
+    assert cluster.status.phase == "Pending"
+    cluster.fail(0, Reason.PREEMPTED).reconcile()
+    cluster.reconcile_until_stable()
+    assert cluster.status.restarts.total == 0
+    assert cluster.created == ["j-0", "j-1", "j-0", "j-1"]
+    cluster.run_all_pods()
 
 
-def test_a_job_that_is_born_suspended_makes_nothing() -> None:
-    world = SimulatedCluster(suspend=True)
-    assert world.settle().actions == ()
-    assert world.status.phase == "Suspended"
-    assert world.created == []
+def test_job_created_suspended_creates_no_pods() -> None:
+    cluster = SimulatedCluster(suspend=True)
+    assert cluster.reconcile_until_stable().actions == ()
+    assert cluster.status.phase == "Suspended"
+    assert cluster.created == []
 
 
-def test_finished_jobs_cannot_be_suspended() -> None:
-    world = SimulatedCluster().running()
-    world.succeed(0).settle()
-    world.set_policy(suspend=True).settle()
-    assert world.status.phase == "Succeeded"
+def test_finished_job_cannot_be_suspended() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.succeed(0).reconcile_until_stable()
+    cluster.set_run_policy(suspend=True).reconcile_until_stable()
+    assert cluster.status.phase == "Succeeded"
 
 
-def test_world_and_document_are_the_same_job() -> None:
+def test_simulated_cluster_runs_the_sample_document() -> None:
     assert SimulatedCluster().job == FineTuneJob.model_validate(document())

@@ -1,214 +1,234 @@
-"""Failures and disruptions are counted once, cost what they should, and the pod comes back."""
+"""Failures and disruptions: how they are classified and counted, and how their pods are replaced."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
-from tests.support.simulated_cluster import Killed, SimulatedCluster
+from tests.support.simulated_cluster import OperatorKilled, SimulatedCluster
 
 from finetune_operator.api.conditions import ConditionType
 from finetune_operator.reconcile import DeletePod, ReasonMessage, TerminatedState
 from finetune_trainer.protocol.outcome import Reason
 
 RETRIED: list[tuple[str, Callable[[SimulatedCluster], SimulatedCluster], str, bool]] = [
-    ("crash", lambda world: world.fail(1), "Crashed", False),
-    ("hang", lambda world: world.fail(1, Reason.HANG), "Hang", False),
-    ("storage", lambda world: world.fail(1, Reason.STORAGE_UNAVAILABLE), "StorageUnavailable", False),
-    ("rendezvous", lambda world: world.fail(1, Reason.RENDEZVOUS_FAILED), "RendezvousFailed", False),
-    ("preempted", lambda world: world.fail(1, Reason.PREEMPTED), "Preempted", True),
-    ("preempted unsaved", lambda world: world.fail(1, Reason.PREEMPTED_UNSAVED), "PreemptedUnsaved", True),
-    ("killed", lambda world: world.change(1, phase="Failed", ending=TerminatedState(137, "Error")), "Crashed", False),
-    ("drained", lambda world: world.evict(1), "Disrupted", True),
-    ("evicted", lambda w: w.change(1, phase="Failed", disruption=ReasonMessage("Evicted", "low on memory")), "Disrupted", True),
-    ("never ran", lambda world: world.change(1, phase="Failed"), "Disrupted", True),
-    ("deleted", lambda world: world.delete(1), "PodDeleted", True),
-    ("deleted, then killed", lambda w: w.delete(1).change(1, phase="Failed", ending=TerminatedState(137)), "PodDeleted", True),
+    ("crash", lambda cluster: cluster.fail(1), "Crashed", False),
+    ("hang", lambda cluster: cluster.fail(1, Reason.HANG), "Hang", False),
+    ("storage", lambda cluster: cluster.fail(1, Reason.STORAGE_UNAVAILABLE), "StorageUnavailable", False),
+    ("rendezvous", lambda cluster: cluster.fail(1, Reason.RENDEZVOUS_FAILED), "RendezvousFailed", False),
+    ("preempted", lambda cluster: cluster.fail(1, Reason.PREEMPTED), "Preempted", True),
+    ("preempted unsaved", lambda cluster: cluster.fail(1, Reason.PREEMPTED_UNSAVED), "PreemptedUnsaved", True),
+    (
+        "killed",
+        lambda cluster: cluster.update_pod(1, phase="Failed", terminated=TerminatedState(137, "Error")),
+        "Crashed",
+        False,
+    ),
+    ("drained", lambda cluster: cluster.evict(1), "Disrupted", True),
+    (
+        "evicted",
+        lambda cluster: cluster.update_pod(1, phase="Failed", disruption=ReasonMessage("Evicted", "low on memory")),
+        "Disrupted",
+        True,
+    ),
+    ("never ran", lambda cluster: cluster.update_pod(1, phase="Failed"), "Disrupted", True),
+    ("deleted", lambda cluster: cluster.delete(1), "PodDeleted", True),
+    (
+        "deleted, then killed",
+        lambda cluster: cluster.delete(1).update_pod(1, phase="Failed", terminated=TerminatedState(137)),
+        "PodDeleted",
+        True,
+    ),
 ]
 
 
-@pytest.mark.parametrize(("happens", "reason", "is_disruption"), [row[1:] for row in RETRIED], ids=[row[0] for row in RETRIED])
-def test_the_pod_is_replaced_alone(
-    happens: Callable[[SimulatedCluster], SimulatedCluster], reason: str, is_disruption: bool
+@pytest.mark.parametrize(("incident", "reason", "disruption"), [row[1:] for row in RETRIED], ids=[row[0] for row in RETRIED])
+def test_replaces_only_the_failed_pod(
+    incident: Callable[[SimulatedCluster], SimulatedCluster], reason: str, disruption: bool
 ) -> None:
-    world = SimulatedCluster().running()
-    kept = world.pods["j-0"].uid
-    happens(world)
-    world.one_pass()
-    assert world.status.phase == "Restarting"
-    assert world.condition(ConditionType.RESTARTING) == ("True", reason)
-    assert world.status.failure is not None
-    assert (world.status.failure.reason, world.status.failure.pod, world.status.failure.node) == (reason, "j-1", "node-1")
-    world.settle()
-    restarts = world.status.restarts
-    assert (restarts.failures, restarts.disruptions) == ((0, 1) if is_disruption else (1, 0))
+    cluster = SimulatedCluster().run_all_pods()
+    kept = cluster.pods["j-0"].uid
+    incident(cluster)
+    cluster.reconcile()
+    assert cluster.status.phase == "Restarting"
+    assert cluster.condition(ConditionType.RESTARTING) == ("True", reason)
+    assert cluster.status.failure is not None
+    assert (cluster.status.failure.reason, cluster.status.failure.pod, cluster.status.failure.node) == (reason, "j-1", "node-1")
+    cluster.reconcile_until_stable()
+    restarts = cluster.status.restarts
+    assert (restarts.failures, restarts.disruptions) == ((0, 1) if disruption else (1, 0))
     assert (restarts.total, restarts.by_reason) == (1, {reason: 1})
-    assert world.created == ["j-0", "j-1", "j-1"]
-    assert world.pods["j-0"].uid == kept, "its peer only waits"
-    world.ready(1).settle()
-    assert world.status.phase == "Running"
-    assert world.condition(ConditionType.RESTARTING) == ("False", "Recovered")
-    assert world.status.counted_terminated_pods == []
+    assert cluster.created == ["j-0", "j-1", "j-1"]
+    assert cluster.pods["j-0"].uid == kept, "the other pod is kept"
+    cluster.make_ready(1).reconcile_until_stable()
+    assert cluster.status.phase == "Running"
+    assert cluster.condition(ConditionType.RESTARTING) == ("False", "Recovered")
+    assert cluster.status.counted_terminated_pods == []
 
 
 FINAL = [
-    (lambda world: world.fail(1, Reason.INVALID_DATA, message="train.jsonl line 7: no text"), "InvalidData", "line 7"),
-    (lambda world: world.fail(1, Reason.INVALID_CONFIGURATION, message="model.config: no"), "InvalidConfiguration", "no"),
-    (lambda world: world.fail(1, Reason.NON_FINITE_LOSS, message="loss is NaN"), "NonFiniteLoss", "NaN"),
-    (lambda world: world.fail(1, Reason.OUT_OF_MEMORY, message="CUDA out of memory"), "OutOfMemory", "CUDA"),
-    (lambda world: world.fail(1, Reason.INTERNAL_ERROR, message="a bug"), "InternalError", "a bug"),
+    (lambda cluster: cluster.fail(1, Reason.INVALID_DATA, message="train.jsonl line 7: no text"), "InvalidData", "line 7"),
+    (lambda cluster: cluster.fail(1, Reason.INVALID_CONFIGURATION, message="model.config: no"), "InvalidConfiguration", "no"),
+    (lambda cluster: cluster.fail(1, Reason.NON_FINITE_LOSS, message="loss is NaN"), "NonFiniteLoss", "NaN"),
+    (lambda cluster: cluster.fail(1, Reason.OUT_OF_MEMORY, message="CUDA out of memory"), "OutOfMemory", "CUDA"),
+    (lambda cluster: cluster.fail(1, Reason.INTERNAL_ERROR, message="a bug"), "InternalError", "a bug"),
     (
-        lambda w: w.change(1, phase="Failed", ending=TerminatedState(137, "OOMKilled")),
+        lambda cluster: cluster.update_pod(1, phase="Failed", terminated=TerminatedState(137, "OOMKilled")),
         "OutOfMemory",
         "workers.resources.limits.memory",
     ),
-    (lambda world: world.change(1, phase="Failed", ending=TerminatedState(3, "Error", "")), "InvalidData", "exit code 3"),
+    (
+        lambda cluster: cluster.update_pod(1, phase="Failed", terminated=TerminatedState(3, "Error", "")),
+        "InvalidData",
+        "exit code 3",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("happens", "reason", "sentence"), FINAL)
-def test_what_a_retry_cannot_cure_fails_at_once(
-    happens: Callable[[SimulatedCluster], SimulatedCluster], reason: str, sentence: str
+@pytest.mark.parametrize(("incident", "reason", "message"), FINAL)
+def test_permanent_failure_fails_job_at_once(
+    incident: Callable[[SimulatedCluster], SimulatedCluster], reason: str, message: str
 ) -> None:
-    world = SimulatedCluster().running()
-    happens(world)
-    plan = world.one_pass()
-    assert world.status.phase == "Failed"
-    assert world.condition(ConditionType.FAILED) == ("True", reason)
-    assert sentence in world.message(ConditionType.FAILED)
-    assert "j-1" in world.message(ConditionType.FAILED)
-    assert world.status.completion_time is not None
-    assert plan.actions == (DeletePod("j-0", "pod-uid-1"),), "the failed pod stays for its log"
-    assert [note.reason for note in plan.notes] == [reason]
-    world.settle()
-    assert list(world.pods) == ["j-1"]
-    assert world.created == ["j-0", "j-1"]
+    cluster = SimulatedCluster().run_all_pods()
+    incident(cluster)
+    plan = cluster.reconcile()
+    assert cluster.status.phase == "Failed"
+    assert cluster.condition(ConditionType.FAILED) == ("True", reason)
+    assert message in cluster.message(ConditionType.FAILED)
+    assert "j-1" in cluster.message(ConditionType.FAILED)
+    assert cluster.status.completion_time is not None
+    assert plan.actions == (DeletePod("j-0", "pod-uid-1"),), "the failed pod is kept for its log"
+    assert [event.reason for event in plan.events] == [reason]
+    cluster.reconcile_until_stable()
+    assert list(cluster.pods) == ["j-1"]
+    assert cluster.created == ["j-0", "j-1"]
 
 
-def test_too_many_failures_end_the_job() -> None:
-    world = SimulatedCluster(backoffLimit=1).running()
-    world.fail(1, message="first").settle()
-    world.ready(1).settle()
-    world.tick(1).fail(1, message="second").settle()
-    assert world.status.phase == "Failed"
-    assert world.condition(ConditionType.FAILED) == ("True", "BackoffLimitExceeded")
-    assert "2 failures are more than runPolicy.backoffLimit, 1. The last was Crashed on pod j-1: second." in world.message(
-        ConditionType.FAILED
+def test_fails_when_backoff_limit_is_exceeded() -> None:
+    cluster = SimulatedCluster(backoffLimit=1).run_all_pods()
+    cluster.fail(1, message="first").reconcile_until_stable()
+    cluster.make_ready(1).reconcile_until_stable()
+    cluster.advance(1).fail(1, message="second").reconcile_until_stable()
+    assert cluster.status.phase == "Failed"
+    assert cluster.condition(ConditionType.FAILED) == ("True", "BackoffLimitExceeded")
+    assert (
+        "runPolicy.backoffLimit: 2 failures exceed the limit of 1. The last one was Crashed on pod j-1: second."
+        in cluster.message(ConditionType.FAILED)
     )
-    assert world.status.failure is not None
-    assert world.status.failure.reason == "Crashed"
+    assert cluster.status.failure is not None
+    assert cluster.status.failure.reason == "Crashed"
 
 
-def test_disruptions_spend_no_budget() -> None:
-    world = SimulatedCluster(backoffLimit=0).running()
+def test_disruptions_do_not_count_towards_backoff_limit() -> None:
+    cluster = SimulatedCluster(backoffLimit=0).run_all_pods()
     for number in range(1, 6):
-        world.evict(0).settle()
-        world.tick(1000).settle()
-        world.ready(0).settle()
-        assert (world.status.phase, world.status.restarts.disruptions) == ("Running", number)
+        cluster.evict(0).reconcile_until_stable()
+        cluster.advance(1000).reconcile_until_stable()
+        cluster.make_ready(0).reconcile_until_stable()
+        assert (cluster.status.phase, cluster.status.restarts.disruptions) == ("Running", number)
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["in one pass", "one after the other"])
+@pytest.mark.parametrize("together", [True, False], ids=["in one reconcile", "one after the other"])
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
-def test_peers_that_a_failure_takes_along_are_not_counted(order: tuple[int, ...], together: bool) -> None:
-    world = SimulatedCluster(nodes=3, backoffLimit=1).running()
-    world.tick(60)
+def test_failures_of_peers_are_not_counted(order: tuple[int, ...], together: bool) -> None:
+    cluster = SimulatedCluster(nodes=3, backoffLimit=1).run_all_pods()
+    cluster.advance(60)
     for index in order:
-        world.fail(index, Reason.STORAGE_UNAVAILABLE, node=2, rank=2, message="no bucket")
+        cluster.fail(index, Reason.STORAGE_UNAVAILABLE, node=2, rank=2, message="no bucket")
         if not together:
-            world.one_pass()
-    world.settle()
-    world.tick(1).settle()
-    assert world.status.restarts.failures == 1
-    assert world.status.failure is not None
-    assert (world.status.failure.pod, world.status.failure.rank) == ("j-2", 2)
-    assert sorted(world.created[3:]) == ["j-0", "j-1", "j-2"]
+            cluster.reconcile()
+    cluster.reconcile_until_stable()
+    cluster.advance(1).reconcile_until_stable()
+    assert cluster.status.restarts.failures == 1
+    assert cluster.status.failure is not None
+    assert (cluster.status.failure.pod, cluster.status.failure.rank) == ("j-2", 2)
+    assert sorted(cluster.created[3:]) == ["j-0", "j-1", "j-2"]
 
 
-def test_the_same_node_failing_again_is_counted_again() -> None:
-    world = SimulatedCluster(nodes=2).running()
+def test_repeated_failure_of_one_node_is_counted_again() -> None:
+    cluster = SimulatedCluster(nodes=2).run_all_pods()
     for expected in (1, 2, 3):
-        world.tick(60).fail(1, Reason.HANG, node=1).settle()
-        world.tick(60).settle()
-        world.ready(1).settle()
-        assert world.status.restarts.failures == expected
+        cluster.advance(60).fail(1, Reason.HANG, node=1).reconcile_until_stable()
+        cluster.advance(60).reconcile_until_stable()
+        cluster.make_ready(1).reconcile_until_stable()
+        assert cluster.status.restarts.failures == expected
 
 
-def test_pauses_double_and_end_after_quiet_minutes() -> None:
-    world = SimulatedCluster(nodes=1, backoffLimit=100).running()
-    pauses = []
+def test_backoff_doubles_and_resets_after_stable_training() -> None:
+    cluster = SimulatedCluster(nodes=1, backoffLimit=100).run_all_pods()
+    delays = []
     for _ in range(8):
-        world.fail(0)
-        plan = world.settle()
-        pauses.append(round(plan.requeue_after or 0))
-        world.tick(pauses[-1]).settle()
-        world.ready(0).settle()
-    assert pauses == [0, 10, 20, 40, 80, 160, 300, 300]
-    world.tick(1000).fail(0)
-    assert world.settle().requeue_after is None
-    assert world.status.restarts.consecutive == 1
+        cluster.fail(0)
+        plan = cluster.reconcile_until_stable()
+        delays.append(round(plan.requeue_after or 0))
+        cluster.advance(delays[-1]).reconcile_until_stable()
+        cluster.make_ready(0).reconcile_until_stable()
+    assert delays == [0, 10, 20, 40, 80, 160, 300, 300]
+    cluster.advance(1000).fail(0)
+    assert cluster.reconcile_until_stable().requeue_after is None
+    assert cluster.status.restarts.consecutive == 1
 
 
-def test_the_status_says_that_it_waits() -> None:
-    world = SimulatedCluster(nodes=1).running()
-    world.fail(0).settle()
-    world.ready(0).settle()
-    world.fail(0).settle()
-    assert world.pods == {}
-    assert world.condition(ConditionType.PODS_READY) == ("False", "BackingOff")
-    assert "The next try begins at 2026-01-01T12:00:10Z" in world.message(ConditionType.PODS_READY)
+def test_ready_condition_reports_backoff() -> None:
+    cluster = SimulatedCluster(nodes=1).run_all_pods()
+    cluster.fail(0).reconcile_until_stable()
+    cluster.make_ready(0).reconcile_until_stable()
+    cluster.fail(0).reconcile_until_stable()
+    assert cluster.pods == {}
+    assert cluster.condition(ConditionType.PODS_READY) == ("False", "BackingOff")
+    assert "The pods restart at 2026-01-01T12:00:10Z" in cluster.message(ConditionType.PODS_READY)
 
 
-def test_a_pod_that_vanished_unseen_is_counted_once() -> None:
-    world = SimulatedCluster().running()
-    del world.pods["j-1"]
-    world.settle()
-    assert (world.status.restarts.disruptions, world.status.restarts.by_reason) == (1, {"PodDeleted": 1})
-    assert world.created == ["j-0", "j-1", "j-1"]
-    assert world.status.phase == "Restarting"
+def test_vanished_pod_is_counted_once() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    del cluster.pods["j-1"]
+    cluster.reconcile_until_stable()
+    assert (cluster.status.restarts.disruptions, cluster.status.restarts.by_reason) == (1, {"PodDeleted": 1})
+    assert cluster.created == ["j-0", "j-1", "j-1"]
+    assert cluster.status.phase == "Restarting"
 
 
-def test_a_pod_on_a_lost_node_is_removed_by_force() -> None:
-    world = SimulatedCluster().running()
-    world.delete(1)
-    plan = world.one_pass()
+def test_force_deletes_pod_on_lost_node() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.delete(1)
+    plan = cluster.reconcile()
     assert plan.requeue_after == 150
-    world.tick(150)
-    plan = world.one_pass()
+    cluster.advance(150)
+    plan = cluster.reconcile()
     assert plan.actions == (DeletePod("j-1", "pod-uid-2", force=True),)
-    assert [note.reason for note in plan.notes] == ["PodStuck"]
-    assert world.status.restarts.disruptions == 1
+    assert [event.reason for event in plan.events] == ["PodForceDeleted"]
+    assert cluster.status.restarts.disruptions == 1
 
 
-STORIES: dict[str, Callable[[SimulatedCluster], object]] = {
-    "crash": lambda world: world.fail(1),
-    "both crash": lambda world: world.fail(0).fail(1),
-    "drain": lambda world: world.evict(0),
-    "deletion": lambda world: world.delete(1),
-    "vanished": lambda world: world.pods.pop("j-1"),
-    "invalid data": lambda world: world.fail(1, Reason.INVALID_DATA),
-    "complete": lambda world: world.succeed(0, model="s3://out/j/model"),
-    "suspend": lambda world: world.set_policy(suspend=True),
-    "nothing": lambda world: world,
+INCIDENTS: dict[str, Callable[[SimulatedCluster], object]] = {
+    "crash": lambda cluster: cluster.fail(1),
+    "both crash": lambda cluster: cluster.fail(0).fail(1),
+    "drain": lambda cluster: cluster.evict(0),
+    "deletion": lambda cluster: cluster.delete(1),
+    "vanished": lambda cluster: cluster.pods.pop("j-1"),
+    "invalid data": lambda cluster: cluster.fail(1, Reason.INVALID_DATA),
+    "complete": lambda cluster: cluster.succeed(0, model="s3://out/j/model"),
+    "suspend": lambda cluster: cluster.set_run_policy(suspend=True),
+    "nothing": lambda cluster: cluster,
 }
 
 
-@pytest.mark.parametrize("story", STORIES)
-def test_killed_at_any_write_the_next_operator_gets_to_the_same_end(story: str) -> None:
-    def play(lives: float) -> SimulatedCluster:
-        world = SimulatedCluster().running()
-        STORIES[story](world)
-        world.lives = lives
+@pytest.mark.parametrize("name", INCIDENTS)
+def test_restarted_operator_reaches_same_state_after_any_write(name: str) -> None:
+    def run(writes: float) -> SimulatedCluster:
+        cluster = SimulatedCluster().run_all_pods()
+        INCIDENTS[name](cluster)
+        cluster.writes_until_killed = writes
         try:
-            world.settle()
-        except Killed:
-            world.lives = float("inf")
-            world.settle()
-        return world
+            cluster.reconcile_until_stable()
+        except OperatorKilled:
+            cluster.writes_until_killed = float("inf")
+            cluster.reconcile_until_stable()
+        return cluster
 
-    whole = play(float("inf"))
-    for lives in range(12):
-        cut = play(lives)
-        assert cut.status == whole.status
-        assert cut.created == whole.created
-        assert sorted(cut.pods) == sorted(whole.pods)
+    expected = run(float("inf"))
+    for writes in range(12):
+        cluster = run(writes)
+        assert cluster.status == expected.status
+        assert cluster.created == expected.created
+        assert sorted(cluster.pods) == sorted(expected.pods)

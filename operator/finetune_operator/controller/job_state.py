@@ -1,0 +1,65 @@
+"""State of jobs that only this process holds. Losing it costs a few requests, but never changes a decision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from finetune_operator.api import JobStatus
+from finetune_operator.client.types import JobKey
+from finetune_operator.controller.informer_cache import CachedJob
+from finetune_operator.reconcile import ReasonMessage
+from finetune_trainer.protocol.outcome import RunStatus
+
+
+@dataclass(slots=True)
+class JobState:
+    """The last status write of a job, the last create error, and the last run status that its first pod reported.
+
+    `resource_version` is that of the last write; `last_write` is its time in monotonic seconds.
+    """
+
+    uid: str
+    resource_version: int = 0
+    status: JobStatus | None = None
+    last_write: float = -math.inf
+    create_error: ReasonMessage | None = None
+    run: RunStatus | None = None
+    run_pod_uid: str = ""
+
+    def latest_status(self, job: CachedJob) -> tuple[JobStatus, int]:
+        """The newest status and its resourceVersion: the last write of this process, or the cached one if that is newer."""
+        if self.status is not None and self.resource_version >= job.resource_version:
+            return self.status, self.resource_version
+        return job.status, job.resource_version
+
+
+class JobStates:
+    """The state of every job by key. A new job of the same name starts with an empty state."""
+
+    def __init__(self) -> None:
+        self._states: dict[JobKey, JobState] = {}
+
+    def get(self, job: CachedJob) -> JobState:
+        """The state of a job."""
+        state = self._states.get(job.key)
+        if state is None or state.uid != job.uid:
+            state = self._states[job.key] = JobState(job.uid)
+        return state
+
+    def remove(self, key: JobKey) -> None:
+        """Remove the state of a deleted job."""
+        self._states.pop(key, None)
+
+    def is_own_write(self, job: CachedJob) -> bool:
+        """Whether the cached job is the result of this process's last status write, or older than it."""
+        state = self._states.get(job.key)
+        return state is not None and state.uid == job.uid and job.resource_version <= state.resource_version
+
+    def record_run(self, job: CachedJob, pod_uid: str, run: RunStatus) -> bool:
+        """Record the run status that a pod reported. Returns whether it changed."""
+        state = self.get(job)
+        if (state.run_pod_uid, state.run) == (pod_uid, run):
+            return False
+        state.run_pod_uid, state.run = pod_uid, run
+        return True

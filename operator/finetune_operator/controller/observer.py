@@ -1,0 +1,104 @@
+"""Builds the observed state of a job from the cache, the state of this process and the Secrets of its namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from finetune_operator import names
+from finetune_operator.api import FineTuneJob, JobStatus
+from finetune_operator.builders.uri_references import secrets
+from finetune_operator.client.kubernetes import KubernetesClient
+from finetune_operator.client.types import JobKey
+from finetune_operator.controller.informer_cache import CachedJob, InformerCache
+from finetune_operator.controller.job_state import JobState
+from finetune_operator.reconcile import MissingSecret, ObservedState, Pod
+from finetune_trainer.protocol.outcome import RunStatus
+
+SECRET_CACHE_SECONDS = 60.0  # an existing Secret is checked again after this time
+
+
+class Observer:
+    """Observes jobs. Requests to the API server are made only for Secrets that pods are about to need."""
+
+    def __init__(self, cache: InformerCache, client: KubernetesClient, clock: Callable[[], datetime]) -> None:
+        self._cache, self._client, self._clock = cache, client, clock
+        self._secrets = SecretCache(client)
+
+    async def observe(self, job: CachedJob, state: JobState) -> ObservedState:
+        """The input of a reconcile."""
+        owned: list[Pod] = []
+        unowned: list[str] = []
+        for pod in self._cache.pods(job.key):
+            if pod.job_uid == job.uid:
+                owned.append(pod)
+            else:
+                unowned.append(pod.name)
+        status, _ = state.latest_status(job)
+        missing_secrets: tuple[MissingSecret, ...] = ()
+        if job.document is not None and _needs_pods(job.document, status, len(owned)):
+            missing_secrets = await self._secrets.missing_secrets(job.document)
+        return ObservedState(
+            name=job.key.name,
+            uid=job.uid,
+            generation=job.generation,
+            status=status,
+            now=self._clock(),
+            job=job.document,
+            validation_errors=job.validation_errors,
+            pods=tuple(owned),
+            unowned_pods=tuple(unowned),
+            run=_current_run(state, owned),
+            missing_secrets=missing_secrets,
+            create_error=state.create_error,
+        )
+
+    async def refresh_pods(self, key: JobKey) -> None:
+        """Update the cached pods of one job with a consistent read from the API server."""
+        snapshot, pods = await self._client.pods_of(key, names.JOB_LABEL)
+        for body in pods:
+            self._cache.put_pod(body)
+        self._cache.remove_deleted_pods(key, snapshot)
+
+
+class SecretCache:
+    """Checks that Secrets exist. Existing ones are cached for a while; missing ones are checked each time."""
+
+    def __init__(self, client: KubernetesClient) -> None:
+        self._client = client
+        self._last_found: dict[tuple[str, str], float] = {}
+
+    async def missing_secrets(self, job: FineTuneJob) -> tuple[MissingSecret, ...]:
+        """The Secrets that fields of the job name and that do not exist."""
+        namespace, referenced = job.metadata.namespace, secrets(job.spec)
+        exists = await asyncio.gather(*(self._exists(namespace, name) for name in referenced))
+        missing = []
+        for (name, field), secret_exists in zip(referenced.items(), exists, strict=True):
+            if not secret_exists:
+                missing.append(MissingSecret(field, name))
+        return tuple(missing)
+
+    async def _exists(self, namespace: str, name: str) -> bool:
+        now = time.monotonic()
+        last_found = self._last_found.get((namespace, name))
+        if last_found is not None and now - last_found < SECRET_CACHE_SECONDS:
+            return True
+        exists = await self._client.secret_exists(namespace, name)
+        if exists:
+            self._last_found[namespace, name] = now
+        return exists
+
+
+def _needs_pods(job: FineTuneJob, status: JobStatus, pods: int) -> bool:
+    """Whether pods of the job are about to be created."""
+    return pods < job.spec.workers.nodes and not job.spec.run_policy.suspend and not status.completion_time
+
+
+def _current_run(state: JobState, pods: list[Pod]) -> RunStatus | None:
+    """The run status that the first pod reported; None if it came from a pod that has been replaced."""
+    for pod in pods:
+        if pod.index == 0:
+            return state.run if pod.uid == state.run_pod_uid else None
+    return None

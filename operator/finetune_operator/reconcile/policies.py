@@ -1,0 +1,53 @@
+"""The order of the policies, and `reconcile`, which applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from finetune_operator.reconcile import (
+    cleanup,
+    completion,
+    deadline,
+    force_delete,
+    pods,
+    progress,
+    restart_policy,
+    suspend,
+    validation,
+)
+from finetune_operator.reconcile.observed_state import ObservedState
+from finetune_operator.reconcile.plan import Plan, PlanBuilder, ReconcileTimings
+
+Policy = Callable[[PlanBuilder], bool]
+
+# A policy returns True to skip the policies after it. Final outcomes come before temporary ones: a completed run is complete
+# even if its deadline has passed, and the pods that a suspension deletes are not counted as failures.
+POLICIES: tuple[Policy, ...] = (
+    force_delete.force_delete,
+    cleanup.clean_up_finished,
+    completion.complete,
+    validation.fail_invalid_document,
+    suspend.suspend,
+    restart_policy.count_failures,
+    deadline.enforce_deadline,
+    pods.ensure_pods,
+    progress.report_progress,
+)
+
+
+def reconcile(observed: ObservedState, timings: ReconcileTimings | None = None) -> Plan:
+    """The plan for the observed state of a job. Pure: equal states give equal plans."""
+    plan = PlanBuilder(observed, timings or ReconcileTimings())
+    _forget_deleted_pods(plan)
+    for policy in POLICIES:
+        if policy(plan):
+            break
+    return plan.build()
+
+
+def _forget_deleted_pods(plan: PlanBuilder) -> None:
+    """Remove the UIDs of pods that no longer exist from the status."""
+    existing = {pod.uid for pod in plan.observed.pods}
+    counted = plan.status.counted_terminated_pods
+    if not existing.issuperset(counted):
+        plan.update_status(counted_terminated_pods=[uid for uid in counted if uid in existing])
