@@ -49,7 +49,7 @@ def question_answerer(folder: Path, base: Path, max_new_tokens: int) -> Callable
     import torch
     from transformers import AutoModelForQuestionAnswering
 
-    from finetune_trainer.data.loading.collate import Layout, on_device
+    from finetune_trainer.data.loading.collate import Layout, to_device
     from finetune_trainer.data.records.row import make_row
     from finetune_trainer.huggingface.pretrained import positions_of
     from finetune_trainer.objectives.question_answering import QuestionAnswering
@@ -69,7 +69,7 @@ def question_answerer(folder: Path, base: Path, max_new_tokens: int) -> Callable
             raise ConfigurationError(f"--input: {short(one)} has no words to ask about: fill question and context")
         rows = [{name: np.asarray(values) for name, values in example.items()} for example in encoded.examples]
         with torch.no_grad():
-            [said] = objective.answers(model, on_device(objective.collate(rows, [], Layout()), model.device))
+            [said] = objective.answers(model, to_device(objective.collate(rows, [], Layout()), model.device))
         text = one["context"][said.begin : said.end]
         return {"answer": text, "score": said.probability, "start": said.begin, "end": said.end}
 

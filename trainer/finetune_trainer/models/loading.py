@@ -12,9 +12,9 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_trainer import config
-from finetune_trainer.data.sources.resolver import Corpus
 from finetune_trainer.huggingface.pretrained import explained, positions_of, tokenizer_at, validate_weights
 from finetune_trainer.models import tokenizer_training
+from finetune_trainer.models.tokenizer_training import Corpus
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials

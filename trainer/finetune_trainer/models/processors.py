@@ -11,6 +11,7 @@ from finetune_trainer.config import ImageObjectiveConfig, TrainSpec
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.huggingface.pretrained import explained
 from finetune_trainer.models.loading import load_tokenizer
+from finetune_trainer.models.tokenizer_training import training_corpus
 from finetune_trainer.storage.download import TOKENIZER_FILES, localize
 
 IMAGE_SIZE = 224  # where neither the document nor the model says another: what most models for images were trained with
@@ -22,8 +23,8 @@ def load(spec: TrainSpec, reading: SourceResolver, alive: Callable[[], None] = l
         return load_image_processor(spec, reading)
     options = spec.objective.config
     return load_tokenizer(
-        spec.model, reading.corpus(spec.data), framed=options.framed, sentinels=options.sentinels(spec.data.max_length),
-        cache=reading.cache, credentials=reading.credentials, alive=alive,
+        spec.model, training_corpus(spec.data, reading), framed=options.framed,
+        sentinels=options.sentinels(spec.data.max_length), cache=reading.cache, credentials=reading.credentials, alive=alive,
     )  # fmt: skip
 
 

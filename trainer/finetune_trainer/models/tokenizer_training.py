@@ -4,19 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from finetune_trainer.data.sources.resolver import Corpus
+from finetune_trainer.config import DataConfig
+from finetune_trainer.data.checks.detectors import detector_for
+from finetune_trainer.data.checks.personal_data import Detector
+from finetune_trainer.data.records.row import texts
+from finetune_trainer.data.sources.base import Source
+from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.huggingface.pretrained import PADDING_TOKENS
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.locking import appearing, exclusive
 
 END, PADDING, MASK = "<|endoftext|>", PADDING_TOKENS[0], "<|mask|>"
 LAYOUT = 2  # part of the cache's key: a change of the training must not find the tokenizer of before
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All texts of the training sources; with a `detector`, personal data in them is replaced by placeholders."""
+
+    sources: Sequence[Source]
+    detector: Detector | None = None
+
+    @property
+    def identity(self) -> Any:
+        """A JSON value that changes when the texts change."""
+        return [self.detector and self.detector.identity, *(source.identity for source in self.sources)]
+
+    def __call__(self) -> Iterator[str]:
+        """Read the texts from the beginning."""
+        for source in self.sources:
+            for row in source.rows():
+                for text in texts(row):
+                    yield self.detector.scrub(text) if self.detector else text
+
+
+def training_corpus(data: DataConfig, resolver: SourceResolver) -> Corpus:
+    """The texts of `data.train`, scrubbed if data.checks.personalData is Scrub."""
+    detector = detector_for(data.checks) if data.checks.personal_data == "Scrub" else None
+    return Corpus(resolver.training_sources(data), detector)
 
 
 def sentinel(number: int) -> str:

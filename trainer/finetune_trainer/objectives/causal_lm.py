@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate, starts
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate, document_starts
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
 from finetune_trainer.data.records.row import Row
@@ -50,14 +50,14 @@ class CausalLM(Objective):
                 yield EncodedRow([], EncodeStatus.EMPTY)
                 continue
             whole = ended(tokens, self.processor.eos_token_id)
-            pieces, fate = split_or_truncate(whole, self.spec.data.max_length, self.spec.overlong, overlap=1)
-            yield EncodedRow([{TOKENS: piece} for piece in pieces], fate)
+            pieces, status = split_or_truncate(whole, self.spec.data.max_length, self.spec.overlong, overlap=1)
+            yield EncodedRow([{TOKENS: piece} for piece in pieces], status)
 
     def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """A document's first token is no label, as another document (or nothing) stands before it."""
         labels = [self.labels(row) for row in rows]
         for row, own in zip(rows, labels, strict=True):
-            own[starts(row)] = IGNORED
+            own[document_starts(row)] = IGNORE_INDEX
         return collate(rows, self.processor.pad_token_id, layout, labels=labels)
 
     def labels(self, row: Sample) -> Tokens:
@@ -66,7 +66,7 @@ class CausalLM(Objective):
 
     def count(self, batch: Batch) -> Sequence[int]:
         """Tokens predicted: the first of a sequence never is."""
-        return [int((batch["labels"][:, 1:] != IGNORED).sum())]
+        return [int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())]
 
     def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
@@ -88,4 +88,4 @@ class CausalLM(Objective):
 
 def following(labels: torch.Tensor) -> torch.Tensor:
     """At each position the next one's label, [sequences, tokens]; shifting logits would copy the largest tensor there is."""
-    return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)

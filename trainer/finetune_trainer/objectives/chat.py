@@ -13,7 +13,7 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives import field_of
 from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
-from finetune_trainer.data.loading.collate import IGNORED
+from finetune_trainer.data.loading.collate import IGNORE_INDEX
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.tokenization import Span, require_offsets, tokenize_marked
@@ -79,13 +79,13 @@ class Chat:
         try:
             return self._written(said, first)
         except _Unstable:
-            raise record.complaint(
+            raise record.error_for(
                 role,
                 "is a conversation that the chat template writes differently once more follows, so that the assistant's words "
                 f"cannot be told: put them between {{% generation %}} and {{% endgeneration %}} in {self._field}",
             ) from None
         except Exception as error:  # a template is a program, and may raise whatever it likes
-            raise record.complaint(role, f"does not suit the chat template ({_first_line(error)}): correct the row") from error
+            raise record.error_for(role, f"does not suit the chat template ({_first_line(error)}): correct the row") from error
 
     def tokenize(self, conversations: Sequence[Written]) -> Iterator[tuple[Tokens, Tokens]]:
         """Of each conversation the tokens, and for each of them whether it is the assistant's: [tokens] int32 and int8."""
@@ -152,7 +152,7 @@ class _Unstable(Exception):
 
 def labels(row: Sample) -> Tokens:
     """What is to be learnt of a row, [tokens] int64, -100 elsewhere."""
-    found: Tokens = np.where(row[LEARNT] == 1, row[TOKENS].astype(np.int64), IGNORED)
+    found: Tokens = np.where(row[LEARNT] == 1, row[TOKENS].astype(np.int64), IGNORE_INDEX)
     return found
 
 

@@ -168,11 +168,11 @@ class Classification(Objective):
         label = record.values["label"]
         if self._problem == "MultiLabel":
             if not isinstance(label, list):
-                raise record.complaint("label", f"is {label!r}, and MultiLabel needs a list of labels: correct the row")
-            return [classification.name_of(one) for one in label]
+                raise record.error_for("label", f"is {label!r}, and MultiLabel needs a list of labels: correct the row")
+            return [classification.label_name(one) for one in label]
         if isinstance(label, list | float):
-            raise record.complaint("label", f"is {label!r}, and SingleLabel needs one: correct the row or set the problem")
-        return [classification.name_of(label)]
+            raise record.error_for("label", f"is {label!r}, and SingleLabel needs one: correct the row or set the problem")
+        return [classification.label_name(label)]
 
 
 def _number(record: Row) -> float:
@@ -180,9 +180,9 @@ def _number(record: Row) -> float:
     try:
         value = float(label)
     except (TypeError, ValueError):
-        raise record.complaint("label", f"is {label!r}, and Regression needs a number: correct the row") from None
+        raise record.error_for("label", f"is {label!r}, and Regression needs a number: correct the row") from None
     if not np.isfinite(value):
-        raise record.complaint("label", f"is {label!r}, and Regression needs a finite number: correct the row")
+        raise record.error_for("label", f"is {label!r}, and Regression needs a finite number: correct the row")
     return value
 
 

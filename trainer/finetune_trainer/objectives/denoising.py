@@ -70,12 +70,12 @@ class Denoising(EncoderDecoder):
                 first = [match.end() for match in SENTENCE_END.finditer(texts[index])]
                 begins[np.searchsorted(ends[:-1], first, side="right")] = 1
             # Of a single token nothing could be hidden from the rest.
-            pieces, fate = (
+            pieces, status = (
                 split_or_truncate(np.arange(len(ids)), self._most, self.spec.overlong)
                 if len(ids) > 1
                 else ([], EncodeStatus.EMPTY)
             )
-            yield EncodedRow([{TOKENS: tokens[piece], BEGINS: begins[piece]} for piece in pieces if len(piece) > 1], fate)
+            yield EncodedRow([{TOKENS: tokens[piece], BEGINS: begins[piece]} for piece in pieces if len(piece) > 1], status)
 
     def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """What is left of each text, and what is to be restored."""

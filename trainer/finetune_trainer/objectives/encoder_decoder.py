@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate, in_multiples, padded
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate, pad_to_shape, padded_length
 from finetune_trainer.data.loading.dataset import TOKENS, Tokens
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import BatchStatistics, Objective
@@ -47,7 +47,7 @@ class EncoderDecoder(Objective):
 
     def count(self, batch: Batch) -> Sequence[int]:
         """Tokens of the targets."""
-        return [int((batch["labels"] != IGNORED).sum())]
+        return [int((batch["labels"] != IGNORE_INDEX).sum())]
 
     def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
@@ -73,8 +73,8 @@ class EncoderDecoder(Objective):
     def _batch(self, inputs: Sequence[Tokens], targets: Sequence[Tokens], layout: Layout) -> Batch:
         """Both padded at the right."""
         batch = collate([{TOKENS: tokens} for tokens in inputs], self.processor.pad_token_id, layout)
-        longest = in_multiples(max(map(len, targets), default=1))
-        return batch | {"labels": padded(targets, (len(batch[TOKENS]), longest), IGNORED)}
+        longest = padded_length(max(map(len, targets), default=1))
+        return batch | {"labels": pad_to_shape(targets, (len(batch[TOKENS]), longest), IGNORE_INDEX)}
 
 
 def shifted(model: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -87,7 +87,7 @@ def shifted(model: Any, labels: torch.Tensor) -> torch.Tensor:
     # Families without it, such as NLLB, shift only within their own loss.
     config = module.config
     read = torch.nn.functional.pad(labels[:, :-1], (1, 0), value=config.decoder_start_token_id)
-    return read.masked_fill(read == IGNORED, config.pad_token_id)
+    return read.masked_fill(read == IGNORE_INDEX, config.pad_token_id)
 
 
 def _logits(model: Any, batch: Batch) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.image_contrastive import ImageContrastiveConfig as Options
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
@@ -59,12 +59,12 @@ class ImageContrastive(Contrastive):
         pixels = [row[PIXELS] for row in rows]
         # One view after the other: images are altered in threads, and those of a row share its random numbers.
         views = [self._images.values(pixels, layout.dtype, self._options.augmentation, randoms) for _ in VIEWS]
-        labels = torch.tensor(VIEWS if rows else [IGNORED, IGNORED]).repeat_interleave(len(views[0]))
+        labels = torch.tensor(VIEWS if rows else [IGNORE_INDEX, IGNORE_INDEX]).repeat_interleave(len(views[0]))
         return {VALUES: torch.cat(views), "labels": labels}
 
     def count(self, batch: Batch) -> Sequence[int]:
         """One for each view."""
-        return [int((batch["labels"] != IGNORED).sum())]
+        return [int((batch["labels"] != IGNORE_INDEX).sum())]
 
     def start(self, model: Any, world: ProcessGroup) -> None:
         """Raises ConfigurationError for a model that cannot take the images, or does not embed them."""

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from finetune_trainer.config import ImageAugmentationConfig
-from finetune_trainer.data.augmentation.images import augmented
+from finetune_trainer.data.augmentation.images import augment_image
 from finetune_trainer.data.loading.dataset import Tokens
-from finetune_trainer.data.records.images import decoded
+from finetune_trainer.data.records.images import decode_image
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.protocol.outcome import ConfigurationError
 
@@ -81,7 +81,7 @@ class Images:
             pixels = images[index].reshape(height, width, channels)
             if wanted is not None:
                 picture = _picture(pixels)
-                pixels = np.asarray(augmented(picture, wanted, randoms[index])).reshape(pixels.shape)
+                pixels = np.asarray(augment_image(picture, wanted, randoms[index])).reshape(pixels.shape)
             np.multiply(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), factor, out=filled[index])
             filled[index] += addend
 
@@ -91,7 +91,7 @@ class Images:
         return torch.from_numpy(filled).to(dtype)
 
     def _pixels(self, record: Row) -> Tokens:
-        steps = self._steps(self._processed(decoded(record, self.mode)))
+        steps = self._steps(self._processed(decode_image(record, self.mode)))
         return np.rint(steps).clip(0, 255).astype(np.uint8).ravel()
 
     def _steps(self, values: Tokens) -> Tokens:

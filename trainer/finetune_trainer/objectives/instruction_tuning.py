@@ -48,10 +48,10 @@ class InstructionTuning(CausalLM):
     def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
         """A conversation by the chat template; what is too long loses its end, and all of it where nothing learnt is left."""
         for tokens, learnt in self._chat.tokenize([self._written(record) for record in records]):
-            pieces, fate = split_or_truncate(np.arange(len(tokens)), self.spec.data.max_length, self.spec.overlong)
+            pieces, status = split_or_truncate(np.arange(len(tokens)), self.spec.data.max_length, self.spec.overlong)
             if pieces and not learnt[pieces[0]][1:].any():  # the first token is never predicted
-                pieces, fate = [], EncodeStatus.MASKED
-            yield EncodedRow([{TOKENS: tokens[piece], LEARNT: learnt[piece]} for piece in pieces], fate)
+                pieces, status = [], EncodeStatus.MASKED
+            yield EncodedRow([{TOKENS: tokens[piece], LEARNT: learnt[piece]} for piece in pieces], status)
 
     def labels(self, row: Sample) -> Tokens:
         return chat.labels(row)
@@ -96,14 +96,14 @@ class InstructionTuning(CausalLM):
         """The conversation, and the role of the column that is to blame if it cannot be used."""
         if self._options.format == "PromptCompletion":
             if not isinstance(record.values["prompt"], str):
-                raise record.complaint("prompt", "is a list, and PromptCompletion needs a string: correct the row")
+                raise record.error_for("prompt", "is a list, and PromptCompletion needs a string: correct the row")
             return [
                 {"role": "user", "content": record.values["prompt"]},
                 {"role": ASSISTANT, "content": record.values["completion"]},
             ], "completion"
         messages = record.values["messages"]
         if self._options.loss_on != "All" and all(message["role"] != ASSISTANT for message in messages):
-            raise record.complaint(
+            raise record.error_for(
                 "messages", "has no message of the assistant, so there is nothing to learn: correct or remove the row"
             )
         return messages, "messages"

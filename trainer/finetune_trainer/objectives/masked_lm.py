@@ -13,7 +13,7 @@ from transformers import AutoModelForMaskedLM
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.masked_lm import MaskedLMConfig as Options
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, split_or_truncate
 from finetune_trainer.data.records.row import Row
@@ -67,8 +67,8 @@ class MaskedLM(Objective):
         """A document is its text between the tokens that the tokenizer puts around one; so is each of its pieces."""
         for marked in self._marked([record.values["text"] for record in records]):
             # Positions are cut instead of tokens, since there are two numbers at each.
-            pieces, fate = split_or_truncate(np.arange(marked.shape[1]), self._room, self.spec.overlong)
-            yield EncodedRow([self._example(marked[:, piece]) for piece in pieces], fate)
+            pieces, status = split_or_truncate(np.arange(marked.shape[1]), self._room, self.spec.overlong)
+            yield EncodedRow([self._example(marked[:, piece]) for piece in pieces], status)
 
     def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Tokens are hidden one by one, or word by word."""
@@ -79,7 +79,7 @@ class MaskedLM(Objective):
 
     def count(self, batch: Batch) -> Sequence[int]:
         """Hidden tokens."""
-        return [int((batch["labels"] != IGNORED).sum())]
+        return [int((batch["labels"] != IGNORE_INDEX).sum())]
 
     def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
@@ -129,7 +129,7 @@ class MaskedLM(Objective):
         words = np.cumsum(marks == 1) - 1
         drawn = random.random(int((marks == 1).sum())) < options.probability
         hidden = (marks != NEVER) & np.append(drawn, False)[words]
-        labels = np.where(hidden, tokens, IGNORED)
+        labels = np.where(hidden, tokens, IGNORE_INDEX)
         way = random.random(len(tokens))
         tokens[hidden & (way < options.mask_share)] = self.processor.mask_token_id
         other = hidden & (way >= options.mask_share) & (way < options.mask_share + options.random_share)

@@ -101,8 +101,8 @@ class MultiTask(Objective):
         empty: dict[str, Any] = {name: [] if pyarrow.types.is_list(kind) else 0 for name, kind in self.fields.items()}
         for record in records:
             assert record.task is not None, "the document's rules ask for it"
-            examples, fate = next(encoded[record.task])
-            yield EncodedRow([{**empty, **example, TASK: numbers[record.task]} for example in examples], fate)
+            examples, status = next(encoded[record.task])
+            yield EncodedRow([{**empty, **example, TASK: numbers[record.task]} for example in examples], status)
 
     def build(self, load: Callable[[Objective], Any]) -> Any:
         """A model for each task, with one encoder between them."""

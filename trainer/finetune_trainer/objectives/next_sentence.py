@@ -15,7 +15,7 @@ from transformers import AutoModelForPreTraining
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.next_sentence import NextSentenceConfig as Options
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, padded
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, pad_to_shape
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
@@ -82,13 +82,13 @@ class NextSentence(MaskedLM):
     def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """The same as for masked texts, beside which piece a token belongs to, and whether the second follows."""
         batch = super().collate(rows, randoms, layout)
-        batch[SEGMENTS] = padded([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
-        batch[FOREIGN_LABELS] = torch.tensor([int(row[FOREIGN]) for row in rows] or [IGNORED])
+        batch[SEGMENTS] = pad_to_shape([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
+        batch[FOREIGN_LABELS] = torch.tensor([int(row[FOREIGN]) for row in rows] or [IGNORE_INDEX])
         return batch
 
     def count(self, batch: Batch) -> Sequence[int]:
         """Hidden tokens, and pairs."""
-        return [*super().count(batch), int((batch[FOREIGN_LABELS] != IGNORED).sum())]
+        return [*super().count(batch), int((batch[FOREIGN_LABELS] != IGNORE_INDEX).sum())]
 
     def start(self, model: Any, world: ProcessGroup) -> None:
         """Raises ConfigurationError for a model that does not compare two pieces."""

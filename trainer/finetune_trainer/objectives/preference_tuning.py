@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.preference_tuning import PreferenceTuningConfig as Options
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout
-from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, lengths
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, document_lengths
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
@@ -160,14 +160,14 @@ class PreferenceTuning(CausalLM):
         for role, value in (("prompt", prompt), (answer, told)):
             if isinstance(value, list) != self.facts["conversations"]:
                 kinds = ("a string", "a list of messages")[:: 1 if isinstance(value, str) else -1]
-                raise record.complaint(
+                raise record.error_for(
                     role, f"is {kinds[0]}, and the first row's prompt is {kinds[1]}: write all of them alike"
                 )
         if self._chat is None:
             return Written(prompt + told, [(len(prompt), len(prompt + told))])
         said = sum(message["role"] == ASSISTANT for message in told)
         if not said:
-            raise record.complaint(answer, "has no message of the assistant, so there is nothing to prefer: correct the row")
+            raise record.error_for(answer, "has no message of the assistant, so there is nothing to prefer: correct the row")
         written = self._chat.write([*prompt, *told], record, answer)
         return written._replace(answers=written.answers[-said:])
 
@@ -178,27 +178,27 @@ class PreferenceTuning(CausalLM):
             yield np.append(tokens[:keep], np.int32(end)), np.append(learnt[:keep], np.int8(1))
 
     def _encoded(self, pair: tuple[Marked, Marked]) -> EncodedRow:
-        places, fates = zip(
+        places, statuses = zip(
             *(split_or_truncate(np.arange(len(tokens)), self.spec.data.max_length, self.spec.overlong) for tokens, _ in pair),
             strict=True,
         )
-        if EncodeStatus.DROPPED in fates:
+        if EncodeStatus.DROPPED in statuses:
             return EncodedRow([], EncodeStatus.DROPPED)
         shortened = [(tokens[piece], learnt[piece]) for (tokens, learnt), [piece] in zip(pair, places, strict=True)]
         if not all(learnt[1:].any() for _, learnt in shortened):  # the first token is never predicted
             return EncodedRow([], EncodeStatus.MASKED)
         both = {name: np.concatenate(parts) for name, parts in zip((TOKENS, LEARNT), zip(*shortened, strict=True), strict=True)}
         example = both | {LENGTHS: np.array([len(tokens) for tokens, _ in shortened], np.int32)}
-        return EncodedRow([example], EncodeStatus.TRUNCATED if EncodeStatus.TRUNCATED in fates else EncodeStatus.KEPT)
+        return EncodedRow([example], EncodeStatus.TRUNCATED if EncodeStatus.TRUNCATED in statuses else EncodeStatus.KEPT)
 
 
 def _divided(row: Sample) -> tuple[Sample, Sample]:
-    at = int(lengths(row)[0])
+    at = int(document_lengths(row)[0])
     return {name: row[name][:at] for name in (TOKENS, LEARNT)}, {name: row[name][at:] for name in (TOKENS, LEARNT)}
 
 
 def _learnt(batch: Batch) -> torch.Tensor:
-    return following(batch["labels"]) != IGNORED
+    return following(batch["labels"]) != IGNORE_INDEX
 
 
 def _pairs(batch: Batch) -> torch.Tensor:

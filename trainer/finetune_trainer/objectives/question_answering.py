@@ -12,10 +12,10 @@ from transformers import AutoModelForQuestionAnswering
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.question_answering import QuestionAnsweringConfig as Options
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate, padded
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate, pad_to_shape
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
-from finetune_trainer.data.records.answers import Answer, answers_of
+from finetune_trainer.data.records.answers import Answer, parse_answers
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import BatchStatistics, Objective
 from finetune_trainer.objectives.forward import forward
@@ -83,7 +83,7 @@ class QuestionAnswering(Objective):
 
     def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """Whether the model is to learn that some questions have no answer."""
-        return {"unanswerable": any(not answers_of(record.values["answers"]) for record in records())}
+        return {"unanswerable": any(not parse_answers(record.values["answers"]) for record in records())}
 
     @property
     def identity(self) -> Any:
@@ -110,11 +110,11 @@ class QuestionAnswering(Objective):
             elif len(own) > 1 and self.spec.overlong == "Drop":
                 yield EncodedRow([], EncodeStatus.DROPPED)
             else:
-                fate = EncodeStatus.KEPT if question == record.values["question"] else EncodeStatus.TRUNCATED
+                status = EncodeStatus.KEPT if question == record.values["question"] else EncodeStatus.TRUNCATED
                 if len(own) > 1:
-                    fate = EncodeStatus.SPLIT if self.spec.overlong == "Split" else EncodeStatus.TRUNCATED
-                kept = own if fate is EncodeStatus.SPLIT else own[:1]
-                yield EncodedRow([self._example(encoded, kept, record.values["context"], answers)], fate)
+                    status = EncodeStatus.SPLIT if self.spec.overlong == "Split" else EncodeStatus.TRUNCATED
+                kept = own if status is EncodeStatus.SPLIT else own[:1]
+                yield EncodedRow([self._example(encoded, kept, record.values["context"], answers)], status)
 
     def model_config_overrides(self) -> dict[str, Any]:
         """One output for the first token of an answer, and one for its last."""
@@ -126,20 +126,20 @@ class QuestionAnswering(Objective):
         batch = collate(windows, self.processor.pad_token_id, layout)
         shape = batch[TOKENS].shape
         targets = [row[TARGET].astype(np.int64).reshape(-1, 2) for row in rows]
-        batch["labels"] = torch.from_numpy(np.concatenate(targets) if rows else np.full((1, 2), IGNORED))
+        batch["labels"] = torch.from_numpy(np.concatenate(targets) if rows else np.full((1, 2), IGNORE_INDEX))
         if SEGMENTS in self.processor.model_input_names:
-            batch[SEGMENTS] = padded([window[SEGMENTS] for window in windows], shape)
+            batch[SEGMENTS] = pad_to_shape([window[SEGMENTS] for window in windows], shape)
         for name in (BEGINS, ENDS):
-            batch[name] = padded([window[name] for window in windows], shape, OUTSIDE)
+            batch[name] = pad_to_shape([window[name] for window in windows], shape, OUTSIDE)
         batch[WINDOWS] = torch.tensor([len(row[WINDOWS]) for row in rows], dtype=torch.int64)
         batch[TEXTS] = torch.from_numpy(np.concatenate([row[TEXTS] for row in rows] or [np.zeros(0, np.uint8)]))
         most = max((len(row[TEXT_LENGTHS]) for row in rows), default=0)
-        batch[TEXT_LENGTHS] = padded([row[TEXT_LENGTHS] for row in rows], (len(rows), most), OUTSIDE)
+        batch[TEXT_LENGTHS] = pad_to_shape([row[TEXT_LENGTHS] for row in rows], (len(rows), most), OUTSIDE)
         return batch
 
     def count(self, batch: Batch) -> Sequence[int]:
         """Windows."""
-        return [int((batch["labels"][:, 0] != IGNORED).sum())]
+        return [int((batch["labels"][:, 0] != IGNORE_INDEX).sum())]
 
     def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
@@ -259,12 +259,12 @@ def _texts(batch: Batch) -> Iterator[list[str]]:
 
 
 def _checked(record: Row) -> list[Answer]:
-    answers, context = answers_of(record.values["answers"]), record.values["context"]
+    answers, context = parse_answers(record.values["answers"]), record.values["context"]
     for text, start in answers:
         if start < 0 or not context.startswith(text, start):
             elsewhere = context.find(text)
             advice = f"it stands at {elsewhere}: correct the start" if elsewhere >= 0 else "it stands nowhere: correct the row"
-            raise record.complaint(
+            raise record.error_for(
                 "answers", f"has {text!r} at character {start} of the context, where it does not stand; {advice}"
             )
     return answers

@@ -11,7 +11,7 @@ import torch
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.seq2seq import Seq2SeqConfig as Options
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
@@ -71,8 +71,8 @@ class Seq2Seq(EncoderDecoder):
             elif (read.is_cut or written.is_cut) and self.spec.overlong == "Drop":
                 yield EncodedRow([], EncodeStatus.DROPPED)
             else:
-                fate = EncodeStatus.TRUNCATED if read.is_cut or written.is_cut else EncodeStatus.KEPT
-                yield EncodedRow([{TOKENS: read.tokens, TARGET: self._target(written.tokens)}], fate)
+                status = EncodeStatus.TRUNCATED if read.is_cut or written.is_cut else EncodeStatus.KEPT
+                yield EncodedRow([{TOKENS: read.tokens, TARGET: self._target(written.tokens)}], status)
 
     def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """Padded at the right."""
@@ -84,10 +84,10 @@ class Seq2Seq(EncoderDecoder):
         if not self._metrics:
             return found
         labels = batch["labels"]
-        rows = (labels != IGNORED).any(1)
+        rows = (labels != IGNORE_INDEX).any(1)
         # Rows without a target are written as well: other ranks may be waiting for this one.
         written = self._texts(self._write(model, batch)[rows])
-        wanted = self._texts(labels[rows].masked_fill(labels[rows] == IGNORED, self.processor.pad_token_id))
+        wanted = self._texts(labels[rows].masked_fill(labels[rows] == IGNORE_INDEX, self.processor.pad_token_id))
         sums = [number for metric in self._metrics for number in metric.sums(written, wanted)]
         return BatchStatistics(found.losses, torch.cat([found.statistics, torch.tensor(sums, dtype=torch.float64)]))
 

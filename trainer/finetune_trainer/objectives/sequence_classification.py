@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow
 from transformers import AutoModelForSequenceClassification
 
-from finetune_trainer.data.loading.collate import Batch, Layout, collate, padded
+from finetune_trainer.data.loading.collate import Batch, Layout, collate, pad_to_shape
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
@@ -38,7 +38,7 @@ class SequenceClassification(Classification):
         columns = [[record.values[role] for record in records] for role in ("text", "text_pair") if role in records[0].values]
         encoded = self.processor(*columns, return_attention_mask=False, return_token_type_ids=True, verbose=False)
         for index, record in enumerate(records):
-            tokens, segments, fate = encoded["input_ids"][index], encoded[SEGMENTS][index], EncodeStatus.KEPT
+            tokens, segments, status = encoded["input_ids"][index], encoded[SEGMENTS][index], EncodeStatus.KEPT
             if not any(column[index].strip() for column in columns):
                 yield EncodedRow([], EncodeStatus.EMPTY)
                 continue
@@ -50,8 +50,8 @@ class SequenceClassification(Classification):
                     *(column[index] for column in columns), truncation=True, max_length=self.spec.data.max_length,
                     return_token_type_ids=True,
                 )  # fmt: skip
-                tokens, segments, fate = shorter["input_ids"], shorter[SEGMENTS], EncodeStatus.TRUNCATED
-            yield EncodedRow([{TOKENS: tokens, SEGMENTS: segments, TARGET: self.target(record)}], fate)
+                tokens, segments, status = shorter["input_ids"], shorter[SEGMENTS], EncodeStatus.TRUNCATED
+            yield EncodedRow([{TOKENS: tokens, SEGMENTS: segments, TARGET: self.target(record)}], status)
 
     def model_config_overrides(self) -> dict[str, Any]:
         """The labels, and what padding is: the summary is that of the last token before it, in some families."""
@@ -62,5 +62,5 @@ class SequenceClassification(Classification):
         batch = collate(rows, self.processor.pad_token_id, layout)
         batch["labels"] = self.targets(rows)
         if SEGMENTS in self.processor.model_input_names:
-            batch[SEGMENTS] = padded([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
+            batch[SEGMENTS] = pad_to_shape([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
         return batch

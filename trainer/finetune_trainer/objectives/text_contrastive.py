@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.text_contrastive import TextContrastiveConfig as Options
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate
-from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, lengths
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, document_lengths
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
@@ -76,10 +76,10 @@ class TextContrastive(Contrastive):
 
     def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """All texts of the batch as one, so that the model is called once; padded at the right."""
-        texts = [np.split(row[TOKENS], np.cumsum(lengths(row))[:-1]) for row in rows]
+        texts = [np.split(row[TOKENS], np.cumsum(document_lengths(row))[:-1]) for row in rows]
         present = [(part, own[part]) for part in PARTS for own in texts if part < len(own)]
         batch = collate([{TOKENS: tokens} for _, tokens in present], self.processor.pad_token_id, layout)
-        batch["labels"] = torch.tensor([part for part, _ in present] or [IGNORED])
+        batch["labels"] = torch.tensor([part for part, _ in present] or [IGNORE_INDEX])
         return batch
 
     def count(self, batch: Batch) -> Sequence[int]:

@@ -13,7 +13,7 @@ from transformers import AutoModelForTokenClassification
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.objectives.token_classification import TokenClassificationConfig as Options
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, collate
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, split_or_truncate
 from finetune_trainer.data.records.row import Row
@@ -24,7 +24,7 @@ from finetune_trainer.objectives.metrics import classification
 from finetune_trainer.objectives.pretokenized import for_words
 from finetune_trainer.objectives.tokenization import fingerprint, frame
 
-TAGS = "tags"  # of each token: its word's tag if the word begins with it, else IGNORED
+TAGS = "tags"  # of each token: its word's tag if the word begins with it, else IGNORE_INDEX
 IN_ENTITY = re.compile(r"[BIES]-.")  # a tag of IOB2 or IOBES; O is one as well
 
 
@@ -54,7 +54,7 @@ class TokenClassification(Objective):
 
     def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """The tags, from the document or else from the data; raises DataError if there is only one."""
-        found = (classification.name_of(tag) for record in records() for tag in record.values["tags"])
+        found = (classification.label_name(tag) for record in records() for tag in record.values["tags"])
         return {"labels": classification.distinct(self._given, found)}
 
     def set_statistics(self, facts: dict[str, Any]) -> None:
@@ -81,9 +81,9 @@ class TokenClassification(Objective):
         for index, record in enumerate(records):
             numbers = self._tags(record)
             tokens, words = np.array(encoded["input_ids"][index], np.int32), np.array(encoded.word_ids(index), np.int32)
-            tags = np.where(np.diff(words, prepend=-1) != 0, numbers[words], IGNORED) if len(words) else words
-            pieces, fate = split_or_truncate(np.arange(len(tokens)), room, self.spec.overlong)
-            yield EncodedRow([self._example(tokens[piece], tags[piece]) for piece in pieces], fate)
+            tags = np.where(np.diff(words, prepend=-1) != 0, numbers[words], IGNORE_INDEX) if len(words) else words
+            pieces, status = split_or_truncate(np.arange(len(tokens)), room, self.spec.overlong)
+            yield EncodedRow([self._example(tokens[piece], tags[piece]) for piece in pieces], status)
 
     def model_config_overrides(self) -> dict[str, Any]:
         """The number of outputs, and what they are called."""
@@ -95,7 +95,7 @@ class TokenClassification(Objective):
 
     def count(self, batch: Batch) -> Sequence[int]:
         """Words."""
-        return [int((batch["labels"] != IGNORED).sum())]
+        return [int((batch["labels"] != IGNORE_INDEX).sum())]
 
     def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Summed cross entropy of `model` on the batch."""
@@ -105,7 +105,7 @@ class TokenClassification(Objective):
         """Statistics: `classes.counts` of entities by their type, if the tags tell of some; `classes.pair_counts` of tags; then
         words that are right, and all words."""
         logits, labels = forward(model, batch).logits, batch["labels"]
-        chosen, words = logits.argmax(-1), labels != IGNORED
+        chosen, words = logits.argmax(-1), labels != IGNORE_INDEX
         entities = self._entities(chosen, labels) if self._types else torch.zeros(0)
         tags = classification.pair_counts(chosen[words], labels[words], len(self._numbers)).cpu()
         return BatchStatistics(self._loss_sum(logits, batch), torch.cat([entities, tags, guesses(logits, labels).cpu()]))
@@ -130,11 +130,11 @@ class TokenClassification(Objective):
     def _tags(self, record: Row) -> Tokens:
         tags, words = record.values["tags"], record.values["tokens"]
         if len(tags) != len(words):
-            raise record.complaint("tags", f"has {len(tags)} labels for {len(words)} words: correct the row")
+            raise record.error_for("tags", f"has {len(tags)} labels for {len(words)} words: correct the row")
         return np.array([self._number(record, tag) for tag in tags], np.int32)
 
     def _number(self, record: Row, tag: str | int) -> int:
-        name = classification.name_of(tag)
+        name = classification.label_name(tag)
         if name in self._numbers:
             return self._numbers[name]
         if isinstance(tag, int) and 0 <= tag < len(self._given):
@@ -142,7 +142,7 @@ class TokenClassification(Objective):
         raise classification.unknown(record, "tags", name, self._numbers, "tokenClassification")
 
     def _example(self, tokens: Tokens, tags: Tokens) -> Mapping[str, Any]:
-        before, after = (np.full(len(part), IGNORED) for part in self._frame)
+        before, after = (np.full(len(part), IGNORE_INDEX) for part in self._frame)
         return {TOKENS: self._frame.around(tokens), TAGS: np.concatenate([before, tags, after])}
 
     def _entities(self, chosen: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -150,7 +150,7 @@ class TokenClassification(Objective):
 
         names, found = list(self._numbers), torch.zeros(3, len(self._types), dtype=torch.float64)
         for guess, label in zip(chosen.cpu().numpy(), labels.cpu().numpy(), strict=True):
-            words = label != IGNORED
+            words = label != IGNORE_INDEX
             predicted, actual = (set(get_entities([names[tag] for tag in tags[words]])) for tags in (guess, label))
             for number, entities in enumerate((predicted & actual, predicted, actual)):
                 for kind, *_ in entities:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from finetune_trainer.data.loading.collate import on_device
+from finetune_trainer.data.loading.collate import to_device
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Objective
@@ -47,7 +47,7 @@ def evaluate(
             for group in groups:
                 if not go_on():
                     return None
-                batches = [on_device(batch.inputs, world.device) for batch in group]
+                batches = [to_device(batch.inputs, world.device) for batch in group]
                 objective.prepare_step(engine, batches, world)
                 for batch, (_, terms, *_) in zip(batches, group, strict=True):
                     found = objective.measure(engine, batch)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import torch
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.loading.collate import on_device
+from finetune_trainer.data.loading.collate import to_device
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.preemption import Preempted, PreemptedUnsaved, PreemptionSignal
 from finetune_trainer.distributed.process_group import ProcessGroup
@@ -171,7 +171,7 @@ def _step(run: Run, micro_batches: list[MicroBatch], terms: list[float], saved: 
     total = torch.zeros((), device=run.world.device)
     if run.unfreezing:
         run.unfreezing.begin(step)
-    batches = [on_device(batch.inputs, run.world.device) for batch in micro_batches]
+    batches = [to_device(batch.inputs, run.world.device) for batch in micro_batches]
     run.objective.prepare_step(run.engine, batches, run.world)
     for index, batch in enumerate(batches):
         is_last = index == len(batches) - 1

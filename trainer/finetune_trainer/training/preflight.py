@@ -43,7 +43,7 @@ def validate_data(spec: TrainSpec, credentials: Credentials, cache: Path) -> int
     reading = SourceResolver(spec.objective, cache, credentials)
     sides = [*reading.sources(spec.data).values(), reading.replay(spec.data)]
     count = 0
-    for record in (record for side in sides for source in side for record in source.records()):
+    for record in (record for side in sides for source in side for record in source.rows()):
         if "image" in record.values:
             validate_image(record)
         count += 1

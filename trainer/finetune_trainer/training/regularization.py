@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.loading.collate import Layout, on_device
+from finetune_trainer.data.loading.collate import Layout, to_device
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.data.sources.resolver import Source
+from finetune_trainer.data.sources.base import Source
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.outcome import DataError
@@ -82,7 +82,7 @@ def importance(
     was_training = model.training
     model.eval()
     for index, row in enumerate(rows):
-        batch = on_device(
+        batch = to_device(
             objective.collate([row], [sample_generator(0, 0, index * world.size + world.rank)], layout), world.device
         )
         loss = objective.loss_sum(model, batch).sum()
@@ -96,7 +96,7 @@ def importance(
 
 def _rows(objective: Objective, sources: list[Source], count: int, seed: int) -> list[Sample]:
     """`count` records drawn from all, and the rows they become; the same on every rank."""
-    drawn = _drawn((record for source in sources for record in source.records()), count, seed)
+    drawn = _drawn((record for source in sources for record in source.rows()), count, seed)
     examples = [example for encoded in objective.encode(drawn) for example in encoded.examples] if drawn else []
     if not examples:
         raise DataError("spec.data.replay: nothing is left to measure importance on: add data")

@@ -16,7 +16,7 @@ import torch
 from finetune_trainer import methods, objectives
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.checks.detectors import detector_of
+from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.loading.collate import Layout
 from finetune_trainer.data.loading.dataloader import BatchBuilder, MicroBatch, PrefetchLoader
 from finetune_trainer.data.loading.dataset import ArrowDataset
@@ -66,7 +66,7 @@ def run(spec: TrainSpec, place: LaunchContext, report: EventSink, stop: Preempti
     report(Alive(activity="Preparing"))
     engine.accumulation_steps(spec, place.world_size)
     methods.lora.require_libraries(spec)
-    detector_of(spec.data.checks)
+    detector_for(spec.data.checks)
     storage = checkpoint_storage(spec, place.credentials)
     if place.rank > 0:
         return _run(spec, place, storage, report, stop)
@@ -178,7 +178,8 @@ def _resume(
 
     def batches(finished: int) -> Iterator[list[MicroBatch]]:
         return PrefetchLoader(
-            maker(data.train, layout=layout._replace(training=True)), (order.of_step(step) for step in range(finished, total))
+            maker(data.train, layout=layout._replace(training=True)),
+            map(order.indices_for_step, range(finished, total)),
         )
 
     def groups(rows: ArrowDataset | None) -> Iterator[list[MicroBatch]]:

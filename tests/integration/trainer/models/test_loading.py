@@ -19,6 +19,7 @@ from finetune_trainer import config
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.models.loading import load_model, load_tokenizer, validate_positions
+from finetune_trainer.models.tokenizer_training import training_corpus
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
@@ -71,7 +72,7 @@ def test_a_learnt_tokenizer_keeps_every_text() -> None:
 def test_learning_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
     folder = Path(tokenizer_training.__file__).parent
     data = config.DataConfig(train=[config.DatasetConfig(source=f"file://{folder}")])
-    texts = SourceResolver(config.ObjectiveSpec(), tmp_path, Credentials()).corpus(data)
+    texts = training_corpus(data, SourceResolver(config.ObjectiveSpec(), tmp_path, Credentials()))
     spec = config.ModelConfig.model_validate(TRAINED | {"config": LLAMA})
     one, again, plain = (
         load_tokenizer(spec, source, cache=tmp_path / cache, credentials=Credentials()).backend_tokenizer.to_str()

@@ -10,8 +10,8 @@ import torch
 from tests.support import tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from finetune_trainer.data.loading.collate import IGNORED, Batch, Layout, PackedAs, collate
-from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, lengths
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, PackedAs, collate
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, document_lengths
 from finetune_trainer.models.packing_support import examine
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.protocol.outcome import ConfigurationError
@@ -49,7 +49,7 @@ def row_of(*of_documents: int) -> Sample:
 
 
 def documents(rows: list[Sample]) -> list[Sample]:
-    return [{TOKENS: piece} for row in rows for piece in np.split(row[TOKENS], np.cumsum(lengths(row))[:-1])]
+    return [{TOKENS: piece} for row in rows for piece in np.split(row[TOKENS], np.cumsum(document_lengths(row))[:-1])]
 
 
 def batch_of(rows: list[Sample], way: PackedAs | None = None) -> Batch:
@@ -83,7 +83,7 @@ def test_packed_rows_teach_what_their_documents_do(family: str, attention: str, 
         more, count, its_gradient = loss(model, batch_of([document]))
         alone, terms, gradient = alone + more, terms + count, gradient + its_gradient
     together, packed_terms, packed_gradient = loss(model, batch_of(ROWS, way))
-    assert packed_terms == terms == sum(len(row[TOKENS]) - len(lengths(row)) for row in ROWS)
+    assert packed_terms == terms == sum(len(row[TOKENS]) - len(document_lengths(row)) for row in ROWS)
     assert together / terms == pytest.approx(alone / terms, abs=1e-5)
     torch.testing.assert_close(packed_gradient, gradient, rtol=1e-4, atol=1e-4)
 
@@ -134,7 +134,7 @@ def test_the_tensors_of_a_packed_batch() -> None:
     batch = batch_of([{TOKENS: np.arange(10, 15, dtype=np.int32), LENGTHS: np.array([3, 2])}], POSITIONS)
     assert {name: tensor[0].tolist() for name, tensor in batch.items()} == {
         "input_ids": [10, 11, 12, 13, 14, 0, 0, 0],
-        "labels": [IGNORED, 11, 12, IGNORED, 14, IGNORED, IGNORED, IGNORED],
+        "labels": [IGNORE_INDEX, 11, 12, IGNORE_INDEX, 14, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX],
         "position_ids": [0, 1, 2, 0, 1, 0, 1, 2],
     }
 

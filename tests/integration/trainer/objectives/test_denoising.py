@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BartConfig, T5Con
 
 from finetune_trainer.config.objectives.denoising import DenoisingConfig as Options
 from finetune_trainer.config.objectives.denoising import SpanCorruptionConfig, TextInfillingConfig
-from finetune_trainer.data.loading.collate import IGNORED, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
@@ -145,9 +145,13 @@ def test_rows_are_bare_and_hold_every_token_of_a_text() -> None:
 
 def test_what_becomes_of_texts() -> None:
     records = [Row({"text": text}, "here", {"text": "text"}) for text in ("", "a", "ab cd", "a b " * 50)]
-    for overlong, fate in (("Split", EncodeStatus.SPLIT), ("Truncate", EncodeStatus.TRUNCATED), ("Drop", EncodeStatus.DROPPED)):
-        fates = [encoded.fate for encoded in objective(overlong=overlong).encode(records)]
-        assert fates == [EncodeStatus.EMPTY, EncodeStatus.EMPTY, EncodeStatus.KEPT, fate]
+    for overlong, status in (
+        ("Split", EncodeStatus.SPLIT),
+        ("Truncate", EncodeStatus.TRUNCATED),
+        ("Drop", EncodeStatus.DROPPED),
+    ):
+        statuses = [encoded.status for encoded in objective(overlong=overlong).encode(records)]
+        assert statuses == [EncodeStatus.EMPTY, EncodeStatus.EMPTY, EncodeStatus.KEPT, status]
 
 
 def test_a_batch_of_span_corruption() -> None:
@@ -156,11 +160,11 @@ def test_a_batch_of_span_corruption() -> None:
     batch = batch_of(denoising, rows)
     sentinels = [TOKENIZER.convert_tokens_to_ids(tokenizer_training.sentinel(number)) for number in range(10)]
     for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
-        read, written = ids[mask == 1].tolist(), labels[labels != IGNORED].tolist()
+        read, written = ids[mask == 1].tolist(), labels[labels != IGNORE_INDEX].tolist()
         assert max(len(read), len(written)) <= LENGTH
         assert written.pop() == TOKENIZER.eos_token_id
         assert restored(read, written, sentinels) == row[TOKENS].tolist()
-    assert denoising.count(batch) == [int((batch["labels"] != IGNORED).sum())]
+    assert denoising.count(batch) == [int((batch["labels"] != IGNORE_INDEX).sum())]
 
 
 def test_a_batch_of_text_infilling() -> None:
@@ -168,7 +172,7 @@ def test_a_batch_of_text_infilling() -> None:
     rows = rows_of(denoising, *TEXTS)
     batch = batch_of(denoising, rows)
     for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
-        read, written = ids[mask == 1].tolist(), labels[labels != IGNORED].tolist()
+        read, written = ids[mask == 1].tolist(), labels[labels != IGNORE_INDEX].tolist()
         assert written == [*row[TOKENS], TOKENIZER.eos_token_id]
         assert TOKENIZER.mask_token_id in read or len(row[TOKENS]) < 2
         assert sum(token != TOKENIZER.mask_token_id for token in read) == len(row[TOKENS]) - round(0.3 * len(row[TOKENS]))
@@ -188,7 +192,7 @@ def test_sentences_are_shuffled_whole() -> None:
         assert sorted(read) == sorted(text)
         # A blank before a sentence is a part of its first token.
         assert sum(sentence.strip() in read for sentence in sentences) == 6
-        assert TOKENIZER.decode(batch["labels"][0][batch["labels"][0] != IGNORED]) == text + tokenizer_training.END
+        assert TOKENIZER.decode(batch["labels"][0][batch["labels"][0] != IGNORE_INDEX]) == text + tokenizer_training.END
     assert len(orders) > 40
 
 

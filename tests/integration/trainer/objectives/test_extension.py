@@ -20,13 +20,13 @@ class TailLM(Options):
     tokens: int = Field(2, ge=1, description="How many.")
 '''
 OBJECTIVE = """
-from finetune_trainer.data.collate import IGNORED
+from finetune_trainer.data.collate import IGNORE_INDEX
 from finetune_trainer.objectives.causal_lm import CausalLM
 
 class TailLM(CausalLM):
     def labels(self, row):
         found = super().labels(row)
-        found[: -self.spec.objective.config.tokens] = IGNORED
+        found[: -self.spec.objective.config.tokens] = IGNORE_INDEX
         return found
 """
 LEARN = """

@@ -163,20 +163,20 @@ def test_a_rank_without_rows_learns_nothing() -> None:
 def test_conversations_that_are_too_long() -> None:
     long = [{"role": "user", "content": "x " * 200}, TURNS[1]]
     rows = [record({"messages": messages}) for messages in (TURNS[:2], long, [*TURNS[:2], *long])]
-    fates = {
+    statuses = {
         "Truncate": [EncodeStatus.KEPT, EncodeStatus.MASKED, EncodeStatus.TRUNCATED],
         "Drop": [EncodeStatus.KEPT, EncodeStatus.DROPPED, EncodeStatus.DROPPED],
     }
-    for overlong, expected in fates.items():
+    for overlong, expected in statuses.items():
         encoded = list(objective(max_length=64, overlong=overlong).encode(rows))
-        assert [one.fate for one in encoded] == expected
+        assert [one.status for one in encoded] == expected
         assert [len(one.examples) for one in encoded] == [
-            int(fate in (EncodeStatus.KEPT, EncodeStatus.TRUNCATED)) for fate in expected
+            int(status in (EncodeStatus.KEPT, EncodeStatus.TRUNCATED)) for status in expected
         ]
 
 
 def test_nothing_is_left_to_learn() -> None:
-    counts = {"train": EncodeCounts(records=2, fates=Counter({EncodeStatus.MASKED: 2})), "evaluation": EncodeCounts()}
+    counts = {"train": EncodeCounts(rows=2, statuses=Counter({EncodeStatus.MASKED: 2})), "evaluation": EncodeCounts()}
     with pytest.raises(DataError) as raised:
         validate_examples(objective().spec, counts, [])
     assert str(raised.value).startswith(

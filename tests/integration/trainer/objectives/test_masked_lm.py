@@ -12,7 +12,7 @@ from tests.support import corpora, tiny
 from tests.support.learning import learn
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedModel, RobertaConfig, pipeline
 
-from finetune_trainer.data.loading.collate import IGNORED, Layout, PackedAs
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout, PackedAs
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
 from finetune_trainer.data.records.row import Row
@@ -67,7 +67,7 @@ def test_shares_of_what_is_hidden() -> None:
     rows = rows_of(masked, *TEXTS)
     batch = hidden_of(masked, rows)
     labels, seen = batch["labels"], batch["input_ids"]
-    hidden = labels != IGNORED
+    hidden = labels != IGNORE_INDEX
     can_be = sum(int((row[BEGINS] != NEVER).sum()) for row in rows)
     assert int(hidden.sum()) / can_be == pytest.approx(0.4, abs=0.03)
     assert masked.count(batch) == [int(hidden.sum())]
@@ -98,7 +98,7 @@ def test_whole_words_are_hidden_whole() -> None:
         marks = row[BEGINS]
         for at in np.flatnonzero(marks == 0):
             continued += 1
-            assert (label[at] == IGNORED) == (label[at - 1] == IGNORED)
+            assert (label[at] == IGNORE_INDEX) == (label[at - 1] == IGNORE_INDEX)
     assert continued > 100
 
 

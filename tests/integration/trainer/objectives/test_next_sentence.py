@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.loading.collate import IGNORED, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus, ExampleWriter, write_examples
@@ -131,21 +131,21 @@ def test_every_sentence_of_a_text_that_follows_itself_is_in_a_row() -> None:
 )
 def test_sentences(text: str, count: int) -> None:
     pretraining = objective()
-    fates = [one.fate for one in pretraining.encode(records(text))]
-    assert fates == [EncodeStatus.KEPT if count > 1 else EncodeStatus.EMPTY]
+    statuses = [one.status for one in pretraining.encode(records(text))]
+    assert statuses == [EncodeStatus.KEPT if count > 1 else EncodeStatus.EMPTY]
     assert len(sentences(text)) == count
     assert "".join(sentences(text)) == text.strip("\n")
 
 
 def test_texts_that_are_too_long() -> None:
     text = "some words here.\n" * 30
-    for overlong, fate, count in (
+    for overlong, status, count in (
         (None, EncodeStatus.SPLIT, 3),
         ("Truncate", EncodeStatus.TRUNCATED, 1),
         ("Drop", EncodeStatus.DROPPED, 0),
     ):
         encoded, short = objective(overlong=overlong).encode(records(text, "short.\ntext."))
-        assert (encoded.fate, short.fate) == (fate, EncodeStatus.KEPT)
+        assert (encoded.status, short.status) == (status, EncodeStatus.KEPT)
         assert len(encoded.examples) == count or (overlong is None and len(encoded.examples) > count)
 
 
@@ -162,7 +162,7 @@ def test_what_is_held_out_never_stands_in_a_row_to_learn_from(tmp_path: Path) ->
     write_examples(placed, pretraining, writers, lambda _: 0, lambda _: None)
     for side, writer in writers.items():
         writer.close()
-        own = [one.record.values["text"] for one in placed if one.side == side]
+        own = [one.row.values["text"] for one in placed if one.split == side]
         rows = ArrowDataset(writer.path)
         assert writer.counts.records == len(own)
         assert any(row["foreign"] for row in rows)
@@ -185,7 +185,7 @@ def test_the_loss_is_that_of_transformers() -> None:
     assert metrics["masked.loss"] + metrics["nextSentence.loss"] == metrics["loss"]
     right = (expected.seq_relationship_logits.argmax(1) == batch["next_sentence_labels"]).float().mean()
     assert metrics["nextSentence.accuracy"] == pytest.approx(right.item())
-    hidden = batch["labels"] != IGNORED
+    hidden = batch["labels"] != IGNORE_INDEX
     assert metrics["masked.accuracy"] == pytest.approx(
         (expected.prediction_logits.argmax(-1) == batch["labels"])[hidden].float().mean().item()
     )

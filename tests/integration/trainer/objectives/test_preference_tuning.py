@@ -197,14 +197,14 @@ def test_pairs_that_are_too_long() -> None:
         {"prompt": "May I?\n", "chosen": "Yes.", "rejected": "No."}, {"prompt": "x " * 99, "chosen": "Yes.", "rejected": "No."},
         {"prompt": "May I?\n", "chosen": "Yes.", "rejected": "no " * 99},
     ]  # fmt: skip
-    fates = {
+    statuses = {
         "Truncate": [EncodeStatus.KEPT, EncodeStatus.MASKED, EncodeStatus.TRUNCATED],
         "Drop": [EncodeStatus.KEPT, EncodeStatus.DROPPED, EncodeStatus.DROPPED],
     }
-    for overlong, expected in fates.items():
+    for overlong, expected in statuses.items():
         tuning = objective(data={"maxLength": 32, "overlong": overlong})
         encoded = list(tuning.encode([record(row) for row in rows]))
-        assert [one.fate for one in encoded] == expected
+        assert [one.status for one in encoded] == expected
         assert all(example[LENGTHS].max() <= 32 for one in encoded for example in one.examples)
 
 

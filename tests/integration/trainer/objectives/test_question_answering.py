@@ -212,7 +212,7 @@ def test_a_rank_without_rows_learns_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlong", "fates", "windows"),
+    ("overlong", "statuses", "windows"),
     [
         (
             "Split",
@@ -231,7 +231,7 @@ def test_a_rank_without_rows_learns_nothing() -> None:
         ),
     ],
 )
-def test_what_is_too_long_and_what_is_empty(overlong: str, fates: list[EncodeStatus], windows: list[int]) -> None:
+def test_what_is_too_long_and_what_is_empty(overlong: str, statuses: list[EncodeStatus], windows: list[int]) -> None:
     rows = [
         {"question": "who?", "context": "self " * 200 + "cls", "answers": [{"text": "cls", "start": 1000}]},
         {"question": "who " * 99, "context": "self", "answers": [{"text": "self", "start": 0}]},
@@ -240,7 +240,7 @@ def test_what_is_too_long_and_what_is_empty(overlong: str, fates: list[EncodeSta
         {"question": "who?", "context": "", "answers": []},
     ]
     found = encoded(objective(overlong=overlong), rows)
-    assert [one.fate for one in found] == fates
+    assert [one.status for one in found] == statuses
     kept = [example for one in found for example in one.examples]
     assert [len(example[WINDOWS]) for example in kept] == windows
     assert max(length for example in kept for length in example[WINDOWS]) <= 64

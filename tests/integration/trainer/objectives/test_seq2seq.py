@@ -17,7 +17,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, M2M100Config, MBartConfig, PreTrainedModel, T5Config
 
 from finetune_trainer import config, methods
-from finetune_trainer.data.loading.collate import IGNORED, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
 from finetune_trainer.data.records.row import Row
@@ -82,9 +82,12 @@ def test_what_is_too_long_or_empty() -> None:
         {"text": " ", "target": "c"}, {"text": "a", "target": ""},
     ]  # fmt: skip
     whole = [EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY]
-    for overlong, fates in (("Truncate", [EncodeStatus.TRUNCATED] * 2 + whole), ("Drop", [EncodeStatus.DROPPED] * 2 + whole)):
+    for overlong, statuses in (
+        ("Truncate", [EncodeStatus.TRUNCATED] * 2 + whole),
+        ("Drop", [EncodeStatus.DROPPED] * 2 + whole),
+    ):
         encoded = list(objective(data={"maxLength": 48, "overlong": overlong}).encode(records(rows)))
-        assert [one.fate for one in encoded] == fates
+        assert [one.status for one in encoded] == statuses
         kept = [example for one in encoded for example in one.examples]
         assert max(len(example["input_ids"]) for example in kept) == (48 if overlong == "Truncate" else 1)
         assert max(len(example["target"]) for example in kept) == (16 if overlong == "Truncate" else 2)
@@ -114,7 +117,7 @@ def test_the_loss_is_that_of_transformers(settings: dict[str, Any], tmp_path: Pa
     learner = model(seq2seq, settings, tmp_path)
     batch = batch_of(seq2seq, ROWS)
     lengths = [len(example["target"]) for example in examples(seq2seq, ROWS)]
-    assert (batch["labels"] != IGNORED).sum(1).tolist() == lengths
+    assert (batch["labels"] != IGNORE_INDEX).sum(1).tolist() == lengths
     assert seq2seq.count(batch) == [sum(lengths)]
     expected = learner(**batch)
     mean = seq2seq.loss_sum(learner, batch)[0] / seq2seq.count(batch)[0]

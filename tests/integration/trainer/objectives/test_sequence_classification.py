@@ -211,13 +211,13 @@ def test_labels_are_found_in_the_data() -> None:
 
 def test_texts_that_are_too_long_and_empty_ones() -> None:
     rows = [{"text": "x y " * 100, "label": "a"}, {"text": " ", "label": "b"}, {"text": "short", "label": "b"}]
-    for overlong, fates in (
+    for overlong, statuses in (
         ("Truncate", [EncodeStatus.TRUNCATED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
         ("Drop", [EncodeStatus.DROPPED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
     ):
         classifier = objective("SingleLabel", rows, overlong=overlong)
         encoded = list(classifier.encode(records(rows)))
-        assert [one.fate for one in encoded] == fates
+        assert [one.status for one in encoded] == statuses
         assert all(len(example["input_ids"]) <= 48 for one in encoded for example in one.examples)
 
 

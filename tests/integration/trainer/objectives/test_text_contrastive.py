@@ -107,12 +107,12 @@ def test_a_rank_without_rows_learns_nothing() -> None:
 
 def test_texts_that_are_too_long_and_empty_ones() -> None:
     rows = [{"text": "x y " * 100, "text_pair": "a"}, {"text": "a", "text_pair": " "}, {"text": "short", "text_pair": "b"}]
-    for overlong, fates in (
+    for overlong, statuses in (
         ("Truncate", [EncodeStatus.TRUNCATED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
         ("Drop", [EncodeStatus.DROPPED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
     ):
         encoded = list(objective(max_length=16, overlong=overlong).encode(records(rows)))
-        assert [one.fate for one in encoded] == fates
+        assert [one.status for one in encoded] == statuses
     cut = examples(objective(max_length=16), rows)[0]
     assert cut[LENGTHS].tolist() == [16, 3]
     assert cut[TOKENS][:16].tolist() == TOKENIZER(rows[0]["text"], truncation=True, max_length=16)["input_ids"]

@@ -28,7 +28,7 @@ from transformers import (
     pipeline,
 )
 
-from finetune_trainer.data.loading.collate import IGNORED, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row, make_row
@@ -93,7 +93,7 @@ def guessed(
             total = total + tagger.measure(learner, batch).statistics
             guesses = learner(batch["input_ids"], batch["attention_mask"]).logits.argmax(-1)
         for labels, guess in zip(batch["labels"], guesses, strict=True):
-            words = labels != IGNORED
+            words = labels != IGNORE_INDEX
             true.append([names[tag] for tag in labels[words]])
             predicted.append([names[tag] for tag in guess[words]])
     return total.numpy(), true, predicted
@@ -105,7 +105,7 @@ def test_each_word_is_told_once_by_its_first_token() -> None:
     assert names == ["B-CALLED", "B-DEFINED", "B-KEYWORD", "I-CALLED", "O"]
     for row, one in zip(ROWS, encoded(tagger, ROWS), strict=True):
         [example] = one.examples
-        at = np.flatnonzero(example[TAGS] != IGNORED)
+        at = np.flatnonzero(example[TAGS] != IGNORE_INDEX)
         assert [names[tag] for tag in example[TAGS][at]] == row["tags"]
         assert example[TOKENS][0] == example[TOKENS][-1] == TOKENIZER.eos_token_id
         words = np.split(example[TOKENS][:-1], at)[1:]
@@ -217,7 +217,7 @@ def test_numbers_count_the_given_labels() -> None:
     assert numbered.facts == {"labels": ["0", "1", "2"]}
     for tagger in (named, numbered):
         [example] = encoded(tagger, rows)[0].examples
-        assert [tag for tag in example[TAGS] if tag != IGNORED] == [0, 2, 1]
+        assert [tag for tag in example[TAGS] if tag != IGNORE_INDEX] == [0, 2, 1]
 
 
 @pytest.mark.parametrize("overlong", ["Truncate", "Drop"])
@@ -227,14 +227,14 @@ def test_texts_that_are_too_long_and_empty_ones(overlong: str) -> None:
         {"tokens": ["self", "x"], "tags": ["a", "b"]},
     ]  # fmt: skip
     first, *others = encoded(objective(rows, overlong=overlong, maxLength=32), rows)
-    assert [one.fate for one in others] == [EncodeStatus.EMPTY, EncodeStatus.EMPTY, EncodeStatus.KEPT]
+    assert [one.status for one in others] == [EncodeStatus.EMPTY, EncodeStatus.EMPTY, EncodeStatus.KEPT]
     if overlong == "Drop":
         assert first == EncodedRow([], EncodeStatus.DROPPED)
     else:
-        assert first.fate is EncodeStatus.TRUNCATED
+        assert first.status is EncodeStatus.TRUNCATED
         [example] = first.examples
         assert len(example[TOKENS]) == len(example[TAGS]) == 32
-        assert (example[TAGS] != IGNORED).sum() == 30
+        assert (example[TAGS] != IGNORE_INDEX).sum() == 30
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ Operation = Callable[[Image.Image, float, Strengths], Image.Image]
 """With a strength between -1 and 1."""
 
 
-def augmented(picture: Image.Image, wanted: ImageAugmentationConfig, random: Random) -> Image.Image:
+def augment_image(picture: Image.Image, wanted: ImageAugmentationConfig, random: Random) -> Image.Image:
     """The image altered as `wanted` says, of the same size and mode."""
     if wanted.random_crop:
         picture = _cropped(picture, wanted.random_crop, random)

@@ -15,7 +15,7 @@ from finetune_trainer.data.augmentation.back_translation import BackTranslator, 
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.preprocessing.examples import batches
 from finetune_trainer.data.progress import Pulse
-from finetune_trainer.data.records.row import Row, rewritten, texts
+from finetune_trainer.data.records.row import Row, rewrite_texts, texts
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.resolver import Materials
 from finetune_trainer.data.sources.stream import TRAIN, Split, SplitRow
@@ -45,26 +45,28 @@ class Augmenter:
             for place, placed in enumerate(batch, begin):
                 yield placed
                 for number in self._numbers(placed):
-                    yield placed._replace(record=self._copy(placed.record, number, place, translated), is_copy=True)
+                    yield placed._replace(row=self._copy(placed.row, number, place, translated), is_copy=True)
             begin += len(batch)
         if self.translate is not None:
             self.translate.tell()
 
     def _numbers(self, placed: SplitRow) -> range:
-        return range(copies_of(self.config, placed.side))
+        return range(copies_of(self.config, placed.split))
 
     def _translated(self, batch: Sequence[SplitRow], begin: int) -> Mapping[Wanted, str]:
         """The batch's texts in other words, for each copy; its first record is at the place `begin`."""
         if self.translate is None:
             return {}
         copies = ((number, place, placed) for place, placed in enumerate(batch, begin) for number in self._numbers(placed))
-        return self.translate(
-            [Wanted(text, number, place) for number, place, placed in copies for text in texts(placed.record)]
-        )
+        return self.translate([Wanted(text, number, place) for number, place, placed in copies for text in texts(placed.row)])
 
     def _copy(self, record: Row, number: int, place: int, translated: Mapping[Wanted, str]) -> Row:
         random = sample_generator(self.seed, number, place)
-        return rewritten(record, lambda text: self.altered(translated.get(Wanted(text, number, place), text), random), FIELD)
+
+        def rewrite(text: str) -> str:
+            return self.altered(translated.get(Wanted(text, number, place), text), random)
+
+        return rewrite_texts(record, rewrite, FIELD)
 
     def altered(self, text: str, random: np.random.Generator) -> str:
         """The text with words replaced, then swapped, then left out, and letters changed."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_trainer.data.records.labels import name_of
+from finetune_trainer.data.records.roles import label_name
 
 MOST_LABELS = 10_000  # what has more different values is no label
 SHOWN = 20
@@ -27,7 +27,7 @@ class Balance:
         if any(isinstance(one, float | dict | list) for one in labels):
             self._counts = None
             return
-        self._counts.update(map(name_of, labels))
+        self._counts.update(map(label_name, labels))
         if len(self._counts) > MOST_LABELS:
             self._counts = None
 

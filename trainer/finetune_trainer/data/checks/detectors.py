@@ -9,7 +9,7 @@ from finetune_trainer.data.checks import presidio
 from finetune_trainer.data.checks.personal_data import BUILT_IN, Detector
 
 
-def detector_of(checks: DataChecksConfig) -> Detector:
+def detector_for(checks: DataChecksConfig) -> Detector:
     """Raises ConfigurationError for one that is not installed, or lacks what it works with."""
     if checks.personal_data == "Ignore" or checks.personal_data_detector == "BuiltIn":
         return BUILT_IN

@@ -16,12 +16,13 @@ import numpy as np
 from finetune_trainer.config import DataChecksConfig
 from finetune_trainer.data.checks import duplicates, near_duplicates
 from finetune_trainer.data.checks.balance import LOPSIDED, Balance
-from finetune_trainer.data.checks.detectors import detector_of
+from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.checks.duplicates import Places
 from finetune_trainer.data.checks.near_duplicates import Sketches
 from finetune_trainer.data.checks.report import Check, Finding
 from finetune_trainer.data.progress import Pulse
-from finetune_trainer.data.records.row import rewritten, texts
+from finetune_trainer.data.records.digests import row_digest, text_digest
+from finetune_trainer.data.records.row import rewrite_texts, texts
 from finetune_trainer.data.sources.stream import EVALUATION, SPLITS, TRAIN, TRAINING_SPLITS, RowStream, Split
 from finetune_trainer.protocol.outcome import DataError
 
@@ -72,8 +73,8 @@ def inspect(stream: RowStream, checks: DataChecksConfig, pulse: Pulse) -> Inspec
             dropped |= places
     kept = stream.without(dropped) if dropped.any() else stream  # type: ignore[arg-type]  # an array of them is one too
     if checks.personal_data == "Scrub":
-        scrub = detector_of(checks).scrub
-        kept = kept.changed(lambda record: rewritten(record, scrub, "spec.data.checks.personalData"))
+        scrub = detector_for(checks).scrub
+        kept = kept.changed(lambda record: rewrite_texts(record, scrub, "spec.data.checks.personalData"))
     findings += [finding for side in SPLITS if (finding := _lopsided(seen, side))]
     compared = {side: len(sketches) for side, sketches in seen.sketches.items()}
     return Inspected(kept, findings, seen.labels, compared, {side: int((seen.on(side) & ~dropped).sum()) for side in SPLITS})
@@ -91,12 +92,12 @@ def policy(checks: DataChecksConfig, check: Check) -> str:
 def _look(stream: RowStream, checks: DataChecksConfig, pulse: Pulse) -> Seen:
     wants_texts = {checks.near_duplicates, checks.leakage} != {"Ignore"}
     wants_rows = {checks.near_duplicates, checks.duplicates} != {"Ignore"}
-    find = detector_of(checks).find
+    find = detector_for(checks).find
     seen = Seen(checks.compared_rows if wants_texts else 0)
     for place, (record, side, *_) in enumerate(stream):
         seen.sides.append(SPLITS.index(side))
-        seen.rows.append(duplicates.of_row(record) if wants_rows else 0)
-        seen.texts.append(duplicates.of_texts(record) if wants_texts else 0)
+        seen.rows.append(row_digest(record) if wants_rows else 0)
+        seen.texts.append(text_digest(record) if wants_texts else 0)
         text = "\n".join(texts(record))
         seen.sketches[side].add(place, text)
         kinds = find(text) if checks.personal_data != "Ignore" else Counter[str]()

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, lengths
+from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, document_lengths
 
-IGNORED = -100
+IGNORE_INDEX = -100
 MULTIPLE = 8  # GPUs compute fastest on such lengths
 
 Batch = dict[str, torch.Tensor]
@@ -50,11 +50,16 @@ def collate(
     """
     if layout.packed_as is PackedAs.FLAT and rows:
         labels = labels and [np.concatenate(labels)]
-        rows = [{TOKENS: np.concatenate([row[TOKENS] for row in rows]), LENGTHS: np.concatenate([lengths(r) for r in rows])}]
+        rows = [
+            {
+                TOKENS: np.concatenate([row[TOKENS] for row in rows]),
+                LENGTHS: np.concatenate([document_lengths(r) for r in rows]),
+            }
+        ]
     longest = max((len(row[TOKENS]) for row in rows), default=1)
-    shape = (max(len(rows), 1), in_multiples(longest))
+    shape = (max(len(rows), 1), padded_length(longest))
     ids = np.full(shape, pad_id, np.int64)
-    targets = np.full(shape, IGNORED, np.int64)
+    targets = np.full(shape, IGNORE_INDEX, np.int64)
     positions = np.zeros(shape, np.int64)
     attended = np.zeros(shape, np.int64)
     attended[:, 0] = 1  # a row that attends to nothing would give NaN
@@ -63,7 +68,7 @@ def collate(
         ids[index, :count] = row[TOKENS]
         if labels is not None:
             targets[index, :count] = labels[index]
-        positions[index, :count] = np.arange(count) - np.repeat(starts(row), lengths(row))
+        positions[index, :count] = np.arange(count) - np.repeat(document_starts(row), document_lengths(row))
         positions[index, count:] = np.arange(shape[1] - count)
         attended[index, :count] = 1
     batch = {"input_ids": torch.from_numpy(ids)} | ({} if labels is None else {"labels": torch.from_numpy(targets)})
@@ -75,17 +80,17 @@ def collate(
     return batch
 
 
-def in_multiples(length: int) -> int:
+def padded_length(length: int) -> int:
     """The length of which a batch is made that must hold so many tokens."""
     return -(-length // MULTIPLE) * MULTIPLE
 
 
-def on_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch where the model is."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def padded(values: Sequence[Tokens], shape: Sequence[int], fill: int = 0) -> torch.Tensor:
+def pad_to_shape(values: Sequence[Tokens], shape: Sequence[int], fill: int = 0) -> torch.Tensor:
     """One row of numbers for each row of the batch, filled up at the right; int64 of `shape`."""
     filled = np.full(tuple(shape), fill, np.int64)
     for row, numbers in zip(filled, values, strict=False):  # a batch without rows has one
@@ -93,9 +98,9 @@ def padded(values: Sequence[Tokens], shape: Sequence[int], fill: int = 0) -> tor
     return torch.from_numpy(filled)
 
 
-def starts(row: Sample) -> Tokens:
+def document_starts(row: Sample) -> Tokens:
     """Where each document of the row begins."""
-    found = lengths(row)
+    found = document_lengths(row)
     begins: Tokens = np.cumsum(found) - found
     return begins
 

@@ -20,7 +20,7 @@ Sample = Mapping[str, Tokens]
 """One example, or several packed together: each field's numbers [n], or [] for a field of one number."""
 
 
-def lengths(row: Sample) -> Tokens:
+def document_lengths(row: Sample) -> Tokens:
     """How many tokens each document of the row has, one after the other."""
     return row[LENGTHS] if LENGTHS in row else np.array([len(row[TOKENS])], np.int32)
 

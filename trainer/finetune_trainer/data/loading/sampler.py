@@ -58,7 +58,7 @@ class Sampler:
         self._groups: list[Indices] = np.split(by_group, np.cumsum(np.bincount(mixture.groups))[:-1])
         self._quotas = quotas(mixture.shares, length)
 
-    def of_step(self, step: int) -> SampledIndices:
+    def indices_for_step(self, step: int) -> SampledIndices:
         """The `batch_size` rows of the step, counted from 0."""
         positions = np.arange(step * self._batch_size, (step + 1) * self._batch_size, dtype=np.int64)
         epochs, places = np.divmod(positions, self._length)

@@ -20,14 +20,14 @@ def findings(counts: Mapping[Split, EncodeCounts], spec: config.TrainSpec) -> li
     """What became of the rows, as findings; raises DataError for what a policy calls a failure."""
     found = []
     for side, known in counts.items():
-        for check, fates in FATES.items():
-            rows = sum(known.fates[fate] for fate in fates)
+        for check, statuses in FATES.items():
+            rows = sum(known.statuses[status] for status in statuses)
             chosen = policy(spec.data.checks, check)
             if not rows or chosen == "Ignore":
                 continue
             finding = Finding(
-                check=check, side=side, rows=rows, of=known.records,
-                first=next(known.firsts[fate] for fate in fates if fate in known.firsts),
+                check=check, side=side, rows=rows, of=known.rows,
+                first=next(known.firsts[status] for status in statuses if status in known.firsts),
                 done="cut or dropped" if check == "truncation" else "left out",
             )  # fmt: skip
             if chosen == "Fail":
@@ -51,12 +51,12 @@ def validate_examples(spec: config.TrainSpec, counts: Mapping[Split, EncodeCount
         raise DataError(f"spec.data.evaluation: nothing is left to evaluate on ({_losses(evaluation, data)}): add data")
     if data.evaluation_fraction:
         raise DataError(
-            f"spec.data.evaluationFraction: {data.evaluation_fraction:g} of {train.records} documents held out none that "
+            f"spec.data.evaluationFraction: {data.evaluation_fraction:g} of {train.rows} documents held out none that "
             "could be used: raise it, or give data.evaluation"
         )
     if data.folds:
         raise DataError(
-            f"spec.data.folds: fold {data.folds.hold} of {data.folds.count} has none of the {train.records} documents that "
+            f"spec.data.folds: fold {data.folds.hold} of {data.folds.count} has none of the {train.rows} documents that "
             "could be used: lower count, or give data.evaluation"
         )
 
@@ -66,10 +66,10 @@ def _dropped(found: list[Finding], side: Split) -> list[Finding]:
 
 
 def _losses(counts: EncodeCounts, data: config.DataConfig, dropped: list[Finding] | None = None) -> str:
-    masked = counts.fates[EncodeStatus.MASKED]
+    masked = counts.statuses[EncodeStatus.MASKED]
     known = (
-        f"of {counts.records} documents {counts.fates[EncodeStatus.EMPTY]} are empty and "
-        f"{counts.fates[EncodeStatus.DROPPED]} longer than maxLength {data.max_length}"
+        f"of {counts.rows} documents {counts.statuses[EncodeStatus.EMPTY]} are empty and "
+        f"{counts.statuses[EncodeStatus.DROPPED]} longer than maxLength {data.max_length}"
         + (f"; {masked} have nothing to learn within that length" if masked else "")
     )
     return "; ".join([known, *(f"data.checks.{one.check} dropped {one.rows}" for one in dropped or [])])

@@ -40,7 +40,7 @@ class EncodedRow(NamedTuple):
     """The examples of one record, each a value for every field: a list of numbers or one number."""
 
     examples: list[Mapping[str, Any]]
-    fate: EncodeStatus
+    status: EncodeStatus
 
 
 class Encoder(Protocol):
@@ -75,10 +75,10 @@ class Encoder(Protocol):
 class EncodeCounts:
     """What became of the records."""
 
-    records: int = 0
-    fates: Counter[EncodeStatus] = field(default_factory=Counter)
+    rows: int = 0
+    statuses: Counter[EncodeStatus] = field(default_factory=Counter)
     firsts: dict[EncodeStatus, str] = field(default_factory=dict)
-    """Where the first record of each fate comes from."""
+    """Where the first record of each status comes from."""
     lengths: array[int] = field(default_factory=partial(array, "i"))
     """Tokens of each example."""
     groups: array[int] = field(default_factory=partial(array, "i"))
@@ -90,11 +90,11 @@ class EncodeCounts:
         """Of all examples."""
         return sum(self.lengths)
 
-    def note(self, record: Row, fate: EncodeStatus) -> None:
+    def note(self, record: Row, status: EncodeStatus) -> None:
         """One record more."""
-        self.records += 1
-        self.fates[fate] += 1
-        self.firsts.setdefault(fate, record.origin)
+        self.rows += 1
+        self.statuses[status] += 1
+        self.firsts.setdefault(status, record.origin)
 
 
 def split_or_truncate(
@@ -155,11 +155,11 @@ def write_examples(
     for batch in batches(records, encoder.encode_batch_size):
         # By sides, so that an encoder which mixes records mixes none that is held out with those to learn from.
         for side, writer in writers.items():
-            own = [placed for placed in batch if placed.side == side]
+            own = [placed for placed in batch if placed.split == side]
             examples: list[Mapping[str, Any]] = []
-            for placed, encoded in zip(own, encoder.encode([one.record for one in own]) if own else (), strict=True):
+            for placed, encoded in zip(own, encoder.encode([one.row for one in own]) if own else (), strict=True):
                 if not placed.is_copy:
-                    writer.counts.note(placed.record, encoded.fate)
+                    writer.counts.note(placed.row, encoded.status)
                 writer.counts.groups.extend([group(placed)] * len(encoded.examples))
                 examples.extend(encoded.examples)
             writer.write(examples)
@@ -180,10 +180,10 @@ def batches(records: Iterable[SplitRow], most: int) -> Iterator[list[SplitRow]]:
     characters = 0
     for placed in records:
         full = len(batch) == most or characters >= BATCH_CHARACTERS
-        if batch and (full or (placed.given, placed.source) != (batch[0].given, batch[0].source)):
+        if batch and (full or (placed.section, placed.source) != (batch[0].section, batch[0].source)):
             yield batch
             batch, characters = [], 0
         batch.append(placed)
-        characters += sum(map(len, texts(placed.record)))
+        characters += sum(map(len, texts(placed.row)))
     if batch:
         yield batch

@@ -31,7 +31,7 @@ def draw(records: Iterable[Row], encoder: Encoder, wanted: int, seed: int) -> li
     """
     random = sample_generator(seed, FOR_DRAWING, 0).bit_generator
     least = heapq.nsmallest(DRAWN, zip(iter(random.random_raw, None), count(), records, strict=False))
-    usable = [record for _, _, record in least if _encoded(encoder, record).fate is EncodeStatus.KEPT]
+    usable = [record for _, _, record in least if _encoded(encoder, record).status is EncodeStatus.KEPT]
     if len(usable) < wanted:
         raise DataError(
             f"{FIELD}.examples: {wanted} are to stand before a row, and {len(usable)} of {len(least)} training rows fit into a "
@@ -54,11 +54,11 @@ class Examples:
     def __call__(self, records: Iterable[SplitRow]) -> Iterator[SplitRow]:
         """The records in their order; raises DataError for one that cannot be encoded behind its examples."""
         for place, placed in enumerate(records):
-            examples = self._chosen(placed.record, place)
-            shown = placed.record._replace(examples=examples[: self._room(placed.record, examples)])
+            examples = self._chosen(placed.row, place)
+            shown = placed.row._replace(examples=examples[: self._room(placed.row, examples)])
             if shown.examples or _encoded(self.encoder, shown).examples:
                 self.given.append(len(shown.examples))
-            yield placed._replace(record=shown)
+            yield placed._replace(row=shown)
 
     def report(self) -> FewShotReport:
         """What became of the records so far."""
@@ -79,7 +79,7 @@ class Examples:
 
         def spoils(number: int) -> bool:
             try:
-                return _encoded(self.encoder, record._replace(examples=examples[:number])).fate is not EncodeStatus.KEPT
+                return _encoded(self.encoder, record._replace(examples=examples[:number])).status is not EncodeStatus.KEPT
             except DataError as error:
                 raise DataError(f"{FIELD}: behind solved rows, {error}") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from finetune_trainer import config
 from finetune_trainer.data.loading.sampler import Mixture
 from finetune_trainer.data.preprocessing.examples import EncodeCounts
-from finetune_trainer.data.records.labels import name_of
+from finetune_trainer.data.records.roles import label_name
 from finetune_trainer.data.sources.stream import SplitRow
 from finetune_trainer.protocol.outcome import DataError
 
@@ -32,7 +32,7 @@ def grouping(data: config.DataConfig) -> Callable[[SplitRow], int]:
     labels: dict[str, int] = {}
 
     def of_label(placed: SplitRow) -> int:
-        name = json.dumps([name_of(placed.record.values["label"])])
+        name = json.dumps([label_name(placed.row.values["label"])])
         return labels.setdefault(name, len(labels))
 
     match kind(data):

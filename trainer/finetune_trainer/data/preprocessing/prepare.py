@@ -18,7 +18,7 @@ import numpy as np
 from finetune_trainer import config
 from finetune_trainer.data.augmentation.text import augmenter, copies_of
 from finetune_trainer.data.checks import balance
-from finetune_trainer.data.checks.detectors import detector_of
+from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.checks.inspection import Inspected, inspect
 from finetune_trainer.data.checks.report import DataReport, FewShotReport, Lengths, SplitReport, in_order
 from finetune_trainer.data.loading.dataset import ArrowDataset
@@ -83,7 +83,7 @@ def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, materials: 
         "packing": [spec.packing, data.max_length],
         "groups": mixing.kind(data),
         "augmentation": data.augmentation and [data.augmentation.document(), spec.training.seed, materials.identity],
-        "checks": [data.checks.document(), detector_of(data.checks).identity],
+        "checks": [data.checks.document(), detector_for(data.checks).identity],
         "few shot": spec.evaluation.few_shot and [spec.evaluation.few_shot.document(), spec.training.seed],
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -134,7 +134,7 @@ def _few_shot(
     drawn = few_shot.draw(pulse.over(stream.training()), encoder, wanted, spec.training.seed)
     examples = few_shot.Examples(encoder, drawn, wanted, spec.training.seed)
     writer = ExampleWriter(folder / "few-shot.examples", encoder.fields)
-    held_out = (placed for placed in pulse.over(stream) if placed.side == EVALUATION)
+    held_out = (placed for placed in pulse.over(stream) if placed.split == EVALUATION)
     write_examples(examples(held_out), encoder, {EVALUATION: writer}, lambda _: 0, lambda _: None)
     writer.close()
     _finish(writer, folder / FEW_SHOT, spec)
@@ -151,15 +151,15 @@ def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> list[i
 
 
 def _report(counts: EncodeCounts, rows: ArrowDataset, inspected: Inspected, side: Split) -> SplitReport:
-    fates, labels = counts.fates, inspected.labels[side].counts
+    statuses, labels = counts.statuses, inspected.labels[side].counts
     known = sum(labels.values())
     return SplitReport(
-        documents=counts.records,
-        empty_documents=fates[EncodeStatus.EMPTY],
-        split_documents=fates[EncodeStatus.SPLIT],
-        truncated_documents=fates[EncodeStatus.TRUNCATED],
-        dropped_documents=fates[EncodeStatus.DROPPED],
-        masked_documents=fates[EncodeStatus.MASKED],
+        documents=counts.rows,
+        empty_documents=statuses[EncodeStatus.EMPTY],
+        split_documents=statuses[EncodeStatus.SPLIT],
+        truncated_documents=statuses[EncodeStatus.TRUNCATED],
+        dropped_documents=statuses[EncodeStatus.DROPPED],
+        masked_documents=statuses[EncodeStatus.MASKED],
         examples=counts.examples,
         rows=len(rows),
         tokens=counts.tokens,

@@ -12,7 +12,7 @@ class Answer(NamedTuple):
     start: int
 
 
-def answers_of(value: Any) -> list[Answer]:
+def parse_answers(value: Any) -> list[Answer]:
     """From SQuAD's {"text": [...], "answer_start": [...]} or a list of {"text": ..., "start" or "answer_start": ...}.
 
     None at all means that the context does not answer the question (Rajpurkar et al. 2018, arXiv:1806.03822). Raises

@@ -18,7 +18,7 @@ from finetune_trainer.data.records.row import Row
 LONGEST_PATH = 1024  # a text that is longer and no path must be base64
 
 
-def decoded(record: Row, mode: str) -> Image.Image:
+def decode_image(record: Row, mode: str) -> Image.Image:
     """The whole image, upright, in Pillow's `mode`; raises DataError for one that cannot be read or is damaged."""
     with _opened(record) as image:
         return ImageOps.exif_transpose(image).convert(mode)
@@ -40,7 +40,7 @@ def _opened(record: Row) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # Pillow's decoders raise errors of many kinds, down to a bare SyntaxError
         what = f"names {content.name}, which is" if isinstance(content, Path) else "is"
-        raise record.complaint(
+        raise record.error_for(
             "image", f"{what} not an image that can be read ({_why(error)}): replace it or remove the row"
         ) from error
 
@@ -57,7 +57,7 @@ def _content(record: Row) -> Path | io.BytesIO:
     if path and os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises where part of a text is longer than a name may be
         return path
     if path and Path(content).suffix:
-        raise record.complaint(
+        raise record.error_for(
             "image", f"names {content}, and there is no such file in {path.parent}: correct the path, or put the image there"
         )
     return io.BytesIO(_from_base64(record, content))
@@ -68,7 +68,7 @@ def _from_base64(record: Row, text: str) -> bytes:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         shown = text if len(text) <= 40 else f"{text[:40]}…"
-        raise record.complaint("image", f"is {shown!r}, neither a file nor base64 ({error}): correct the row") from error
+        raise record.error_for("image", f"is {shown!r}, neither a file nor base64 ({error}): correct the row") from error
 
 
 def _why(error: Exception) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow
 import pyarrow.parquet
 
-from finetune_trainer.data.records.row import Row, make_row, missing_column
+from finetune_trainer.data.records.row import Row, make_row, missing_column_error
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.protocol.outcome import DataError
 
@@ -156,7 +156,7 @@ def _read_image(file: File, names: Mapping[str, str]) -> Iterator[Row]:
 def _validate_columns(names: Mapping[str, str], present: Sequence[str], origin: str) -> None:
     for role, name in names.items():
         if name not in present:
-            raise missing_column(role, name, present, origin)
+            raise missing_column_error(role, name, present, origin)
 
 
 FORMATS: dict[str, Format] = {

@@ -5,30 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from finetune_trainer import config
-from finetune_trainer.data.checks.detectors import detector_of
-from finetune_trainer.data.checks.personal_data import Detector
-from finetune_trainer.data.records.row import Row, make_row, missing_column, texts
+from finetune_trainer.data.records.row import Row, make_row, missing_column_error
+from finetune_trainer.data.sources.base import Source
 from finetune_trainer.data.sources.files import File, all_of, find
 from finetune_trainer.data.sources.formats import IMAGE_SUFFIXES, format_of, suffixes_of
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.storage.download import explained_hub, localize_model
-
-
-class Source(Protocol):
-    """Where records come from; resolved, so that reading it needs no network any more."""
-
-    @property
-    def identity(self) -> Any:
-        """What changes when the records do; JSON."""
-        ...
-
-    def records(self) -> Iterator[Row]:
-        """All records, each time anew; raises DataError for a file or row that cannot be used."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +33,7 @@ class FileSource:
         files = [[file.identity for file in some] for some in (self.files, self.beside)]
         return [self.format, dict(self.names), *files, self.task]
 
-    def records(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         for file in self.files:
             for found in format_of(file, self.format).read(file, self.names):
                 folder = found.folder or file.path.parent if "image" in self.names else None
@@ -60,18 +46,18 @@ class HubSource:
 
     name: str
     names: Mapping[str, str]
-    rows: Any
+    dataset: Any
     task: str | None = None
 
     @property
     def identity(self) -> Any:
-        return [self.name, dict(self.names), self.rows._fingerprint, self.task]
+        return [self.name, dict(self.names), self.dataset._fingerprint, self.task]
 
-    def records(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         for role, column in self.names.items():
-            if column not in self.rows.column_names:
-                raise missing_column(role, column, self.rows.column_names, self.name)
-        chosen = self.rows.select_columns(list(dict.fromkeys(self.names.values())))
+            if column not in self.dataset.column_names:
+                raise missing_column_error(role, column, self.dataset.column_names, self.name)
+        chosen = self.dataset.select_columns(list(dict.fromkeys(self.names.values())))
         if "image" in self.names:
             chosen = _undecoded(chosen, self.names["image"])
         labels = {column: names for column, feature in chosen.features.items() if (names := _label_names(feature))}
@@ -117,25 +103,6 @@ class Materials(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """All texts of some sources: what a tokenizer is trained on. Scrubbed, none of its words is anybody's address."""
-
-    sources: Sequence[Source]
-    scrubbed_by: Detector | None = None
-
-    @property
-    def identity(self) -> Any:
-        """What changes when the texts do; JSON."""
-        return [self.scrubbed_by and self.scrubbed_by.identity, *(source.identity for source in self.sources)]
-
-    def __call__(self) -> Iterator[str]:
-        """The texts, each time anew."""
-        for source in self.sources:
-            for found in source.records():
-                yield from map(self.scrubbed_by.scrub, texts(found)) if self.scrubbed_by else texts(found)
-
-
-@dataclass(frozen=True)
 class SourceResolver:
     """How this run reads its data: the columns that its objective asks for, where to copy files to, whose keys open them."""
 
@@ -146,6 +113,10 @@ class SourceResolver:
     def sources(self, data: config.DataConfig) -> dict[str, list[Source]]:
         """The resolved datasets of `data.train` and `data.evaluation`, by side; raises what `resolve` does."""
         return {"train": self._side("train", data.train), "evaluation": self._side("evaluation", data.evaluation, "validation")}
+
+    def training_sources(self, data: config.DataConfig) -> list[Source]:
+        """The resolved datasets of `data.train`."""
+        return self._side("train", data.train)
 
     def replay(self, data: config.DataConfig) -> list[Source]:
         """The resolved datasets of `data.replay`."""
@@ -176,11 +147,6 @@ class SourceResolver:
         if len(files) > 1:
             raise DataError(f"{field}: {named.source} means {len(files)} files: name one of them")
         return files[0]
-
-    def corpus(self, data: config.DataConfig) -> Corpus:
-        """The training texts of the document."""
-        scrubs = data.checks.personal_data == "Scrub"
-        return Corpus(self._side("train", data.train), detector_of(data.checks) if scrubs else None)
 
     def resolve(self, dataset: config.DatasetConfig, field: str, default_split: str = "train") -> Source:
         """Find what the dataset names and bring it to this machine.

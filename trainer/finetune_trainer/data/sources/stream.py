@@ -8,9 +8,9 @@ from itertools import chain, islice
 from typing import Literal, NamedTuple
 
 from finetune_trainer import config
-from finetune_trainer.data.checks import duplicates
+from finetune_trainer.data.records.digests import value_digest
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.data.sources.resolver import Source
+from finetune_trainer.data.sources.base import Source
 
 Split = Literal["train", "replay", "evaluation"]
 TRAIN: Split = "train"
@@ -24,10 +24,10 @@ Sources = Mapping[str, Sequence[Source]]
 class SplitRow(NamedTuple):
     """A record, the side that it is on, and the number of its source in the list of `data` that `given` names."""
 
-    record: Row
-    side: Split
+    row: Row
+    split: Split
     source: int
-    given: Split
+    section: Split
     is_copy: bool = False
     """Whether it was made of the record before it."""
 
@@ -49,11 +49,11 @@ class RowStream:
         for place, placed in enumerate(self._all()):
             if len(self.dropped) and self.dropped[place]:
                 continue
-            yield placed if self.change is None else placed._replace(record=self.change(placed.record))
+            yield placed if self.change is None else placed._replace(row=self.change(placed.row))
 
     def training(self) -> Iterator[Row]:
         """The records to learn from."""
-        return (placed.record for placed in self if placed.side in TRAINING_SPLITS)
+        return (placed.row for placed in self if placed.split in TRAINING_SPLITS)
 
     def without(self, dropped: Sequence[bool]) -> RowStream:
         """The same without the records at these places."""
@@ -67,22 +67,22 @@ class RowStream:
         """Where the records at these places of the whole order come from."""
         wanted = set(places)
         seen = islice(enumerate(self._all()), max(wanted, default=-1) + 1)
-        return {place: placed.record.origin for place, placed in seen if place in wanted}
+        return {place: placed.row.origin for place, placed in seen if place in wanted}
 
     def _all(self) -> Iterator[SplitRow]:
         given = chain.from_iterable(
-            (SplitRow(record, side, number, side) for record in source.records())
+            (SplitRow(record, side, number, side) for record in source.rows())
             for side in SPLITS
             for number, source in enumerate(self.sources.get(side, ()))
         )
         for placed in given:
-            held_out = placed.given == TRAIN and is_held_out(placed.record, self.data)
-            yield placed._replace(side=EVALUATION) if held_out else placed
+            held_out = placed.section == TRAIN and is_held_out(placed.row, self.data)
+            yield placed._replace(split=EVALUATION) if held_out else placed
 
 
 def is_held_out(record: Row, data: config.DataConfig) -> bool:
     """Whether a training record is for evaluation: by its subject alone, so that the same one has only one side."""
     if data.folds is not None:
-        return duplicates.of_value(record.subject) * data.folds.count >> 64 == data.folds.hold
+        return value_digest(record.subject) * data.folds.count >> 64 == data.folds.hold
     fraction = data.evaluation_fraction
-    return fraction is not None and duplicates.of_value(record.subject) < fraction * 2**64
+    return fraction is not None and value_digest(record.subject) < fraction * 2**64

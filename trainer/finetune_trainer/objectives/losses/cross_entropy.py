@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.data.loading.collate import IGNORED
+from finetune_trainer.data.loading.collate import IGNORE_INDEX
 
 # float32 numbers in a chunk: what stays in a processor's cache, or enough to keep a GPU busy.
 _SCORES_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
 
 
 def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-    """Sum of -log p(label) over the rows whose label is not `IGNORED`; logits [rows, entries], labels [rows] -> float32 [].
+    """Sum of -log p(label) over rows whose label is not IGNORE_INDEX; logits [rows, entries], labels [rows] -> float32 [].
 
     `smoothing` is the share of the label's probability that all entries have in common (Szegedy et al. 2016,
     arXiv:1512.00567).
@@ -34,7 +34,7 @@ def perplexity(loss: float) -> dict[str, float]:
 
 def guesses(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """How many of the labels have the highest score, and how many labels there are [2]; scores [..., classes], labels [...]."""
-    return torch.stack([(scores.argmax(-1) == labels).sum(), (labels != IGNORED).sum()]).double()
+    return torch.stack([(scores.argmax(-1) == labels).sum(), (labels != IGNORE_INDEX).sum()]).double()
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -47,7 +47,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         rows = max(1, _SCORES_AT_ONCE[logits.device.type] // logits.shape[-1])
         for start in range(0, logits.shape[0], rows):
             chunk = slice(start, start + rows)
-            learnt = labels[chunk] != IGNORED
+            learnt = labels[chunk] != IGNORE_INDEX
             target = labels[chunk].clamp(min=0)[:, None]
             scores = torch.log_softmax(logits[chunk].float(), dim=-1)
             told = scores.gather(1, target)[:, 0]

@@ -9,13 +9,23 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from finetune_trainer.data.records.labels import name_of
+from finetune_trainer.data.records.roles import label_name
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.protocol.outcome import DataError
 
 __all__ = [
-    "balancing", "confusion", "counts", "counts_of_pairs", "distinct", "in_order", "matthews", "name_of", "pair_counts",
-    "scores", "settings", "unknown",
+    "balancing",
+    "confusion",
+    "counts",
+    "counts_of_pairs",
+    "distinct",
+    "in_order",
+    "label_name",
+    "matthews",
+    "pair_counts",
+    "scores",
+    "settings",
+    "unknown",
 ]  # fmt: skip
 
 Counts = np.ndarray[Any, Any]
@@ -49,7 +59,7 @@ def settings(names: Sequence[str]) -> dict[str, Any]:
 def unknown(record: Row, role: str, name: str, names: Iterable[str], field: str) -> DataError:
     """The error that a label of the record is none of `names`; `field` is where the document may give them."""
     some = ", ".join(list(names)[:20])
-    return record.complaint(
+    return record.error_for(
         role, f"is {name!r}, which is none of the labels ({some}): correct the row, or set objective.{field}.labels"
     )
 

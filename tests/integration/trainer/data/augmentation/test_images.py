@@ -11,7 +11,7 @@ import torch
 from torchvision.transforms import v2
 
 from finetune_trainer.config import ImageAugmentationConfig
-from finetune_trainer.data.augmentation.images import LEVELS, OPERATIONS, RAND, TRIVIAL, augmented
+from finetune_trainer.data.augmentation.images import LEVELS, OPERATIONS, RAND, TRIVIAL, augment_image
 from finetune_trainer.data.loading.dataloader import sample_generator
 
 IMAGE = torch.from_numpy(np.random.Generator(np.random.Philox(0)).integers(0, 256, (3, 48, 40), np.uint8))
@@ -30,7 +30,7 @@ KINDS["all"] = {name: value for kind in KINDS.values() for name, value in kind.i
 
 def altered(wanted: dict[str, Any], seed: int = 1, epoch: int = 0, row: int = 0, image: torch.Tensor = IMAGE) -> torch.Tensor:
     picture = v2.functional.to_pil_image(image)
-    changed = augmented(picture, ImageAugmentationConfig.model_validate(wanted), sample_generator(seed, epoch, row))
+    changed = augment_image(picture, ImageAugmentationConfig.model_validate(wanted), sample_generator(seed, epoch, row))
     return v2.functional.pil_to_tensor(changed)
 
 

@@ -13,9 +13,10 @@ from tests.support import tiny
 from finetune_trainer import config
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
-from finetune_trainer.data.records import row
+from finetune_trainer.data.records import roles
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
+from finetune_trainer.models.tokenizer_training import training_corpus
 from finetune_trainer.objectives import of
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
@@ -115,8 +116,8 @@ def test_personal_data_is_scrubbed_from_both_sides(make: Make) -> None:
 
 
 def test_what_must_not_be_altered_is_not_scrubbed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = row.Role(row.ROLES["text"].check, row.ROLES["text"].texts)
-    monkeypatch.setitem(row.ROLES, "text", counted)
+    counted = roles.Role(roles.ROLES["text"].validate, roles.ROLES["text"].texts)
+    monkeypatch.setitem(roles.ROLES, "text", counted)
     with pytest.raises(
         ConfigurationError, match=r"^spec.data.checks.personalData: column text cannot be altered .*train.jsonl:7"
     ):
@@ -213,7 +214,7 @@ def test_a_tokenizer_learns_no_addresses_that_are_scrubbed(make: Make, tmp_path:
     spec = {"train": [{"source": f"file://{tmp_path}/train.jsonl"}]}
     reading = SourceResolver(config.ObjectiveSpec(), tmp_path / "cache", Credentials())
     plain, scrubbed = (
-        reading.corpus(config.DataConfig.model_validate(spec | {"checks": checks}))
+        training_corpus(config.DataConfig.model_validate(spec | {"checks": checks}), reading)
         for checks in ({}, {"personalData": "Scrub"})
     )
     assert (list(plain()), list(scrubbed())) == (["me@example.org " * 20], ["[EMAIL] " * 20])

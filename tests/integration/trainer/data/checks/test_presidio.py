@@ -13,7 +13,7 @@ import yaml
 from tests.support import tiny
 
 from finetune_trainer import config
-from finetune_trainer.data.checks.detectors import detector_of
+from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.checks.personal_data import BUILT_IN
 from finetune_trainer.data.checks.presidio import CONFIGURATION
 from finetune_trainer.data.loading.dataset import TOKENS
@@ -21,6 +21,7 @@ from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.distributed.preemption import PreemptionSignal
 from finetune_trainer.models import tokenizer_training
+from finetune_trainer.models.tokenizer_training import training_corpus
 from finetune_trainer.objectives import of
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
@@ -69,17 +70,17 @@ def learnt(found: Prepared) -> list[str]:
 
 
 def test_what_is_found_is_counted_and_replaced(configured: Path) -> None:
-    detector = detector_of(checks())
+    detector = detector_for(checks())
     assert detector.scrub(TEXT) == SCRUBBED
     assert detector.find(TEXT) == {"EMAIL_ADDRESS": 1, "PHONE_NUMBER": 1, "CREDIT_CARD": 1}
     assert (detector.scrub(""), detector.scrub("none\n of  it ")) == ("", "none\n of  it ")
-    assert detector_of(checks()) is detector, "it is made once"
+    assert detector_for(checks()) is detector, "it is made once"
 
 
 def test_a_text_longer_than_spacy_takes_is_read_in_pieces(configured: Path) -> None:
     words = "seven words without anything personal in them " * 2500
-    assert detector_of(checks()).scrub(f"{words}{TEXT} {words}") == f"{words}{SCRUBBED} {words}"
-    assert detector_of(checks()).scrub("x" * 100_001) == "x" * 100_001
+    assert detector_for(checks()).scrub(f"{words}{TEXT} {words}") == f"{words}{SCRUBBED} {words}"
+    assert detector_for(checks()).scrub("x" * 100_001) == "x" * 100_001
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_text_longer_than_spacy_takes_is_read_in_pieces(configured: Path) -> N
     ],
 )
 def test_it_agrees_with_the_built_in_detector_on_addresses(configured: Path, text: str) -> None:
-    assert detector_of(checks()).scrub(text) == BUILT_IN.scrub(text).replace("[EMAIL]", "[EMAIL_ADDRESS]")
+    assert detector_for(checks()).scrub(text) == BUILT_IN.scrub(text).replace("[EMAIL]", "[EMAIL_ADDRESS]")
 
 
 def test_rows_are_reported_scrubbed_dropped_or_refused(configured: Path, tmp_path: Path) -> None:
@@ -112,8 +113,9 @@ def test_a_tokenizer_learns_what_it_left(configured: Path, tmp_path: Path) -> No
     prepared(tmp_path, [TEXT])
     reading = SourceResolver(config.ObjectiveSpec(), tmp_path / "cache", Credentials())
     document = {"train": [{"source": f"file://{tmp_path}/rows.jsonl"}], "checks": {"personalData": "Scrub"}}
-    built_in = reading.corpus(config.DataConfig.model_validate(document))
-    corpus = reading.corpus(config.DataConfig.model_validate(document | {"checks": PRESIDIO | {"personalData": "Scrub"}}))
+    built_in = training_corpus(config.DataConfig.model_validate(document), reading)
+    scrubbed = config.DataConfig.model_validate(document | {"checks": PRESIDIO | {"personalData": "Scrub"}})
+    corpus = training_corpus(scrubbed, reading)
     assert list(corpus()) == [SCRUBBED]
     assert corpus.identity != built_in.identity
 

@@ -15,7 +15,7 @@ from tests.support import tiny
 
 from finetune_trainer.data.loading.collate import Layout, PackedAs
 from finetune_trainer.data.loading.dataloader import AHEAD, BatchBuilder, MicroBatch, PrefetchLoader, sample_generator
-from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, lengths
+from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, document_lengths
 from finetune_trainer.data.loading.sampler import SampledIndices, Sampler, sequential
 from finetune_trainer.data.preprocessing.examples import ExampleWriter
 from finetune_trainer.objectives.causal_lm import CausalLM
@@ -49,7 +49,7 @@ def numbers(batches: list[MicroBatch]) -> list[int]:
 
 
 def test_rows_are_read_across_chunks(rows: ArrowDataset) -> None:
-    assert [(len(row[TOKENS]), int(row[TOKENS][0]), lengths(row).tolist()) for row in rows] == [
+    assert [(len(row[TOKENS]), int(row[TOKENS][0]), document_lengths(row).tolist()) for row in rows] == [
         (2 + i % 5, 10 + i, [2 + i % 5]) for i in range(COUNT)
     ]
     assert rows.longest == 6
@@ -61,7 +61,7 @@ def test_rows_are_read_across_chunks(rows: ArrowDataset) -> None:
 def test_the_same_rows_at_any_number_of_ranks(rows: ArrowDataset, size: int, micro: int) -> None:
     order = Sampler(COUNT, 12, seed=7)
     for step in range(4):
-        taken = order.of_step(step)
+        taken = order.indices_for_step(step)
         made = [maker(rows, rank, size, micro)(taken) for rank in range(size)]
         assert [n for rank in made for n in numbers(rank)] == taken.rows.tolist()
         assert sum(batch.terms[0] for rank in made for batch in rank) == sum(1 + int(i) % 5 for i in taken.rows)
@@ -72,7 +72,7 @@ def test_the_same_rows_at_any_number_of_ranks(rows: ArrowDataset, size: int, mic
 
 def test_steps_come_in_order_and_end(rows: ArrowDataset) -> None:
     order = Sampler(COUNT, 5, seed=1)
-    steps = [order.of_step(step) for step in range(3, 30)]
+    steps = [order.indices_for_step(step) for step in range(3, 30)]
     with PrefetchLoader(maker(rows), steps) as batches:
         assert [numbers(step) for step in batches] == [step.rows.tolist() for step in steps]
         with pytest.raises(StopIteration):

@@ -14,7 +14,7 @@ from tests.support import corpora, launch, learning, ranks, tiny
 from tests.support.learning import learn
 
 from finetune_trainer import objectives
-from finetune_trainer.data.loading.collate import IGNORED, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, Sample
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
@@ -98,7 +98,7 @@ def test_solved_conversations_are_earlier_turns_and_only_the_rows_own_answer_is_
         assert len(set(turns[:-1]) & known) == 3, "different ones, all of them to learn from"
         assert text({TOKENS: shown[TOKENS][shown[LEARNT] == 1]}) == text({TOKENS: alone[TOKENS][alone[LEARNT] == 1]})
         labels = objective.collate([shown], [], Layout())["labels"][0]
-        assert (labels[: len(shown[TOKENS]) - len(alone[TOKENS])] == IGNORED).all()
+        assert (labels[: len(shown[TOKENS]) - len(alone[TOKENS])] == IGNORE_INDEX).all()
     assert len({text(row).split("[user]")[1] for row in every(data.few_shot)}) > 5, "not the same ones for all rows"
 
 

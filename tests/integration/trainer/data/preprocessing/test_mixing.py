@@ -14,7 +14,7 @@ from tests.support.learning import learn
 from finetune_trainer import config
 from finetune_trainer.data.loading.collate import Layout
 from finetune_trainer.data.loading.dataloader import BatchBuilder
-from finetune_trainer.data.loading.dataset import TOKENS, lengths
+from finetune_trainer.data.loading.dataset import TOKENS, document_lengths
 from finetune_trainer.data.loading.sampler import Sampler
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
@@ -51,11 +51,11 @@ def numbered(word: str, count: int) -> list[dict[str, Any]]:
 def words_seen(given: Prepared, steps: int) -> dict[str, float]:
     """The share of each word among all documents that the steps show."""
     order = Sampler(given.epoch, 10, 0, given.mixture)
-    rows = np.concatenate([order.of_step(step).rows for step in range(steps)])
+    rows = np.concatenate([order.indices_for_step(step).rows for step in range(steps)])
     seen: dict[str, int] = {}
     for row in rows:
         kept = given.train[int(row)]
-        for document in np.split(kept[TOKENS], np.cumsum(lengths(kept))[:-1]):
+        for document in np.split(kept[TOKENS], np.cumsum(document_lengths(kept))[:-1]):
             word = TOKENIZER.decode(document, skip_special_tokens=True).split()[0]
             seen[word] = seen.get(word, 0) + 1
     return {word: count / sum(seen.values()) for word, count in seen.items()}
@@ -125,7 +125,7 @@ def test_every_epoch_rehearses_its_share_and_keeps_its_length(tmp_path: Path, pa
     assert len(given.train) == new + given.report.replay.rows
     order = Sampler(new, new, 0, given.mixture)
     for epoch in range(5):
-        rows = order.of_step(epoch).rows
+        rows = order.indices_for_step(epoch).rows
         assert (rows >= new).sum() == round(new / 4)
     seen = words_seen(given, 4 * new)
     assert seen["gamma"] == pytest.approx(0.25, abs=0.08 if packing else 0.01)
@@ -153,7 +153,7 @@ def test_ranks_share_out_what_is_rehearsed(tmp_path: Path, size: int) -> None:
 
     def shown(ranks: int) -> list[list[int]]:
         made = [
-            [BatchBuilder(given.train, objective, Layout(), rank, ranks, 2, 0)(order.of_step(step)) for step in range(40)]
+            list(map(BatchBuilder(given.train, objective, Layout(), rank, ranks, 2, 0), map(order.indices_for_step, range(40))))
             for rank in range(ranks)
         ]
         return [

@@ -17,7 +17,7 @@ from tests.support import ranks, tiny, training
 
 from finetune_trainer import config
 from finetune_trainer.data.checks.report import DataReport
-from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, lengths
+from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, document_lengths
 from finetune_trainer.data.preprocessing import prepare as module
 from finetune_trainer.data.preprocessing.consistency import validate_same_rows
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
@@ -57,7 +57,7 @@ def make(tmp_path: Path) -> Callable[..., Prepared]:
 
 
 def documents(rows: ArrowDataset) -> list[list[int]]:
-    return [piece.tolist() for row in rows for piece in np.split(row[TOKENS], np.cumsum(lengths(row))[:-1])]
+    return [piece.tolist() for row in rows for piece in np.split(row[TOKENS], np.cumsum(document_lengths(row))[:-1])]
 
 
 def texts(rows: ArrowDataset) -> list[str]:

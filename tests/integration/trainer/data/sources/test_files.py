@@ -11,7 +11,7 @@ from tests.support import corpora
 from tests.support.s3 import Server
 
 from finetune_trainer import config
-from finetune_trainer.data.records.images import decoded
+from finetune_trainer.data.records.images import decode_image
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials, Storage
@@ -33,7 +33,7 @@ def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def read(uri: str, cache: Path) -> list[tuple[str, str]]:
     dataset = config.DatasetConfig(source=uri)
     source = SourceResolver(config.ObjectiveSpec(), cache, Credentials()).resolve(dataset, "spec.data.train[0].source")
-    return [(record.values["text"], record.origin.rpartition("/data/")[2]) for record in source.records()]
+    return [(record.values["text"], record.origin.rpartition("/data/")[2]) for record in source.rows()]
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_images_come_with_the_rows_that_name_them(bucket: str, path: str, name: 
         storage.put(image, corpora.png(Image.new("RGB", (3, 2), "red")))
     storage.put("tables/rows.jsonl", b'{"image": "images/b.png", "label": "cat"}')
     reading = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), tmp_path, Credentials())
-    [record] = reading.resolve(config.DatasetConfig(source=f"{bucket}/{path}"), "spec.data.train[0].source").records()
+    [record] = reading.resolve(config.DatasetConfig(source=f"{bucket}/{path}"), "spec.data.train[0].source").rows()
     assert record.values == {"image": name, "label": "cat"}
-    assert decoded(record, "RGB").getpixel((2, 1)) == (255, 0, 0)
+    assert decode_image(record, "RGB").getpixel((2, 1)) == (255, 0, 0)
     assert list(tmp_path.glob("sources/*/*.txt")) == [], "nothing else is copied"
 
 

@@ -105,10 +105,10 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from finetune_trainer import config
-from finetune_trainer.data.reading import Reading
-from finetune_trainer.outcome import TrainerError
-from finetune_trainer.sources import TOKENIZER_FILES, localize
-from finetune_trainer.storage import Credentials
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.protocol.outcome import TrainerError
+from finetune_trainer.storage.base import Credentials
+from finetune_trainer.storage.download import TOKENIZER_FILES, localize
 
 where = {"cache": Path(sys.argv[1]), "credentials": Credentials(Path(sys.argv[2]))}
 for case in json.loads(sys.argv[3]):
@@ -117,8 +117,9 @@ for case in json.loads(sys.argv[3]):
             folder = localize(case.pop("uri"), field="spec.model.source", patterns=TOKENIZER_FILES, **where, **case)
             answer = sorted(path.name for path in folder.iterdir())
         else:
-            source = Reading(config.Objective(), **where).resolve(config.Dataset(**case), "spec.data.train[0].source")
-            answer = [(record.values["text"], record.origin) for record in source.records()]
+            resolver = SourceResolver(config.ObjectiveSpec(), **where)
+            source = resolver.resolve(config.DatasetConfig(**case), "spec.data.train[0].source")
+            answer = [(row.values["text"], row.origin) for row in source.rows()]
     except TrainerError as error:
         answer = f"{type(error).__name__}: {error}"
     print("ANSWER", json.dumps(answer))

@@ -10,6 +10,7 @@ import pytest
 
 from finetune_trainer.data.checks import duplicates, near_duplicates
 from finetune_trainer.data.checks.near_duplicates import SIMILAR, WORDS, Sketches
+from finetune_trainer.data.records.digests import row_digest, text_digest, value_digest
 from finetune_trainer.data.records.row import Row
 
 WORD = [f"word{number}" for number in range(2000)]
@@ -48,11 +49,11 @@ def similar(train: Sketches, evaluation: Sketches) -> tuple[list[int], list[int]
 
 def test_rows_are_compared_by_all_they_hold_and_texts_without_labels() -> None:
     one, other = record(text="a", label=1), record(text="a", label=2)
-    assert duplicates.of_row(one) != duplicates.of_row(other)
-    assert duplicates.of_texts(one) == duplicates.of_texts(other) != duplicates.of_texts(record(text="b", label=1))
-    assert duplicates.of_row(one) == duplicates.of_row(record(label=1, text="a")), "whatever the order of columns"
+    assert row_digest(one) != row_digest(other)
+    assert text_digest(one) == text_digest(other) != text_digest(record(text="b", label=1))
+    assert row_digest(one) == row_digest(record(label=1, text="a")), "whatever the order of columns"
     # A new version must not choose others for evaluation under a run that resumes.
-    assert duplicates.of_value("a") == int(hashlib.blake2b(b"a", digest_size=8).hexdigest(), 16)
+    assert value_digest("a") == int(hashlib.blake2b(b"a", digest_size=8).hexdigest(), 16)
 
 
 def test_all_but_the_first_are_repeated() -> None:

@@ -37,7 +37,7 @@ def test_total_steps(rows: int, batch: int, epochs: int | None, max_steps: int |
 def test_every_epoch_holds_every_row_once(rows: int, batch: int) -> None:
     order = Sampler(rows, batch, seed=1)
     epochs = 4 * batch
-    picks = [order.of_step(step) for step in range(rows * epochs // batch)]
+    picks = [order.indices_for_step(step) for step in range(rows * epochs // batch)]
     for number, epoch in enumerate(np.concatenate([pick.rows for pick in picks]).reshape(epochs, rows)):
         assert sorted(epoch) == list(range(rows))
         assert set(np.concatenate([pick.epochs for pick in picks])[number * rows : (number + 1) * rows]) == {number}
@@ -45,17 +45,17 @@ def test_every_epoch_holds_every_row_once(rows: int, batch: int) -> None:
 
 def test_a_step_needs_no_history() -> None:
     walked = Sampler(97, 8, seed=5)
-    steps = [walked.of_step(step).rows.tolist() for step in range(60)]
+    steps = [walked.indices_for_step(step).rows.tolist() for step in range(60)]
     for step in (59, 0, 13, 12, 30):
-        assert Sampler(97, 8, seed=5).of_step(step).rows.tolist() == steps[step]
+        assert Sampler(97, 8, seed=5).indices_for_step(step).rows.tolist() == steps[step]
 
 
 def test_seeds_and_epochs_differ_and_the_order_is_pinned() -> None:
-    first, second = (Sampler(50, 50, seed=3).of_step(step).rows.tolist() for step in (0, 1))
+    first, second = (Sampler(50, 50, seed=3).indices_for_step(step).rows.tolist() for step in (0, 1))
     assert first != second
-    assert Sampler(50, 50, seed=4).of_step(0).rows.tolist() != first
+    assert Sampler(50, 50, seed=4).indices_for_step(0).rows.tolist() != first
     # A new version of NumPy must not change the order under a run that resumes.
-    assert Sampler(12, 12, seed=42).of_step(0).rows.tolist() == PINNED
+    assert Sampler(12, 12, seed=42).indices_for_step(0).rows.tolist() == PINNED
 
 
 PINNED = [11, 7, 1, 6, 10, 4, 3, 5, 9, 0, 2, 8]
@@ -87,7 +87,8 @@ def mixed(sizes: list[int], shares: list[float], batch: int, steps: int, seed: i
     """An order of groups of so many rows, one after the other, and the picks of its first steps."""
     groups = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     order = Sampler(sum(sizes), batch, seed, Mixture(groups, shares))
-    return order, SampledIndices(*(np.concatenate(column) for column in zip(*map(order.of_step, range(steps)), strict=True)))
+    batches = [order.indices_for_step(step) for step in range(steps)]
+    return order, SampledIndices(*(np.concatenate(column) for column in zip(*batches, strict=True)))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_a_step_of_a_mixture_needs_no_history() -> None:
     walked, _ = mixed([7, 23, 5], [2, 1, 1], 8, 30)
     for step in (29, 0, 13, 12):
         fresh, _ = mixed([7, 23, 5], [2, 1, 1], 8, 1)
-        for one, other in zip(fresh.of_step(step), walked.of_step(step), strict=True):
+        for one, other in zip(fresh.indices_for_step(step), walked.indices_for_step(step), strict=True):
             assert one.tolist() == other.tolist()
 
 

@@ -9,7 +9,7 @@ from finetune_trainer.data.preprocessing.examples import EncodeStatus, Overlong,
 
 
 @pytest.mark.parametrize(
-    ("length", "overlong", "overlap", "pieces", "fate"),
+    ("length", "overlong", "overlap", "pieces", "status"),
     [
         (0, "Split", 1, [], EncodeStatus.EMPTY),
         (1, "Split", 1, [], EncodeStatus.EMPTY),
@@ -29,11 +29,11 @@ from finetune_trainer.data.preprocessing.examples import EncodeStatus, Overlong,
     ],
 )
 def test_pieces_of_four_tokens(
-    length: int, overlong: Overlong, overlap: int, pieces: list[list[int]], fate: EncodeStatus
+    length: int, overlong: Overlong, overlap: int, pieces: list[list[int]], status: EncodeStatus
 ) -> None:
     found, became = split_or_truncate(np.arange(length, dtype=np.int32), 4, overlong, overlap)
     assert [piece.tolist() for piece in found] == pieces
-    assert became is fate
+    assert became is status
 
 
 @pytest.mark.parametrize("length", range(2, 40))

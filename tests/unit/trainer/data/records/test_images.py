@@ -17,8 +17,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from finetune_trainer import config
-from finetune_trainer.data.checks import duplicates
-from finetune_trainer.data.records.images import decoded, validate_image
+from finetune_trainer.data.records.digests import row_digest
+from finetune_trainer.data.records.images import decode_image, validate_image
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.data.sources.resolver import HubSource, SourceResolver
 from finetune_trainer.protocol.outcome import DataError
@@ -50,11 +50,11 @@ def write(name: str, content: str | bytes = stored()) -> Path:
 def records(source: str, **settings: Any) -> list[Row]:
     dataset = config.DatasetConfig.model_validate({"source": source, **settings})
     reading = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), Path("cache"), Credentials())
-    return list(reading.resolve(dataset, "spec.data.train[0].source").records())
+    return list(reading.resolve(dataset, "spec.data.train[0].source").rows())
 
 
 def seen(record: Row) -> np.ndarray[Any, Any]:
-    return np.asarray(decoded(record, "RGB"))
+    return np.asarray(decode_image(record, "RGB"))
 
 
 @pytest.mark.parametrize("source", ["pets", "pets/", "pets/**/*.*", "pets/*/*.PNG"])
@@ -148,7 +148,7 @@ def test_images_of_the_hub() -> None:
     )
     content = {"photo": [{"bytes": stored(), "path": None}, {"bytes": None, "path": str(Path("images/1.png").absolute())}]}
     rows = datasets.Dataset.from_dict(content | {"label": [0, 1], "more": ["", ""]}, features=features)
-    found = list(HubSource("hf://o/n[train]", {"image": "photo", "label": "label"}, rows).records())
+    found = list(HubSource("hf://o/n[train]", {"image": "photo", "label": "label"}, rows).rows())
     assert [one.values["label"] for one in found] == [0, 1]
     assert all(np.array_equal(seen(one), PIXELS) for one in found)
 
@@ -160,7 +160,7 @@ def test_orientation_and_modes() -> None:
     assert np.array_equal(seen(turned), np.rot90(PIXELS, -1))
     gray = Row({"image": stored("png", Image.fromarray(PIXELS[..., 0]))}, "here", {"image": "image"})
     assert np.array_equal(seen(gray), np.repeat(PIXELS[..., :1], 3, axis=2))
-    assert np.array_equal(np.asarray(decoded(gray, "L")), PIXELS[..., 0])
+    assert np.array_equal(np.asarray(decode_image(gray, "L")), PIXELS[..., 0])
 
 
 REFUSED: list[tuple[str, Any, str]] = [
@@ -219,10 +219,10 @@ def test_texts_do_not_look_for_images() -> None:
     write("mixed/a.txt", "text")
     write("mixed/b/c.png")
     text = SourceResolver(config.ObjectiveSpec(), Path("cache"), Credentials())
-    found = text.resolve(config.DatasetConfig(source="file://mixed"), "field").records()
+    found = text.resolve(config.DatasetConfig(source="file://mixed"), "field").rows()
     assert [one.origin for one in found] == ["mixed/a.txt"]
     with pytest.raises(DataError, match=r"^mixed/b/c.png: an image file has no text: use JSONLines"):
-        list(text.resolve(config.DatasetConfig(source="file://mixed/b/c.png"), "field").records())
+        list(text.resolve(config.DatasetConfig(source="file://mixed/b/c.png"), "field").rows())
 
 
 def test_the_same_path_in_two_folders_is_two_images() -> None:
@@ -230,8 +230,8 @@ def test_the_same_path_in_two_folders_is_two_images() -> None:
         write(f"{folder}/cat/1.png")
     first, other, again = (records(f"file://{folder}")[0] for folder in ("train", "test", "train"))
     assert first.subject == other.subject
-    assert duplicates.of_row(first) != duplicates.of_row(other)
-    assert duplicates.of_row(first) == duplicates.of_row(again)
+    assert row_digest(first) != row_digest(other)
+    assert row_digest(first) == row_digest(again)
 
 
 def test_preflight_opens_every_image() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from finetune_trainer import config
 from finetune_trainer.data.sources.resolver import HubSource, SourceResolver
+from finetune_trainer.models.tokenizer_training import training_corpus
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
 
@@ -28,7 +29,7 @@ def reading(objective: str = "CausalLM") -> SourceResolver:
 
 def read(source: str, **settings: Any) -> list[tuple[str, str]]:
     dataset = config.DatasetConfig.model_validate({"source": source, **settings})
-    found = reading().resolve(dataset, "spec.data.train[0].source").records()
+    found = reading().resolve(dataset, "spec.data.train[0].source").rows()
     return [(record.values["text"], record.origin) for record in found]
 
 
@@ -179,7 +180,7 @@ def test_a_corpus_can_be_read_again() -> None:
     write("a.txt", "one")
     write("b.txt", "two")
     data = config.DataConfig(train=[config.DatasetConfig(source="file://b.txt"), config.DatasetConfig(source="file://a.txt")])
-    texts = reading().corpus(data)
+    texts = training_corpus(data, reading())
     assert [*texts()] == [*texts()] == ["two", "one"]
 
 
@@ -200,7 +201,7 @@ PAIRS = b'{"text": "a", "label": "x", "other": "b"}\n{"text": "c", "label": 1, "
 def test_columns_by_their_roles(columns: dict[str, str], values: list[dict[str, Any]]) -> None:
     write("a.jsonl", PAIRS)
     dataset = config.DatasetConfig.model_validate({"source": "file://a.jsonl", "columns": columns})
-    assert [record.values for record in reading("SequenceClassification").resolve(dataset, "f").records()] == values
+    assert [record.values for record in reading("SequenceClassification").resolve(dataset, "f").rows()] == values
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_rows_without_what_the_objective_reads(name: str, content: bytes, column
     write(name, content)
     dataset = config.DatasetConfig.model_validate({"source": f"file://{name}", "columns": columns})
     with pytest.raises(DataError) as raised:
-        list(reading("SequenceClassification").resolve(dataset, "f").records())
+        list(reading("SequenceClassification").resolve(dataset, "f").rows())
     assert str(raised.value).startswith(message)
 
 
@@ -229,5 +230,5 @@ def test_labels_of_the_hub_have_their_names() -> None:
         datasets.Features({"text": datasets.Value("string"), "topic": topics, "tags": datasets.List(topics)}),
     )
     source = HubSource("hf://org/data[train]", {"text": "text", "label": "topic", "tags": "tags"}, rows)
-    found = [(record.values["label"], record.values["tags"]) for record in source.records()]
+    found = [(record.values["label"], record.values["tags"]) for record in source.rows()]
     assert found == [("science", ["sports", "science"]), (-1, [])]

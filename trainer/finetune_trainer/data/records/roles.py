@@ -1,0 +1,187 @@
+"""Column roles: for each role, how a value is validated, which texts it holds, and how these texts are rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from finetune_trainer.data.records.answers import parse_answers
+
+SPEAKERS = ("system", "developer", "user", "assistant", "tool")  # the roles of a conversation's messages
+
+Rewrite = Callable[[str], str]
+
+
+def _no_texts(value: Any) -> Iterable[str]:
+    return ()
+
+
+class Role(NamedTuple):
+    """What an objective expects in a column."""
+
+    validate: Callable[[Any], str | None]
+    """Returns what is wrong with a value and how to correct it, or None for a valid value."""
+    texts: Callable[[Any], Iterable[str]] = _no_texts
+    """The texts in a valid value. Tokenizers are trained on them and the data checks read them."""
+    rewrite: Callable[[Any, Rewrite], Any] | None = None
+    """Returns the value with each of its texts rewritten; None where that would invalidate the row, for example where another
+    column counts characters."""
+
+
+def type_name(value: Any) -> str:
+    """The type of a value, for error messages."""
+    return "null" if value is None else f"a {type(value).__name__}"
+
+
+def label_name(label: Any) -> str:
+    """The label as it is named in the model's configuration; 1 and true in JSON equal "1" and "true" in CSV."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def _validate_text(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"is {type_name(value)}, not a string: correct or remove the row"
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"holds half of a surrogate pair at character {error.start + 1}: correct the row"
+    return None
+
+
+def _text(value: Any) -> Iterable[str]:
+    return (value,)
+
+
+def _rewrite_text(value: Any, rewrite: Rewrite) -> Any:
+    return rewrite(value)
+
+
+def _validate_optional_text(value: Any) -> str | None:
+    return None if value is None else _validate_text(value)
+
+
+def _optional_text(value: Any) -> Iterable[str]:
+    return (value,) if value else ()
+
+
+def _rewrite_optional_text(value: Any, rewrite: Rewrite) -> Any:
+    return rewrite(value) if value else value
+
+
+def _validate_conversation(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"is {type_name(value)}, not a list of messages: correct the row"
+    for number, message in enumerate(value, start=1):
+        if problem := _validate_message(message):
+            return f"has in message {number} {problem}"
+    return None if value else "is a list without messages: correct or remove the row"
+
+
+def _validate_message(message: Any) -> str | None:
+    if not isinstance(message, dict):
+        return f"a {type(message).__name__}, not an object with role and content: correct the row"
+    role, content = message.get("role"), message.get("content")
+    if role not in SPEAKERS:
+        problem = "no role" if role is None else f"the unknown role {role!r}"
+        return f"{problem}: write one of {', '.join(SPEAKERS)}"
+    if content is None:
+        return None if message.get("tool_calls") else "no content: add it, or remove the row"
+    content_problem = _validate_text(content)
+    return content_problem and f"a content that {content_problem}"
+
+
+def _validate_text_or_conversation(value: Any) -> str | None:
+    return _validate_conversation(value) if isinstance(value, list) else _validate_text(value)
+
+
+def _conversation_texts(value: Any) -> Iterator[str]:
+    messages = value if isinstance(value, list) else [{"content": value}]
+    for message in messages:
+        if message.get("content"):
+            yield message["content"]
+
+
+def _rewrite_conversation(value: Any, rewrite: Rewrite) -> Any:
+    if not isinstance(value, list):
+        return rewrite(value)
+    messages = []
+    for message in value:
+        if message.get("content"):
+            message = message | {"content": rewrite(message["content"])}
+        messages.append(message)
+    return messages
+
+
+def _validate_label(value: Any) -> str | None:
+    if value is None or isinstance(value, dict):
+        kind = "null" if value is None else "an object"
+        return f"is {kind}, not a label, a list of labels or a number: correct the row"
+    return None
+
+
+def _validate_words(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"{_not_a_list(value)} of words: correct the row"
+    for number, word in enumerate(value, start=1):
+        if problem := _validate_text(word):
+            return f"is a list whose item {number} {problem}"
+    return None
+
+
+def _words_as_text(value: Any) -> Iterable[str]:
+    return (" ".join(value),)
+
+
+def _validate_tags(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"{_not_a_list(value)} of labels: correct the row"
+    for number, tag in enumerate(value, start=1):
+        if not isinstance(tag, str | int):
+            return f"is a list whose item {number} is {tag!r}, neither a label nor a label's number: correct the row"
+    return None
+
+
+def _not_a_list(value: Any) -> str:
+    if isinstance(value, str):
+        return "is a string (CSV holds nothing else: write JSONLines or Parquet), not a list"
+    return f"is {type_name(value)}, not a list"
+
+
+def _validate_answers(value: Any) -> str | None:
+    try:
+        parse_answers(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _validate_image_value(value: Any) -> str | None:
+    content = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
+    if isinstance(content, str | bytes) and content:
+        return None
+    kind = "empty" if value is not None and content in ("", b"", None) else type_name(value)
+    return f"is {kind}, not an image: give a path, base64 or bytes, or remove the row"
+
+
+PLAIN_TEXT = Role(_validate_text, _text, _rewrite_text)
+TEXT_OR_CONVERSATION = Role(_validate_text_or_conversation, _conversation_texts, _rewrite_conversation)
+ROLES: dict[str, Role] = {
+    "text": PLAIN_TEXT,
+    "text_pair": PLAIN_TEXT,
+    "negative": Role(_validate_optional_text, _optional_text, _rewrite_optional_text),
+    "messages": Role(_validate_conversation, _conversation_texts, _rewrite_conversation),
+    "prompt": TEXT_OR_CONVERSATION,
+    "completion": PLAIN_TEXT,
+    "chosen": TEXT_OR_CONVERSATION,
+    "rejected": TEXT_OR_CONVERSATION,
+    "label": Role(_validate_label),
+    "tokens": Role(_validate_words, _words_as_text),
+    "tags": Role(_validate_tags),
+    "context": Role(_validate_text, _text),
+    "question": PLAIN_TEXT,
+    "answers": Role(_validate_answers),
+    "image": Role(_validate_image_value),
+    "target": PLAIN_TEXT,
+}
+"""Every role by its field of `config.ColumnsConfig`."""
