@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from finetune_operator.codegen import troubleshooting
 from finetune_operator.codegen.chart_values import readme
 from finetune_operator.codegen.crd import NAME, crd
 from finetune_operator.codegen.dashboard import dashboard
@@ -67,7 +68,9 @@ def files() -> dict[Path, str]:
         CHART / "files/dashboard.json": graphs,
         CHART / "README.md": readme(page, values),
         Path("manifests/dashboards/finetune.json"): graphs,
-        Path("docs/reference.md"): reference(),
+        Path("docs/reference/finetunejob.md"): reference(),
+        Path("docs/troubleshooting/conditions.md"): troubleshooting.conditions(),
+        Path("docs/troubleshooting/exit-codes.md"): troubleshooting.exit_codes(),
     }
 
 

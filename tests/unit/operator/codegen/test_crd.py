@@ -189,7 +189,7 @@ def test_a_stale_file_is_named_and_rewritten(
         (chart / name).write_text((generate.ROOT / generate.CHART / name).read_text())
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     assert generate.main(["--check"]) == 1
-    assert "docs/reference.md is stale: run make generate" in capsys.readouterr().out
+    assert "docs/reference/finetunejob.md is stale: run make generate" in capsys.readouterr().out
     assert not (tmp_path / "docs").exists()
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0

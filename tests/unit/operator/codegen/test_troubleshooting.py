@@ -1,0 +1,29 @@
+"""Every condition reason and every exit code has an entry in the troubleshooting pages."""
+
+from __future__ import annotations
+
+from finetune_operator.api.conditions import ConditionReason
+from finetune_operator.codegen import troubleshooting
+from finetune_trainer.protocol.outcome import EXIT_POLICIES, Reason
+
+
+def test_every_condition_reason_has_advice() -> None:
+    assert set(troubleshooting.CONDITION_ADVICE) == set(ConditionReason)
+    page = troubleshooting.conditions()
+    assert [reason for reason in ConditionReason if f"\n## {reason}\n" not in page] == []
+
+
+def test_every_exit_code_has_advice() -> None:
+    assert set(troubleshooting.EXIT_ADVICE) == set(EXIT_POLICIES) == set(Reason)
+    page = troubleshooting.exit_codes()
+    assert [reason for reason in Reason if f"\n## {reason}\n" not in page] == []
+    for reason, policy in EXIT_POLICIES.items():
+        assert f"Exit code {policy.exit_code}: {policy.meaning}." in page, reason
+
+
+def test_every_piece_of_advice_is_complete() -> None:
+    entries = [*troubleshooting.CONDITION_ADVICE.items(), *troubleshooting.EXIT_ADVICE.items()]
+    for reason, advice in entries:
+        assert all(advice), reason
+        for sentence in (advice.cause, advice.remedy):
+            assert sentence.endswith("."), reason
