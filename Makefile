@@ -6,7 +6,7 @@ BIN := .venv/bin
 HELM ?= $(shell command -v helm || PYTHONPATH=tests/support $(BIN)/python -c "from devcluster.gobuild import binary; print(binary('helm'))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format generate lock bench clean
+.PHONY: help setup run test check lint format generate docs lock bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -30,13 +30,14 @@ check: setup lint ## the fast round: lint, unit tests, and that the other tests 
 	$(BIN)/pytest tests/unit
 	$(BIN)/pytest --collect-only -qq tests >/dev/null
 
-lint: setup ## ruff, mypy --strict, import-linter, and that generated files are fresh
+lint: setup ## ruff, mypy --strict, import-linter, generated files, and a strict build of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy operator trainer
 	MYPYPATH=tests/support $(BIN)/mypy -p devcluster
 	$(BIN)/lint-imports
 	$(BIN)/python -m finetune_operator.codegen.generate --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: setup ## let ruff put the code into shape
 	$(BIN)/ruff check --fix --quiet .
@@ -44,6 +45,9 @@ format: setup ## let ruff put the code into shape
 
 generate: setup ## write the CRD, the reference and the install manifest from the pydantic models and the chart
 	$(BIN)/python -m finetune_operator.codegen.generate --helm $(HELM)
+
+docs: setup ## serve the documentation at http://127.0.0.1:8000 and rebuild it on every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 bench: setup cluster-build ## run every benchmark beside its peer and print the ratios (about an hour on a quiet machine)
 	$(BIN)/python benchmarks/jobs_to_running.py
@@ -58,6 +62,6 @@ lock: setup ## refresh the locks of dependencies (they name versions and hashes,
 	    $$(test $$extra = dev || echo --constraint locks/dev.txt) --output-file locks/$$extra.txt; done
 
 clean: ## remove what runs and tests left in this folder
-	rm -rf .finetune .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .finetune site .pytest_cache .mypy_cache .ruff_cache
 
 include tests/support/devcluster/cluster.mk

@@ -50,7 +50,7 @@ def pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
 
 
 def command(job: FineTuneJob, index: int) -> list[str]:
-    """The agent's command line, as docs/architecture.md has it."""
+    """The agent's command line, as docs/concepts/worker-group.md has it."""
     name, namespace, workers = job.metadata.name, job.metadata.namespace, job.spec.workers
     arguments = {
         "document": f"{names.DOCUMENT_DIR}/{names.DOCUMENT_KEY}",

@@ -1,4 +1,4 @@
-"""The agent's loop: round after round until the run is over. docs/architecture.md, "Rounds", is its contract."""
+"""The agent's loop: round after round until the run is over. docs/concepts/rendezvous.md is its contract."""
 
 from __future__ import annotations
 
