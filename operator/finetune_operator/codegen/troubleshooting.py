@@ -77,8 +77,8 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "condition `PodsReady` (False)",
         "Pods failed several times in a row. The next attempt waits 10 seconds, then twice as long each time, at most five "
         "minutes. The message gives the time of the next attempt.",
-        "Read the cause in `status.failure` or with `kubectl finetune status NAME`. After ten minutes without a failure the delay "
-        "starts from the beginning.",
+        "Read the cause in `status.failure` or with `kubectl finetune status NAME`. The delay starts over after ten "
+        "minutes without a failure.",
     ),
     ConditionReason.DISRUPTED: Advice(
         "conditions `Restarting` and `Running`; a Warning event",
