@@ -1,4 +1,4 @@
-"""Names, labels, ports and paths shared by the operator and the trainer pods (see docs/architecture.md)."""
+"""Names, labels, ports and paths shared by the operator and the trainer pods (see docs/concepts/worker-group.md)."""
 
 from __future__ import annotations
 

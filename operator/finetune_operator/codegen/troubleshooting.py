@@ -56,18 +56,18 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "Create the Secret (`kubectl apply -f manifests/samples/storage-secret.yaml` is an example) or correct the name under "
         "a new `metadata.name`. The job starts without further action once the Secret exists.",
     ),
-    ConditionReason.NAME_TAKEN: Advice(
+    ConditionReason.NAME_CONFLICT: Advice(
         "condition `PodsReady` (False)",
         "A Pod, Service or ConfigMap with the name that this job needs exists already and belongs to something else.",
         "Delete that object, or apply the job under another `metadata.name`.",
     ),
-    ConditionReason.EARLIER_JOB_STOPPING: Advice(
+    ConditionReason.PREVIOUS_PODS_TERMINATING: Advice(
         "condition `PodsReady` (False)",
         "A job of the same name was deleted a moment ago and one of its pods has not stopped yet.",
         "Wait at most `spec.runPolicy.terminationGracePeriodSeconds` of the earlier job. If the node of that pod is gone, the "
         "pod is removed by force afterwards.",
     ),
-    ConditionReason.CREATION_REFUSED: Advice(
+    ConditionReason.CREATE_REJECTED: Advice(
         "condition `PodsReady` (False)",
         "The API server rejected an object of the job: a ResourceQuota is used up, an admission webhook said no, or "
         "`spec.workers.template` holds a value that Kubernetes does not accept. The message quotes the API server.",
@@ -109,7 +109,7 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "The job was active for longer than `spec.runPolicy.activeDeadlineSeconds`.",
         "Apply the job again with a longer deadline, or without one. It resumes from its newest checkpoint.",
     ),
-    ConditionReason.DOCUMENT_UNREADABLE: Advice(
+    ConditionReason.INVALID_SPEC: Advice(
         "condition `PodsReady` (Unknown)",
         "The operator was replaced by a version that does not accept the document of a job that is already running. The pods "
         "keep running, but a pod that is lost is not replaced.",
@@ -123,10 +123,10 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "Decide whether the finding matters. `Drop`, `Scrub` or `Fail` instead of `Warn` removes the rows or ends the run; "
         "`Ignore` switches the check off. [Duplicates, leakage and personal data](../how-to/clean-data.md) has examples.",
     ),
-    ConditionReason.CHECKPOINT_STORED: Advice(
+    ConditionReason.CHECKPOINT_SAVED: Advice(
         "condition `CheckpointHealthy` (True)", "The newest checkpoint is committed; the message names its step.", "Nothing."
     ),
-    ConditionReason.CHECKPOINT_NOT_STORED: Advice(
+    ConditionReason.CHECKPOINT_SAVE_FAILED: Advice(
         "condition `CheckpointHealthy` (False)",
         "The newest checkpoint could not be written. Training continues and the next checkpoint is tried at its usual time.",
         "Make the storage reachable again; the message names the address and the error. Until then a failure costs the work "
@@ -137,7 +137,7 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "The job is over, so these conditions no longer apply. `Complete` or `Failed` holds the result.",
         "Nothing.",
     ),
-    ConditionReason.POD_STUCK: Advice(
+    ConditionReason.POD_FORCE_DELETED: Advice(
         "a Warning event",
         "A pod did not stop within its grace period, most often because its node is unreachable. The operator removed it from "
         "the API server without waiting for the node.",
