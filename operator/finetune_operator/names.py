@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finetune_operator.api import GROUP
+from finetune_trainer.config.storage_schemes import CLAIMS_DIR as CLAIMS_DIR
 
 JOB_LABEL = f"{GROUP}/job"
 NODE_RANK_LABEL = f"{GROUP}/node-rank"
@@ -15,7 +16,6 @@ WORK_DIR = "/work"
 DOCUMENT_DIR = "/etc/finetune"
 DOCUMENT_KEY = "train.json"
 CREDENTIALS_DIR = "/etc/finetune-credentials"
-CLAIMS_DIR = "/mnt/pvc"
 TERMINATION_LOG = "/dev/termination-log"
 
 

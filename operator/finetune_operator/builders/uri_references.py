@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.storage_schemes import PVC
 from finetune_trainer.config.uris import dotted_path, uri_references
-
-CLAIM_SCHEME = "pvc://"
 
 
 def secrets(spec: TrainSpec) -> dict[str, str]:
@@ -21,7 +20,7 @@ def claims(spec: TrainSpec) -> dict[str, bool]:
     """PersistentVolumeClaim -> whether the run writes to it."""
     found: dict[str, bool] = {}
     for address in uri_references(spec.document()):
-        if address.uri is not None and address.uri.startswith(CLAIM_SCHEME):
-            claim = address.uri.removeprefix(CLAIM_SCHEME).split("/", 1)[0]
+        if address.uri is not None and PVC.matches(address.uri):
+            claim = PVC.path(address.uri).split("/", 1)[0]
             found[claim] = found.get(claim, False) or address.writes
     return found

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_operator.api import FineTuneJob
+from finetune_trainer.config import storage_schemes
 from finetune_trainer.config.uris import Location, UriReference, dotted_path, uri_references
 
-FILE_SCHEME, CLAIM_SCHEME = "file://", "pvc://"
+FILE_SCHEME, CLAIM_SCHEME = storage_schemes.FILE.prefix, storage_schemes.PVC.prefix
 
 
 def resolve_file_uris(document: dict[str, Any], base_directory: Path) -> dict[str, Any]:

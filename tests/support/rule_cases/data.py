@@ -59,7 +59,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.data.replay[0].source",
-        "begin the address with",
+        "begin the URI with",
         spec(data__replay=[{"source": "hf://a/b"}], training__continualLearning={"ewc": {"strength": 1}}),
         spec(data__replay=[{"source": "a"}], training__continualLearning={"ewc": {"strength": 1}}),
     ),
@@ -198,7 +198,7 @@ CASES: tuple[Case, ...] = (
     *(
         Case(
             f"spec.data.augmentation.backTranslation.{way}.source",
-            "begin the address with",
+            "begin the URI with",
             spec(data__augmentation={"backTranslation": TRANSLATORS}),
             spec(data__augmentation={"backTranslation": TRANSLATORS | {way: {"source": "translator"}}}),
         )
@@ -206,7 +206,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.data.augmentation.synonyms.source",
-        "begin the address with",
+        "begin the URI with",
         spec(data__augmentation={"synonyms": {"source": "s3://bucket/words.json"}}),
         spec(data__augmentation={"synonyms": {"source": "words.json"}}),
     ),
@@ -221,13 +221,13 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.data.train[0].source",
-        "begin the address with",
+        "begin the URI with",
         spec(data__train=[{"source": "file:///a/**/*.py"}]),
         spec(data__train=[{"source": "/a"}]),
     ),
     Case(
         "spec.data.evaluation[0].source",
-        "begin the address with",
+        "begin the URI with",
         spec(data__evaluation=[{"source": "hf://a/b"}]),
         spec(data__evaluation=[{"source": "hf://"}]),
     ),

@@ -61,7 +61,7 @@ def spec(**changes: Any) -> dict[str, Any]:
 
 def address(field: str, good: str, bad: str) -> Case:
     """The rule of every address, on this field."""
-    return Case(f"spec.{field}", "begin the address with", {f"spec.{field}": good}, {f"spec.{field}": bad})
+    return Case(f"spec.{field}", "begin the URI with", {f"spec.{field}": good}, {f"spec.{field}": bad})
 
 
 def contrastive(textContrastive: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.method.lora.frozenAdapters[0].source",
-        "begin the address with",
+        "begin the URI with",
         spec(**PRETRAINED, method={"type": "LoRA", "lora": {"frozenAdapters": [{"source": "s3://a/b"}]}}),
         spec(**PRETRAINED, method={"type": "LoRA", "lora": {"frozenAdapters": [{"source": "a/b"}]}}),
     ),
@@ -90,12 +90,12 @@ CASES: tuple[Case, ...] = (
         for field, value in (("freeze", {"embeddings": True}), ("unfreeze", {"everySteps": 10}))
     ),
     Case("spec.method.freeze", "nothing is frozen", spec(method__freeze={"layers": 1}), spec(method__freeze={})),
-    Case("spec.model.source", "begin the address with", spec(model__source="pvc://claim/path"), spec(
+    Case("spec.model.source", "begin the URI with", spec(model__source="pvc://claim/path"), spec(
         model__source="organisation/name"
     )),
     Case(
         "spec.model.tokenizer.source",
-        "begin the address with",
+        "begin the URI with",
         spec(model__tokenizer={"source": "s3://bucket/path"}),
         spec(model__tokenizer={"source": "http://somewhere/else"}),
     ),

@@ -16,6 +16,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from finetune_trainer.config.storage_schemes import (
+    SCHEMES,
+    WRITABLE_SCHEMES,
+    credential_keys,
+    uri_forms,
+    uri_pattern,
+    uri_prefixes,
+)
+
 
 class Rule(NamedTuple):
     """One constraint across fields: a CEL expression over `self` and the sentence that says what to change.
@@ -129,24 +138,21 @@ def obeys(rule: Rule) -> tuple[AfterValidator, Any]:
 
 ReadableURI = Annotated[
     str,
-    Field(
-        max_length=1024,
-        description="Where it lies: hf://ORGANISATION/NAME, s3://BUCKET/PATH, file:///PATH or pvc://CLAIM/PATH.",
-    ),
+    Field(max_length=1024, description=f"URI to read from: {uri_forms(SCHEMES)}."),
     *obeys(
         Rule(
-            "self.matches('^(hf|s3|file|pvc)://.+')",
-            "begin the address with hf://, s3://, file:// or pvc:// and name what lies there",
+            f"self.matches('{uri_pattern(SCHEMES)}')",
+            f"begin the URI with {uri_prefixes(SCHEMES)}, followed by a name or path",
         )
     ),
 ]
 WritableURI = Annotated[
     str,
-    Field(max_length=1024, description="Where it goes: s3://BUCKET/PATH, file:///PATH or pvc://CLAIM/PATH."),
+    Field(max_length=1024, description=f"URI to write to: {uri_forms(WRITABLE_SCHEMES)}."),
     *obeys(
         Rule(
-            "self.matches('^(s3|file|pvc)://.+')",
-            "begin the address with s3://, file:// or pvc:// and name a place to write to",
+            f"self.matches('{uri_pattern(WRITABLE_SCHEMES)}')",
+            f"begin the URI with {uri_prefixes(WRITABLE_SCHEMES)}, followed by a path",
         )
     ),
 ]
@@ -155,9 +161,9 @@ SecretName = Annotated[
     Field(
         max_length=253,
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        description="A Secret in the job's namespace whose keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-        "AWS_ENDPOINT_URL, AWS_REGION, HF_TOKEN) open this address. Without Kubernetes, or without a Secret, "
-        "environment variables of the same names are used.",
+        description="A Secret in the job's namespace that grants access to this URI. Its keys are "
+        f"{', '.join(credential_keys())}. Without Kubernetes, or without a Secret, environment variables of the same names "
+        "are used.",
     ),
 ]
 FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]

@@ -12,10 +12,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.pipelines import SUPPORTED_TASKS
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.storage_schemes import HUB
 from finetune_trainer.objectives import Objective
 from finetune_trainer.training.evaluation import FEW_SHOT
-
-HUB = "hf://"
 
 
 def write_card(folder: Path, spec: TrainSpec, objective: Objective, documents: Mapping[str, Any], reports: Path) -> None:
@@ -74,7 +73,7 @@ def _loading(folder: Path, library: str, spec: TrainSpec, objective: Objective) 
     elif library == "peft":
         name = objective.auto_class.__name__
         yield f"from peft import PeftModel\nfrom transformers import {name}\n"
-        yield f'base = {name}.from_pretrained("{(spec.model.source or "").removeprefix(HUB)}")'
+        yield f'base = {name}.from_pretrained("{(spec.model.source or "").removeprefix(HUB.prefix)}")'
         yield 'model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")'
     else:
         imports, lines = set(), []
@@ -122,7 +121,7 @@ def _title(spec: TrainSpec) -> str:
 
 
 def _hub_name(source: str | None) -> str | None:
-    return "/".join(source.removeprefix(HUB).split("/")[:2]) if source and source.startswith(HUB) else None
+    return "/".join(source.removeprefix(HUB.prefix).split("/")[:2]) if source and HUB.matches(source) else None
 
 
 def _settings(spec: TrainSpec) -> Any:

@@ -20,7 +20,7 @@ from finetune_trainer.data.sources.base import Source
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.huggingface.pretrained import PADDING_TOKENS
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
-from finetune_trainer.storage.locking import appearing, exclusive
+from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 END, PADDING, MASK = "<|endoftext|>", PADDING_TOKENS[0], "<|mask|>"
 LAYOUT = 2  # part of the cache's key: a change of the training must not find the tokenizer of before
@@ -120,7 +120,7 @@ def learn_once(
     folder = cache / "tokenizers" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     with exclusive(folder, alive):
         if not folder.exists():
-            with appearing(folder) as temporary:
+            with write_folder_atomically(folder) as temporary:
                 learn(corpus(), vocab_size, framed=framed, sentinels=sentinels).save_pretrained(temporary)
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     return loaded

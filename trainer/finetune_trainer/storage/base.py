@@ -1,145 +1,168 @@
-"""Object storage and folders behind one small interface: s3://BUCKET/PATH, file:///PATH and pvc://CLAIM/PATH.
+"""The storage interface: objects below one URI, read and written the same way for every scheme.
 
-What goes wrong is said in one sentence that names the field of the document and the address. A mistake of the user (a bucket
-that is not there, credentials that are refused) is a `ConfigurationError`; a storage that does not answer is a `StorageError`.
+Every error is one sentence that names the field of the document and the URI. A user's mistake (a bucket that does not exist,
+rejected credentials) is a `ConfigurationError`; a storage that does not answer is a `StorageError`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import re
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
-from urllib.parse import urlsplit
+from typing import ClassVar, NamedTuple, Self
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
-from obstore.store import LocalStore, ObjectStore, S3Store
+from obstore.store import ObjectStore
 
+from finetune_trainer.config.storage_schemes import WRITABLE_SCHEMES, StorageScheme, credential_keys, uri_prefixes
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
+from finetune_trainer.storage import registry
 
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
-
-PVC_ROOT = Path("/mnt/pvc")
-KEYS = (
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
-    "AWS_REGION", "AWS_DEFAULT_REGION", "HF_TOKEN",
-)  # fmt: skip
-TRANSFERS = 4  # at once; more would compete with the training for its cores
+TRANSFERS = 4  # simultaneous transfers; more would compete with training for cores
 _SMALL_BYTES = 1 << 20
 _PART_BYTES = 8 << 20
-_MOST_PARTS = 9_000  # S3 allows 10,000 parts an object
-# Small requests must fail within half a minute; large bodies may take long as long as bytes keep coming.
-_SMALL: ClientConfig = {"connect_timeout": "4s", "timeout": "8s"}
-_LARGE: ClientConfig = {"connect_timeout": "4s", "read_timeout": "20s", "timeout": "12h"}
-_RETRY: RetryConfig = {
-    "max_retries": 2,
-    "retry_timeout": timedelta(seconds=15),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
-}
+_MAX_PARTS = 9_000  # S3 allows 10,000 parts per object
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Secrets by name: one folder a Secret and one file a key, as Kubernetes mounts them."""
+    """Secrets by name: one directory per Secret and one file per key, as Kubernetes mounts them."""
 
     directory: Path | None = None
 
-    def of(self, name: str | None, field: str = "spec.checkpoint.credentials") -> Mapping[str, str]:
-        """The keys of the Secret `name`; without a name or a folder of Secrets, those of the environment.
+    def read(self, secret: str | None, field: str = "spec.checkpoint.credentials") -> Mapping[str, str]:
+        """The keys and values of the Secret; without a name or a directory of Secrets, those of the environment.
 
         Raises ConfigurationError when the Secret is not mounted.
         """
-        if name is None or self.directory is None:
-            return {key: os.environ[key] for key in KEYS if os.environ.get(key)}
-        folder = self.directory / name
+        if secret is None or self.directory is None:
+            return {key: os.environ[key] for key in credential_keys() if os.environ.get(key)}
+        folder = self.directory / secret
         if not folder.is_dir():
             raise ConfigurationError(
-                f"{field}: there is no Secret {name}: create it in the job's namespace, or correct the name"
+                f"{field}: Secret {secret} does not exist: create it in the job's namespace, or correct the name"
             )
         return {file.name: file.read_text().rstrip("\r\n") for file in folder.iterdir() if file.is_file()}
 
+    def read_for(self, secret: str | None, uri_field: str) -> Mapping[str, str]:
+        """As `read`, for the URI in `uri_field`: errors name the field `credentials` of the same section."""
+        return self.read(secret, credentials_field(uri_field))
+
+
+def credentials_field(uri_field: str) -> str:
+    """The field that names the Secret for the URI in `uri_field`."""
+    return f"{uri_field.rpartition('.')[0]}.credentials"
+
 
 class Entry(NamedTuple):
-    """One stored object; `path` is relative to the storage that listed it, `size` in bytes."""
+    """One stored object; `path` is relative to the storage that listed it, `size` is in bytes."""
 
     path: str
     size: int
 
 
-class Storage:
-    """A place below which objects are read and written; open one with `Storage.open`."""
+class LocalizeRequest(NamedTuple):
+    """A file or folder to bring to this machine; `patterns` limits which files of a remote folder are copied."""
 
-    def __init__(
-        self, uri: str, field: str, small: ObjectStore, large: ObjectStore, folder: Path | None, path: str = ""
-    ) -> None:
+    uri: str
+    field: str
+    cache: Path
+    credentials: Credentials
+    secret: str | None
+    patterns: list[str] | None = None
+    revision: str | None = None
+
+
+class Backend(ABC):
+    """The implementation of one URI scheme. Its module, which the scheme table names, has an instance of it, `BACKEND`."""
+
+    def open(self, uri: str, credentials: Credentials, secret: str | None, field: str) -> Storage:
+        """The storage at `uri`; schemes that hold no objects of ours raise ConfigurationError."""
+        raise unsupported_scheme(uri, field, WRITABLE_SCHEMES)
+
+    @abstractmethod
+    def local_path(self, uri: str, field: str) -> Path | None:
+        """The path of a URI whose files are on this machine already; None if they must be copied."""
+
+    @abstractmethod
+    def localize(self, request: LocalizeRequest) -> Path:
+        """The path of the file or folder on this machine, copied below the request's cache if necessary.
+
+        Raises ConfigurationError for a URI that does not exist or may not be read, and StorageError for a storage that does
+        not answer.
+        """
+
+
+def unsupported_scheme(uri: str, field: str, schemes: tuple[StorageScheme, ...]) -> ConfigurationError:
+    """The error for a URI whose scheme is not one of `schemes`."""
+    return ConfigurationError(f"{field}: {uri} is not supported: begin the URI with {uri_prefixes(schemes)}")
+
+
+class Storage:
+    """Objects below one URI, by obstore. Open one with `Storage.open`; each scheme that needs more subclasses it."""
+
+    availability_remedy: ClassVar[str]
+    """The end of the message for a storage that does not answer, after "check"."""
+
+    def __init__(self, uri: str, field: str, small: ObjectStore, large: ObjectStore, key_prefix: str = "") -> None:
+        """`small` and `large` are one store with the time-outs of short requests and of long transfers; `key_prefix` is the
+        path of `uri` within that store."""
         self._root = uri.rstrip("/")
         self._field = field
         self._small = small
         self._large = large
-        self._folder = folder
-        self._path = path
+        self._key_prefix = key_prefix
+        self._path = ""
 
-    @classmethod
-    def open(
-        cls, uri: str, credentials: Credentials, secret: str | None = None, field: str = "spec.checkpoint.storage"
-    ) -> Storage:
-        """The storage at `uri`, without touching it yet; `field` is the part of the document that errors name.
+    @staticmethod
+    def open(uri: str, credentials: Credentials, secret: str | None = None, field: str = "spec.checkpoint.storage") -> Storage:
+        """The storage at `uri`; sends no request yet. Errors name `field`, the field of the document that holds the URI.
 
-        Raises ConfigurationError for an address or a Secret that cannot be used.
+        Raises ConfigurationError for an invalid URI or a Secret that does not exist.
         """
-        scheme, _, rest = uri.partition("://")
-        match scheme:
-            case "s3":
-                keys = credentials.of(secret, f"{field.rpartition('.')[0]}.credentials")
-                return cls(uri, field, _s3(uri, field, keys, _SMALL), _s3(uri, field, keys, _LARGE), None)
-            case "file" | "pvc":
-                folder = Path(rest).absolute() if scheme == "file" else PVC_ROOT / rest
-                if scheme == "pvc" and not (PVC_ROOT / rest.partition("/")[0]).is_dir():
-                    raise ConfigurationError(
-                        f"{field}: the claim of {uri} is not mounted here: correct its name, or use file://"
-                    )
-                # The root of the file system as the store's: opening must not create a folder that is only to be read.
-                store = LocalStore("/")
-                return cls(uri, field, store, store, folder)
-            case _:
-                raise ConfigurationError(f"{field}: {uri} cannot be used here: begin it with s3://, file:// or pvc://")
+        backend = registry.find_backend(uri)
+        if backend is None:
+            raise unsupported_scheme(uri, field, WRITABLE_SCHEMES)
+        return backend.open(uri, credentials, secret, field)
 
     @property
     def uri(self) -> str:
-        """The address, as the document gives it."""
-        return "/".join(filter(None, (self._root, self._path)))
+        """The URI, as the document has it."""
+        return _join(self._root, self._path)
 
     @property
     def folder(self) -> Path | None:
-        """Where the objects lie as plain files; None for an object storage."""
-        return self._folder / self._path if self._folder else None
+        """The folder that holds the objects as plain files; None for an object storage."""
+        return None
 
     def child(self, path: str) -> Self:
         """The storage below `path`."""
-        return type(self)(self._root, self._field, self._small, self._large, self._folder, self._join(path))
+        child = copy.copy(self)
+        child._path = _join(self._path, path.strip("/"))
+        return child
 
     def put(self, path: str, content: bytes | Path) -> None:
-        """Writes an object whole or not at all, over one that is there; large files go in parts, four at once."""
-        with self._explained("write", path):
+        """Writes or replaces an object, atomically; large files are sent in parts, four at once."""
+        with self._explain_errors("write", path):
             if isinstance(content, bytes):
                 store = self._small if len(content) <= _SMALL_BYTES else self._large
                 obstore.put(store, self._key(path), content, use_multipart=False)
                 return
             size = content.stat().st_size
-            part = max(_PART_BYTES, -(-size // _MOST_PARTS))
+            part = max(_PART_BYTES, -(-size // _MAX_PARTS))
             obstore.put(self._large, self._key(path), content, chunk_size=part, max_concurrency=TRANSFERS)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
-        """Writes an object unless there is one; whether this call wrote it. Of several writers at once exactly one wins."""
-        with self._explained("write", path):
+        """Writes an object unless it exists; True if this call wrote it. Of several concurrent writers exactly one wins."""
+        with self._explain_errors("write", path):
             try:
                 obstore.put(self._small, self._key(path), content, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
@@ -147,13 +170,13 @@ class Storage:
         return True
 
     def get(self, path: str) -> bytes:
-        """The content of one object; raises StorageError when there is none."""
-        with self._explained("read", path):
+        """The content of one object; raises StorageError when it does not exist."""
+        with self._explain_errors("read", path):
             return bytes(obstore.get(self._large, self._key(path)).bytes())
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
-        with self._explained("read", path):
+        """Whether the object exists."""
+        with self._explain_errors("read", path):
             try:
                 obstore.head(self._small, self._key(path))
             except FileNotFoundError as error:
@@ -162,27 +185,27 @@ class Storage:
                 return False
         return True
 
-    def download(self, path: str, to: Path) -> None:
-        """Copies one object to the file `to`, which appears only when it is complete."""
-        to.parent.mkdir(parents=True, exist_ok=True)
-        temporary = to.with_name(f"{to.name}.{uuid.uuid4().hex[:8]}.partial")
+    def download(self, path: str, target: Path) -> None:
+        """Copies one object to the file `target`, which appears only when it is complete."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
         try:
-            with self._explained("read", path), temporary.open("wb") as file:
+            with self._explain_errors("read", path), temporary.open("wb") as file:
                 for chunk in obstore.get(self._large, self._key(path)).stream(min_chunk_size=_PART_BYTES):
                     file.write(memoryview(chunk))
-            temporary.replace(to)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
-    def download_folder(self, to: Path) -> list[Path]:
-        """Copies every object to the same path below `to`; the files written, in order of their names."""
+    def download_folder(self, target: Path) -> list[Path]:
+        """Copies every object to its path below `target`; returns the written files in the order of their names."""
         entries = self.list()
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            list(pool.map(lambda entry: self.download(entry.path, to / entry.path), entries))
-        return [to / entry.path for entry in entries]
+            list(pool.map(lambda entry: self.download(entry.path, target / entry.path), entries))
+        return [target / entry.path for entry in entries]
 
     def upload_folder(self, folder: Path) -> list[Entry]:
-        """Writes every file below `folder` to the same path here; what was written, in order of their names."""
+        """Writes every file below `folder` to its relative path; returns the objects in the order of their names."""
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         entries = [Entry(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
         with ThreadPoolExecutor(TRANSFERS) as pool:
@@ -190,94 +213,72 @@ class Storage:
         return entries
 
     def delete(self, path: str) -> None:
-        """Removes one object; one that is not there is no error."""
-        with self._explained("remove", path), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self._small, self._key(path))
-            if self._folder:
-                # A folder that became empty goes as well, as it would in an object storage.
-                for parent in (self._folder / self._join(path)).parents:
-                    if parent == self._folder or self._folder not in parent.parents:
-                        break
-                    with contextlib.suppress(OSError):
-                        parent.rmdir()
+        """Deletes one object; does nothing if it does not exist."""
+        with self._explain_errors("delete", path), contextlib.suppress(FileNotFoundError):
+            self._delete(path)
 
     def probe_writable(self) -> None:
-        """Writes and removes a small object, so that a mistake shows before the first step instead of after hours."""
-        path = self._key(f".finetune-probe-{uuid.uuid4().hex}")
-        with self._explained("write", ""):
-            if self._folder is None:
-                # Some servers answer a write to a bucket that is not there with "access denied".
-                next(iter(obstore.list(self._small, self._key(""), chunk_size=1)), None)
-            obstore.put(self._small, path, b"", use_multipart=False)
-            obstore.delete(self._small, path)
+        """Writes and deletes a small object, so that a mistake shows before the first step instead of after hours."""
+        key = self._key(f".finetune-probe-{uuid.uuid4().hex}")
+        with self._explain_errors("write", ""):
+            obstore.put(self._small, key, b"", use_multipart=False)
+            obstore.delete(self._small, key)
 
     def list(self, prefix: str = "") -> list[Entry]:
-        """All objects below `prefix`, a folder's name and not any beginning of a name, in order."""
-        strip = len(self._key("")) + 1 if self._key("") else 0
-        with self._explained("list", prefix):
-            if self._folder and not (self._folder / self._join(prefix)).is_dir():
-                return []
-            found = [meta for batch in obstore.list(self._small, self._key(prefix)) for meta in batch]
-        return sorted(Entry(meta["path"][strip:], meta["size"]) for meta in found)
+        """All objects below `prefix`, sorted. `prefix` is a folder's whole name, not the beginning of a name."""
+        root = self._key("")
+        root_length = len(root) + 1 if root else 0
+        entries = []
+        with self._explain_errors("list", prefix):
+            for batch in obstore.list(self._small, self._key(prefix)):
+                entries += [Entry(meta["path"][root_length:], meta["size"]) for meta in batch]
+        return sorted(entries)
 
-    def _join(self, path: str) -> str:
-        return "/".join(filter(None, (self._path, path.strip("/"))))
+    def denied_remedy(self) -> str:
+        """The end of the message for a refused request, after "correct"."""
+        return credentials_field(self._field)
+
+    def explain_code(self, code: str, uri: str) -> TrainerError | None:
+        """The error for a scheme's own error code; None for codes that need no text of their own."""
+        return None
+
+    def _delete(self, path: str) -> None:
+        obstore.delete(self._small, self._key(path))
 
     def _key(self, path: str) -> str:
-        joined = self._join(path)
-        return "/".join(filter(None, (str(self._folder).strip("/"), joined))) if self._folder else joined
+        return _join(self._key_prefix, self._path, path.strip("/"))
 
     @contextlib.contextmanager
-    def _explained(self, verb: str, path: str) -> Iterator[None]:
+    def _explain_errors(self, verb: str, path: str) -> Iterator[None]:
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
-            raise _explain(error, verb, self._field, "/".join(filter(None, (self.uri, path)))) from error
+            raise self._explain(error, verb, _join(self.uri, path)) from error
+
+    def _explain(self, error: Exception, verb: str, uri: str) -> TrainerError:
+        text = str(error)
+        match = re.search(r"<Code>(\w+)</Code>", text)
+        code = match[1] if match else ""
+        if explained := self.explain_code(code, uri):
+            return explained
+        if _is_denied(error):
+            return ConfigurationError(
+                f"{self._field}: may not {verb} {uri} ({code or 'access denied'}): correct {self.denied_remedy()}, or the URI"
+            )
+        if isinstance(error, FileNotFoundError):
+            return StorageError(f"{self._field}: there is nothing at {uri}: it was deleted, or the URI is wrong")
+        if "os error 28" in text:
+            return StorageError(f"{self._field}: no space left to {verb} {uri}: make room, or keep fewer checkpoints")
+        cause = re.search(r"kind: (\w+)|status: (\d+)", text)
+        detail = code or (cause and (cause[1] or cause[2])) or text.split("\n", 1)[0][:200]
+        return StorageError(f"{self._field}: could not {verb} {uri} ({detail}): check {self.availability_remedy}")
 
 
-def _s3(uri: str, field: str, keys: Mapping[str, str], client: ClientConfig) -> S3Store:
-    parts = urlsplit(uri)
-    if not parts.netloc:
-        raise ConfigurationError(f"{field}: {uri} names no bucket: write s3://BUCKET/PATH")
-    endpoint = keys.get("AWS_ENDPOINT_URL_S3") or keys.get("AWS_ENDPOINT_URL")
-    if endpoint and not re.match(r"https?://[^/]", endpoint):
-        where = f"{field.rpartition('.')[0]}.credentials"
-        raise ConfigurationError(f"{where}: AWS_ENDPOINT_URL is {endpoint}: begin it with http:// or https://")
-    options = {
-        "access_key_id": keys.get("AWS_ACCESS_KEY_ID"),
-        "secret_access_key": keys.get("AWS_SECRET_ACCESS_KEY"),
-        "session_token": keys.get("AWS_SESSION_TOKEN"),
-        "region": keys.get("AWS_REGION") or keys.get("AWS_DEFAULT_REGION") or "us-east-1",
-        "endpoint": endpoint,
-    }
-    return S3Store(
-        parts.netloc,
-        prefix=parts.path.strip("/") or None,
-        config={name: value for name, value in options.items() if value},  # type: ignore[arg-type]  # keys of a TypedDict
-        # Servers of one's own seldom answer at BUCKET.HOST.
-        virtual_hosted_style_request=endpoint is None,
-        client_options={**client, "allow_http": bool(endpoint and endpoint.startswith("http://"))},
-        retry_config=_RETRY,
-    )
+def _is_denied(error: Exception) -> bool:
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+        return True
+    return re.search(r"\b40[13] |os error 13", str(error)) is not None
 
 
-def _explain(error: Exception, verb: str, field: str, uri: str) -> TrainerError:
-    text = str(error)
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    code = found[1] if found else ""
-    if code == "NoSuchBucket":
-        bucket = urlsplit(uri).netloc
-        return ConfigurationError(f"{field}: the bucket {bucket} of {uri} does not exist: create it, or correct the address")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError) or re.search(
-        r"\b40[13] |os error 13", text
-    ):
-        where = f"{field.rpartition('.')[0]}.credentials" if uri.startswith("s3://") else "the folder's owner and mode"
-        return ConfigurationError(f"{field}: may not {verb} {uri} ({code or 'access denied'}): correct {where}, or the address")
-    if isinstance(error, FileNotFoundError):
-        return StorageError(f"{field}: there is nothing at {uri}: it was removed, or the address is wrong")
-    cause = re.search(r"os error 28|kind: (\w+)|status: (\d+)", text)
-    if cause and cause[0] == "os error 28":
-        return StorageError(f"{field}: there is no space left to {verb} {uri}: make room, or keep fewer checkpoints")
-    advice = "that the storage is up and its endpoint is right" if uri.startswith("s3://") else "that the folder can be used"
-    detail = code or (cause and (cause[1] or cause[2])) or text.split("\n", 1)[0][:200]
-    return StorageError(f"{field}: could not {verb} {uri} ({detail}): check {advice}")
+def _join(*parts: str) -> str:
+    return "/".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""Work that several processes of a machine need and one does: under a lock, and seen by the others only when it is complete."""
+"""Work that several processes of a machine need and one does: under a lock, with a result that appears only when complete."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pathlib import Path
 
 import filelock
 
+_HEARTBEAT_SECONDS = 5
+
 
 @contextmanager
-def exclusive(path: Path, alive: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock beside `path`; whoever waits for it says all few seconds that it is alive."""
+def exclusive(path: Path, heartbeat: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds the lock file of `path`; while it waits for the lock it calls `heartbeat` every five seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{path}.lock")
     while True:
         try:
-            lock.acquire(timeout=5)
+            lock.acquire(timeout=_HEARTBEAT_SECONDS)
             break
         except filelock.Timeout:
-            alive()
+            heartbeat()
     try:
         yield
     finally:
@@ -29,10 +31,10 @@ def exclusive(path: Path, alive: Callable[[], None] = lambda: None) -> Iterator[
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `folder` when it is complete and vanishes otherwise; needs the lock."""
-    for left_behind in folder.parent.glob(f"{folder.name}.tmp-*"):
-        shutil.rmtree(left_behind, ignore_errors=True)
+def write_folder_atomically(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill, renamed to `folder` at the end and deleted after an error. Hold the lock of `folder`."""
+    for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
         yield temporary

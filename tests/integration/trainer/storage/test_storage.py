@@ -1,4 +1,4 @@
-"""One storage interface over a real S3 server and over folders."""
+"""The storage interface over a real S3 server and over folders."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LARGE = 20 << 20  # several parts of a multipart upload
 def storage(request: pytest.FixtureRequest, tmp_path: Path, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Storage:
     for key, value in s3_server.environment.items():
         monkeypatch.setenv(key, value)
-    place = f"storage/{request.node.name}/with blanks~and#signs"
-    return Storage.open(s3_server.uri(place) if request.param == "s3" else f"file://{tmp_path}/{place}", Credentials())
+    path = f"storage/{request.node.name}/with blanks~and#signs"
+    return Storage.open(s3_server.uri(path) if request.param == "s3" else f"file://{tmp_path}/{path}", Credentials())
 
 
-def test_what_is_written_is_read(storage: Storage, tmp_path: Path) -> None:
+def test_reads_written_objects(storage: Storage, tmp_path: Path) -> None:
     large = tmp_path / "large"
     large.write_bytes(bytes(range(256)) * (LARGE // 256))
     assert storage.list() == []
@@ -39,7 +39,7 @@ def test_what_is_written_is_read(storage: Storage, tmp_path: Path) -> None:
     assert storage.child("a").uri == f"{storage.uri}/a"
 
 
-def test_folders_go_up_and_come_down(storage: Storage, tmp_path: Path) -> None:
+def test_uploads_and_downloads_folders(storage: Storage, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     for name in ("config.json", "weights/part-1", "weights/part-2"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def test_folders_go_up_and_come_down(storage: Storage, tmp_path: Path) -> None:
     assert not list(target.rglob("*.partial"))
 
 
-def test_what_is_removed_is_gone(storage: Storage) -> None:
+def test_deletes_objects(storage: Storage) -> None:
     storage.put("a/b/c", b"")
     assert storage.exists("a/b/c")
     storage.delete("a/b/c")
@@ -61,7 +61,7 @@ def test_what_is_removed_is_gone(storage: Storage) -> None:
         storage.get("a/b/c")
 
 
-def test_one_of_many_writers_wins(storage: Storage) -> None:
+def test_put_if_absent_lets_one_writer_win(storage: Storage) -> None:
     won: list[int] = []
     start = threading.Barrier(8)
 
@@ -79,7 +79,7 @@ def test_one_of_many_writers_wins(storage: Storage) -> None:
     assert storage.get("manifest") == str(won[0]).encode()
 
 
-def test_a_probe_leaves_nothing(storage: Storage) -> None:
+def test_probe_leaves_no_object(storage: Storage) -> None:
     storage.probe_writable()
     assert storage.list() == []
 
@@ -87,20 +87,20 @@ def test_a_probe_leaves_nothing(storage: Storage) -> None:
 @pytest.mark.parametrize(
     ("uri", "changes", "kind", "message"),
     [
-        ("s3://nobody-made-this/x", {}, ConfigurationError, "the bucket nobody-made-this of s3://.* does not exist: create it"),
-        ("s3://checkpoints/x", {"AWS_ACCESS_KEY_ID": "stranger"}, ConfigurationError, r"InvalidAccessKeyId.*\.credentials"),
+        ("s3://missing-bucket/x", {}, ConfigurationError, "the bucket missing-bucket of s3://.* does not exist: create it"),
+        ("s3://checkpoints/x", {"AWS_ACCESS_KEY_ID": "unknown"}, ConfigurationError, r"InvalidAccessKeyId.*\.credentials"),
         ("s3://checkpoints/x", {"AWS_SECRET_ACCESS_KEY": "wrong"}, ConfigurationError, r"SignatureDoesNotMatch.*\.credentials"),
         ("s3://checkpoints/x", {"AWS_ACCESS_KEY_ID": s3.READER_KEY}, ConfigurationError, r"may not write.*AccessDenied"),
         ("s3://checkpoints/x", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, StorageError, "could not write s3://.* is up"),
         ("s3://checkpoints/x", {"AWS_ENDPOINT_URL": "http://nowhere.invalid"}, StorageError, "could not write s3://.* is up"),
         ("s3://checkpoints/x", {"AWS_ENDPOINT_URL": "127.0.0.1:9"}, ConfigurationError, "begin it with http://"),
-        ("s3:///x", {}, ConfigurationError, "names no bucket"),
-        ("pvc://nobody-mounted-this/x", {}, ConfigurationError, "not mounted"),
+        ("s3:///x", {}, ConfigurationError, "has no bucket: write s3://BUCKET/PATH"),
+        ("pvc://missing-claim/x", {}, ConfigurationError, "not mounted"),
         ("file:///proc/nowhere/x", {}, StorageError, "could not write file:///proc/nowhere/x"),
-        ("gs://bucket/x", {}, ConfigurationError, "begin it with s3://"),
+        ("gs://bucket/x", {}, ConfigurationError, "begin the URI with s3://, file:// or pvc://"),
     ],
 )
-def test_mistakes_are_named(
+def test_explains_errors(
     s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch, uri: str, changes: dict[str, str], kind: type[TrainerError],
     message: str,
 ) -> None:  # fmt: skip
@@ -112,7 +112,7 @@ def test_mistakes_are_named(
     assert time.monotonic() - started < 30
 
 
-def test_secrets_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_secrets_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "from-environment")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/AWS_ACCESS_KEY_ID").write_text("key\n")
@@ -122,22 +122,22 @@ def test_secrets_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (Credentials(), "mine", "HF_TOKEN", "from-environment"),
     ]
     for credentials, name, key, value in cases:
-        assert credentials.of(name)[key] == value
-    assert "HF_TOKEN" not in Credentials(tmp_path).of("mine")
-    with pytest.raises(ConfigurationError, match=r"spec\.checkpoint\.credentials: there is no Secret other"):
-        Credentials(tmp_path).of("other")
+        assert credentials.read(name)[key] == value
+    assert "HF_TOKEN" not in Credentials(tmp_path).read("mine")
+    with pytest.raises(ConfigurationError, match=r"spec\.checkpoint\.credentials: Secret other does not exist"):
+        Credentials(tmp_path).read("other")
 
 
-def test_a_relative_folder_is_below_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolves_relative_folder_against_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Storage.open("file://./out", Credentials()).put("a", b"1")
     assert (tmp_path / "out/a").read_bytes() == b"1"
 
 
-def test_a_server_that_stands_still_is_given_up(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_out_when_server_hangs(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in s3_server.environment.items():
         monkeypatch.setenv(key, value)
-    storage = Storage.open(s3_server.uri("still"), Credentials())
+    storage = Storage.open(s3_server.uri("hanging"), Credentials())
     started = time.monotonic()
     with s3_server.outage(), pytest.raises(StorageError, match="Timeout"):
         storage.put("a", b"")

@@ -29,7 +29,7 @@ from finetune_trainer.data.preprocessing.packing import pack
 from finetune_trainer.data.progress import Pulse, Tell
 from finetune_trainer.data.sources.resolver import Materials, SourceResolver
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, SPLITS, TRAIN, TRAINING_SPLITS, RowStream, Sources, Split
-from finetune_trainer.storage.locking import appearing, exclusive
+from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 # Part of the cache's key: a change of how rows are made must not find the rows of before.
 LAYOUT = 4
@@ -67,7 +67,7 @@ def prepare(
     folder = reading.cache / "prepared" / _key(spec, encoder, sources, materials)
     with exclusive(folder, alive):
         if not folder.exists():
-            with appearing(folder) as temporary:
+            with write_folder_atomically(folder) as temporary:
                 _build(spec, encoder, sources, materials, temporary, Pulse(alive, tell))
     encoder.set_statistics(json.loads((folder / FACTS).read_text()))
     return _load(folder, spec)

@@ -14,7 +14,8 @@ from fsspec.utils import glob_translate  # type: ignore[import-untyped]  # ships
 
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials, Entry, Storage
-from finetune_trainer.storage.download import copy_entries, local_path
+from finetune_trainer.storage.copying import copy_objects
+from finetune_trainer.storage.download import local_path
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ def find(
     `beside` and lies in the files' folders or below them comes with them. Raises DataError, beginning with `field`, when there
     is no file.
     """
-    if uri.startswith("s3://"):
+    path = local_path(uri, field)
+    if path is None:
         found = _find_remote(uri, suffixes, beside, Storage.open(_base(uri), credentials, secret, field), cache)
     else:
-        found = _find_local(suffixes, beside, local_path(uri, field))
+        found = _find_local(suffixes, beside, path)
     if not found.files:
         raise DataError(f"{field}: {uri} {_why_nothing(uri, suffixes, field)}")
     return found
@@ -102,7 +104,7 @@ def _find_remote(uri: str, suffixes: Sequence[str], beside: Sequence[str], stora
         for entry in (entries if beside else ())
         if _is_wanted(entry.path, beside) and entry not in known and not folders.isdisjoint(PurePosixPath(entry.path).parents)
     ]
-    copied = copy_entries(wanted + others, base, storage=storage, cache=cache)
+    copied = copy_objects(wanted + others, base, storage=storage, cache=cache)
     return Found(*([_remote_file(base, copied, entry, root) for entry in some] for some in (wanted, others)))
 
 
@@ -112,10 +114,11 @@ def _remote_file(base: str, folder: Path, entry: Entry, root: str) -> File:
 
 
 def _base(uri: str) -> str:
-    """The longest folder of an s3:// address without a wildcard, and never the last part, which may be a file."""
-    bucket, *parts = uri.removeprefix("s3://").rstrip("/").split("/")
+    """The longest folder of a remote URI without a wildcard, and never the last part, which may be a file."""
+    scheme, _, path = uri.partition("://")
+    bucket, *parts = path.rstrip("/").split("/")
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), max(len(parts) - 1, 0))
-    return "s3://" + "/".join([bucket, *parts[:fixed]])
+    return f"{scheme}://" + "/".join([bucket, *parts[:fixed]])
 
 
 def _is_wanted(relative: str, suffixes: Sequence[str]) -> bool:
@@ -129,7 +132,8 @@ def _is_hidden(relative: str) -> bool:
 def _why_nothing(uri: str, suffixes: Sequence[str], field: str) -> str:
     if glob.has_magic(uri):
         return "matches no file: correct the pattern (* stays within a folder, ** does not)"
-    if not uri.startswith("s3://") and local_path(uri, field).is_dir():
+    path = local_path(uri, field)
+    if path is not None and path.is_dir():
         return (
             f"holds no file that ends with {', '.join(suffixes)}: correct the address, or set format and name the files with *"
         )

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune_trainer import config
+from finetune_trainer.config.storage_schemes import HUB
 from finetune_trainer.data.records.row import Row, make_row, missing_column_error
 from finetune_trainer.data.sources.base import Source
 from finetune_trainer.data.sources.files import File, all_of, find
 from finetune_trainer.data.sources.formats import IMAGE_SUFFIXES, format_of, suffixes_of
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
-from finetune_trainer.storage.download import explained_hub, localize_model
+from finetune_trainer.storage.download import localize_model
+from finetune_trainer.storage.hub import explain_hub_errors
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class SourceResolver:
         `field`.
         """
         names = dataset.columns.names(self.objective.roles_of(dataset.task))
-        if dataset.source.startswith("hf://"):
+        if HUB.matches(dataset.source):
             return self._load_from_hub(dataset, names, field, default_split)
         files, beside = find(
             dataset.source, suffixes=suffixes_of(dataset.format, names), beside=IMAGE_SUFFIXES if "image" in names else (),
@@ -177,11 +179,11 @@ class SourceResolver:
         import datasets  # takes seconds to import, which runs on files need not spend
 
         split, section = dataset.split or default_split, field.rpartition(".")[0]
-        token = self.credentials.of(dataset.credentials, f"{section}.credentials").get("HF_TOKEN")
-        with explained_hub(dataset.source, field):
+        token = self.credentials.read(dataset.credentials, f"{section}.credentials").get("HF_TOKEN")
+        with explain_hub_errors(dataset.source, field):
             try:
                 rows = datasets.load_dataset(
-                    dataset.source.removeprefix("hf://"), split=split, revision=dataset.revision, token=token,
+                    HUB.path(dataset.source), split=split, revision=dataset.revision, token=token,
                     cache_dir=str(self.cache / "hub-datasets"),
                 )  # fmt: skip
             except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:

@@ -118,8 +118,8 @@ def test_weights_in_the_old_form_are_copied_where_there_are_no_others(bucket: st
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/nowhere", "there is nothing to use at {uri} (it is empty): correct the address or put it there"),
-        ("/data", "there is nothing to use at {uri} (none of its 4 files is one of *.json): correct the address"),
+        ("/nowhere", "there is nothing to use at {uri} (it is empty): correct the URI, or upload the files"),
+        ("/data", "there is nothing to use at {uri} (none of its 4 files matches *.json): correct the URI"),
     ],
 )
 def test_a_model_that_is_not_there(bucket: str, path: str, message: str, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_models_and_datasets_of_the_hub(hub: str, tmp_path: Path) -> None:
         ),
         (
             {"kind": "model", "uri": "hf://a/b/c", "secret": "hub"},
-            "ConfigurationError: spec.model.source: hf://a/b/c is no name of the hub: write hf://ORGANISATION/NAME",
+            "ConfigurationError: spec.model.source: hf://a/b/c is not a repository name: write hf://ORGANIZATION/NAME",
         ),
         (
             {"kind": "model", "uri": "hf://org/model", "secret": "absent"},
