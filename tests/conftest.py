@@ -1,4 +1,4 @@
-"""How the tests are dealt to two workers: those that share a server or a cluster stay with one of them."""
+"""Distributes tests to the xdist workers: tests that share a server or a cluster run on one worker."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from typing import Any
 
 import pytest
 
-TOGETHER = ("tests/integration/chart/", "tests/e2e/")
+FOLDERS_ON_ONE_WORKER = ("tests/integration/chart/", "tests/e2e/")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deals these folders out as a whole, and all other tests one by one."""
+    """Schedule each of these folders as a whole and all other tests one by one."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolder(LoadScopeScheduling):
-        # xdist's own groups are written into names of tests that this pytest does not let it change.
+    class FolderScheduling(LoadScopeScheduling):
+        # xdist_group marks would be added to the names of tests, which this version of pytest does not allow.
         def _split_scope(self, nodeid: str) -> str:
-            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid)
+            for folder in FOLDERS_ON_ONE_WORKER:
+                if nodeid.startswith(folder):
+                    return folder
+            return nodeid
 
-    return ByFolder(config, log)
+    return FolderScheduling(config, log)

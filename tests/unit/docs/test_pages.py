@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from prometheus_client.registry import Collector
 from tests.support.markdown_pages import PAGES, ROOT, blocks
 
 from finetune_operator.api import FineTuneJob
+from finetune_operator.cli.main import build_parser
 from finetune_operator.controller.informer_cache import InformerCache
 from finetune_operator.controller.metrics import Metrics as OperatorMetrics
 from finetune_trainer.agent.metrics import Metrics as TrainerMetrics
@@ -102,3 +104,15 @@ def test_every_metric_is_listed() -> None:
     names = metric_names(operator.registry) | metric_names(TrainerMetrics("namespace", "job").registry)
     assert len(names) > 25
     assert sorted(name for name in names if not re.search(rf"`{name}[`{{]", page)) == []
+
+
+def test_every_command_and_option_is_listed() -> None:
+    page = (ROOT / "docs/reference/command-line.md").read_text()
+    [subparsers] = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    assert len(subparsers.choices) == 7
+    for name, parser in subparsers.choices.items():
+        assert f"| `finetune {name}" in page
+        for action in parser._actions:
+            if action.option_strings and action.help not in (argparse.SUPPRESS, None) and action.dest != "help":
+                option = max(action.option_strings, key=len)
+                assert re.search(rf"`(-n|{option})\b", page), f"{name} {option}"
