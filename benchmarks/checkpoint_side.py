@@ -101,7 +101,7 @@ class Training:
         config = LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=8, tie_word_embeddings=False, **sizes)
         model = LlamaForCausalLM(config)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.engine = engine.build(spec, model, here, "Float32")
+        self.engine = engine.build_engine(model, spec.training, spec.deepspeed, None, here, "Float32")
         self._objective = objectives.of(spec, PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()), eos_token="end"))
         tokens = torch.randint(0, VOCABULARY, (1, LENGTH))
         self._batch = {"input_ids": tokens, "labels": tokens}
@@ -115,7 +115,7 @@ class Training:
         started = time.perf_counter()
         [loss] = self._objective.loss_sum(self.engine, self._batch)
         self.engine.backward(loss / LENGTH, scale_wrt_gas=False)
-        engine.step(self.engine, 1e-4, 1.0)
+        engine.take_optimizer_step(self.engine, 1e-4, 1.0)
         self.finished += 1
         return time.perf_counter() - started
 

@@ -74,7 +74,7 @@ def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
         lr_scheduler_type="linear",
         seed=training.seed,
         train_sampling_strategy=sampling,
-        deepspeed=deepspeed_config(spec, 1, "Float32"),
+        deepspeed=deepspeed_config(training, spec.deepspeed, 1, "Float32"),
         use_cpu=True,
         dataloader_pin_memory=False,
         logging_steps=training.log_every_steps,

@@ -1,4 +1,4 @@
-"""What a rank does in the tests of loop, adapters, evaluation and export: real engines, rows made up beforehand."""
+"""What a rank does in the tests of training, methods and export: real engines on small models and fixed rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,30 @@ from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed import process_group
 from finetune_trainer.distributed.preemption import Preempted, PreemptionSignal
-from finetune_trainer.export import model as export
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.export import weights
+from finetune_trainer.export.model import save_model
 from finetune_trainer.methods.unfreezing import gradually
 from finetune_trainer.protocol.events import Event
 from finetune_trainer.protocol.outcome import NonFiniteLossError, SavedCheckpoint
 from finetune_trainer.storage.base import Credentials, Storage
-from finetune_trainer.tracking.history import History
 from finetune_trainer.tracking.reporter import Reporter
-from finetune_trainer.training import engine, evaluation, loop
+from finetune_trainer.training import engine
+from finetune_trainer.training.batches import BatchSource
+from finetune_trainer.training.evaluation import EvaluationResult, Evaluator, evaluate
+from finetune_trainer.training.loop import TrainingLoop
+from finetune_trainer.training.train_state import TrainState
+from finetune_trainer.training.train_step import TrainStep
+
+Curve = list[tuple[float, float]]
+"""Loss and gradient norm of each step."""
+ExportCase = tuple[Path, str, dict[str, Any]]
+"""The export folder, the name of a model in `tiny` and changes of the document."""
 
 
 @contextlib.contextmanager
-def joined(place: Place) -> Iterator[process_group.ProcessGroup]:
-    """The process group, from joining to leaving it."""
+def joined(place: Place) -> Iterator[ProcessGroup]:
+    """Join the process group and leave it at the end."""
     yield process_group.join(
         rank=place.rank, size=place.size, local_rank=place.rank, processes_per_node=place.size, master=place.master
     )
@@ -45,108 +55,144 @@ ROWS = {"CausalLM": tiny.rows, "SequenceClassification": tiny.labelled}
 
 
 def objective_of(spec: TrainSpec) -> objectives.Objective:
-    """The document's objective, which knows its labels."""
+    """The document's objective with its labels set."""
     objective = objectives.of(spec, tiny.tokenizer())
     objective.set_statistics({"labels": [str(label) for label in range(tiny.LABELS)]})
     return objective
 
 
 @dataclass
-class Kept:
-    """Stands in for the checkpoints, which have tests of their own: what was saved, and when."""
+class RecordedCheckpoints:
+    """A replacement of the checkpoint manager that records what is saved."""
 
-    every: int = 1000
-    saved: list[int] = field(default_factory=list)
+    every_steps: int = 1000
+    saved_steps: list[int] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
     last: SavedCheckpoint | None = None
 
-    def due(self, step: int) -> bool:
-        return step % self.every == 0
+    def due(self, step: int, /) -> bool:
+        return step % self.every_steps == 0
 
-    def save(self, step: int, client_state: dict[str, Any], best_first: Sequence[int] = ()) -> None:
-        self.saved.append(step)
+    def save(self, step: int, client_state: dict[str, Any], best_steps: Sequence[int] = (), /) -> None:
+        self.saved_steps.append(step)
         self.states.append(client_state)
 
-    def load_best(self, best_first: Sequence[int]) -> int | None:
+    def load_best(self, best_steps: Sequence[int], /) -> int | None:
         return None
 
     def finish(self) -> None:
         pass
 
 
-def run_of(here: process_group.ProcessGroup, spec: TrainSpec, model: Any, **changes: Any) -> tuple[loop.Run, Kept, list[Event]]:
-    """A run over rows that depend on the step's number alone, dealt to the ranks in order."""
-    total, size, micro = spec.training.max_steps or 1, spec.training.batch_size, spec.training.micro_batch_size
-    share = size // here.size
+@dataclass
+class TrainingRun:
+    """A training loop over fixed rows, its checkpoints and the events that it reported."""
+
+    loop: TrainingLoop
+    checkpoints: RecordedCheckpoints
+    events: list[Event]
+
+    @property
+    def engine(self) -> Any:
+        return self.loop.train_step.engine
+
+    @property
+    def objective(self) -> objectives.Objective:
+        return self.loop.train_step.objective
+
+    @property
+    def curve(self) -> Curve:
+        """The loss and the gradient norm of each reported step."""
+        return [(event.progress.loss, event.gradient_norm) for event in self.events if event.event == "step"]
+
+    def save(self, spec: TrainSpec, folder: Path, heartbeat: Callable[[], None] = lambda: None) -> None:
+        """Export the model into the folder."""
+        save_model(self.engine.module, self.objective, spec.export, spec.model, self.loop.group, folder, heartbeat)
+
+
+def build_run(group: ProcessGroup, spec: TrainSpec, model: Any) -> TrainingRun:
+    """A run over rows that depend only on the step's number; each rank gets a contiguous part of them."""
+    training = spec.training
+    steps = training.max_steps or 1
+    rows_per_rank = training.batch_size // group.size
     objective = objective_of(spec)
 
-    def batches(finished: int) -> Iterator[list[MicroBatch]]:
-        for step in range(finished + 1, total + 1):
-            rows = ROWS[spec.objective.type](size, seed=step)
-            mine = range(here.rank * share, (here.rank + 1) * share, micro)
-            yield [tiny.micro(tiny.part(rows, begin, begin + micro), objective) for begin in mine]
+    def training_batches(finished_steps: int) -> Iterator[list[MicroBatch]]:
+        for step in range(finished_steps + 1, steps + 1):
+            rows = ROWS[spec.objective.type](training.batch_size, seed=step)
+            begins = range(group.rank * rows_per_rank, (group.rank + 1) * rows_per_rank, training.micro_batch_size)
+            yield [tiny.micro(tiny.part(rows, begin, begin + training.micro_batch_size), objective) for begin in begins]
 
     events: list[Event] = []
-    kept = Kept()
-    built = engine.build(spec, model, here, engine.choose_precision(spec, here))
-    settings: dict[str, Any] = {
-        "engine": built,
-        "unfreezing": gradually(spec, built),
-        "objective": objective,
-        "batches": batches,
-        "evaluation": list,
-        "has_evaluation": False,
-        "total_steps": total,
-        "checkpoints": kept,
-        "reporter": Reporter(events.append, here, total_steps=total, steps_per_epoch=2.5, log_every=1),
-        "stop": PreemptionSignal(),
-    }
-    return loop.Run(spec=spec, world=here, **(settings | changes)), kept, events
+    checkpoints = RecordedCheckpoints()
+    precision = engine.choose_precision(training.precision, group.device)
+    built = engine.build_engine(model, training, spec.deepspeed, spec.method.unfreeze, group, precision)
+    batches = BatchSource(training_batches)
+    loop = TrainingLoop(
+        training=training,
+        evaluation=spec.evaluation,
+        export_best=spec.export.best,
+        group=group,
+        train_step=TrainStep(built, objective, group, training, steps, unfreezing=gradually(spec, built)),
+        evaluator=Evaluator(built, objective, group, batches),
+        batches=batches,
+        checkpoints=checkpoints,
+        reporter=Reporter(events.append, group, total_steps=steps, steps_per_epoch=2.5, log_every=1),
+        stop=PreemptionSignal(),
+        total_steps=steps,
+    )
+    return TrainingRun(loop, checkpoints, events)
 
 
-def curves(place: Place, model_name: str, cases: list[dict[str, Any]]) -> list[list[tuple[float, float]]]:
-    """(loss, gradient norm) of each step, for each case of changes to the document."""
-    results = []
-    with joined(place) as here:
+def loss_curves(place: Place, model_name: str, cases: list[dict[str, Any]]) -> list[Curve]:
+    """The curve of each case of changes to the document."""
+    curves = []
+    with joined(place) as group:
         for changes in cases:
-            run, _, events = run_of(here, tiny.spec(**changes), getattr(tiny, model_name)())
-            loop.train(run)
-            results.append([(e.progress.loss, e.gradient_norm) for e in events if e.event == "step"])
-    return results
+            run = build_run(group, tiny.spec(**changes), getattr(tiny, model_name)())
+            run.loop.run()
+            curves.append(run.curve)
+    return curves
 
 
-def movements(place: Place, cases: list[dict[str, Any]]) -> list[tuple[list[tuple[float, float]], list[set[str]]]]:
-    """For each case of a Llama the same curve, and the names of the weights that each step changed."""
+def changed_weights(place: Place, cases: list[dict[str, Any]]) -> list[tuple[Curve, list[set[str]]]]:
+    """For each case of a Llama its curve and the names of the weights that each step changed."""
     results = []
-    with joined(place) as here:
+    with joined(place) as group:
         for changes in cases:
             spec = tiny.spec(**changes)
-            run, _, events = run_of(here, spec, methods.apply(tiny.llama(), spec, objective_of(spec)))
-            original, seen = run.batches, []
-
-            def watched(finished: int) -> Iterator[list[MicroBatch]]:
-                for batches in original(finished):  # noqa: B023  # it is used up within the pass
-                    seen.append(weights.whole_model(run.engine.module, here, lambda: None))  # noqa: B023
-                    yield batches
-
-            run.batches = watched
-            loop.train(run)
-            seen.append(weights.whole_model(run.engine.module, here, lambda: None))
-            moved = [
-                {name for name, weight in after.items() if not torch.equal(weight, before[name])}
-                for before, after in itertools.pairwise(seen)
-            ]
-            results.append(([(e.progress.loss, e.gradient_norm) for e in events if e.event == "step"], moved))
+            run = build_run(group, spec, methods.apply(tiny.llama(), spec, objective_of(spec)))
+            snapshots = _record_weights(run, group)
+            run.loop.run()
+            snapshots.append(weights.gather_model_weights(run.engine.module, group, lambda: None))
+            changed = []
+            for before, after in itertools.pairwise(snapshots):
+                changed.append({name for name, weight in after.items() if not torch.equal(weight, before[name])})
+            results.append((run.curve, changed))
     return results
 
 
-def reference(model: Any, spec: TrainSpec, rates: list[float]) -> list[tuple[float, float]]:
-    """The same curve by plain torch: one process, the whole batch at once, transformers' own loss."""
+def _record_weights(run: TrainingRun, group: ProcessGroup) -> list[dict[str, torch.Tensor]]:
+    """A list to which the run adds the model's weights before each step."""
+    snapshots: list[dict[str, torch.Tensor]] = []
+    training_batches = run.loop.batches.training
+
+    def recording(finished_steps: int) -> Iterator[list[MicroBatch]]:
+        for micro_batches in training_batches(finished_steps):
+            snapshots.append(weights.gather_model_weights(run.engine.module, group, lambda: None))
+            yield micro_batches
+
+    run.loop.batches.training = recording
+    return snapshots
+
+
+def reference_curve(model: Any, spec: TrainSpec, rates: list[float]) -> Curve:
+    """The curve in plain torch: one process, the whole batch at once, transformers' own loss."""
     settings = spec.training.optimizer
     optimizer = torch.optim.AdamW(
         engine.parameter_groups(model, settings.weight_decay), betas=(settings.beta1, settings.beta2), eps=settings.epsilon
     )
-    points = []
+    curve = []
     for step, rate in enumerate(rates, start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -155,138 +201,144 @@ def reference(model: Any, spec: TrainSpec, rates: list[float]) -> list[tuple[flo
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), spec.training.max_gradient_norm)
         optimizer.step()
-        points.append((loss.item(), norm.item()))
-    return points
+        curve.append((loss.item(), norm.item()))
+    return curve
 
 
-def diverge(place: Place, cases: list[dict[str, Any]]) -> list[tuple[str, list[int]]]:
-    """The sentence a run ended with and what it had saved by then, for each case."""
+def non_finite_errors(place: Place, cases: list[dict[str, Any]]) -> list[tuple[str, list[int]]]:
+    """For each case the message of the run's NonFiniteLossError and the steps it had saved by then."""
     results = []
-    with joined(place) as here:
+    with joined(place) as group:
         for changes in cases:
-            run, kept, _ = run_of(here, tiny.spec(**changes), tiny.llama())
-            kept.every = 2
+            run = build_run(group, tiny.spec(**changes), tiny.llama())
+            run.checkpoints.every_steps = 2
             try:
-                loop.train(run)
-                results.append(("", kept.saved))
+                run.loop.run()
+                results.append(("", run.checkpoints.saved_steps))
             except NonFiniteLossError as error:
-                results.append((str(error), kept.saved))
+                results.append((str(error), run.checkpoints.saved_steps))
     return results
 
 
-def stop_and_resume(place: Place, changes: dict[str, Any], told: int, at: int) -> dict[str, Any]:
-    """Rank `told` gets SIGTERM within step `at`; the run then goes on from what was saved, in a new loop."""
-    with joined(place) as here:
-        spec = tiny.spec(**changes)
-        run, kept, events = run_of(here, spec, tiny.llama())
-        original = run.batches
+def stop_and_resume(place: Place, changes: dict[str, Any], signaled_rank: int, signaled_step: int) -> dict[str, Any]:
+    """Send SIGTERM to one rank during one step, then resume from the saved state in a new loop."""
+    with joined(place) as group:
+        run = build_run(group, tiny.spec(**changes), tiny.llama())
+        loop, checkpoints = run.loop, run.checkpoints
+        original_batches = loop.batches.training
 
-        def interrupted(finished: int) -> Iterator[list[MicroBatch]]:
-            for step, batches in enumerate(original(finished), start=finished + 1):
-                if step == at and place.rank == told:
+        def interrupted_batches(finished_steps: int) -> Iterator[list[MicroBatch]]:
+            for step, micro_batches in enumerate(original_batches(finished_steps), start=finished_steps + 1):
+                if step == signaled_step and place.rank == signaled_rank:
                     os.kill(os.getpid(), signal.SIGTERM)
-                yield batches
+                yield micro_batches
 
-        run.batches = interrupted
-        run.stop.install()
+        loop.batches.training = interrupted_batches
+        loop.stop.install()
         try:
-            loop.train(run)
+            loop.run()
             ended = "Complete"
         except Preempted as error:
             ended = str(error)
-        stopped = list(kept.saved)
+        stopped = list(checkpoints.saved_steps)
         if ended != "Complete":
-            run.batches, run.stop = original, PreemptionSignal()
-            run.history = History.of(kept.states[-1]["history"]) if kept.states else History()
-            loop.train(run)
-        steps = [event.progress.step for event in events if event.event == "step"]
-        return {"ended": ended, "stopped": stopped, "saved": kept.saved, "steps": steps, "history": run.history.state()}
+            loop.batches.training, loop.stop = original_batches, PreemptionSignal()
+            loop.state = TrainState.from_dict(checkpoints.states[-1]) if checkpoints.states else TrainState()
+            loop.run()
+        steps = [event.progress.step for event in run.events if event.event == "step"]
+        return {
+            "ended": ended,
+            "stopped": stopped,
+            "saved": checkpoints.saved_steps,
+            "steps": steps,
+            "history": loop.state.history.to_dict(),
+        }
 
 
-def evaluations(place: Place, counts: list[int], stage: int) -> list[evaluation.EvaluationResult | None]:
-    """The result on so many rows, dealt out unevenly."""
+def evaluate_row_counts(place: Place, counts: list[int], stage: int) -> list[EvaluationResult | None]:
+    """The result for each number of rows, distributed unevenly over the ranks; the last one is interrupted."""
     spec = tiny.spec(deepspeed={"zeroStage": stage})
     objective = objectives.of(spec, tiny.tokenizer())
-    with joined(place) as here:
-        model = engine.build(spec, tiny.llama(), here, "Float32")
+    with joined(place) as group:
+        model = engine.build_engine(tiny.llama(), spec.training, spec.deepspeed, None, group, "Float32")
         results = []
         for count in counts:
             rows = tiny.rows(count)
-            most = -(-count // here.size)
-            mine = [row if row < count else None for row in range(here.rank, most * here.size, here.size)]
-            nothing = tiny.part(rows, 0, 1) | {"labels": torch.full((1, 16), tiny.IGNORED)}
-            parts = [nothing if row is None else tiny.part(rows, row, row + 1) for row in mine]
-            batches = [tiny.micro(part, objective) for part in parts]
-            results.append(evaluation.evaluate(model, objective, [[batch] for batch in batches], here, lambda: True))
-        results.append(evaluation.evaluate(model, objective, [[batch] for batch in batches], here, lambda: False))
+            rows_per_rank = -(-count // group.size)
+            empty = tiny.part(rows, 0, 1) | {"labels": torch.full((1, 16), tiny.IGNORED)}
+            steps = []
+            for row in range(group.rank, rows_per_rank * group.size, group.size):
+                batch = tiny.part(rows, row, row + 1) if row < count else empty
+                steps.append([tiny.micro(batch, objective)])
+            results.append(evaluate(model, objective, steps, group, lambda: True))
+        results.append(evaluate(model, objective, steps, group, lambda: False))
     return results
 
 
-def export_all(place: Place, cases: list[tuple[Path, str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Trains and exports each case of folder, model and changes."""
-    with joined(place) as here:
-        return [_export(here, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
+def train_and_export(place: Place, cases: list[ExportCase]) -> list[dict[str, Any]]:
+    """Train and export each case."""
+    with joined(place) as group:
+        return [_train_and_export(group, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
 
 
-def export_both(place: Place, cases: list[tuple[Path, str, dict[str, Any]]]) -> list[Any]:
-    """The same, each case with its adapters merged and alone; only what the live model makes of a batch is returned."""
-    with joined(place) as here:
-        return [_export_both(here, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
+def export_merged_and_separate(place: Place, cases: list[ExportCase]) -> list[Any]:
+    """Train each case and export it with merged adapters and, if possible, with separate ones; returns the model's logits."""
+    with joined(place) as group:
+        return [_export_merged_and_separate(group, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
 
 
-def _export_both(here: process_group.ProcessGroup, folder: Path, model: str, spec: TrainSpec) -> Any:
-    run, _, _ = run_of(here, spec, methods.apply(getattr(tiny, model)(), spec, objective_of(spec)))
-    loop.train(run)
+def _export_merged_and_separate(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec) -> Any:
+    run = build_run(group, spec, methods.apply(getattr(tiny, model)(), spec, objective_of(spec)))
+    run.loop.run()
     run.engine.eval()
     logits = _logits(run.engine)
-    ways = {"merged": True, "alone": False} if spec.method.config.separable else {"merged": True}
-    for name, merged in ways.items():
-        where = spec.model_copy(update={"export": spec.export.model_copy(update={"merge_adapters": merged})})
-        export.save_model(run.engine.module, run.objective, where, here, folder / name, lambda: None)
+    forms = {"merged": True, "alone": False} if spec.method.config.separable else {"merged": True}
+    for name, is_merged in forms.items():
+        export = spec.export.model_copy(update={"merge_adapters": is_merged})
+        run.save(spec.model_copy(update={"export": export}), folder / name)
     assert torch.equal(logits, _logits(run.engine)), "exporting changed the live model"
     return logits.numpy()
 
 
-def lives(place: Place, cases: list[tuple[Path, str, dict[str, Any]]], names: tuple[str, ...]) -> list[Any]:
-    """For each case, life by life, the losses of the steps that it computed, and its logits; each loses its last checkpoint."""
-    with joined(place) as here:
-        return [_lives(here, folder, model, tiny.spec(**changes), names) for folder, model, changes in cases]
+def train_attempts(place: Place, cases: list[ExportCase], attempts: tuple[str, ...]) -> list[Any]:
+    """For each case and attempt the losses of the computed steps and the logits; each attempt loses its last checkpoint."""
+    with joined(place) as group:
+        return [_train_attempts(group, folder, model, tiny.spec(**changes), attempts) for folder, model, changes in cases]
 
 
-def _lives(here: process_group.ProcessGroup, folder: Path, model: str, spec: TrainSpec, names: tuple[str, ...]) -> Any:
+def _train_attempts(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec, attempts: tuple[str, ...]) -> Any:
     from finetune_trainer.checkpoint.manager import CheckpointManager
 
-    lived = []
-    for life in names:
-        learner = methods.apply(getattr(tiny, model)(), spec, objective_of(spec))
-        run, _, events = run_of(here, spec, learner)
-        run.checkpoints = checkpoints = CheckpointManager(
+    results = []
+    for attempt in attempts:
+        run = build_run(group, spec, methods.apply(getattr(tiny, model)(), spec, objective_of(spec)))
+        checkpoints = CheckpointManager(
             engine=run.engine, storage=Storage.open(f"file://{folder}", Credentials()), settings=spec.checkpoint,
-            identity=identity(spec), world=here, attempt=life, work_dir=folder / "work", report=events.append,
+            identity=identity(spec), world=group, attempt=attempt, work_dir=folder / "work", report=run.events.append,
         )  # fmt: skip
-        run.finished = (checkpoints.restore() or {"step": 0})["step"]
-        loop.train(run)
+        run.loop.checkpoints = checkpoints
+        run.loop.state.step = (checkpoints.restore() or {"step": 0})["step"]
+        run.loop.run()
         run.engine.eval()
-        lived.append(([e.progress.loss for e in events if e.event == "step"], _logits(run.engine).numpy()))
-        here.barrier()
+        results.append(([loss for loss, _ in run.curve], _logits(run.engine).numpy()))
+        group.barrier()
         (folder / "manifests/step-00000004.json").unlink(missing_ok=True)
-        here.barrier()
-    return lived
+        group.barrier()
+    return results
 
 
-def _export(here: process_group.ProcessGroup, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:
-    """What the live model made of a batch, for comparison with the folder's; and that exporting left it alone."""
-    learner = methods.apply(getattr(tiny, model)(), spec, objective_of(spec))
-    run, _, _ = run_of(here, spec, learner)
-    loop.train(run)
+def _train_and_export(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:
+    """The live model's logits, to compare with those of the exported folder; checks that exporting leaves it unchanged."""
+    run = build_run(group, spec, methods.apply(getattr(tiny, model)(), spec, objective_of(spec)))
+    run.loop.run()
     run.engine.eval()
-    signs: list[None] = []
-    before = _logits(run.engine)
-    for _ in range(2):  # a second export, as after a restart, finds the folder of the first
-        export.save_model(run.engine.module, run.objective, spec, here, folder, lambda: signs.append(None))
-    assert torch.equal(before, _logits(run.engine)), "exporting changed the live model"
+    heartbeats: list[None] = []
+    logits = _logits(run.engine)
+    for _ in range(2):  # the second export finds the folder of the first, as after a restart
+        run.save(spec, folder, lambda: heartbeats.append(None))
+    assert torch.equal(logits, _logits(run.engine)), "exporting changed the live model"
     frozen = [name for name, parameter in run.engine.module.named_parameters() if not parameter.requires_grad]
-    return {"logits": before.float().numpy(), "frozen": len(frozen), "signs": len(signs)}
+    return {"logits": logits.float().numpy(), "frozen": len(frozen), "heartbeats": len(heartbeats)}
 
 
 def _logits(model: Any) -> torch.Tensor:

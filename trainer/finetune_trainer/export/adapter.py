@@ -1,4 +1,4 @@
-"""An adapter as a folder for peft, without the weights that it stands beside."""
+"""Saves an adapter as a folder for peft, without the frozen weights of its base model."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from finetune_trainer.methods.progressive import merge_adapters
 
 
 def save_adapter(model: Any, state: Mapping[str, torch.Tensor], folder: Path, base: str) -> None:
-    """Writes what was trained, `state` by peft's names, as a folder for peft; `base` is where the frozen weights come from."""
+    """Write the trained weights `state`, by peft's names, as a folder for peft; `base` is the source of the base model."""
     config = model.peft_config[ADAPTER]
     config.base_model_name_or_path = base
     if len(model.peft_config) > 1:
         state, model.peft_config[ADAPTER] = merge_adapters(model, state)
     if not config.is_prompt_learning:
-        # Deciding by itself whether to store embeddings, peft would ask the hub.
+        # With save_embedding_layers="auto" peft would query the hub.
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False, selected_adapters=[ADAPTER])
         model.peft_config[ADAPTER] = config
         return
     from safetensors.torch import save_file
 
-    # peft would have the live model compute the prompt, of which ZeRO-3 leaves each rank a part.
-    finished = copy.copy(config)
-    finished.inference_mode = True
-    finished.save_pretrained(folder)
+    # peft would compute the prompt with the live model, of which each rank holds a part at ZeRO-3.
+    inference_config = copy.copy(config)
+    inference_config.inference_mode = True
+    inference_config.save_pretrained(folder)
     [prompt] = state.values()
     save_file({"prompt_embeddings": prompt}, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -1,9 +1,9 @@
-"""The model card: what the hub and a reader want to know of the exported folder (Mitchell et al. 2019, arXiv:1810.03993)."""
+"""The model card of the exported folder, for the hub and for readers (Mitchell et al. 2019, arXiv:1810.03993)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,99 +14,124 @@ from transformers.pipelines import SUPPORTED_TASKS
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.storage_schemes import HUB
 from finetune_trainer.objectives import Objective
-from finetune_trainer.training.evaluation import FEW_SHOT
+from finetune_trainer.tracking.history import FEW_SHOT
+
+FOLDER = "PATH/TO/THIS/FOLDER"
 
 
 def write_card(folder: Path, spec: TrainSpec, objective: Objective, documents: Mapping[str, Any], reports: Path) -> None:
-    """Writes the folder's README.md; `documents` are those of `reports`, a folder below it, whose pictures are shown.
+    """Write README.md into the folder; `huggingface_hub.ModelCard.load` reads it.
 
-    It is read by `huggingface_hub.ModelCard.load`. Of the documents it needs `data`, `metrics` and `report`.
+    `documents` must contain `data`, `metrics` and `report`. The card shows the plots in `reports`, a folder below `folder`.
     """
+    report = documents["report"]
     metrics = {name: value for name, value in documents["metrics"].items() if math.isfinite(value)}
     library = _library(folder)
-    parts = {
-        "": [f"# {_title(spec)}", _introduction(spec, documents["report"])],
-        "Use": [f"```python\n{chr(10).join(_loading(folder, library, spec, objective))}\n```"],
-        "Results": list(_results(metrics, documents["report"])),
-        "Curves": [f"![{file.stem}]({file.relative_to(folder).as_posix()})" for file in sorted(reports.glob("*.png"))],
+    plots = [f"![{file.stem}]({file.relative_to(folder).as_posix()})" for file in sorted(reports.glob("*.png"))]
+    sections = {
+        "Use": [f"```python\n{_loading_code(library, spec, objective)}\n```"],
+        "Results": [*_results_table(metrics, report), _capitalized(report["fit"]["sentence"])],
+        "Curves": plots,
         "Data": [_yaml(documents["data"])],
-        "Settings": ["Everything else was left at its default.", _yaml(_settings(spec))],
+        "Settings": ["All other fields have their defaults.", _yaml(_settings(spec))],
     }
-    text = "\n\n".join("\n\n".join([f"## {title}"] * bool(title) + lines) for title, lines in parts.items() if lines)
-    front = _front_matter(spec, objective, metrics, library)
-    (folder / "README.md").write_text(str(ModelCard(f"---\n{front.to_yaml()}\n---\n\n{text}\n")))
+    paragraphs = [f"# {_title(spec)}", _introduction(spec, report)]
+    for title, content in sections.items():
+        if content:
+            paragraphs += [f"## {title}", *content]
+    metadata = _metadata(spec, objective, metrics, library).to_yaml()
+    text = "\n\n".join(paragraphs)
+    (folder / "README.md").write_text(str(ModelCard(f"---\n{metadata}\n---\n\n{text}\n")))
 
 
-def _front_matter(spec: TrainSpec, objective: Objective, metrics: Mapping[str, float], library: str) -> ModelCardData:
-    datasets = list(dict.fromkeys(filter(None, (_hub_name(source.source) for source in spec.data.train))))
-    base = _hub_name(spec.model.source) if spec.model.initialization == "Pretrained" else None
-    of_hub = next(filter(None, (_hub_name(source.source) for source in spec.data.evaluation)), None)
-    held_out = of_hub or (datasets[0] if datasets and not spec.data.evaluation else None)
-    results = [
-        EvalResult(
-            task_type=objective.task, dataset_type=held_out or "custom", dataset_name=held_out or "evaluation data",
-            metric_type=name.partition("[")[0], metric_name=name, metric_value=round(value, 6),
-        )
-        for name, value in metrics.items()
-    ]  # fmt: skip
-    more: dict[str, Any] = {"base_model_relation": "adapter" if library == "peft" else "finetune"} if base else {}
+def _metadata(spec: TrainSpec, objective: Objective, metrics: Mapping[str, float], library: str) -> ModelCardData:
+    base_model = None
+    relation: dict[str, Any] = {}
+    if spec.model.initialization == "Pretrained":
+        base_model = _hub_name(spec.model.source)
+    if base_model:
+        relation = {"base_model_relation": "adapter" if library == "peft" else "finetune"}
+    datasets = _hub_names(source.source for source in spec.data.train)
+    evaluation_datasets = _hub_names(source.source for source in spec.data.evaluation)
+    if not spec.data.evaluation:
+        evaluation_datasets = datasets
+    evaluation_dataset = evaluation_datasets[0] if evaluation_datasets else None
+    results = []
+    for name, value in metrics.items():
+        result = EvalResult(
+            task_type=objective.task, dataset_type=evaluation_dataset or "custom",
+            dataset_name=evaluation_dataset or "evaluation data", metric_type=name.partition("[")[0], metric_name=name,
+            metric_value=round(value, 6),
+        )  # fmt: skip
+        results.append(result)
+    metric_types = dict.fromkeys(name.partition("[")[0] for name in metrics if name != "loss")
     return ModelCardData(
-        library_name=library, pipeline_tag=objective.task, base_model=base, datasets=datasets or None,
-        metrics=list(dict.fromkeys(name.partition("[")[0] for name in metrics if name != "loss")) or None,
-        model_name=_title(spec), eval_results=results or None, tags=["finetune-operator"], **more,
+        library_name=library, pipeline_tag=objective.task, base_model=base_model, datasets=datasets or None,
+        metrics=list(metric_types) or None, model_name=_title(spec), eval_results=results or None, tags=["finetune-operator"],
+        **relation,
     )  # fmt: skip
 
 
 def _introduction(spec: TrainSpec, report: Mapping[str, Any]) -> str:
     start = f"from {spec.model.source}" if spec.model.initialization == "Pretrained" else "from random weights"
-    which = (
-        "" if report["exportedStep"] == report["steps"] else f" This is the best model, that of step {report['exportedStep']}."
-    )
-    return f"Trained {start} for {report['steps']} steps with the objective {spec.objective.type}.{which}"
+    text = f"Trained {start} for {report['steps']} steps with the objective {spec.objective.type}."
+    if report["exportedStep"] != report["steps"]:
+        text += f" This is the best model, from step {report['exportedStep']}."
+    return text
 
 
-def _loading(folder: Path, library: str, spec: TrainSpec, objective: Objective) -> Iterator[str]:
-    """Lines of Python that load the model, or the model of each task."""
+def _loading_code(library: str, spec: TrainSpec, objective: Objective) -> str:
+    """Python code that loads the model, or the model of each task."""
     if library == "sentence-transformers":
-        yield "from sentence_transformers import SentenceTransformer\n"
-        yield 'model = SentenceTransformer("PATH/TO/THIS/FOLDER")'
+        lines = ["from sentence_transformers import SentenceTransformer", "", f'model = SentenceTransformer("{FOLDER}")']
     elif library == "peft":
         name = objective.auto_class.__name__
-        yield f"from peft import PeftModel\nfrom transformers import {name}\n"
-        yield f'base = {name}.from_pretrained("{(spec.model.source or "").removeprefix(HUB.prefix)}")'
-        yield 'model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")'
-    else:
-        imports, lines = set(), []
-        for part, member in objective.members().items():
-            path = "/".join(filter(None, ("PATH/TO/THIS/FOLDER", part)))
-            if member.task in SUPPORTED_TASKS:
-                imports.add("pipeline")
-                lines.append(f'{part or "model"} = pipeline("{member.task}", "{path}")')
-                continue
-            name = member.auto_class.__name__
-            imports |= {"AutoProcessor", name}
-            lines += [
-                f'{part or "model"} = {name}.from_pretrained("{path}")',
-                f'processor = AutoProcessor.from_pretrained("{path}")',
-            ]
-        yield f"from transformers import {', '.join(sorted(imports))}\n"
-        yield from lines
-
-
-def _results(metrics: Mapping[str, float], report: Mapping[str, Any]) -> Iterator[str]:
-    if metrics:
-        start = report.get("start", {})
-        shown = {name.removeprefix(FEW_SHOT): value for name, value in start.items() if name.startswith(FEW_SHOT)}
-        columns = {"this model": metrics, "at the start": start, "at the start, few-shot": shown}
-        given = {title: values for title, values in columns.items() if values}
-        rows = [
-            [name.replace("|", " "), *(f"{values[name]:.6g}" if name in values else "" for values in given.values())]
-            for name in metrics
+        lines = [
+            "from peft import PeftModel",
+            f"from transformers import {name}",
+            "",
+            f'base = {name}.from_pretrained("{(spec.model.source or "").removeprefix(HUB.prefix)}")',
+            f'model = PeftModel.from_pretrained(base, "{FOLDER}")',
         ]
-        lines = [["on the evaluation data", *given], ["---"] * (len(given) + 1), *rows]
-        yield "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    sentence = report["fit"]["sentence"]
-    yield f"{sentence[0].upper()}{sentence[1:]}."
+    else:
+        lines = _transformers_code(objective)
+    return "\n".join(lines)
+
+
+def _transformers_code(objective: Objective) -> list[str]:
+    imports: set[str] = set()
+    lines: list[str] = []
+    for task, task_objective in objective.members().items():
+        path = f"{FOLDER}/{task}" if task else FOLDER
+        variable = task or "model"
+        if task_objective.task in SUPPORTED_TASKS:
+            imports.add("pipeline")
+            lines.append(f'{variable} = pipeline("{task_objective.task}", "{path}")')
+        else:
+            name = task_objective.auto_class.__name__
+            imports |= {"AutoProcessor", name}
+            lines.append(f'{variable} = {name}.from_pretrained("{path}")')
+            lines.append(f'processor = AutoProcessor.from_pretrained("{path}")')
+    return [f"from transformers import {', '.join(sorted(imports))}", "", *lines]
+
+
+def _results_table(metrics: Mapping[str, float], report: Mapping[str, Any]) -> list[str]:
+    """A Markdown table of the metrics of this model and of the starting model; empty without metrics."""
+    if not metrics:
+        return []
+    start = report.get("start", {})
+    few_shot = {name.removeprefix(FEW_SHOT): value for name, value in start.items() if name.startswith(FEW_SHOT)}
+    columns = {"this model": metrics, "at the start": start, "at the start, few-shot": few_shot}
+    columns = {title: values for title, values in columns.items() if values}
+    rows = [["on the evaluation data", *columns], ["---"] * (len(columns) + 1)]
+    for name in metrics:
+        cells = [f"{values[name]:.6g}" if name in values else "" for values in columns.values()]
+        rows.append([name.replace("|", " "), *cells])
+    return ["\n".join(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _capitalized(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _library(folder: Path) -> str:
@@ -116,12 +141,21 @@ def _library(folder: Path) -> str:
 
 
 def _title(spec: TrainSpec) -> str:
-    known = spec.model.source or str(spec.model.config.get("model_type", "model"))
-    return f"{known.rstrip('/').rpartition('/')[2]}, {spec.objective.type}"
+    name = spec.model.source or str(spec.model.config.get("model_type", "model"))
+    return f"{name.rstrip('/').rpartition('/')[2]}, {spec.objective.type}"
+
+
+def _hub_names(sources: Iterable[str]) -> list[str]:
+    """The distinct names of the sources that are on the hub."""
+    names = (_hub_name(source) for source in sources)
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def _hub_name(source: str | None) -> str | None:
-    return "/".join(source.removeprefix(HUB.prefix).split("/")[:2]) if source and HUB.matches(source) else None
+    """ORGANISATION/NAME of a source on the hub."""
+    if not source or not HUB.matches(source):
+        return None
+    return "/".join(source.removeprefix(HUB.prefix).split("/")[:2])
 
 
 def _settings(spec: TrainSpec) -> Any:
@@ -131,7 +165,9 @@ def _settings(spec: TrainSpec) -> Any:
 def _without_credentials(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _without_credentials(value) for key, value in node.items() if key != "credentials"}
-    return [_without_credentials(value) for value in node] if isinstance(node, list) else node
+    if isinstance(node, list):
+        return [_without_credentials(value) for value in node]
+    return node
 
 
 def _yaml(content: Any) -> str:

@@ -1,36 +1,89 @@
-"""What the exported folder tells of the run, in its `training/`: numbers as JSON, and the pictures that are drawn of them."""
+"""The reports in the folder `training/` of the exported model: numbers as JSON, plots, and the model card."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.export.model import save_documents
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.export.model import write_json_files
 from finetune_trainer.export.model_card import write_card
-from finetune_trainer.tracking.diagnosis import Diagnosis, diagnose
+from finetune_trainer.objectives import Objective
+from finetune_trainer.tracking.diagnosis import diagnose
 from finetune_trainer.tracking.history import History
 
-__all__ = ["REPORTS", "Diagnosis", "diagnose", "write_card", "write_curves", "write_documents"]
-
 REPORTS = "training"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The facts of a finished run that its reports describe."""
+
+    spec: TrainSpec
+    objective: Objective
+    history: History
+    data: dict[str, Any]
+    """The data report."""
+    steps: int
+    planned_steps: int
+    early_stop_reason: str | None
+    exported_step: int
+
+
+def write_run_reports(folder: Path, summary: RunSummary) -> None:
+    """Write the reports and the model card into the folder of the exported model."""
+    diagnosis = diagnose(summary.history)
+    log.info("%s", diagnosis.sentence)
+    evaluation = summary.history.evaluation_at(summary.exported_step)
+    report = {
+        "steps": summary.steps,
+        "plannedSteps": summary.planned_steps,
+        "stoppedEarly": summary.early_stop_reason,
+        "exportedStep": summary.exported_step,
+        "fit": diagnosis._asdict(),
+        "start": summary.history.evaluation_at(0).metrics,
+    }
+    documents = {
+        "data": summary.data,
+        "document": summary.spec.document(),
+        "facts": summary.objective.facts,
+        "metrics": evaluation.metrics,
+        "report": report,
+    }
+    reports = folder / REPORTS
+    write_curves(reports, summary.history)
+    write_documents(reports, documents | evaluation.tables)
+    _write_task_documents(folder, summary.objective)
+    write_card(folder, summary.spec, summary.objective, documents, reports)
+
+
+def _write_task_documents(folder: Path, objective: Objective) -> None:
+    """Write the document and the facts of each task next to the task's model, where `predict` reads them."""
+    for name, task_objective in objective.members().items():
+        if name:
+            documents = {"document": task_objective.spec.document(), "facts": task_objective.facts}
+            write_documents(folder / name / REPORTS, documents)
 
 
 def write_curves(folder: Path, history: History) -> None:
-    """Writes history.jsonl, loss.png and, if there were evaluations with more than a loss, metrics.png into the folder."""
-    # Importing matplotlib takes a second that only the first rank needs to spend, and only in the end.
+    """Write history.jsonl, loss.png and, if evaluations report more than a loss, metrics.png into the folder."""
+    # Importing matplotlib takes a second, which only the first rank spends and only at the end.
     from finetune_trainer.tracking import plots
 
     history.write(folder)
-    plots.loss(history, folder / "loss.png")
-    plots.metrics(history, folder / "metrics.png")
+    plots.plot_loss(history, folder / "loss.png")
+    plots.plot_metrics(history, folder / "metrics.png")
 
 
 def write_documents(folder: Path, documents: Mapping[str, Any]) -> None:
-    """Writes each document as NAME.json into the folder, and a picture beside what is a confusion matrix."""
+    """Write each document as NAME.json into the folder, and each confusion matrix also as a plot."""
     from finetune_trainer.tracking import plots
 
-    save_documents(folder, {f"{name}.json": content for name, content in documents.items()})
+    write_json_files(folder, {f"{name}.json": content for name, content in documents.items()})
     for name, content in documents.items():
         if name.endswith("confusion"):
-            plots.confusion(content, folder / f"{name}.png")
+            plots.plot_confusion(content, folder / f"{name}.png")

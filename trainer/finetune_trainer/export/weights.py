@@ -1,4 +1,4 @@
-"""All weights of a trained model on rank 0's host memory, gathered piece by piece whatever the ZeRO stage."""
+"""Gathers all weights of a trained model in rank 0's host memory, piece by piece, at every ZeRO stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
 from finetune_trainer.methods.parallel_adapter import joined
 from finetune_trainer.methods.peft_layers import (
     adapted_layers,
@@ -19,50 +19,67 @@ from finetune_trainer.methods.peft_layers import (
     plain_name,
 )
 
-# Elements gathered at once; what one GPU must have room for on top of its own share.
-_PIECE = 2**27
+# Elements gathered at once: the room that one GPU needs in addition to its own partition.
+_ELEMENTS_PER_PIECE = 2**27
 Weights = dict[str, torch.Tensor]
 
 
-def whole_model(model: Any, world: ProcessGroup, alive: Callable[[], None]) -> Weights:
-    """The model's state by transformers' own names, adapters added into the weights; empty on ranks other than 0.
+def gather_model_weights(model: Any, group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
+    """The model's state by transformers' names, with adapters merged into the weights; empty on ranks other than 0.
 
-    All ranks must call it. The model itself stays as it is. `alive` is called after each piece.
+    All ranks must call this. The model is left unchanged. `heartbeat` is called after each piece.
     """
-    if not is_adapted(model):
-        return joined(model, _collect(model.state_dict(keep_vars=True), world, alive))
-    merged: Weights = {}
-    layers = adapted_layers(model)
-    own: dict[int, Weights] = {}  # of a layer with several names once
-    for name, layer in layers.items():
-        if id(layer) not in own:
-            with _gathered(list(layer.parameters())):
-                own[id(layer)] = _merged(layer) if world.is_first else {}
-            alive()
-        merged |= {plain_name(f"{name}.{leaf}"): tensor for leaf, tensor in own[id(layer)].items()}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if is_quantized(module) and world.is_first and not any(parent in layers for parent in _parents(f"{name}.")):
-            merged[plain_name(f"{name}.weight")] = module.dequantized().weight.detach().to(module.compute_dtype).cpu()
-    rest = {
-        key: value
-        for key, value in model.state_dict(keep_vars=True).items()
-        if not is_replaced(key) and not any(parent in layers for parent in _parents(key))
-    }
-    return merged | {plain_name(key): value for key, value in _collect(rest, world, alive).items()}
-
-
-def adapter_alone(model: Any, world: ProcessGroup, alive: Callable[[], None]) -> Weights:
-    """What was trained beside the frozen weights, by peft's names; empty on ranks other than 0. All ranks must call it."""
     state = model.state_dict(keep_vars=True)
-    return _collect({key: value for key, value in state.items() if is_trained_apart(key)}, world, alive)
+    if not is_adapted(model):
+        return joined(model, _copy_to_host(state, group, heartbeat))
+    layers = adapted_layers(model)
+    weights = _merge_adapted_layers(layers, group, heartbeat)
+    if group.is_first:
+        weights |= _dequantize_other_layers(model, layers)
+    other_state: Weights = {}
+    for key, value in state.items():
+        if not is_replaced(key) and not _is_in_layer(key, layers):
+            other_state[key] = value
+    for key, value in _copy_to_host(other_state, group, heartbeat).items():
+        weights[plain_name(key)] = value
+    return weights
 
 
-def _merged(layer: Any) -> Weights:
-    """The weights of an adapted layer as peft merges them, computed in float32 and rounded once; the layer stays as it is."""
+def gather_adapter_weights(model: Any, group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
+    """The trained weights without the frozen ones, by peft's names; empty on ranks other than 0. All ranks must call this."""
+    state = model.state_dict(keep_vars=True)
+    return _copy_to_host({key: value for key, value in state.items() if is_trained_apart(key)}, group, heartbeat)
+
+
+def _merge_adapted_layers(layers: Mapping[str, Any], group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
+    """The merged weights of all adapted layers, by transformers' names."""
+    merged: Weights = {}
+    weights_by_layer: dict[int, Weights] = {}  # a layer that has several names is merged once
+    for name, layer in layers.items():
+        if id(layer) not in weights_by_layer:
+            with _gathered_parameters(list(layer.parameters())):
+                weights_by_layer[id(layer)] = _merge_layer(layer) if group.is_first else {}
+            heartbeat()
+        for leaf, tensor in weights_by_layer[id(layer)].items():
+            merged[plain_name(f"{name}.{leaf}")] = tensor
+    return merged
+
+
+def _dequantize_other_layers(model: Any, layers: Mapping[str, Any]) -> Weights:
+    """The weights of quantized layers without an adapter."""
+    weights: Weights = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if is_quantized(module) and not _is_in_layer(f"{name}.", layers):
+            weights[plain_name(f"{name}.weight")] = module.dequantized().weight.detach().to(module.compute_dtype).cpu()
+    return weights
+
+
+def _merge_layer(layer: Any) -> Weights:
+    """The weights of an adapted layer as peft merges them, computed in float32 and rounded once; the layer is unchanged."""
     from peft.tuners.lora import Linear
 
     base = layer.get_base_layer()
-    kept = {parameter: parameter.data for parameter in layer.parameters()}
+    original_data = {parameter: parameter.data for parameter in layer.parameters()}
     quantized = is_quantized(base)
     precision = base.compute_dtype if quantized else base.weight.dtype
     try:
@@ -70,40 +87,41 @@ def _merged(layer: Any) -> Weights:
             layer.base_layer = base.dequantized()
         for parameter in layer.parameters():
             parameter.data = parameter.data.to(torch.float32, copy=True)
-        # peft's own layer for 4 bits would round what was merged to 4 bits again.
-        (Linear if quantized else type(layer)).merge(layer)
+        # peft's own layer for 4 bits would round the merged weights to 4 bits again.
+        merge = Linear.merge if quantized else type(layer).merge
+        merge(layer)
         return {leaf: weight.data.to(precision).cpu() for leaf, weight in layer.get_base_layer().named_parameters()}
     finally:
         layer.base_layer = base
-        for parameter, data in kept.items():
+        for parameter, data in original_data.items():
             parameter.data = data
         layer.merged_adapters.clear()
 
 
-def _parents(key: str) -> Iterator[str]:
-    """The names of all modules that a weight is in, from the whole model's down."""
+def _is_in_layer(key: str, layers: Mapping[str, Any]) -> bool:
+    """Whether one of the modules that contain this weight is among the layers."""
     parts = key.split(".")
-    return (".".join(parts[:end]) for end in range(1, len(parts)))
+    return any(".".join(parts[:end]) in layers for end in range(1, len(parts)))
 
 
-def _collect(state: Mapping[str, torch.Tensor], world: ProcessGroup, alive: Callable[[], None]) -> Weights:
-    collected: Weights = {}
-    hosts: dict[int, torch.Tensor] = {}  # tied weights stay one tensor
-    for piece in _pieces(state):
-        with _gathered(list(piece.values())):
-            if world.is_first:
+def _copy_to_host(state: Mapping[str, torch.Tensor], group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
+    weights: Weights = {}
+    copies: dict[int, torch.Tensor] = {}  # tied weights stay one tensor
+    for piece in _split_into_pieces(state):
+        with _gathered_parameters(list(piece.values())):
+            if group.is_first:
                 for name, tensor in piece.items():
-                    collected[name] = hosts.setdefault(id(tensor), tensor.detach().to("cpu", copy=True))
-        alive()
-    return collected
+                    weights[name] = copies.setdefault(id(tensor), tensor.detach().to("cpu", copy=True))
+        heartbeat()
+    return weights
 
 
-def _pieces(state: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+def _split_into_pieces(state: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
     piece: dict[str, torch.Tensor] = {}
     size = 0
     for name, tensor in state.items():
         elements = int(getattr(tensor, "ds_numel", tensor.numel()))
-        if piece and size + elements > _PIECE:
+        if piece and size + elements > _ELEMENTS_PER_PIECE:
             yield piece
             piece, size = {}, 0
         piece[name] = tensor
@@ -113,12 +131,14 @@ def _pieces(state: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tenso
 
 
 @contextlib.contextmanager
-def _gathered(tensors: list[torch.Tensor]) -> Iterator[None]:
-    partitioned = list({id(tensor): tensor for tensor in tensors if hasattr(tensor, "ds_id")}.values())
+def _gathered_parameters(tensors: list[torch.Tensor]) -> Iterator[None]:
+    """Within this context every rank holds the whole tensors, also those that ZeRO-3 partitions."""
+    partitioned = {id(tensor): tensor for tensor in tensors if hasattr(tensor, "ds_id")}
     if not partitioned:
         yield
         return
+    import_deepspeed()
     from deepspeed.runtime.zero import GatheredParameters
 
-    with GatheredParameters(partitioned), torch.no_grad():
+    with GatheredParameters(list(partitioned.values())), torch.no_grad():
         yield

@@ -14,7 +14,11 @@ import torch
 
 from finetune_trainer.config import TrainSpec, UnfreezeConfig
 from finetune_trainer.methods import layer_depth
-from finetune_trainer.training import lr_schedule
+
+
+def lowest_depth(unfreeze: UnfreezeConfig, step: int, head: int) -> int:
+    """The lowest depth whose weights are trained at a step, counted from 1: the head's depth at first, 0 in the end."""
+    return max(0, head - (step - 1) // unfreeze.every_steps)
 
 
 class Unfreezing:
@@ -34,7 +38,7 @@ class Unfreezing:
 
     def begin(self, step: int) -> None:
         """Before the first backward pass of a step, counted from 1."""
-        self._step, self._lowest = step, lr_schedule.lowest_depth(self._settings, step, self._head)
+        self._step, self._lowest = step, lowest_depth(self._settings, step, self._head)
 
     def _masked(self, deep: int, gradient: torch.Tensor) -> torch.Tensor | None:
         return torch.zeros_like(gradient) if deep < self._lowest else None

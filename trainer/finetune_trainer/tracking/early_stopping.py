@@ -1,4 +1,4 @@
-"""Which of a run's models is the best, and whether it is time to stop: pure functions of the history."""
+"""The best model of a run and early stopping, as pure functions of the history."""
 
 from __future__ import annotations
 
@@ -9,40 +9,48 @@ from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.tracking.history import History
 
 
-def best_first(history: History, settings: EvaluationConfig) -> list[int]:
-    """Evaluated steps from the best to the worst, of equals the earlier one first; the starting model is none of them."""
-    scores = _scores(history, settings)
+def rank_steps(history: History, evaluation: EvaluationConfig) -> list[int]:
+    """Evaluated steps from the best to the worst, the earlier of equal ones first; the starting model is not ranked."""
+    scores = _scores_by_step(history, evaluation)
     return sorted(scores, key=lambda step: (-scores[step], step))
 
 
-def exhausted(history: History, settings: EvaluationConfig, stopping: EarlyStoppingConfig | None) -> str | None:
-    """Why the run is to end here, in one sentence; None if it is to go on."""
-    scores = _scores(history, settings)
-    if stopping is None or settings.every_steps is None or not scores:
+def early_stop_reason(history: History, evaluation: EvaluationConfig, early_stopping: EarlyStoppingConfig | None) -> str | None:
+    """One sentence on why the run stops now; None if it continues."""
+    scores = _scores_by_step(history, evaluation)
+    if early_stopping is None or evaluation.every_steps is None or not scores:
         return None
-    best, *later = scores
-    for step in later:
-        if scores[step] > scores[best] + stopping.minimum_change:
-            best = step
-    # Counted by steps, since a long history forgets evaluations.
-    if max(scores) - best < stopping.patience * settings.every_steps:
+    best_step, *later_steps = scores
+    for step in later_steps:
+        if scores[step] > scores[best_step] + early_stopping.minimum_change:
+            best_step = step
+    # Patience is counted in steps, because a long history drops evaluations.
+    if max(scores) - best_step < early_stopping.patience * evaluation.every_steps:
         return None
-    value = history.of_step(best).metrics.get(settings.metric, math.nan)
+    value = history.evaluation_at(best_step).metrics.get(evaluation.metric, math.nan)
+    plural = "s" if early_stopping.patience > 1 else ""
     return (
-        f"evaluation {settings.metric} has not improved on that of step {best} ({value:.4g}) for {stopping.patience} "
-        f"evaluation{'s' * (stopping.patience > 1)}"
+        f"evaluation {evaluation.metric} has not improved in {early_stopping.patience} evaluation{plural} "
+        f"since step {best_step} ({value:.4g})"
     )
 
 
-def validate_metric(history: History, settings: EvaluationConfig) -> None:
-    """Raises ConfigurationError if evaluations have never reported the metric that they are compared by."""
-    if history.evaluations and not any(settings.metric in evaluation.metrics for evaluation in history.evaluations):
-        reported = ", ".join(history.last_metrics)
-        raise ConfigurationError(f"spec.evaluation.metric: {settings.metric} is not reported: choose one of {reported}")
+def validate_metric(history: History, evaluation: EvaluationConfig) -> None:
+    """Raise ConfigurationError if no evaluation has reported the metric that they are compared by."""
+    if not history.evaluations:
+        return
+    if any(evaluation.metric in record.metrics for record in history.evaluations):
+        return
+    reported = ", ".join(history.last_metrics)
+    raise ConfigurationError(f"spec.evaluation.metric: {evaluation.metric} is not reported: choose one of {reported}")
 
 
-def _scores(history: History, settings: EvaluationConfig) -> dict[int, float]:
-    """The metric by step, turned so that more is better; one that is missing or no number is worse than any."""
-    sign = 1 if settings.maximizes else -1
-    found = {one.step: sign * one.metrics.get(settings.metric, math.nan) for one in history.evaluations if one.step > 0}
-    return {step: -math.inf if math.isnan(score) else score for step, score in found.items()}
+def _scores_by_step(history: History, evaluation: EvaluationConfig) -> dict[int, float]:
+    """The metric by step, negated if lower is better; a missing metric or a NaN ranks below every other value."""
+    sign = 1 if evaluation.maximizes else -1
+    scores: dict[int, float] = {}
+    for record in history.evaluations:
+        if record.step > 0:
+            score = sign * record.metrics.get(evaluation.metric, math.nan)
+            scores[record.step] = -math.inf if math.isnan(score) else score
+    return scores

@@ -1,4 +1,4 @@
-"""The run's curve: loss, learning rate and evaluations by step, bounded in size, whole again after a restart."""
+"""The run's history: loss, learning rate and evaluations by step, bounded in size and restored after a restart."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MOST_POINTS = 2000
+FEW_SHOT = "fewShot."
+"""The prefix of metrics and tables that the few-shot evaluation of the starting model reports."""
+MAX_POINTS = 2000
 
 
 class EvaluationRecord(NamedTuple):
-    """What was measured after a step; tables, such as a confusion matrix, are JSON by name."""
+    """The result of the evaluation after a step; tables, such as a confusion matrix, are JSON by name."""
 
     step: int
     metrics: dict[str, float]
@@ -20,9 +22,9 @@ class EvaluationRecord(NamedTuple):
 
 @dataclass
 class History:
-    """At most `MOST_POINTS` training points and as many evaluations; beyond that every second one is forgotten.
+    """At most `MAX_POINTS` training points and as many evaluations; beyond that every second one is dropped.
 
-    Which steps are kept depends on their numbers alone, so a resumed run keeps the same ones.
+    Which steps are kept depends on their numbers alone, so that a resumed run keeps the same ones.
     """
 
     stride: int = 1
@@ -30,54 +32,69 @@ class History:
     evaluations: list[EvaluationRecord] = field(default_factory=list)
 
     def add(self, step: int, loss: float, learning_rate: float) -> None:
-        """A finished step."""
+        """Add a finished step."""
         if step % self.stride == 0:
             self.training.append((step, loss, learning_rate))
-        if len(self.training) > MOST_POINTS:
+        if len(self.training) > MAX_POINTS:
             self.stride *= 2
             self.training = [point for point in self.training if point[0] % self.stride == 0]
 
     def add_evaluation(
-        self, step: int, metrics: dict[str, float], tables: dict[str, Any] | None = None, best: int | None = None
+        self, step: int, metrics: dict[str, float], tables: dict[str, Any] | None = None, best_step: int | None = None
     ) -> None:
-        """What was measured after a step.
+        """Add the evaluation after a step.
 
-        Tables are kept of this evaluation and of that of the step `best`, which is not to be forgotten, nor is the start.
+        Tables are kept for this evaluation and for that of `best_step`. The evaluations of `best_step` and of the start are
+        never dropped.
         """
-        before = [one._replace(tables={}) if one.tables and one.step != best else one for one in self.evaluations]
-        if len(before) >= MOST_POINTS:
-            before = [one for index, one in enumerate(before) if index % 2 or one.step in (0, best)]
-        self.evaluations = [*before, EvaluationRecord(step, metrics, tables or {})]
+        earlier: list[EvaluationRecord] = []
+        for record in self.evaluations:
+            has_obsolete_tables = bool(record.tables) and record.step != best_step
+            earlier.append(record._replace(tables={}) if has_obsolete_tables else record)
+        if len(earlier) >= MAX_POINTS:
+            earlier = [record for index, record in enumerate(earlier) if index % 2 or record.step in (0, best_step)]
+        self.evaluations = [*earlier, EvaluationRecord(step, metrics, tables or {})]
 
-    def of_step(self, step: int) -> EvaluationRecord:
-        """The evaluation after a step; an empty one if there is none."""
-        return next((one for one in self.evaluations if one.step == step), EvaluationRecord(step, {}, {}))
+    def evaluation_at(self, step: int) -> EvaluationRecord:
+        """The evaluation after a step; an empty record if there is none."""
+        for record in self.evaluations:
+            if record.step == step:
+                return record
+        return EvaluationRecord(step, {}, {})
 
     @property
-    def evaluated(self) -> int | None:
-        """The step that was evaluated last."""
+    def last_loss(self) -> float | None:
+        """The training loss of the last recorded step."""
+        return self.training[-1][1] if self.training else None
+
+    @property
+    def last_evaluated_step(self) -> int | None:
+        """The step of the last evaluation."""
         return self.evaluations[-1].step if self.evaluations else None
 
     @property
     def last_metrics(self) -> dict[str, float]:
-        """What the last evaluation measured; empty before the first."""
+        """The metrics of the last evaluation; empty before the first."""
         return self.evaluations[-1].metrics if self.evaluations else {}
 
-    def state(self) -> dict[str, Any]:
-        """All of it in plain numbers, for a checkpoint."""
+    def to_dict(self) -> dict[str, Any]:
+        """The history as plain values, for a checkpoint."""
         evaluations = [list(evaluation) for evaluation in self.evaluations]
         return {"stride": self.stride, "training": list(self.training), "evaluations": evaluations}
 
     @classmethod
-    def of(cls, state: dict[str, Any]) -> History:
-        """The history that `state` was taken of."""
+    def from_dict(cls, state: dict[str, Any]) -> History:
+        """Restore the history that `to_dict` returned."""
         training = [(int(step), float(loss), float(rate)) for step, loss, rate in state["training"]]
         return cls(int(state["stride"]), training, [EvaluationRecord(*evaluation) for evaluation in state["evaluations"]])
 
     def write(self, folder: Path) -> None:
-        """Writes history.jsonl, one point a line in the order of steps, into the folder."""
+        """Write history.jsonl, one point a line in the order of steps, into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        points: list[dict[str, Any]] = [{"step": s, "loss": loss, "learningRate": rate} for s, loss, rate in self.training]
-        points += [{"step": one.step, "evaluation": one.metrics} for one in self.evaluations]
+        points: list[dict[str, Any]] = []
+        for step, loss, learning_rate in self.training:
+            points.append({"step": step, "loss": loss, "learningRate": learning_rate})
+        for record in self.evaluations:
+            points.append({"step": record.step, "evaluation": record.metrics})
         points.sort(key=lambda point: (point["step"], "evaluation" in point))
         (folder / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))

@@ -1,4 +1,4 @@
-"""Event files for TensorBoard beside the checkpoints, made of what the first rank reports anyway."""
+"""TensorBoard event files, stored next to the checkpoints and written from the events of the first rank."""
 
 from __future__ import annotations
 
@@ -19,60 +19,64 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def recording(report: EventSink, storage: Storage, work_dir: Path) -> Iterator[EventSink]:
-    """A report that passes events on and keeps their numbers; what was kept is stored when checkpoints are, and at the end.
+def record_to_tensorboard(report: EventSink, storage: Storage, work_dir: Path) -> Iterator[EventSink]:
+    """An event sink that passes events on to `report` and records their numbers.
 
-    Storing goes on in a thread of its own. If it fails, that is logged, and tried again with the next checkpoint.
+    The event files are uploaded after each checkpoint and at the end. The upload runs in a background thread; a failure is
+    logged and the next checkpoint retries it.
     """
-    files = EventFiles(report, storage.child(FOLDER), work_dir / FOLDER)
+    recorder = TensorBoardRecorder(report, storage.child(FOLDER), work_dir / FOLDER)
     try:
-        yield files
+        yield recorder
     finally:
-        files.close()
+        recorder.close()
 
 
-class EventFiles:
-    """Each life of the run writes a file of its own, whose first event takes back what an earlier life did after its step."""
+class TensorBoardRecorder:
+    """Writes one event file for each attempt of the run.
+
+    The first event of a file purges the events that an earlier attempt recorded after the step that this attempt resumes from.
+    """
 
     def __init__(self, report: EventSink, storage: Storage, folder: Path) -> None:
         self._report, self._storage, self._folder = report, storage, folder
         self._writer: Any = None
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, "event-files")
-        self._storing: Future[None] | None = None
+        self._executor = ThreadPoolExecutor(1, "tensorboard")
+        self._upload: Future[None] | None = None
 
     def __call__(self, event: Event) -> None:
-        """Takes note of an event, from whichever thread, and passes it on."""
+        """Pass the event on and record it; any thread may call this."""
         self._report(event)
         match event:
             case Step():
-                numbers = _of_progress(event.progress) | {"train/gradientNorm": event.gradient_norm}
-                self._add(event.progress.step, event.progress.step, numbers)
+                scalars = _progress_scalars(event.progress) | {"train/gradientNorm": event.gradient_norm}
+                self._add_scalars(event.progress.step, scalars, purge_step=event.progress.step)
             case Evaluated():
-                # Before this life's first step: the step that was evaluated is of a life before, and stays.
-                numbers = {f"evaluation/{name}": value for name, value in event.metrics.items()}
-                self._add(event.step, event.step + 1, numbers)
-            case CheckpointStored() if self._storing is None or self._storing.done():
-                self._storing = self._thread.submit(self._store)
+                scalars = {f"evaluation/{name}": value for name, value in event.metrics.items()}
+                # An evaluation before the first step of this attempt is of the step it resumed from, whose events stay.
+                self._add_scalars(event.step, scalars, purge_step=event.step + 1)
+            case CheckpointStored() if self._upload is None or self._upload.done():
+                self._upload = self._executor.submit(self._upload_files)
 
     def close(self) -> None:
-        """Stores the rest."""
-        self._thread.shutdown()
-        self._store()
+        """Upload the remaining events."""
+        self._executor.shutdown()
+        self._upload_files()
         if self._writer:
             self._writer.close()
 
-    def _add(self, step: int, first: int, numbers: dict[str, float]) -> None:
+    def _add_scalars(self, step: int, scalars: dict[str, float], purge_step: int) -> None:
         with self._lock:
             if self._writer is None:
-                # It takes a second to import, and a process that only resumes a finished run has nothing to write.
+                # Imported late: it takes a second, and a process that only resumes a finished run writes no events.
                 from torch.utils.tensorboard import SummaryWriter
 
-                self._writer = SummaryWriter(str(self._folder), max_queue=1000, purge_step=first)
-        for name, value in numbers.items():
+                self._writer = SummaryWriter(str(self._folder), max_queue=1000, purge_step=purge_step)
+        for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
 
-    def _store(self) -> None:
+    def _upload_files(self) -> None:
         if self._writer is None:
             return
         try:
@@ -82,9 +86,9 @@ class EventFiles:
             log.warning("the event files for TensorBoard could not be stored: %s", error)
 
 
-def _of_progress(progress: Progress) -> dict[str, float]:
-    found = {
+def _progress_scalars(progress: Progress) -> dict[str, float]:
+    scalars = {
         "train/loss": progress.loss, "train/learningRate": progress.learning_rate,
         "train/tokensPerSecond": progress.tokens_per_second, "train/epoch": progress.epoch,
     }  # fmt: skip
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in scalars.items() if value is not None}

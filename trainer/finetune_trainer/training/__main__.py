@@ -16,49 +16,46 @@ from finetune_trainer.distributed.preemption import Interrupted, PreemptionSigna
 from finetune_trainer.protocol.events import Alive, Ended, EventSink, PipeEventSink
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, ConfigurationError, Outcome, TrainerError
 from finetune_trainer.storage.base import Credentials
+from finetune_trainer.training.launch_context import LaunchContext
 
 log = logging.getLogger(__name__)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one rank; returns its exit code, having told the agent how it ended."""
-    given = _parse(arguments)
+def main(argv: list[str] | None = None) -> int:
+    """Run one rank, report its outcome to the agent and return its exit code."""
+    arguments = _parse_arguments(argv)
     logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s rank {given.rank} %(levelname)s %(message)s", stream=sys.stderr, force=True
+        level=logging.INFO, format=f"%(asctime)s rank {arguments.rank} %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    report = PipeEventSink(given.telemetry_fd)
+    report = PipeEventSink(arguments.telemetry_fd)
     stop = PreemptionSignal()
     stop.install()
-    outcome = _run(given, report, stop)
+    outcome = _run(arguments, report, stop)
     stop.ignore()
     report(Ended(outcome=outcome))
     return outcome.exit_policy.exit_code
 
 
-def _run(given: argparse.Namespace, report: EventSink, stop: PreemptionSignal) -> Outcome:
+def _run(arguments: argparse.Namespace, report: EventSink, stop: PreemptionSignal) -> Outcome:
     try:
         report(Alive(activity="Starting"))
-        spec = _load(given.document)
-        # Importing torch takes seconds, in which a mistake in the document need not hide.
+        spec = _load_document(arguments.document)
+        # After the document is validated, because importing torch takes seconds.
         import transformers
 
         from finetune_trainer.training import trainer
 
         transformers.utils.logging.disable_progress_bar()
-        place = trainer.LaunchContext(
-            given.rank, given.world_size, given.local_rank, given.processes_per_node, given.master, given.attempt,
-            given.work_dir, given.cache_dir, Credentials(given.credentials_dir),
-        )  # fmt: skip
-        return trainer.run(spec, place, report, stop)
+        return trainer.run(spec, _launch_context(arguments), report, stop)
     except BaseException as error:
-        return _outcome(error, given.rank)
+        return _failure_outcome(error, arguments.rank)
 
 
-def _outcome(error: BaseException, rank: int) -> Outcome:
-    from finetune_trainer.training import failures
+def _failure_outcome(error: BaseException, rank: int) -> Outcome:
+    from finetune_trainer.training.failures import classify_error
 
-    reason, message = failures.explain(error)
+    reason, message = classify_error(error)
     exit_policy = EXIT_POLICIES[reason]
     if isinstance(error, TrainerError | Interrupted):
         log.log(logging.INFO if exit_policy.disruption else logging.ERROR, "%s: %s", reason, message)
@@ -68,16 +65,30 @@ def _outcome(error: BaseException, rank: int) -> Outcome:
     return Outcome(reason=reason, message=message, rank=None if exit_policy.disruption else rank)
 
 
-def _load(document: Path) -> TrainSpec:
+def _load_document(path: Path) -> TrainSpec:
     try:
-        return TrainSpec.model_validate_json(document.read_bytes())
+        return TrainSpec.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ConfigurationError("; ".join(explain(error, "spec"))) from error
     except OSError as error:
-        raise ConfigurationError(f"document: {document} cannot be read ({error.strerror}): name another file") from error
+        raise ConfigurationError(f"document: {path} cannot be read ({error.strerror}): name another file") from error
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def _launch_context(arguments: argparse.Namespace) -> LaunchContext:
+    return LaunchContext(
+        rank=arguments.rank,
+        world_size=arguments.world_size,
+        local_rank=arguments.local_rank,
+        processes_per_node=arguments.processes_per_node,
+        master=arguments.master,
+        attempt=arguments.attempt,
+        work_dir=arguments.work_dir,
+        cache_dir=arguments.cache_dir,
+        credentials=Credentials(arguments.credentials_dir),
+    )
+
+
+def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetune_trainer.training", description=__doc__)
     parser.add_argument("--document", type=Path, required=True, help="the TrainSpec as JSON")
     parser.add_argument("--job", required=True, help="NAMESPACE/NAME, for the log")
@@ -85,18 +96,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--world-size", type=int, required=True)
     parser.add_argument("--local-rank", type=int, required=True)
     parser.add_argument("--processes-per-node", type=int, required=True)
-    parser.add_argument("--master", required=True, metavar="HOST:PORT", help="where rank 0 listens")
-    parser.add_argument("--attempt", required=True, help="name of this life of the process group")
+    parser.add_argument("--master", required=True, metavar="HOST:PORT", help="the address on which rank 0 listens")
+    parser.add_argument("--attempt", required=True, help="name of this attempt to run the process group")
     parser.add_argument("--work-dir", type=Path, required=True, help="scratch space of this node")
     parser.add_argument("--cache-dir", type=Path, required=True, help="models and prepared data, shared by the node's ranks")
-    parser.add_argument("--credentials-dir", type=Path, help="one folder a Secret, one file a key")
+    parser.add_argument("--credentials-dir", type=Path, help="a folder with a folder for each Secret and a file for each key")
     parser.add_argument("--telemetry-fd", type=int, required=True, help="an inherited pipe for events")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
     code = main()
     logging.shutdown()
     sys.stderr.flush()
-    # Threads of torch's and of an interrupted upload must not hold up, or crash, an end that has been told already.
+    # The outcome is reported: threads of torch or of an interrupted upload must neither delay nor crash the exit.
     os._exit(code)

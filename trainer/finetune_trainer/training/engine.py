@@ -1,17 +1,16 @@
-"""The DeepSpeed engine under a run: its configuration as a pure function of the document, and how it is built."""
+"""The DeepSpeed engine: its configuration, a pure function of the document, its construction and its optimizer steps."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import Any, Literal
 
 import torch
 
-from finetune_trainer.config import OptimizerConfig, TrainSpec
-from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.config import DeepSpeedConfig, OptimizerConfig, TrainingConfig, UnfreezeConfig
+from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
 from finetune_trainer.methods.layer_depth import Depths, measure
 from finetune_trainer.protocol.outcome import ConfigurationError
 
@@ -19,24 +18,23 @@ Precision = Literal["Float32", "BFloat16", "Float16"]
 DTYPES: dict[Precision, torch.dtype] = {"Float32": torch.float32, "BFloat16": torch.bfloat16, "Float16": torch.float16}
 
 
-def choose_precision(spec: TrainSpec, world: ProcessGroup) -> Precision:
-    """The precision for this device; raises ConfigurationError for one that the device cannot compute in."""
-    on_gpu = world.device.type == "cuda"
-    wanted = spec.training.precision
-    if wanted == "Auto":
-        return "BFloat16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "Float32"
-    if wanted == "Float16" and not on_gpu:
+def choose_precision(requested: Literal["Auto"] | Precision, device: torch.device) -> Precision:
+    """The precision to train in on the device; raises ConfigurationError for one that the device does not support."""
+    on_gpu = device.type == "cuda"
+    supports_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if requested == "Auto":
+        return "BFloat16" if supports_bfloat16 else "Float32"
+    if requested == "Float16" and not on_gpu:
         raise ConfigurationError("spec.training.precision: Float16 needs a GPU; use Auto, Float32 or BFloat16")
-    if wanted == "BFloat16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if requested == "BFloat16" and on_gpu and not supports_bfloat16:
         raise ConfigurationError("spec.training.precision: this GPU has no BFloat16; use Auto, Float16 or Float32")
-    return wanted
+    return requested
 
 
-def accumulation_steps(spec: TrainSpec, world_size: int) -> int:
-    """Micro-batches that one rank computes in one optimizer step; raises ConfigurationError if they do not come out even."""
-    training = spec.training
-    steps, rest = divmod(training.batch_size, training.micro_batch_size * world_size)
-    if rest or not steps:
+def accumulation_steps(training: TrainingConfig, world_size: int) -> int:
+    """The number of micro-batches of one rank in one optimizer step; raises ConfigurationError unless it is whole."""
+    steps, remainder = divmod(training.batch_size, training.micro_batch_size * world_size)
+    if remainder or not steps:
         raise ConfigurationError(
             f"spec.training.batchSize: {training.batch_size} is not a multiple of microBatchSize x ranks "
             f"({training.micro_batch_size} x {world_size}); change batchSize or microBatchSize"
@@ -44,12 +42,14 @@ def accumulation_steps(spec: TrainSpec, world_size: int) -> int:
     return steps
 
 
-def deepspeed_config(spec: TrainSpec, world_size: int, precision: Precision) -> dict[str, Any]:
+def deepspeed_config(
+    training: TrainingConfig, deepspeed: DeepSpeedConfig, world_size: int, precision: Precision
+) -> dict[str, Any]:
     """DeepSpeed's configuration for the document, with `spec.deepspeed.config` merged into it last."""
-    offload, stage = spec.deepspeed.offload, spec.deepspeed.zero_stage
+    offload, stage = deepspeed.offload, deepspeed.zero_stage
     if precision != "Float32" and stage == 0:
-        # Stage 0 has no float32 weights beside the half ones, and updates get lost in their rounding. Stage 1 has, and
-        # exchanges no more than stage 0 does.
+        # Stage 0 keeps no float32 copy of half-precision weights, so that rounding would lose small updates. Stage 1 keeps
+        # one, and communicates no more than stage 0 does.
         stage = 1
     zero: dict[str, Any] = {"stage": stage}
     if offload.optimizer == "CPU":
@@ -57,142 +57,156 @@ def deepspeed_config(spec: TrainSpec, world_size: int, precision: Precision) -> 
     if offload.parameters == "CPU":
         zero["offload_param"] = {"device": "cpu"}
     config: dict[str, Any] = {
-        "train_batch_size": spec.training.batch_size,
-        "train_micro_batch_size_per_gpu": spec.training.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps(spec, world_size),
-        # At stage 0 `step` clips by itself.
-        "gradient_clipping": spec.training.max_gradient_norm if stage > 0 else 0.0,
+        "train_batch_size": training.batch_size,
+        "train_micro_batch_size_per_gpu": training.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(training, world_size),
+        # At stage 0 `take_optimizer_step` clips.
+        "gradient_clipping": training.max_gradient_norm if stage > 0 else 0.0,
         "zero_optimization": zero,
-        # The optimizer is torch's own: DeepSpeed's are compiled at first use, which a lean image cannot do.
+        # The optimizer is torch's: DeepSpeed compiles its own at first use, and the image has no compiler.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
     if precision == "BFloat16":
-        # Without the check DeepSpeed would hand a NaN in the gradients to the weights.
+        # Without the check DeepSpeed would apply NaN gradients to the weights.
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
-        # Micro-batches would otherwise be summed with bfloat16's eight bits.
+        # Otherwise micro-batches would be summed with the eight bits of bfloat16.
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     if precision == "Float16":
         config["fp16"] = {"enabled": True}
-    return merge(config, spec.deepspeed.config)
+    return merge(config, deepspeed.config)
 
 
-def merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `more` laid over it, mapping by mapping."""
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge `changes` into a copy of `base`, mapping by mapping."""
     merged = dict(base)
-    for key, value in more.items():
-        below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    for key, value in changes.items():
+        current = merged.get(key)
+        if isinstance(current, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(current, value)
+        else:
+            merged[key] = value
     return merged
 
 
 def parameter_groups(
     model: torch.nn.Module, weight_decay: float, depths: Depths | None = None, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices are decayed; biases, norms, scales and other vectors are not.
+    """Trainable parameters in two groups: matrices with weight decay; biases, norms, scales and other vectors without.
 
     With `depths` there are two such groups for each depth, the deepest last, each with the scale of its learning rate.
 
-    ZeRO-3 flattens parameters to one dimension each, so this must see the model before the engine does.
+    Call this before the engine is built: ZeRO-3 flattens parameters to one dimension.
     """
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[depths.of[parameter] if depths else 0, not is_matrix(name, parameter)].append(parameter)
+            depth = depths.of[parameter] if depths else 0
+            groups[depth, not is_matrix(name, parameter)].append(parameter)
     head = depths.head if depths else 0
-    return [
-        {
-            "params": parameters, "weight_decay": 0.0 if is_vector else weight_decay, "depth": depth,
+    result = []
+    for depth, is_vector in sorted(groups):
+        group = {
+            "params": groups[depth, is_vector],
+            "weight_decay": 0.0 if is_vector else weight_decay,
+            "depth": depth,
             "scale": layer_decay ** (head - depth),
         }
-        for (depth, is_vector), parameters in sorted(groups.items(), key=itemgetter(0))
-    ]  # fmt: skip
+        result.append(group)
+    return result
 
 
 def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Whether the whole parameter has more than one dimension, also where ZeRO-3 has partitioned it already."""
-    # IA3's scales are vectors that begin at 1, but peft keeps them as matrices of one row or column.
+    """Whether the whole parameter has more than one dimension, also if ZeRO-3 has partitioned it."""
+    # IA3's scales are vectors that start at 1, but peft stores them as matrices of one row or column.
     return len(getattr(parameter, "ds_shape", parameter.shape)) > 1 and ".ia3_l." not in name
 
 
-def build(spec: TrainSpec, model: torch.nn.Module, world: ProcessGroup, precision: Precision) -> Any:
-    """The DeepSpeed engine that trains `model`; raises ConfigurationError for settings that DeepSpeed refuses."""
-    import deepspeed
-
-    if spec.training.gradient_checkpointing:
-        _checkpoint_gradients(model, reentrant=spec.deepspeed.zero_stage == 3)
-    settings = spec.training.optimizer
+def build_engine(
+    model: torch.nn.Module, training: TrainingConfig, deepspeed: DeepSpeedConfig, unfreeze: UnfreezeConfig | None,
+    group: ProcessGroup, precision: Precision,
+) -> Any:  # fmt: skip
+    """The DeepSpeed engine that trains `model`; raises ConfigurationError for settings that DeepSpeed rejects."""
+    if training.gradient_checkpointing:
+        _enable_gradient_checkpointing(model, reentrant=deepspeed.zero_stage == 3)
+    optimizer = training.optimizer
     depths = None
-    if settings.layer_decay < 1 or spec.method.unfreeze:
-        field = "method.unfreeze" if spec.method.unfreeze else "training.optimizer.layerDecay"
-        depths = measure(model, f"spec.{field}")
-    groups = parameter_groups(model, settings.weight_decay, depths, settings.layer_decay)
-    config = deepspeed_config(spec, world.size, precision)
+    if unfreeze:
+        depths = measure(model, "spec.method.unfreeze")
+    elif optimizer.layer_decay < 1:
+        depths = measure(model, "spec.training.optimizer.layerDecay")
+    groups = parameter_groups(model, optimizer.weight_decay, depths, optimizer.layer_decay)
+    config = deepspeed_config(training, deepspeed, group.size, precision)
+    initialize = import_deepspeed().initialize
     try:
-        engine, *_ = deepspeed.initialize(model=model, optimizer=_optimizer(groups, settings), config=config)
+        engine, *_ = initialize(model=model, optimizer=_build_optimizer(groups, optimizer), config=config)
     except (ValueError, AssertionError, NotImplementedError) as error:
-        if not spec.deepspeed.config:
+        if not deepspeed.config:
             raise
-        raise ConfigurationError(f"spec.deepspeed.config: DeepSpeed refuses it ({error}); change or remove it") from error
+        raise ConfigurationError(f"spec.deepspeed.config: DeepSpeed rejects it ({error}); change or remove it") from error
     return engine
 
 
-def _optimizer(groups: list[dict[str, Any]], settings: OptimizerConfig) -> torch.optim.Optimizer:
+def _build_optimizer(groups: list[dict[str, Any]], optimizer: OptimizerConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         groups,
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        # One kernel for all of a flat partition; the offloaded optimizer works on host memory, where it exists as well.
+        lr=optimizer.learning_rate,
+        betas=(optimizer.beta1, optimizer.beta2),
+        eps=optimizer.epsilon,
+        # One kernel for a whole flat partition; it also exists for the host memory that an offloaded optimizer uses.
         fused=True,
     )
 
 
-def _checkpoint_gradients(model: Any, reentrant: bool) -> None:
+def _enable_gradient_checkpointing(model: Any, reentrant: bool) -> None:
     # Non-reentrant recomputation compares shapes, which ZeRO-3 changes as it gathers and releases parameters.
     if not hasattr(model, "gradient_checkpointing_enable") or not getattr(model, "supports_gradient_checkpointing", True):
-        raise ConfigurationError("spec.training.gradientCheckpointing: this model does not offer it; remove it")
+        raise ConfigurationError("spec.training.gradientCheckpointing: this model does not support it; remove it")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     if reentrant:
-        # With frozen weights below it, a reentrant segment has no gradient to recompute for unless its input asks for one.
+        # If the weights below a reentrant segment are frozen, it is recomputed only if its input requires a gradient.
         model.enable_input_require_grads()
 
 
-def step(engine: Any, learning_rate: float, max_norm: float) -> float:
-    """Take one optimizer step, each group of parameters at its share of the rate.
+def take_optimizer_step(engine: Any, learning_rate: float, max_norm: float) -> float:
+    """Take one optimizer step, each parameter group at the learning rate times its scale.
 
-    Returns the gradients' L2 norm over all parameters, before clipping. Infinite or NaN when a gradient was; the weights have
-    then not moved (stage 0 and all half precision) or must not be used.
+    Returns the gradients' L2 norm over all parameters, before clipping. It is infinite or NaN if a gradient was; the weights
+    are then unchanged (stage 0 and all half precision) or must not be used.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]
-    if _is_plain(engine):
-        # DeepSpeed hands the optimizer through here, clips without saying by how much, and would apply a NaN.
-        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
-            return norm
-        if max_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(engine.module.parameters(), max_norm, torch.tensor(norm))
-        engine.step()
-        return norm
+    if _uses_torch_optimizer(engine):
+        return _take_plain_step(engine, max_norm)
     try:
         engine.step()
     except Exception as error:
-        # DeepSpeed's bare Exception for gradients that overflow at every loss scale.
+        # DeepSpeed raises a bare Exception if gradients overflow at every loss scale.
         if skips_overflow(engine) and "loss scale" in str(error):
             return math.nan
         raise
     norm = float(engine.get_global_grad_norm())
-    # DeepSpeed marks what is not a number with a negative one.
+    # DeepSpeed returns a negative norm for a NaN.
     return norm if norm >= 0 else math.inf
 
 
+def _take_plain_step(engine: Any, max_norm: float) -> float:
+    # Without ZeRO, DeepSpeed would clip without reporting the norm and apply NaN gradients.
+    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    if not math.isfinite(norm):
+        return norm
+    if max_norm > 0:
+        torch.nn.utils.clip_grads_with_norm_(engine.module.parameters(), max_norm, torch.tensor(norm))
+    engine.step()
+    return norm
+
+
 def skips_overflow(engine: Any) -> bool:
-    """Whether the engine answers an overflow by a smaller loss scale and another try: Float16 alone does."""
+    """Whether the engine answers an overflow with a lower loss scale and skips the step; only Float16 does."""
     return bool(engine.fp16_enabled())
 
 
-def _is_plain(engine: Any) -> bool:
+def _uses_torch_optimizer(engine: Any) -> bool:
     return isinstance(engine.optimizer, torch.optim.Optimizer)

@@ -1,8 +1,9 @@
-"""Loss and metrics on the evaluation data: every row once, whatever the number of ranks, in memory that does not grow."""
+"""Loss and metrics on the evaluation data: each row counts once at every world size, in constant memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,53 +14,89 @@ from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Objective
 from finetune_trainer.protocol.outcome import NonFiniteLossError
-
-FEW_SHOT = "fewShot."
+from finetune_trainer.tracking.history import FEW_SHOT
+from finetune_trainer.training.batches import BatchSource
 
 
 class EvaluationResult(NamedTuple):
-    """Numbers by name, and what is reported beside them: tables as JSON by name."""
+    """Metrics by name and tables, such as a confusion matrix, as JSON by name."""
 
     metrics: dict[str, float]
     tables: dict[str, Any]
 
-    def beside(self, shown: EvaluationResult) -> EvaluationResult:
-        """With another result, in whose evaluation there were examples before each row."""
-        metrics, tables = ({FEW_SHOT + name: value for name, value in found.items()} for found in shown)
+    def with_few_shot(self, few_shot: EvaluationResult) -> EvaluationResult:
+        """Add the result of the few-shot evaluation, each name prefixed with `fewShot.`."""
+        metrics = {FEW_SHOT + name: value for name, value in few_shot.metrics.items()}
+        tables = {FEW_SHOT + name: table for name, table in few_shot.tables.items()}
         return EvaluationResult(self.metrics | metrics, self.tables | tables)
 
 
-def evaluate(
-    engine: Any, objective: Objective, groups: Iterable[list[MicroBatch]], world: ProcessGroup, go_on: Callable[[], bool]
-) -> EvaluationResult | None:
-    """The objective's metrics and tables over all ranks' batches; None if the evaluation was broken off.
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates the engine's model on the evaluation data."""
 
-    Every rank must bring the same number of groups and of batches in each, since ZeRO-3 gathers parameters in lockstep; one
-    that has no rows left brings a batch without terms. `go_on` is asked before each group, on all ranks, and must give the same
-    answer on all. Raises NonFiniteLossError.
+    engine: Any
+    objective: Objective
+    group: ProcessGroup
+    batches: BatchSource
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is evaluation data."""
+        return self.batches.evaluation is not None
+
+    def evaluate(self, should_continue: Callable[[], bool]) -> EvaluationResult | None:
+        """The model's metrics and tables; None if the evaluation was interrupted."""
+        assert self.batches.evaluation is not None, "there is no evaluation data"
+        return evaluate(self.engine, self.objective, self.batches.evaluation(), self.group, should_continue)
+
+    def evaluate_start(self, should_continue: Callable[[], bool]) -> EvaluationResult | None:
+        """The starting model's metrics and tables, zero-shot and, if the document asks for it, few-shot."""
+        zero_shot = self.evaluate(should_continue)
+        if zero_shot is None or self.batches.few_shot is None:
+            return zero_shot
+        few_shot = evaluate(self.engine, self.objective, self.batches.few_shot(), self.group, should_continue)
+        return None if few_shot is None else zero_shot.with_few_shot(few_shot)
+
+
+def evaluate(
+    engine: Any,
+    objective: Objective,
+    steps: Iterable[list[MicroBatch]],
+    group: ProcessGroup,
+    should_continue: Callable[[], bool],
+) -> EvaluationResult | None:
+    """The objective's metrics and tables over all ranks' micro-batches; None if the evaluation was interrupted.
+
+    Every rank must bring the same number of lists with the same number of micro-batches each, since ZeRO-3 gathers parameters
+    in lockstep; a rank without rows left brings a batch without terms. `should_continue` is called before each list on every
+    rank and must return the same answer on all of them. Raises NonFiniteLossError.
     """
     count = len(objective.losses)
-    summed = torch.zeros(2 * count, dtype=torch.float64)  # each loss's terms: their sum, then their number
+    # For each loss the sum of its terms, followed by the number of terms of each loss.
+    loss_sums = torch.zeros(2 * count, dtype=torch.float64)
     statistics = torch.zeros(0, dtype=torch.float64)
     engine.eval()
     try:
         with torch.no_grad():
-            for group in groups:
-                if not go_on():
+            for micro_batches in steps:
+                if not should_continue():
                     return None
-                batches = [to_device(batch.inputs, world.device) for batch in group]
-                objective.prepare_step(engine, batches, world)
-                for batch, (_, terms, *_) in zip(batches, group, strict=True):
-                    found = objective.measure(engine, batch)
-                    summed += torch.cat([found.losses.double().cpu(), torch.tensor(terms, dtype=torch.float64)])
-                    statistics = found.statistics.cpu() + (statistics if len(statistics) else 0)
+                batches = [to_device(micro_batch.inputs, group.device) for micro_batch in micro_batches]
+                objective.prepare_step(engine, batches, group)
+                for batch, micro_batch in zip(batches, micro_batches, strict=True):
+                    measured = objective.measure(engine, batch)
+                    terms = torch.tensor(micro_batch.terms, dtype=torch.float64)
+                    loss_sums += torch.cat([measured.losses.double().cpu(), terms])
+                    statistics = measured.statistics.cpu() + (statistics if len(statistics) else 0)
     finally:
         engine.train()
-    totals = world.all_reduce_sum(torch.cat([summed, statistics])).numpy()
-    numbers = totals[count : 2 * count]
-    losses = np.divide(totals[:count], numbers, out=np.zeros(count), where=numbers > 0)
+    totals = group.all_reduce_sum(torch.cat([loss_sums, statistics])).numpy()
+    term_counts = totals[count : 2 * count]
+    losses = np.divide(totals[:count], term_counts, out=np.zeros(count), where=term_counts > 0)
     if not np.isfinite(losses).all():
         raise NonFiniteLossError("the loss on the evaluation data is not finite: lower spec.training.optimizer.learningRate")
-    # What is computed from equal sums may still differ in its last bit on another machine, and decides when all ranks stop.
-    metrics: dict[str, float] = world.broadcast(objective.metrics(losses.tolist(), totals[2 * count :]))
+    # Metrics computed from equal sums may differ in the last bit between machines. They decide when all ranks stop, so every
+    # rank uses those of rank 0.
+    metrics: dict[str, float] = group.broadcast(objective.metrics(losses.tolist(), totals[2 * count :]))
     return EvaluationResult(metrics, objective.tables(totals[2 * count :]))

@@ -1,4 +1,4 @@
-"""What an exception means for the run: one of the reasons the agent and the operator act upon, and one sentence."""
+"""Classifies the exception that ended a rank: the reason that agent and operator act on, and one sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.distributed as dist
 from finetune_trainer.distributed.preemption import Interrupted
 from finetune_trainer.protocol.outcome import Reason, TrainerError
 
-LONGEST_MESSAGE = 2000  # characters; the rest of the termination message needs room too
+MAX_MESSAGE_CHARACTERS = 2000  # the rest of the termination message needs room too
 
 _BUGS = (
     TypeError, AttributeError, NameError, LookupError, AssertionError, ImportError, NotImplementedError, RecursionError,
@@ -27,25 +27,33 @@ _MEMORY_ADVICE = (
 )
 
 
-def explain(error: BaseException) -> tuple[Reason, str]:
-    """Reason and sentence for what ended a rank."""
+def classify_error(error: BaseException) -> tuple[Reason, str]:
+    """The reason and the message for the exception that ended a rank."""
     if isinstance(error, TrainerError | Interrupted):
-        return error.reason, _shortened(str(error))
+        return error.reason, _shorten(str(error))
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(text)
-    ):
-        first = str(error).partition("\n")[0]
-        return Reason.OUT_OF_MEMORY, _shortened(f"out of memory ({first or 'on the host'}): {_MEMORY_ADVICE}")
-    if isinstance(error, dist.DistError | ConnectionError | TimeoutError) or (
-        isinstance(error, RuntimeError) and _LOST_PEER.search(text)
-    ):
-        return Reason.RENDEZVOUS_FAILED, _shortened(f"lost the other ranks, or never found them: {text}")
+    if _is_out_of_memory(error, text):
+        first_line = str(error).partition("\n")[0]
+        return Reason.OUT_OF_MEMORY, _shorten(f"out of memory ({first_line or 'on the host'}): {_MEMORY_ADVICE}")
+    if _is_lost_peer(error, text):
+        return Reason.RENDEZVOUS_FAILED, _shorten(f"the connection to the other ranks failed: {text}")
     if isinstance(error, _BUGS):
-        return Reason.INTERNAL_ERROR, _shortened(f"a bug, the traceback is in the log: {text}")
-    return Reason.CRASHED, _shortened(f"an unexpected error, the traceback is in the log: {text}")
+        return Reason.INTERNAL_ERROR, _shorten(f"a bug, the traceback is in the log: {text}")
+    return Reason.CRASHED, _shorten(f"an unexpected error, the traceback is in the log: {text}")
 
 
-def _shortened(message: str) -> str:
+def _is_out_of_memory(error: BaseException, text: str) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(text) is not None
+
+
+def _is_lost_peer(error: BaseException, text: str) -> bool:
+    if isinstance(error, dist.DistError | ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, RuntimeError) and _LOST_PEER.search(text) is not None
+
+
+def _shorten(message: str) -> str:
     line = " ".join(message.split())
-    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
+    return line if len(line) <= MAX_MESSAGE_CHARACTERS else line[: MAX_MESSAGE_CHARACTERS - 1] + "…"

@@ -1,244 +1,209 @@
-"""The training loop: fetch, agree, compute, step, report. It is meant to be read from top to bottom.
+"""The training loop: fetch micro-batches, agree with the other ranks, take a step, report it.
 
-All ranks take the same way through it: whatever decides the way (a stop, a checkpoint that the clock asks for, a loss that
+All ranks branch alike: everything that decides the branch (a stop request, a checkpoint that is due by the clock, a loss that
 is not finite) is summed over the ranks first.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-import torch
-
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.loading.collate import to_device
+from finetune_trainer.config import EvaluationConfig, TrainingConfig
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.preemption import Preempted, PreemptedUnsaved, PreemptionSignal
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.methods.unfreezing import Unfreezing
-from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.events import Alive
-from finetune_trainer.protocol.outcome import NonFiniteLossError, SavedCheckpoint, StorageError
+from finetune_trainer.protocol.outcome import SavedCheckpoint, StorageError
 from finetune_trainer.tracking import early_stopping
-from finetune_trainer.tracking.history import History
-from finetune_trainer.tracking.reporter import Reporter
-from finetune_trainer.training import lr_schedule
-from finetune_trainer.training.engine import skips_overflow
-from finetune_trainer.training.engine import step as take_optimizer_step
-from finetune_trainer.training.evaluation import evaluate
-from finetune_trainer.training.regularization import Regularizer
+from finetune_trainer.tracking.reporter import FinishedStep, Reporter
+from finetune_trainer.training.batches import BatchSource
+from finetune_trainer.training.evaluation import Evaluator
+from finetune_trainer.training.train_state import TrainState
+from finetune_trainer.training.train_step import TrainStep
 
 log = logging.getLogger(__name__)
 
 
-class Checkpointer(Protocol):
-    """What the loop asks of the checkpoints; `finetune_trainer.checkpoint.Checkpoints` is the real one."""
-
-    def due(self, step: int) -> bool: ...
-
-    def save(self, step: int, client_state: dict[str, Any], best_first: Sequence[int] = ()) -> None: ...
-
-    def load_best(self, best_first: Sequence[int]) -> int | None: ...
-
-    def finish(self) -> None: ...
+class Checkpoints(Protocol):
+    """The part of `finetune_trainer.checkpoint.manager.CheckpointManager` that training uses."""
 
     @property
     def last(self) -> SavedCheckpoint | None: ...
 
+    def due(self, step: int, /) -> bool: ...
 
-@dataclass
-class Run:
-    """Everything one rank's loop works with.
+    def save(self, step: int, client_state: dict[str, Any], best_steps: Sequence[int] = (), /) -> None: ...
 
-    `batches(step)` gives this rank's micro-batches of the step after `step`, and of each one after that; `evaluation()` this
-    rank's of the evaluation data, in groups as large as a step, and none without such data; `few_shot()` is the same with
-    examples before each row, and None where the document does not ask for it. `finished` counts steps.
-    """
+    def load_best(self, best_steps: Sequence[int], /) -> int | None: ...
 
-    spec: TrainSpec
-    world: ProcessGroup
-    engine: Any
-    objective: Objective
-    batches: Callable[[int], Iterator[list[MicroBatch]]]
-    evaluation: Callable[[], Iterable[list[MicroBatch]]]
-    has_evaluation: bool
-    total_steps: int
-    checkpoints: Checkpointer
-    reporter: Reporter
-    stop: PreemptionSignal
-    few_shot: Callable[[], Iterable[list[MicroBatch]]] | None = None
-    anchor: Regularizer | None = None
-    unfreezing: Unfreezing | None = None
-    finished: int = 0
-    history: History = field(default_factory=History)
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the engine."""
-        return {"step": self.finished, "history": self.history.state()}
-
-    @property
-    def best_first(self) -> list[int]:
-        """Evaluated steps from the best to the worst, if the best is to be exported."""
-        return early_stopping.best_first(self.history, self.spec.evaluation) if self.spec.export.best else []
-
-    @property
-    def exhausted(self) -> str | None:
-        """Why the run ends at the step it has come to, if that is not the last one, in one sentence; None if it goes on."""
-        if self.history.evaluated != self.finished:
-            return None
-        return early_stopping.exhausted(self.history, self.spec.evaluation, self.spec.training.early_stopping)
+    def finish(self) -> None: ...
 
 
-class Agreed(NamedTuple):
-    """What all ranks together know before a step."""
+class StepAgreement(NamedTuple):
+    """What all ranks agreed on before a step; the counts are sums over the ranks."""
 
-    terms: list[float]
+    term_counts: list[float]
+    """The number of terms in each loss."""
     tokens: int
     positions: int
+    """Tokens and padding."""
     stop: bool
     save: bool
 
 
-def train(run: Run) -> None:
-    """Train from `run.finished` to the last step, or until it has stopped to improve; at the end a checkpoint is stored.
+@dataclass
+class TrainingLoop:
+    """Trains from `state.step` to `total_steps`, or until the run stops early."""
 
-    Raises Preempted or PreemptedUnsaved when told to stop, NonFiniteLossError, and StorageError if the last checkpoint could
-    not be stored.
-    """
-    with run.stop.deferred():
-        saved = run.finished
-        batches = run.batches(run.finished)
-        run.engine.train()
-        while True:
-            _evaluate_if_due(run)
-            fetching = time.monotonic()
-            is_last = run.finished == run.total_steps or run.exhausted is not None
-            micro_batches = [] if is_last else next(batches)
-            waited = time.monotonic() - fetching
-            agreed = _agree(run, micro_batches, saved, is_last)
-            if agreed.stop and not is_last:
-                _leave_early(run, agreed.save)
-            if agreed.save:
-                run.checkpoints.save(run.finished, run.state, run.best_first)
-                saved = run.finished
-            if is_last:
-                run.reporter.end(run.finished)
-                break
-            started = time.monotonic()
-            loss, norm, rate = _step(run, micro_batches, agreed.terms, saved)
-            del micro_batches  # freed while the next are fetched, tensors hand the interpreter to the thread that makes more
-            run.finished += 1
-            run.history.add(run.finished, loss, rate)
-            run.reporter.step(
-                finished=run.finished, loss=loss, gradient_norm=norm, learning_rate=rate, tokens=round(agreed.terms[0]),
-                samples=run.spec.training.batch_size, padding=1 - agreed.tokens / max(agreed.positions, 1),
-                seconds=waited + time.monotonic() - started, waited=waited,
-            )  # fmt: skip
-    run.checkpoints.finish()
-    run.stop.raise_if_requested()
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    export_best: bool
+    group: ProcessGroup
+    train_step: TrainStep
+    evaluator: Evaluator
+    batches: BatchSource
+    checkpoints: Checkpoints
+    reporter: Reporter
+    stop: PreemptionSignal
+    total_steps: int
+    state: TrainState = field(default_factory=TrainState)
+    _saved_step: int = field(init=False, default=0)
 
+    @property
+    def ranked_steps(self) -> list[int]:
+        """Evaluated steps from the best to the worst; empty unless the best model is exported."""
+        return early_stopping.rank_steps(self.state.history, self.evaluation) if self.export_best else []
 
-def _agree(run: Run, micro_batches: list[MicroBatch], saved: int, is_last: bool) -> Agreed:
-    """One small reduction in which every rank tells what it is about to compute and what it was asked for."""
-    has_news = run.finished > saved
-    tokens, positions, stop, due, *terms = run.world.sums(
-        sum(batch.tokens for batch in micro_batches),
-        sum(batch.positions for batch in micro_batches),
-        run.stop.requested,
-        has_news and run.checkpoints.due(run.finished),
-        *(sum(batch.terms[index] for batch in micro_batches) for index in range(len(run.objective.losses))),
-    )
-    is_best = run.history.evaluated == run.finished and run.best_first[:1] == [run.finished]
-    save = has_news and (due > 0 or stop > 0 or is_last or is_best)
-    return Agreed(terms, int(tokens), int(positions), stop > 0, save)
+    @property
+    def early_stop_reason(self) -> str | None:
+        """One sentence on why the run stops at the current step before the last one; None if it continues."""
+        if not self._is_evaluated:
+            return None
+        return early_stopping.early_stop_reason(self.state.history, self.evaluation, self.training.early_stopping)
 
+    @property
+    def _is_evaluated(self) -> bool:
+        return self.state.history.last_evaluated_step == self.state.step
 
-def _step(run: Run, micro_batches: list[MicroBatch], terms: list[float], saved: int) -> tuple[float, float, float]:
-    """One optimizer step; returns mean loss, gradient norm and learning rate.
+    def run(self) -> None:
+        """Train to the last step and store a checkpoint of it.
 
-    The gradient is that of (sum of all terms on all ranks) / (their number), added up over the losses. DeepSpeed averages
-    gradients over ranks, which the factor undoes; its own division by the number of micro-batches is turned off. A penalty on
-    leaving the start counts once; the loss that is returned is without it.
-    """
-    training, step = run.spec.training, run.finished + 1
-    shares = torch.tensor([1 / count if count else 0.0 for count in terms], device=run.world.device)
-    total = torch.zeros((), device=run.world.device)
-    if run.unfreezing:
-        run.unfreezing.begin(step)
-    batches = [to_device(batch.inputs, run.world.device) for batch in micro_batches]
-    run.objective.prepare_step(run.engine, batches, run.world)
-    for index, batch in enumerate(batches):
-        is_last = index == len(batches) - 1
-        run.engine.set_gradient_accumulation_boundary(is_last)
-        loss = (run.objective.loss_sum(run.engine, batch) * shares).sum()
-        total += loss.detach()
-        if run.anchor and is_last:
-            loss = loss + run.anchor.penalty() / run.world.size
-        run.engine.backward(loss * run.world.size, scale_wrt_gas=False)
-    rate = training.optimizer.learning_rate * lr_schedule.factor(training.schedule, step, run.total_steps)
-    norm = take_optimizer_step(run.engine, rate, training.max_gradient_norm)
-    mean = run.world.sums(float(total))[0]
-    _validate_finite(run, step, mean, norm, saved)
-    return mean, norm, rate
+        Raises Preempted or PreemptedUnsaved if a stop was requested, NonFiniteLossError, and StorageError if the last
+        checkpoint could not be stored.
+        """
+        with self.stop.deferred():
+            self._saved_step = self.state.step
+            batches = self.batches.training(self.state.step)
+            self.train_step.engine.train()
+            while True:
+                self._evaluate_if_due()
+                fetch_started = time.monotonic()
+                is_last = self.state.step == self.total_steps or self.early_stop_reason is not None
+                micro_batches = [] if is_last else next(batches)
+                data_wait_seconds = time.monotonic() - fetch_started
+                agreement = self._agree(micro_batches, is_last)
+                if agreement.stop and not is_last:
+                    self._stop(agreement.save)
+                if agreement.save:
+                    self._save()
+                if is_last:
+                    self.reporter.finish(self.state.step)
+                    break
+                self._take_step(micro_batches, agreement, data_wait_seconds)
+                # Tensors are freed here, while the next are fetched: freeing them releases the interpreter lock for the thread
+                # that makes the next ones.
+                del micro_batches
+        self.checkpoints.finish()
+        self.stop.raise_if_requested()
 
-
-def _validate_finite(run: Run, step: int, loss: float, norm: float, saved: int) -> None:
-    """Both numbers are the same on all ranks, so that all raise or none does; and it is before anything can be saved."""
-    if math.isinf(norm) and math.isfinite(loss) and skips_overflow(run.engine):
-        log.warning("step %d: a gradient overflowed; the step is skipped and the loss scale lowered", step)
-        return
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    what = "the loss" if not math.isfinite(loss) else "the gradient norm"
-    last = f"the last good checkpoint is of step {saved}" if saved else "there is no checkpoint before it"
-    raise NonFiniteLossError(
-        f"step {step}: {what} became {loss if not math.isfinite(loss) else norm} ({last}): lower "
-        "spec.training.optimizer.learningRate, lengthen spec.training.schedule.warmupSteps, or look for broken rows in the data"
-    )
-
-
-def _evaluate_if_due(run: Run) -> None:
-    every = run.spec.evaluation.every_steps
-    is_due = run.finished == run.total_steps or bool(run.finished and every and run.finished % every == 0)
-    is_due = is_due or (run.finished == 0 and run.spec.evaluation.measures_start)
-    if not run.has_evaluation or not is_due or run.history.evaluated == run.finished:
-        return
-
-    def go_on() -> bool:
-        run.reporter.alive("Evaluating")
-        # At the last step there is nothing left to lose, but the result.
-        return not run.world.any(run.stop.requested)
-
-    run.reporter.report(Alive(activity="Evaluating"))
-    found = evaluate(run.engine, run.objective, run.evaluation(), run.world, go_on)
-    if found is not None and run.finished == 0 and run.few_shot is not None:
-        shown = evaluate(run.engine, run.objective, run.few_shot(), run.world, go_on)
-        found = shown and found.beside(shown)
-    if found is not None:
-        run.history.add_evaluation(run.finished, *found, best=next(iter(run.best_first), None))
-        run.reporter.evaluated(run.finished, found.metrics)
-        if run.spec.export.best or run.spec.training.early_stopping:
-            early_stopping.validate_metric(run.history, run.spec.evaluation)
-    run.reporter.report(Alive(activity="Training"))
-
-
-def _leave_early(run: Run, save: bool) -> NoReturn:
-    failure = None
-    try:
-        if save:
-            run.checkpoints.save(run.finished, run.state, run.best_first)
-        run.checkpoints.finish()
-    except StorageError as error:
-        failure = error
-    if run.world.any(failure is not None):
-        raise PreemptedUnsaved(
-            f"told to stop at step {run.finished}, and its checkpoint could not be stored: {failure or 'another rank says why'}"
+    def _agree(self, micro_batches: list[MicroBatch], is_last: bool) -> StepAgreement:
+        """All-reduce token counts, term counts and the stop and save flags in one small reduction."""
+        has_unsaved_step = self.state.step > self._saved_step
+        tokens, positions, stop, due, *term_counts = self.group.sums(
+            sum(micro_batch.tokens for micro_batch in micro_batches),
+            sum(micro_batch.positions for micro_batch in micro_batches),
+            self.stop.requested,
+            has_unsaved_step and self.checkpoints.due(self.state.step),
+            *self.train_step.count_terms(micro_batches),
         )
-    stored = f"the checkpoint of step {run.finished} is stored" if run.finished else "step 0 is where it will begin again"
-    raise Preempted(f"told to stop; {stored}")
+        is_best = self._is_evaluated and self.ranked_steps[:1] == [self.state.step]
+        save = has_unsaved_step and (due > 0 or stop > 0 or is_last or is_best)
+        return StepAgreement(term_counts, int(tokens), int(positions), stop > 0, save)
+
+    def _take_step(self, micro_batches: list[MicroBatch], agreement: StepAgreement, data_wait_seconds: float) -> None:
+        """Take the next optimizer step and report it."""
+        started = time.monotonic()
+        step = self.state.step + 1
+        result = self.train_step.run(step, micro_batches, agreement.term_counts)
+        self.train_step.validate_finite(step, result, self._saved_step)
+        self.state.step = step
+        self.state.history.add(step, result.loss, result.learning_rate)
+        self.reporter.step_finished(
+            FinishedStep(
+                step=step,
+                loss=result.loss,
+                gradient_norm=result.gradient_norm,
+                learning_rate=result.learning_rate,
+                tokens=round(agreement.term_counts[0]),
+                samples=self.training.batch_size,
+                padding_ratio=1 - agreement.tokens / max(agreement.positions, 1),
+                seconds=data_wait_seconds + time.monotonic() - started,
+                data_wait_seconds=data_wait_seconds,
+            )
+        )
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.state.step, self.state.to_dict(), self.ranked_steps)
+        self._saved_step = self.state.step
+
+    def _is_evaluation_due(self) -> bool:
+        if not self.evaluator.has_data or self._is_evaluated:
+            return False
+        step, every_steps = self.state.step, self.evaluation.every_steps
+        if step == self.total_steps:
+            return True
+        if step == 0:
+            return self.evaluation.measures_start
+        return every_steps is not None and step % every_steps == 0
+
+    def _evaluate_if_due(self) -> None:
+        if not self._is_evaluation_due():
+            return
+        self.reporter.report(Alive(activity="Evaluating"))
+        if self.state.step == 0:
+            result = self.evaluator.evaluate_start(self._should_continue_evaluation)
+        else:
+            result = self.evaluator.evaluate(self._should_continue_evaluation)
+        if result is not None:
+            best_step = next(iter(self.ranked_steps), None)
+            self.state.history.add_evaluation(self.state.step, result.metrics, result.tables, best_step)
+            self.reporter.evaluation_finished(self.state.step, result.metrics)
+            if self.export_best or self.training.early_stopping:
+                early_stopping.validate_metric(self.state.history, self.evaluation)
+        self.reporter.report(Alive(activity="Training"))
+
+    def _should_continue_evaluation(self) -> bool:
+        """Whether no rank was asked to stop. At the last step this loses the evaluation result and nothing else."""
+        self.reporter.heartbeat("Evaluating")
+        return not self.group.any(self.stop.requested)
+
+    def _stop(self, save: bool) -> NoReturn:
+        """End the run before its last step, after storing a checkpoint if there is an unsaved step."""
+        failure: StorageError | None = None
+        try:
+            if save:
+                self._save()
+            self.checkpoints.finish()
+        except StorageError as error:
+            failure = error
+        step = self.state.step
+        if self.group.any(failure is not None):
+            reason = failure or "see the log of another rank"
+            raise PreemptedUnsaved(f"stopped at step {step}, and its checkpoint could not be stored: {reason}")
+        if step == 0:
+            raise Preempted("stopped at step 0; there is nothing to store")
+        raise Preempted(f"stopped at step {step}; its checkpoint is stored")

@@ -1,7 +1,8 @@
-"""Penalties on leaving the starting weights: L2-SP (arXiv:1802.01483) and elastic weight consolidation (arXiv:1612.00796).
+"""Penalties for leaving the starting weights: L2-SP (arXiv:1802.01483) and elastic weight consolidation (arXiv:1612.00796).
 
-Both are half the sum of importance x (weight - start)^2 over the weights of the starting model; a new head has no start that is
-worth keeping. They differ in the importance alone. The copies of start and importance are whole on every rank.
+Both penalties are half the sum of importance x (weight - start)^2 over the weights of the starting model, without a new head,
+whose random start is not worth keeping. They differ only in the importance. Every rank holds whole copies of start and
+importance.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune_trainer.config import TrainSpec
+from finetune_trainer.config import EWCConfig, TrainingConfig
 from finetune_trainer.data.loading.collate import Layout, to_device
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import Sample
@@ -28,89 +29,95 @@ log = logging.getLogger(__name__)
 
 
 class Regularizer:
-    """The starting weights, and how much each of them matters."""
+    """The starting weights and the importance of each."""
 
     def __init__(self, weights: Iterable[torch.nn.Parameter], importances: Iterable[Importance]) -> None:
-        self._held = [
-            (weight, weight.detach().float().clone(), importance)
-            for weight, importance in zip(weights, importances, strict=True)
-        ]
+        self._terms: list[tuple[torch.nn.Parameter, torch.Tensor, Importance]] = []
+        for weight, importance in zip(weights, importances, strict=True):
+            self._terms.append((weight, weight.detach().float().clone(), importance))
 
     def penalty(self) -> torch.Tensor:
-        """Half the sum of importance x (weight - start)^2, a float32 to differentiate."""
-        return sum((_pull(*one) for one in self._held), start=torch.zeros(()))
-
-
-def _pull(weight: torch.nn.Parameter, start: torch.Tensor, importance: Importance) -> torch.Tensor:
-    return 0.5 * (importance * (weight.float() - start).square()).sum()
+        """Half the sum of importance x (weight - start)^2, a differentiable float32 scalar."""
+        total = torch.zeros(())
+        for weight, start, importance in self._terms:
+            total = total + 0.5 * (importance * (weight.float() - start).square()).sum()
+        return total
 
 
 def build_regularizer(
-    spec: TrainSpec, model: Any, objective: Objective, layout: Layout, earlier: Callable[[], list[Source]], world: ProcessGroup,
-    alive: Callable[[], None],
+    training: TrainingConfig, model: Any, objective: Objective, layout: Layout, replay_sources: Callable[[], list[Source]],
+    group: ProcessGroup, heartbeat: Callable[[], None],
 ) -> Regularizer | None:  # fmt: skip
-    """What the document asks for, or nothing; `model` is the one that starts, before any engine has it.
+    """The regularizer of `training.continual_learning`; None if it has no penalty.
 
-    `earlier` is called if the importance is to be measured on earlier data. Raises DataError for rows that cannot be used.
+    `model` is the starting model, before an engine wraps it. `replay_sources` is called only if importance is estimated on
+    earlier data. Raises DataError for rows that cannot be used.
     """
-    wanted = spec.training.continual_learning
-    if wanted is None or not wanted.penalizes:
+    options = training.continual_learning
+    if options is None or not options.penalizes:
         return None
-    model.to(world.device)  # where the engine will have it, so that weights and starts are in one place
+    model.to(group.device)  # where the engine will move it, so that weights and starts share a device
     body = model.base_model if objective.has_new_head else model
     weights = [weight for weight in body.parameters() if weight.requires_grad]
-    importances: list[Importance] = [wanted.l2sp or 0.0] * len(weights)
-    if wanted.ewc:
-        rows = _rows(objective, earlier(), wanted.ewc.rows, spec.training.seed)
-        found = importance(model, weights, objective, layout, rows[world.rank :: world.size], len(rows), world, alive)
-        importances = [base + wanted.ewc.strength * one for base, one in zip(importances, found, strict=True)]
-        log.info(
-            "the importance of %s weights was measured on %d earlier rows", f"{sum(one.numel() for one in found):,}", len(rows)
-        )
+    importances: list[Importance] = [options.l2sp or 0.0] * len(weights)
+    if options.ewc:
+        rows = draw_samples(objective, replay_sources(), options.ewc.rows, training.seed)
+        fisher = estimate_importance(model, weights, objective, layout, rows, group, heartbeat)
+        importances = add_ewc(importances, fisher, options.ewc)
+        count = sum(importance.numel() for importance in fisher)
+        log.info("the importance of %s weights was estimated on %d rows of data.replay", f"{count:,}", len(rows))
     return Regularizer(weights, importances)
 
 
-def importance(
-    model: Any, weights: list[torch.nn.Parameter], objective: Objective, layout: Layout, rows: list[Sample], total: int,
-    world: ProcessGroup, alive: Callable[[], None],
-) -> list[torch.Tensor]:  # fmt: skip
-    """The diagonal of the empirical Fisher information: the mean over `total` rows of the squared gradient of a row's loss.
+def add_ewc(importances: list[Importance], fisher: list[torch.Tensor], ewc: EWCConfig) -> list[Importance]:
+    """Add the Fisher information, times the strength of the penalty, to the importance of each weight."""
+    return [base + ewc.strength * added for base, added in zip(importances, fisher, strict=True)]
 
-    `rows` are this rank's share of them; the result is the same on all ranks. The model's own gradients stay untouched.
+
+def estimate_importance(
+    model: Any, weights: list[torch.nn.Parameter], objective: Objective, layout: Layout, rows: list[Sample],
+    group: ProcessGroup, heartbeat: Callable[[], None],
+) -> list[torch.Tensor]:  # fmt: skip
+    """The diagonal of the empirical Fisher information: the mean over `rows` of the squared gradient of a row's loss.
+
+    Each rank computes its share of the rows; the result is the same on all ranks. The model's own gradients stay untouched.
     """
     sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
     was_training = model.training
     model.eval()
-    for index, row in enumerate(rows):
-        batch = to_device(
-            objective.collate([row], [sample_generator(0, 0, index * world.size + world.rank)], layout), world.device
-        )
+    for index in range(group.rank, len(rows), group.size):
+        batch = to_device(objective.collate([rows[index]], [sample_generator(0, 0, index)], layout), group.device)
         loss = objective.loss_sum(model, batch).sum()
-        for total_of, gradient in zip(sums, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        for total, gradient in zip(sums, gradients, strict=True):
             if gradient is not None:
-                total_of += gradient.float().square()
-        alive()
+                total += gradient.float().square()
+        heartbeat()
     model.train(was_training)
-    return [world.all_reduce_sum(one) / total for one in sums]
+    return [group.all_reduce_sum(total) / len(rows) for total in sums]
 
 
-def _rows(objective: Objective, sources: list[Source], count: int, seed: int) -> list[Sample]:
-    """`count` records drawn from all, and the rows they become; the same on every rank."""
-    drawn = _drawn((record for source in sources for record in source.rows()), count, seed)
-    examples = [example for encoded in objective.encode(drawn) for example in encoded.examples] if drawn else []
-    if not examples:
-        raise DataError("spec.data.replay: nothing is left to measure importance on: add data")
-    return [{name: np.asarray(value) for name, value in example.items()} for example in examples]
+def draw_samples(objective: Objective, sources: list[Source], count: int, seed: int) -> list[Sample]:
+    """Draw `count` rows from all sources and encode them; the result is the same on every rank."""
+    rows = reservoir_sample((row for source in sources for row in source.rows()), count, seed)
+    samples: list[Sample] = []
+    for encoded in objective.encode(rows) if rows else ():
+        for example in encoded.examples:
+            samples.append({name: np.asarray(values) for name, values in example.items()})
+    if not samples:
+        raise DataError("spec.data.replay: no row is left to estimate importance on: add data")
+    return samples
 
 
-def _drawn(records: Iterable[Row], count: int, seed: int) -> list[Row]:
-    """A sample of the stream in which each record is as likely as any other (Vitter 1985, algorithm R)."""
+def reservoir_sample(rows: Iterable[Row], count: int, seed: int) -> list[Row]:
+    """A uniform sample of a stream of rows (Vitter 1985, algorithm R)."""
     random = np.random.Generator(np.random.Philox(seed))
-    kept: list[Row] = []
-    for number, record in enumerate(records):
-        place = number if number < count else int(random.integers(0, number + 1))
+    sample: list[Row] = []
+    for number, row in enumerate(rows):
         if number < count:
-            kept.append(record)
-        elif place < count:
-            kept[place] = record
-    return kept
+            sample.append(row)
+            continue
+        slot = int(random.integers(0, number + 1))
+        if slot < count:
+            sample[slot] = row
+    return sample

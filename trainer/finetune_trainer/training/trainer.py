@@ -1,14 +1,10 @@
-"""One rank's way through a run: what is cheap to refuse first, then data, then the model, training, and the export."""
+"""One rank of a run: data, model, training and export."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,237 +14,249 @@ from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.loading.collate import Layout
-from finetune_trainer.data.loading.dataloader import BatchBuilder, MicroBatch, PrefetchLoader
-from finetune_trainer.data.loading.dataset import ArrowDataset
-from finetune_trainer.data.loading.sampler import Sampler, sequential, total_steps
+from finetune_trainer.data.loading.sampler import total_steps
 from finetune_trainer.data.preprocessing.consistency import validate_same_rows
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.distributed import process_group
 from finetune_trainer.distributed.preemption import PreemptionSignal
-from finetune_trainer.export import model as export
-from finetune_trainer.export import reports as reports
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.export.model import save_model, upload_folder
+from finetune_trainer.export.reports import RunSummary, write_run_reports
+from finetune_trainer.export.samples import store_samples
 from finetune_trainer.methods.progressive import load_frozen_adapters
 from finetune_trainer.methods.unfreezing import gradually
 from finetune_trainer.models import loading, packing_support, processors
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.events import Alive, DataFound, EventSink
 from finetune_trainer.protocol.outcome import Outcome, Reason
-from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.base import Storage
 from finetune_trainer.storage.download import localize
-from finetune_trainer.tracking.history import History
 from finetune_trainer.tracking.reporter import Reporter
-from finetune_trainer.tracking.tensorboard import recording
-from finetune_trainer.training import engine, loop
-from finetune_trainer.training.preflight import checkpoint_storage, model_storage, validate_storage
-from finetune_trainer.training.regularization import build_regularizer
+from finetune_trainer.tracking.tensorboard import record_to_tensorboard
+from finetune_trainer.training import engine
+from finetune_trainer.training.batches import build_batch_source
+from finetune_trainer.training.evaluation import Evaluator
+from finetune_trainer.training.launch_context import LaunchContext
+from finetune_trainer.training.loop import TrainingLoop
+from finetune_trainer.training.output_storage import open_checkpoint_storage, open_model_storage, validate_writable
+from finetune_trainer.training.regularization import Regularizer, build_regularizer
+from finetune_trainer.training.train_state import TrainState
+from finetune_trainer.training.train_step import TrainStep
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LaunchContext:
-    """What the agent told this rank when it started it; `master` is HOST:PORT of rank 0."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    processes_per_node: int
-    master: str
-    attempt: str
-    work_dir: Path
-    cache_dir: Path
-    credentials: Credentials
-
-
-def run(spec: TrainSpec, place: LaunchContext, report: EventSink, stop: PreemptionSignal) -> Outcome:
-    """From the document to the stored model; raises TrainerError or whatever else went wrong."""
+def run(spec: TrainSpec, launch: LaunchContext, report: EventSink, stop: PreemptionSignal) -> Outcome:
+    """Train the document's model and export it; raises TrainerError and any unexpected error."""
     report(Alive(activity="Preparing"))
-    engine.accumulation_steps(spec, place.world_size)
+    # Errors that need neither data nor model come first.
+    engine.accumulation_steps(spec.training, launch.world_size)
     methods.lora.require_libraries(spec)
     detector_for(spec.data.checks)
-    storage = checkpoint_storage(spec, place.credentials)
-    if place.rank > 0:
-        return _run(spec, place, storage, report, stop)
-    validate_storage(spec, place.credentials)  # the first rank tries for all
-    with recording(report, storage, place.work_dir) as recorded:
-        return _run(spec, place, storage, recorded, stop)
+    storage = open_checkpoint_storage(spec.checkpoint, launch.credentials)
+    if launch.rank > 0:
+        return Trainer(spec, launch, storage, report, stop).run()
+    validate_writable(spec.export, spec.checkpoint, launch.credentials)  # once for all ranks
+    with record_to_tensorboard(report, storage, launch.work_dir) as recording_report:
+        return Trainer(spec, launch, storage, recording_report, stop).run()
 
 
-def _far(report: EventSink, detail: str, share: float | None) -> None:
-    report(Alive(activity="Preparing", detail=detail, share=share))
+class Trainer:
+    """Runs one rank: `setup`, `train` and `export`, in this order."""
 
+    objective: Objective
+    data: Prepared
+    group: ProcessGroup
+    layout: Layout
+    engine: Any
+    loop: TrainingLoop
 
-def _run(spec: TrainSpec, place: LaunchContext, storage: Storage, report: EventSink, stop: PreemptionSignal) -> Outcome:
-    alive = partial(report, Alive(activity="Preparing"))
-    process_group.choose_device(place.local_rank)  # data may be prepared with models of its own
-    reading = SourceResolver(spec.objective, place.cache_dir, place.credentials)
-    objective = objectives.of(spec, processors.load(spec, reading, alive))
-    data = prepare(spec, objective, reading, alive, partial(_far, report))
-    if place.rank == 0:
-        _tell_of(data, report)
-    here = process_group.join(
-        rank=place.rank, size=place.world_size, local_rank=place.local_rank, processes_per_node=place.processes_per_node,
-        master=place.master,
-    )  # fmt: skip
-    validate_same_rows(data.report, here)
-    model, layout, precision = _model(spec, place, here, objective)
-    alive()
-    held = build_regularizer(spec, model, objective, layout, lambda: reading.replay(spec.data), here, alive)
-    trained = engine.build(spec, model, here, precision)
-    maker = partial(
-        BatchBuilder, collator=objective, rank=here.rank, size=here.size,
-        micro_batch_size=spec.training.micro_batch_size, seed=spec.training.seed,
-    )  # fmt: skip
-    job = _resume(spec, place, here, trained, storage, report, stop, objective, data, layout, maker)
-    job.anchor, job.unfreezing = held, gradually(spec, trained)
-    report(Alive(activity="Training"))
-    loop.train(job)
-    report(Alive(activity="Exporting"))
-    chosen = _choose(job)
-    address = _export(job, chosen, data, place, report)
-    # Ranks that have nothing left to do go; only the first has a model to upload, which may take long.
-    process_group.leave()
-    progress = job.reporter.progress
-    evaluated = dict(job.history.of_step(chosen).metrics)
-    metrics = {"loss": progress.loss, "evalLoss": evaluated.pop("loss", None)} | evaluated
-    return Outcome(
-        reason=Reason.COMPLETE,
-        message=_last_word(job, chosen, address),
-        progress=progress,
-        metrics={name: value for name, value in metrics.items() if value is not None},
-        checkpoint=job.checkpoints.last,
-        model=address,
-    )
+    def __init__(
+        self, spec: TrainSpec, launch: LaunchContext, storage: Storage, report: EventSink, stop: PreemptionSignal
+    ) -> None:
+        """`storage` is that of the checkpoints; `report` receives the rank's events."""
+        self.spec = spec
+        self.launch = launch
+        self.storage = storage
+        self.report = report
+        self.stop = stop
+        self.resolver = SourceResolver(spec.objective, launch.cache_dir, launch.credentials)
 
+    def run(self) -> Outcome:
+        """Run the rank from the document to the stored model."""
+        self.setup()
+        self.train()
+        return self.export()
 
-def _tell_of(data: Prepared, report: EventSink) -> None:
-    for line in data.report.lines():
-        log.info("%s", line)
-    report(DataFound(data=data.report.summary))
-
-
-def _model(
-    spec: TrainSpec, place: LaunchContext, here: process_group.ProcessGroup, objective: Objective
-) -> tuple[Any, Layout, engine.Precision]:
-    precision = engine.choose_precision(spec, here)
-    model = objective.build(
-        partial(
-            loading.load_model, spec.model, dtype=engine.DTYPES[precision], cache=place.cache_dir,
-            credentials=place.credentials, seed=spec.training.seed,
+    def setup(self) -> None:
+        """Prepare the data, join the process group, build model and engine, and restore the newest checkpoint."""
+        process_group.choose_device(self.launch.local_rank)  # models that prepare data use it
+        self._prepare_data()
+        self.group = self._join_process_group()
+        validate_same_rows(self.data.report, self.group)
+        model, precision = self._build_model()
+        self._heartbeat()
+        regularizer = self._build_regularizer(model)
+        self.engine = engine.build_engine(
+            model, self.spec.training, self.spec.deepspeed, self.spec.method.unfreeze, self.group, precision
         )
-    )  # fmt: skip
-    if spec.objective.config.processor == "Tokenizer":
-        loading.validate_positions(model, objective.lengths, spec.method.config.prefix)
-    if spec.model.attention == "FlashAttention2":
-        model.to(here.device)  # it cannot be examined elsewhere
-    packed_as = None
-    if objective.causal is not None:
-        packed_as = packing_support.examine(model, packing=spec.packing, causal=objective.causal)
-    objective.start(model, here)
-    learner = methods.apply(model, spec, objective)
-    load_frozen_adapters(learner, spec, lambda uri, secret, field: localize(
-        uri, cache=place.cache_dir, credentials=place.credentials, secret=secret, field=field
-    ))  # fmt: skip
-    return learner, Layout(packed_as, engine.DTYPES[precision]), precision
+        self.loop = self._build_loop(regularizer)
 
+    def train(self) -> None:
+        """Train to the last step, or until the run stops early."""
+        self.report(Alive(activity="Training"))
+        self.loop.run()
 
-def _resume(
-    spec: TrainSpec, place: LaunchContext, here: process_group.ProcessGroup, trained: Any, storage: Storage, report: EventSink,
-    stop: PreemptionSignal, objective: Objective, data: Prepared, layout: Layout, maker: Callable[..., BatchBuilder],
-) -> loop.Run:  # fmt: skip
-    # It imports DeepSpeed, which chooses its accelerator right then; `world.join` tells it which.
-    from finetune_trainer.checkpoint.manager import CheckpointManager
+    def export(self) -> Outcome:
+        """Store the last or the best model and its reports."""
+        self.report(Alive(activity="Exporting"))
+        step = self._load_best_model()
+        model_uri = self._export_model(step)
+        process_group.leave()
+        return self._build_outcome(step, model_uri)
 
-    checkpoints = CheckpointManager(
-        engine=trained, storage=storage, settings=spec.checkpoint, identity=identity(spec), world=here,
-        attempt=place.attempt, work_dir=place.work_dir, report=report,
-    )  # fmt: skip
-    training = spec.training
-    torch.manual_seed(training.seed + here.rank)  # for dropout; a checkpoint brings its own
-    state = checkpoints.restore() or {"step": 0, "history": History().state()}
-    order = Sampler(data.epoch, training.batch_size, training.seed, data.mixture)
-    total = total_steps(data.epoch, training.batch_size, training.epochs, training.max_steps)
-    history = History.of(state["history"])
-    reporter = Reporter(
-        report, here, total_steps=total, steps_per_epoch=data.epoch / training.batch_size,
-        log_every=training.log_every_steps,
-    )  # fmt: skip
-    reporter.resume(state["step"], history.training[-1][1] if history.training else None, history.last_metrics.get("loss"))
+    def _heartbeat(self) -> None:
+        self.report(Alive(activity="Preparing"))
 
-    def batches(finished: int) -> Iterator[list[MicroBatch]]:
-        return PrefetchLoader(
-            maker(data.train, layout=layout._replace(training=True)),
-            map(order.indices_for_step, range(finished, total)),
-        )
+    def _report_preparation(self, detail: str, share: float | None) -> None:
+        self.report(Alive(activity="Preparing", detail=detail, share=share))
 
-    def groups(rows: ArrowDataset | None) -> Iterator[list[MicroBatch]]:
-        if rows is None:
-            return
-        with PrefetchLoader(maker(rows, layout=layout), sequential(len(rows), training.batch_size)) as found:
-            yield from found
+    def _prepare_data(self) -> None:
+        processor = processors.load(self.spec, self.resolver, self._heartbeat)
+        self.objective = objectives.of(self.spec, processor)
+        self.data = prepare(self.spec, self.objective, self.resolver, self._heartbeat, self._report_preparation)
+        if self.launch.rank == 0:
+            for line in self.data.report.lines():
+                log.info("%s", line)
+            self.report(DataFound(data=self.data.report.summary))
 
-    if here.is_first:
-        log.info("%d steps of %d rows out of %d, %d already done", total, training.batch_size, len(data.train), state["step"])
-    return loop.Run(
-        spec=spec, world=here, engine=trained, objective=objective, batches=batches,
-        evaluation=partial(groups, data.evaluation), few_shot=partial(groups, data.few_shot) if data.few_shot else None,
-        has_evaluation=data.evaluation is not None, total_steps=total, checkpoints=checkpoints, reporter=reporter, stop=stop,
-        finished=state["step"], history=history,
-    )  # fmt: skip
+    def _join_process_group(self) -> ProcessGroup:
+        launch = self.launch
+        return process_group.join(
+            rank=launch.rank, size=launch.world_size, local_rank=launch.local_rank,
+            processes_per_node=launch.processes_per_node, master=launch.master,
+        )  # fmt: skip
 
-
-def _choose(job: loop.Run) -> int:
-    """Brings the best model back, if it is to be exported and is not the last; the step of the one that will be exported."""
-    better = list(itertools.takewhile(lambda step: step != job.finished, job.best_first))
-    chosen = (job.checkpoints.load_best(better) if better else None) or job.finished
-    if better and chosen != better[0]:
-        log.warning("the model of step %d was better, but its checkpoint is not there: step %d is exported", better[0], chosen)
-    return chosen
-
-
-def _last_word(job: loop.Run, chosen: int, address: str) -> str:
-    ended = f", as {job.exhausted}" if job.exhausted else ""
-    which = "the model" if chosen == job.finished else f"the best model, that of step {chosen},"
-    return f"trained {job.finished} steps{ended}; {which} is at {address}"
-
-
-def _report(job: loop.Run, chosen: int, data: dict[str, Any], folder: Path) -> None:
-    """Writes what the export tells of the run, and its model card."""
-    fit, measured = reports.diagnose(job.history), job.history.of_step(chosen)
-    log.info("%s", fit.sentence)
-    report = {
-        "steps": job.finished, "plannedSteps": job.total_steps, "stoppedEarly": job.exhausted, "exportedStep": chosen,
-        "fit": fit._asdict(), "start": job.history.of_step(0).metrics,
-    }  # fmt: skip
-    documents = {
-        "data": data, "document": job.spec.document(), "facts": job.objective.facts, "metrics": measured.metrics,
-        "report": report,
-    }  # fmt: skip
-    below = folder / reports.REPORTS
-    reports.write_curves(below, job.history)
-    reports.write_documents(below, documents | measured.tables)
-    for part, member in job.objective.members().items():
-        # What a folder says of its run, predict reads: that of a task must be there as well.
-        if part:
-            reports.write_documents(
-                folder / part / reports.REPORTS, {"document": member.spec.document(), "facts": member.facts}
+    def _build_model(self) -> tuple[Any, engine.Precision]:
+        """The model as the document's method trains it; sets the layout of its batches."""
+        spec, launch, objective = self.spec, self.launch, self.objective
+        precision = engine.choose_precision(spec.training.precision, self.group.device)
+        dtype = engine.DTYPES[precision]
+        model = objective.build(
+            partial(
+                loading.load_model, spec.model, dtype=dtype, cache=launch.cache_dir, credentials=launch.credentials,
+                seed=spec.training.seed,
             )
-    reports.write_card(folder, job.spec, job.objective, documents, below)
+        )  # fmt: skip
+        if spec.objective.config.processor == "Tokenizer":
+            loading.validate_positions(model, objective.lengths, spec.method.config.prefix)
+        if spec.model.attention == "FlashAttention2":
+            model.to(self.group.device)  # flash attention runs on no other device, and `examine` runs the model
+        packed_as = None
+        if objective.causal is not None:
+            packed_as = packing_support.examine(model, packing=spec.packing, causal=objective.causal)
+        self.layout = Layout(packed_as, dtype)
+        objective.start(model, self.group)
+        learner = methods.apply(model, spec, objective)
 
+        def fetch_adapter(uri: str, secret: str | None, field: str) -> Any:
+            return localize(uri, cache=launch.cache_dir, credentials=launch.credentials, secret=secret, field=field)
 
-def _export(job: loop.Run, chosen: int, data: Prepared, place: LaunchContext, report: EventSink) -> str:
-    """Stores the model and then, on the first rank, samples of what it writes; gives the model's address."""
-    spec, here = job.spec, job.world
-    alive = partial(report, Alive(activity="Exporting"))
-    target, folder = model_storage(spec, place.credentials), place.work_dir / "model"
-    export.save_model(job.engine.module, job.objective, spec, here, folder, alive)
-    if not here.is_first:
+        load_frozen_adapters(learner, spec, fetch_adapter)
+        return learner, precision
+
+    def _build_regularizer(self, model: Any) -> Regularizer | None:
+        return build_regularizer(
+            self.spec.training, model, self.objective, self.layout, lambda: self.resolver.replay(self.spec.data), self.group,
+            self._heartbeat,
+        )  # fmt: skip
+
+    def _build_loop(self, regularizer: Regularizer | None) -> TrainingLoop:
+        """The training loop in the state of the newest checkpoint, or at step 0 if there is none."""
+        # checkpoint.manager imports DeepSpeed, which must not happen before the process group is joined.
+        process_group.import_deepspeed()
+        from finetune_trainer.checkpoint.manager import CheckpointManager
+
+        spec, training, group = self.spec, self.spec.training, self.group
+        checkpoints = CheckpointManager(
+            engine=self.engine, storage=self.storage, settings=spec.checkpoint, identity=identity(spec), world=group,
+            attempt=self.launch.attempt, work_dir=self.launch.work_dir, report=self.report,
+        )  # fmt: skip
+        torch.manual_seed(training.seed + group.rank)  # for dropout; a checkpoint restores its own random state
+        restored = checkpoints.restore()
+        state = TrainState() if restored is None else TrainState.from_dict(restored)
+        unfreezing = gradually(spec, self.engine)
+        steps = total_steps(self.data.epoch, training.batch_size, training.epochs, training.max_steps)
+        reporter = Reporter(
+            self.report, group, total_steps=steps, steps_per_epoch=self.data.epoch / training.batch_size,
+            log_every=training.log_every_steps,
+        )  # fmt: skip
+        reporter.resume(state.step, state.history.last_loss, state.history.last_metrics.get("loss"))
+        if group.is_first:
+            log.info(
+                "%d steps of %d rows out of %d, %d already done", steps, training.batch_size, len(self.data.train), state.step
+            )
+        batches = build_batch_source(self.data, self.objective, self.layout, group, training, steps)
+        return TrainingLoop(
+            training=training,
+            evaluation=spec.evaluation,
+            export_best=spec.export.best,
+            group=group,
+            train_step=TrainStep(self.engine, self.objective, group, training, steps, regularizer, unfreezing),
+            evaluator=Evaluator(self.engine, self.objective, group, batches),
+            batches=batches,
+            checkpoints=checkpoints,
+            reporter=reporter,
+            stop=self.stop,
+            total_steps=steps,
+            state=state,
+        )
+
+    def _load_best_model(self) -> int:
+        """Load the best model if it is exported and is not the last one; returns the step of the model to export."""
+        last_step = self.loop.state.step
+        better_steps = list(itertools.takewhile(lambda step: step != last_step, self.loop.ranked_steps))
+        if not better_steps:
+            return last_step
+        loaded_step = self.loop.checkpoints.load_best(better_steps)
+        step = last_step if loaded_step is None else loaded_step
+        if step != better_steps[0]:
+            log.warning("step %d was better, but its checkpoint is missing: exporting step %d", better_steps[0], step)
+        return step
+
+    def _export_model(self, step: int) -> str:
+        """Store the model with its reports and then, on rank 0, samples of its text; returns the model's URI."""
+        spec = self.spec
+        heartbeat = partial(self.report, Alive(activity="Exporting"))
+        target = open_model_storage(spec.export, spec.checkpoint, self.launch.credentials)
+        folder = self.launch.work_dir / "model"
+        save_model(self.engine.module, self.objective, spec.export, spec.model, self.group, folder, heartbeat)
+        if not self.group.is_first:
+            return target.uri
+        state = self.loop.state
+        summary = RunSummary(
+            spec=spec, objective=self.objective, history=state.history, data=self.data.report.document(), steps=state.step,
+            planned_steps=self.loop.total_steps, early_stop_reason=self.loop.early_stop_reason, exported_step=step,
+        )  # fmt: skip
+        write_run_reports(folder, summary)
+        upload_folder(folder, target, heartbeat)
+        if spec.evaluation.generation:
+            heartbeat()
+            store_samples(folder, target, self.objective, spec.evaluation.generation, self.engine.module)
         return target.uri
-    _report(job, chosen, data.report.document(), folder)
-    export.upload(folder, target, alive)
-    if spec.evaluation.generation:
-        alive()
-        taken = export.take_samples(folder, job.objective, spec.evaluation.generation, job.engine.module)
-        target.put(f"{reports.REPORTS}/samples.json", json.dumps(taken, indent=2, ensure_ascii=False).encode() + b"\n")
-    return target.uri
+
+    def _build_outcome(self, step: int, model_uri: str) -> Outcome:
+        loop, progress = self.loop, self.loop.reporter.progress
+        early_stop = f" and stopped early: {loop.early_stop_reason}" if loop.early_stop_reason else ""
+        model = "the model" if step == loop.state.step else f"the best model, from step {step},"
+        evaluation = dict(loop.state.history.evaluation_at(step).metrics)
+        metrics = {"loss": progress.loss, "evalLoss": evaluation.pop("loss", None), **evaluation}
+        return Outcome(
+            reason=Reason.COMPLETE,
+            message=f"trained {loop.state.step} steps{early_stop}; {model} is at {model_uri}",
+            progress=progress,
+            metrics={name: value for name, value in metrics.items() if value is not None},
+            checkpoint=loop.checkpoints.last,
+            model=model_uri,
+        )

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, pipeline
 
 from finetune_trainer import objectives
 from finetune_trainer.config import GenerationConfig
-from finetune_trainer.export import model as export
+from finetune_trainer.export.samples import generate_samples
 
 
 def lora(stage: int, merge: bool = True, **settings: Any) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def lora(stage: int, merge: bool = True, **settings: Any) -> dict[str, Any]:
 def test_all_weights(tmp_path: Path) -> None:
     layouts = [("llama", 3), ("gpt2", 3), ("llama", 1)]
     cases = [(tmp_path / f"{model}{stage}", model, {"deepspeed": {"zeroStage": stage}}) for model, stage in layouts]
-    of_ranks = ranks.run(training.export_all, 2, cases)
-    assert all(result["signs"] > 0 for result in of_ranks[1])
+    of_ranks = ranks.run(training.train_and_export, 2, cases)
+    assert all(result["heartbeats"] > 0 for result in of_ranks[1])
     for (folder, _, _), result in zip(cases, of_ranks[0], strict=True):
         _gives(AutoModelForCausalLM.from_pretrained(folder), result["logits"])
         generate = pipeline("text-generation", str(folder))
@@ -49,7 +49,7 @@ def test_adapters(tmp_path: Path) -> None:
         (tmp_path / "0", "llama", lora(0)), (tmp_path / "3", "llama", lora(3, **some)), (tmp_path / "2", "gpt2", lora(2)),
     ]  # fmt: skip
     alone = [(tmp_path / f"{stage} alone", "llama", lora(stage, merge=False, **some)) for stage in (1, 3)]
-    results = ranks.run(training.export_all, 2, merged + alone)[0]
+    results = ranks.run(training.train_and_export, 2, merged + alone)[0]
     linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     adapted = [linear, {"q_proj", "v_proj"}, {"c_attn", "c_proj", "c_fc"}]
     for (folder, model, _), result, layers in zip(merged, results, adapted, strict=False):
@@ -73,7 +73,7 @@ def test_samples(tmp_path: Path) -> None:
     tiny.llama().save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     wanted = GenerationConfig(prompts=["w1 w2", "w5"], max_new_tokens=4)
-    taken = export.take_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), wanted, None)
+    taken = generate_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), wanted, None)
     assert [sample["prompt"] for sample in taken] == ["w1 w2", "w5"]
     assert all(len(sample["continuation"].split()) <= 4 for sample in taken)
 
@@ -84,7 +84,7 @@ def test_samples_end_where_positions_do(tmp_path: Path, caplog: pytest.LogCaptur
     model.save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     wanted = GenerationConfig(prompts=["w1 " * 130, "w1 " * 125, "w5"], max_new_tokens=64)
-    taken = export.take_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), wanted, None)
+    taken = generate_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), wanted, None)
     assert [len(sample["continuation"].split()) for sample in taken] == [3, 64]
     assert [record.getMessage().partition(": ")[2] for record in caplog.records if record.levelname == "WARNING"] == [
         "it takes all of the 128 positions of the model"

@@ -14,7 +14,8 @@ from tests.support import corpora, launch, ranks, tiny
 from tests.support.learning import learn
 
 from finetune_trainer import objectives
-from finetune_trainer.export import reports as reports
+from finetune_trainer.export import reports
+from finetune_trainer.export.model_card import write_card
 from finetune_trainer.tracking import plots
 from finetune_trainer.tracking.history import History
 
@@ -44,7 +45,7 @@ def test_curves_of_whatever_was_measured(tmp_path: Path) -> None:
 def test_a_matrix_of_any_size_becomes_a_picture(labels: int, side: int, tmp_path: Path) -> None:
     counts = [[row * column % 7 for column in range(labels)] for row in range(labels)]
     names = [f"a label with a long name {number}" for number in range(labels)]
-    plots.confusion({"labels": names, "counts": counts}, tmp_path / "confusion.png")
+    plots.plot_confusion({"labels": names, "counts": counts}, tmp_path / "confusion.png")
     with Image.open(tmp_path / "confusion.png") as picture:
         assert picture.size == (side + 100, side)
 
@@ -76,7 +77,7 @@ def _validate_card(model: Path, measured: dict[str, float]) -> None:
     assert {"accuracy", "f1", "matthews"} <= set(card.data.metrics)
     results = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert results == pytest.approx(measured, abs=1e-6)
-    for said in ("![confusion](training/confusion.png)", "![loss](training/loss.png)", "vocabSize: 600", "Nothing learnt"):
+    for said in ("![confusion](training/confusion.png)", "![loss](training/loss.png)", "vocabSize: 600", "Nothing learned"):
         assert said in card.text
     assert "our-secret" not in card.content
     code = card.text.partition("```python\n")[2].partition("```")[0].replace("PATH/TO/THIS/FOLDER", str(model))
@@ -94,7 +95,7 @@ def test_the_card_of_an_adapter_names_its_base(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").touch()
     report = {"steps": 9, "exportedStep": 6, "fit": {"sentence": "settled"}}
     documents = {"data": {"rows": 3}, "metrics": {"loss": 1.0, "perplexity": float("inf")}, "report": report}
-    reports.write_card(tmp_path, spec, objectives.of(spec, tiny.tokenizer()), documents, tmp_path / "training")
+    write_card(tmp_path, spec, objectives.of(spec, tiny.tokenizer()), documents, tmp_path / "training")
     card = ModelCard.load(tmp_path / "README.md")
     told = card.data.to_dict()
     assert (told["base_model"], told["base_model_relation"], told["library_name"]) == ("organisation/llama", "adapter", "peft")
@@ -102,4 +103,4 @@ def test_the_card_of_an_adapter_names_its_base(tmp_path: Path) -> None:
     [result] = card.data.eval_results
     assert (result.dataset_type, result.metric_type, result.metric_value) == ("organisation/texts", "loss", 1.0)
     assert 'AutoModelForCausalLM.from_pretrained("organisation/llama")' in card.text
-    assert "This is the best model, that of step 6." in card.text
+    assert "This is the best model, from step 6." in card.text

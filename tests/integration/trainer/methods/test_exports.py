@@ -62,7 +62,7 @@ def case(folder: Path, name: str, stage: int) -> tuple[Path, str, dict[str, Any]
 
 def test_merged_and_alone(tmp_path: Path) -> None:
     cases = {(name, stage): case(tmp_path, name, stage) for name, (_, stages, _) in CASES.items() for stage in stages}
-    results = dict(zip(cases, ranks.run(training.export_both, 2, list(cases.values()))[0], strict=True))
+    results = dict(zip(cases, ranks.run(training.export_merged_and_separate, 2, list(cases.values()))[0], strict=True))
     for (name, stage), (folder, model, _) in cases.items():
         rows, logits = training.ROWS[_objective(name)](3), torch.from_numpy(results[name, stage])
         before = getattr(tiny, model)()

@@ -36,7 +36,7 @@ def reference(steps: int, decay: float, every: int | None) -> list[tuple[float, 
     optimizer = torch.optim.AdamW(groups, eps=settings.epsilon)
     points = []
     for step in range(1, steps + 1):
-        rate = settings.learning_rate * lr_schedule.factor(spec.training.schedule, step, steps)
+        rate = settings.learning_rate * lr_schedule.learning_rate_factor(spec.training.schedule, step, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * decay ** (HEAD - group["depth"])
             group["params"][0].requires_grad_(every is None or group["depth"] >= HEAD - (step - 1) // every)
@@ -62,7 +62,7 @@ def test_layers_have_their_own_rates_and_their_own_time() -> None:
     frozen = {"method": {"freeze": {"modules": ["layers.1.mlp"], "embeddings": True, "layers": 1}}}
     offloaded = gradual | {"deepspeed": {"zeroStage": 2, "offload": {"optimizer": "CPU"}}}
     cases = [change | stage for change in (decayed, frozen, gradual) for stage in STAGES] + [offloaded]
-    results = ranks.run(training.movements, 2, cases)[0]
+    results = ranks.run(training.changed_weights, 2, cases)[0]
     names = {name for name, _ in tiny.llama().named_parameters()}
     for curve, moved in results[:4]:
         agrees(curve, reference(STEPS, DECAY, None))

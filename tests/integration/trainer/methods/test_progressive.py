@@ -47,7 +47,7 @@ def moved(model: Any, seed: int) -> Any:
 
 
 def store(model: Any, spec: TrainSpec, folder: Path) -> Path:
-    export.save_model(model, training.objective_of(spec), spec, ALONE, folder, lambda: None)
+    export.save_model(model, training.objective_of(spec), spec.export, spec.model, ALONE, folder, lambda: None)
     return folder
 
 

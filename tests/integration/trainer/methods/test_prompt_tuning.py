@@ -75,7 +75,7 @@ def test_every_stage_learns_the_same_and_leaves_what_peft_loads(tmp_path: Path) 
         (tmp_path / str(stage), "llama", document(deepspeed={"zeroStage": stage} | (partitioned if stage == 3 else {})))
         for stage in (0, 2, 3)
     ]
-    results = ranks.run(training.export_all, 2, cases)[0]
+    results = ranks.run(training.train_and_export, 2, cases)[0]
     rows = tiny.rows(3)
     for (folder, _, _), result in zip(cases, results, strict=True):
         logits = torch.from_numpy(result["logits"])

@@ -40,8 +40,8 @@ def test_later_lives_go_on(tmp_path: Path) -> None:
             "checkpoint": {"storage": f"file://{folder}", "everySteps": 2, "keepLast": 10},
         }  # fmt: skip
         cases.append((folder, model, merge(common, changes)))
-    same = ranks.run(training.lives, 2, cases, ("first", "second"))[0]
-    fewer = ranks.run(training.lives, 1, cases, ("third",))[0]
+    same = ranks.run(training.train_attempts, 2, cases, ("first", "second"))[0]
+    fewer = ranks.run(training.train_attempts, 1, cases, ("third",))[0]
     for name, (first, second), [third] in zip(CASES, same, fewer, strict=True):
         losses, logits = first
         assert len(losses) == 4

@@ -227,8 +227,15 @@ def test_a_source_needs_a_processor_beside_its_model(tmp_path: Path) -> None:
 def test_families_without_recomputation_say_so(tmp_path: Path) -> None:
     classifier = objective(family={"model_type": "mobilenet_v2", "image_size": 32}, imageSize=32)
     spec = tiny.spec(training={"gradientCheckpointing": True})
-    with pytest.raises(ConfigurationError, match=r"^spec.training.gradientCheckpointing: this model does not offer it"):
-        engine.build(spec, model(classifier, tmp_path), ProcessGroup(0, 1, 0, 1, torch.device("cpu")), "Float32")
+    with pytest.raises(ConfigurationError, match=r"^spec.training.gradientCheckpointing: this model does not support it"):
+        engine.build_engine(
+            model(classifier, tmp_path),
+            spec.training,
+            spec.deepspeed,
+            None,
+            ProcessGroup(0, 1, 0, 1, torch.device("cpu")),
+            "Float32",
+        )
 
 
 def folder_of_digits(folder: Path) -> Path:

@@ -204,7 +204,7 @@ def measured(place: ranks.Place, stage: int, beams: int, folder: Path) -> dict[s
     seq2seq = Seq2Seq(given, TOKENIZER)
     with joined(place) as here:
         learner = writer(seq2seq, folder)
-        trained = engine.build(given, learner, here, "Float32")
+        trained = engine.build_engine(learner, given.training, given.deepspeed, None, here, "Float32")
         groups = []
         for begin in range(0, 13, 3 * here.size):
             mine = ROWS[:13][begin + here.rank * 3 : begin + here.rank * 3 + 3]

@@ -190,7 +190,7 @@ def test_sentence_transformers_embeds_the_same(family: Any, pooling: str, normal
     contrastive.start(learner, ALONE)
     learner.save_pretrained(tmp_path)
     TOKENIZER.save_pretrained(tmp_path)
-    export.save_documents(tmp_path, contrastive.extra_files())
+    export.write_json_files(tmp_path, contrastive.extra_files())
     assert (tmp_path / "2_Normalize").exists() is False
     theirs = SentenceTransformer(str(tmp_path), device="cpu")
     assert len(theirs) == (3 if normalize else 2)

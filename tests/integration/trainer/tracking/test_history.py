@@ -6,7 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
-from finetune_trainer.tracking.history import MOST_POINTS, History
+from finetune_trainer.tracking.history import MAX_POINTS, History
 
 
 def grown(steps: range, history: History | None = None) -> History:
@@ -23,19 +23,19 @@ def test_it_is_bounded_and_covers_the_run() -> None:
     history.add_evaluation(0, {"loss": 9.0})
     grown(range(1, 30_001), history)
     steps = [step for step, _, _ in history.training]
-    assert MOST_POINTS / 2 <= len(steps) <= MOST_POINTS
+    assert MAX_POINTS / 2 <= len(steps) <= MAX_POINTS
     assert len({b - a for a, b in itertools.pairwise(steps)}) == 1
     assert steps[0] < 40
     assert steps[-1] > 29_960
-    assert len(history.evaluations) <= MOST_POINTS
-    assert history.evaluated == 30_000
-    assert history.of_step(0).metrics == {"loss": 9.0}, "what the model began with"
+    assert len(history.evaluations) <= MAX_POINTS
+    assert history.last_evaluated_step == 30_000
+    assert history.evaluation_at(0).metrics == {"loss": 9.0}, "what the model began with"
 
 
 def test_a_resumed_run_has_the_same_curve() -> None:
     before = grown(range(1, 4_001))
-    state = json.loads(json.dumps(before.state()))
-    assert grown(range(4_001, 9_001), History.of(state)).state() == grown(range(1, 9_001)).state()
+    state = json.loads(json.dumps(before.to_dict()))
+    assert grown(range(4_001, 9_001), History.from_dict(state)).to_dict() == grown(range(1, 9_001)).to_dict()
 
 
 def test_what_it_writes(tmp_path: Path) -> None:
@@ -54,4 +54,4 @@ def test_what_it_writes(tmp_path: Path) -> None:
 def test_nothing_is_written_as_nothing(tmp_path: Path) -> None:
     History().write(tmp_path)
     assert (tmp_path / "history.jsonl").read_text() == ""
-    assert (History().evaluated, History().last_metrics) == (None, {})
+    assert (History().last_evaluated_step, History().last_metrics) == (None, {})

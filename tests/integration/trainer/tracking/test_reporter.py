@@ -9,7 +9,7 @@ import torch
 
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol.events import Event, Step, StepTime
-from finetune_trainer.tracking.reporter import Reporter
+from finetune_trainer.tracking.reporter import FinishedStep, Reporter
 
 
 def told(durations: Sequence[float], *, rank: int = 0, log_every: int = 1000, idle: float = 0.0) -> list[Event]:
@@ -22,9 +22,11 @@ def told(durations: Sequence[float], *, rank: int = 0, log_every: int = 1000, id
     )
     for step, seconds in enumerate(durations, start=1):
         now += seconds
-        reporter.step(
-            finished=step, loss=1.0, gradient_norm=2.0, learning_rate=0.1, tokens=10, samples=2, padding=0.25,
-            seconds=seconds, waited=seconds / 10,
+        reporter.step_finished(
+            FinishedStep(
+                step=step, loss=1.0, gradient_norm=2.0, learning_rate=0.1, tokens=10, samples=2, padding_ratio=0.25,
+                seconds=seconds, data_wait_seconds=seconds / 10,
+            )
         )  # fmt: skip
         now += idle
     return events

@@ -12,7 +12,7 @@ from tests.support import launch, ranks, s3
 from finetune_trainer.protocol.events import CheckpointStored, Evaluated, Event, Step
 from finetune_trainer.protocol.outcome import Progress, SavedCheckpoint
 from finetune_trainer.storage.base import Credentials, Storage
-from finetune_trainer.tracking.tensorboard import recording
+from finetune_trainer.tracking.tensorboard import record_to_tensorboard
 
 STORED = CheckpointStored(checkpoint=SavedCheckpoint(step=3, time="", uri=""), size_bytes=1, seconds={})
 
@@ -30,7 +30,7 @@ def step(number: int, loss: float) -> Step:
 def live(storage: Storage, work_dir: Path, events: list[Event]) -> list[Event]:
     """One life of a run that reports these events; what it passed on."""
     passed: list[Event] = []
-    with recording(passed.append, storage, work_dir) as report:
+    with record_to_tensorboard(passed.append, storage, work_dir) as report:
         for event in events:
             report(event)
     return passed
@@ -66,7 +66,7 @@ def test_a_later_life_takes_back_what_was_not_kept(
 
 def test_a_checkpoint_brings_them_to_the_storage(tmp_path: Path) -> None:
     storage = Storage.open(f"file://{tmp_path}/storage", Credentials())
-    with recording(lambda event: None, storage, tmp_path) as report:
+    with record_to_tensorboard(lambda event: None, storage, tmp_path) as report:
         report(step(1, 1.0))
         assert storage.list("tensorboard") == []
         report(STORED)

@@ -69,8 +69,10 @@ def test_the_best_model_is_exported(size: int, changes: dict[str, Any], tmp_path
     assert last < 100
     assert (outcome.progress.percent, outcome.progress.total_steps) == (100, last)
     best = last - 3 * 2
-    assert outcome.message.startswith(f"trained {last} steps, as evaluation loss has not improved on that of step {best} ")
-    assert f"the best model, that of step {best}, is at file://" in outcome.message
+    assert outcome.message.startswith(
+        f"trained {last} steps and stopped early: evaluation loss has not improved in 3 evaluations since step {best} "
+    )
+    assert f"the best model, from step {best}, is at file://" in outcome.message
     evaluated = {one.step: one.metrics["loss"] for one in heard[0].events if one.event == "evaluated"}
     assert min(evaluated, key=lambda step: evaluated[step]) == best
     assert outcome.metrics["evalLoss"] == evaluated[best] < evaluated[last]

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tests.support import tiny
 
-from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.training.engine import (
     Precision,
@@ -19,7 +18,7 @@ from finetune_trainer.training.engine import (
     parameter_groups,
 )
 
-ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,8 @@ ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
     ],
 )
 def test_configuration(changes: dict[str, Any], precision: Precision, expected: dict[str, Any]) -> None:
-    config = deepspeed_config(tiny.spec(**changes), 2, precision)
+    spec = tiny.spec(**changes)
+    config = deepspeed_config(spec.training, spec.deepspeed, 2, precision)
     assert {key: config.get(key) for key in expected} == expected
 
 
@@ -64,20 +64,20 @@ def test_merge(base: dict[str, Any], more: dict[str, Any], merged: dict[str, Any
 
 @pytest.mark.parametrize(("ranks", "expected"), [(1, 4), (2, 2), (4, 1)])
 def test_accumulation(ranks: int, expected: int) -> None:
-    assert accumulation_steps(tiny.spec(), ranks) == expected
+    assert accumulation_steps(tiny.spec().training, ranks) == expected
 
 
 @pytest.mark.parametrize("ranks", [3, 8])
 def test_a_batch_that_does_not_divide_names_its_field(ranks: int) -> None:
     with pytest.raises(ConfigurationError, match=r"^spec\.training\.batchSize: 8 is not a multiple"):
-        accumulation_steps(tiny.spec(), ranks)
+        accumulation_steps(tiny.spec().training, ranks)
 
 
 def test_precision_on_a_host() -> None:
-    assert choose_precision(tiny.spec(), ALONE) == "Float32"
-    assert choose_precision(tiny.spec(training={"precision": "BFloat16"}), ALONE) == "BFloat16"
+    assert choose_precision("Auto", CPU) == "Float32"
+    assert choose_precision("BFloat16", CPU) == "BFloat16"
     with pytest.raises(ConfigurationError, match=r"^spec\.training\.precision: "):
-        choose_precision(tiny.spec(training={"precision": "Float16"}), ALONE)
+        choose_precision("Float16", CPU)
 
 
 def test_biases_and_norms_do_not_decay() -> None:

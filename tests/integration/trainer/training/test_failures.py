@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from finetune_trainer.distributed.preemption import Interrupted, Preempted, PreemptedUnsaved
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError, NonFiniteLossError, Reason, StorageError
-from finetune_trainer.training.failures import LONGEST_MESSAGE, explain
+from finetune_trainer.training.failures import MAX_MESSAGE_CHARACTERS, classify_error
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ from finetune_trainer.training.failures import LONGEST_MESSAGE, explain
     ids=lambda value: f"{type(value).__name__} {value}"[:40],
 )
 def test_reason(error: BaseException, reason: Reason) -> None:
-    told, message = explain(error)
+    told, message = classify_error(error)
     assert told is reason
     assert message
     assert "\n" not in message
@@ -51,8 +51,8 @@ def test_reason(error: BaseException, reason: Reason) -> None:
 
 @pytest.mark.parametrize("field", ["microBatchSize", "gradientCheckpointing", "zeroStage", "offload"])
 def test_out_of_memory_names_what_helps(field: str) -> None:
-    assert field in explain(torch.OutOfMemoryError("CUDA out of memory"))[1]
+    assert field in classify_error(torch.OutOfMemoryError("CUDA out of memory"))[1]
 
 
 def test_a_long_message_is_cut() -> None:
-    assert len(explain(RuntimeError("x" * 10_000))[1]) == LONGEST_MESSAGE
+    assert len(classify_error(RuntimeError("x" * 10_000))[1]) == MAX_MESSAGE_CHARACTERS

@@ -33,16 +33,16 @@ def test_tied_weights_learn_the_same() -> None:
 
 
 def _retry(model: str, size: int, cases: list[dict[str, Any]]) -> None:
-    expected = training.reference(getattr(tiny, model)(), tiny.spec(**cases[0]), RATES)
-    for case, curve in zip(cases, ranks.run(training.curves, size, model, cases)[0], strict=True):
+    expected = training.reference_curve(getattr(tiny, model)(), tiny.spec(**cases[0]), RATES)
+    for case, curve in zip(cases, ranks.run(training.loss_curves, size, model, cases)[0], strict=True):
         for got, wanted in zip(curve, expected, strict=True):
             assert got == pytest.approx(wanted, rel=1e-4), case
 
 
 def test_bfloat16_stays_close() -> None:
     cases = [changes(stage, 1, precision="BFloat16") for stage in range(4)]
-    expected = training.reference(tiny.llama(), tiny.spec(**cases[0]), RATES)
-    for case, curve in zip(cases, ranks.run(training.curves, 2, "llama", cases)[0], strict=True):
+    expected = training.reference_curve(tiny.llama(), tiny.spec(**cases[0]), RATES)
+    for case, curve in zip(cases, ranks.run(training.loss_curves, 2, "llama", cases)[0], strict=True):
         for (loss, norm), (wanted_loss, wanted_norm) in zip(curve, expected, strict=True):
             assert loss == pytest.approx(wanted_loss, rel=3e-3), case
             assert norm == pytest.approx(wanted_norm, rel=5e-2), case
@@ -52,14 +52,14 @@ def test_a_loss_that_is_no_number_ends_the_run_at_once() -> None:
     wild = {"optimizer": {"learningRate": 1e30}, "schedule": {"type": "Constant"}, "maxGradientNorm": 0, "maxSteps": 20}
     cases: list[dict[str, Any]] = [{"training": wild, "deepspeed": {"zeroStage": stage}} for stage in range(4)]
     cases += [{"training": wild | {"precision": "BFloat16"}, "deepspeed": {"zeroStage": stage}} for stage in (1, 2)]
-    of_ranks = ranks.run(training.diverge, 2, cases)
+    of_ranks = ranks.run(training.non_finite_errors, 2, cases)
     assert of_ranks[0] == of_ranks[1], "the ranks disagreed"
     for case, (sentence, saved) in zip(cases, of_ranks[0], strict=True):
         assert re.match(r"step \d+: (the loss|the gradient norm) became (nan|-?inf) \(", sentence), (case, sentence)
         assert "spec.training.optimizer.learningRate" in sentence
         failed = int(sentence.split()[1].rstrip(":"))
         assert all(step < failed for step in saved)
-        expected = f"the last good checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint before it"
+        expected = f"the last good checkpoint is that of step {saved[-1]}" if saved else "there is no checkpoint yet"
         assert expected in sentence
 
 

@@ -16,7 +16,7 @@ from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.protocol.outcome import DataError
-from finetune_trainer.training.regularization import Regularizer, _drawn, _rows, importance
+from finetune_trainer.training.regularization import Regularizer, draw_samples, estimate_importance, reservoir_sample
 
 ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
 OBJECTIVE = CausalLM(tiny.spec(data={"maxLength": 16}), tiny.tokenizer())
@@ -28,7 +28,7 @@ class Texts:
 
     identity = None
 
-    def records(self) -> Any:
+    def rows(self) -> Any:
         return iter(RECORDS)
 
 
@@ -51,9 +51,9 @@ def test_the_penalty_is_half_the_weighted_square_of_the_distance() -> None:
 def test_importance_is_the_mean_of_the_rows_squared_gradients() -> None:
     model = tiny.llama()
     weights = list(model.parameters())
-    rows = _rows(OBJECTIVE, [Texts()], 8, seed=3)
+    rows = draw_samples(OBJECTIVE, [Texts()], 8, seed=3)
     assert len(rows) == 8
-    found = importance(model, weights, OBJECTIVE, Layout(), rows, 8, ALONE, lambda: None)
+    found = estimate_importance(model, weights, OBJECTIVE, Layout(), rows, ALONE, lambda: None)
     expected = [torch.zeros_like(weight) for weight in weights]
     for row in rows:
         ids = torch.tensor(row["input_ids"])[None].long()
@@ -68,16 +68,16 @@ def test_importance_is_the_mean_of_the_rows_squared_gradients() -> None:
 def test_each_record_is_as_likely_as_any_other() -> None:
     counts = dict.fromkeys((record.values["text"] for record in RECORDS), 0)
     for seed in range(2000):
-        for record in _drawn(RECORDS, 4, seed):
+        for record in reservoir_sample(RECORDS, 4, seed):
             counts[record.values["text"]] += 1
     assert all(count == pytest.approx(2000 * 4 / 11, rel=0.15) for count in counts.values())
-    assert _drawn(RECORDS, 4, 7) == _drawn(iter(RECORDS), 4, 7)
-    assert _drawn(RECORDS, 20, 7) == RECORDS
+    assert reservoir_sample(RECORDS, 4, 7) == reservoir_sample(iter(RECORDS), 4, 7)
+    assert reservoir_sample(RECORDS, 20, 7) == RECORDS
 
 
 def test_nothing_to_measure_on_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^spec.data.replay: nothing is left to measure importance on"):
-        _rows(OBJECTIVE, [], 8, seed=0)
+    with pytest.raises(DataError, match=r"^spec.data.replay: no row is left to estimate importance on"):
+        draw_samples(OBJECTIVE, [], 8, seed=0)
 
 
 def document(folder: Path, **changes: Any) -> dict[str, Any]:

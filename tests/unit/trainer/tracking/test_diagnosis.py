@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from finetune_trainer.export.reports import diagnose
+from finetune_trainer.tracking.diagnosis import diagnose
 from finetune_trainer.tracking.history import History
 
 
@@ -37,14 +37,17 @@ def run_of(training: Sequence[float], evaluated: Sequence[float]) -> History:
         ),
         (
             [5, 4, 3, 3, 3], [6, 5, 3.1, 3.02, 3, 3.01], "Settled",
-            "settled: the evaluation loss is 3.01 and has not moved since step 3; the training loss is 3",
+            "settled: the evaluation loss is 3.01 and has not changed since step 3; the training loss is 3",
         ),
         (
-            [5, 4.99, 5.01, 5, 4.98], [5, 5, 5.01, 4.99, 5, 5], "NothingLearnt",
-            "nothing learnt: the training loss was 5 in the beginning and 4.98 at the end: raise ",
+            [5, 4.99, 5.01, 5, 4.98], [5, 5, 5.01, 4.99, 5, 5], "NothingLearned",
+            "nothing learned: the training loss was 5 at the start and 4.98 at the end: raise ",
         ),
-        ([5, 5, 5], [], "NothingLearnt", "nothing learnt: "),
-        ([5, 4, 3], [], "Unknown", "too few evaluations (0) to tell over-fitting from learning: set evaluation.everySteps"),
+        ([5, 5, 5], [], "NothingLearned", "nothing learned: "),
+        (
+            [5, 4, 3], [], "Unknown",
+            "too few evaluations (0) to distinguish over-fitting from learning: set evaluation.everySteps",
+        ),
         ([5, 4, 3], [6, 5, 4], "Unknown", "too few evaluations (2) "),
         ([], [], "Unknown", "too few evaluations (0) "),
         ([5], [], "Unknown", "too few evaluations (0) "),

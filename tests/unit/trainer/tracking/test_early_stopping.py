@@ -37,7 +37,7 @@ def run_of(values: Sequence[float], metric: str = "loss", every: int = 10) -> hi
 )
 def test_best_first(metric: str, goal: str | None, values: list[float], expected: list[int]) -> None:
     settings = EvaluationConfig.model_validate({"everySteps": 10, "metric": metric, "goal": goal})
-    assert early_stopping.best_first(run_of(values, metric), settings) == expected
+    assert early_stopping.rank_steps(run_of(values, metric), settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,27 +57,27 @@ def test_best_first(metric: str, goal: str | None, values: list[float], expected
 )
 def test_when_to_stop(values: list[float], patience: int, minimum: float, best: int | None) -> None:
     stopping = EarlyStoppingConfig(patience=patience, minimum_change=minimum)
-    why = early_stopping.exhausted(run_of(values), EvaluationConfig(every_steps=10), stopping)
+    why = early_stopping.early_stop_reason(run_of(values), EvaluationConfig(every_steps=10), stopping)
     assert (why is None) == (best is None)
-    assert why is None or f"that of step {best} " in why
-    assert early_stopping.exhausted(run_of(values), EvaluationConfig(every_steps=10), None) is None
+    assert why is None or f"since step {best} " in why
+    assert early_stopping.early_stop_reason(run_of(values), EvaluationConfig(every_steps=10), None) is None
 
 
 def test_a_falling_score_is_told_as_it_was() -> None:
     run = run_of([0, -0.2, -0.3], "r2")
-    why = early_stopping.exhausted(run, EvaluationConfig(every_steps=10, metric="r2"), EarlyStoppingConfig(patience=1))
-    assert why == "evaluation r2 has not improved on that of step 10 (-0.2) for 1 evaluation"
+    why = early_stopping.early_stop_reason(run, EvaluationConfig(every_steps=10, metric="r2"), EarlyStoppingConfig(patience=1))
+    assert why == "evaluation r2 has not improved in 1 evaluation since step 10 (-0.2)"
 
 
 def test_a_long_history_forgets_neither_the_best_nor_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "MOST_POINTS", 20)
+    monkeypatch.setattr(history, "MAX_POINTS", 20)
     run = history.History()
     for step in range(1, 101):
-        best = next(iter(early_stopping.best_first(run, EvaluationConfig())), None)
+        best = next(iter(early_stopping.rank_steps(run, EvaluationConfig())), None)
         run.add_evaluation(step, {"loss": abs(step - 7.0)}, {"table": step}, best)
     assert len(run.evaluations) <= 20
-    assert early_stopping.best_first(run, EvaluationConfig())[0] == 7
-    assert run.evaluated == 100
+    assert early_stopping.rank_steps(run, EvaluationConfig())[0] == 7
+    assert run.last_evaluated_step == 100
     assert [one.step for one in run.evaluations if one.tables] == [7, 100]
 
 

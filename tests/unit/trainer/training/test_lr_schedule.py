@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_trainer.config import ScheduleConfig, UnfreezeConfig
-from finetune_trainer.training.lr_schedule import factor, lowest_depth
+from finetune_trainer.config import ScheduleConfig
+from finetune_trainer.training.lr_schedule import learning_rate_factor
 
 
 @pytest.mark.parametrize(
@@ -25,17 +25,12 @@ from finetune_trainer.training.lr_schedule import factor, lowest_depth
 )
 def test_factor(schedule: dict[str, object], total: int, expected: dict[int, float]) -> None:
     parsed = ScheduleConfig.model_validate(schedule)
-    assert {step: factor(parsed, step, total) for step in expected} == pytest.approx(expected, abs=1e-6)
+    assert {step: learning_rate_factor(parsed, step, total) for step in expected} == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["Linear", "Cosine"])
 def test_it_never_rises_after_the_warm_up(kind: str) -> None:
     schedule = ScheduleConfig.model_validate({"type": kind, "warmupSteps": 7, "minimumRatio": 0.1})
-    factors = [factor(schedule, step, 50) for step in range(7, 51)]
+    factors = [learning_rate_factor(schedule, step, 50) for step in range(7, 51)]
     assert factors == sorted(factors, reverse=True)
     assert factors[0] == 1
-
-
-def test_layers_move_from_the_top_down() -> None:
-    moving = [lowest_depth(UnfreezeConfig(every_steps=2), step, head=3) for step in range(1, 11)]
-    assert moving == [3, 3, 2, 2, 1, 1, 0, 0, 0, 0]

@@ -26,6 +26,7 @@ from finetune_trainer.objectives import of
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training import trainer
+from finetune_trainer.training.launch_context import LaunchContext
 
 TEXT = "Write to jane@mail.example.org or call (212) 555-0123; the card is 4111 1111 1111 1111, in full."
 SCRUBBED = "Write to [EMAIL_ADDRESS] or call [PHONE_NUMBER]; the card is [CREDIT_CARD], in full."
@@ -133,7 +134,7 @@ def test_another_configuration_prepares_anew(configured: Path, settings: dict[st
 
 def refused(spec: config.TrainSpec, folder: Path) -> str:
     """Why a rank does not begin."""
-    place = trainer.LaunchContext(0, 1, 0, 1, "localhost:1", "a", folder, folder / "cache", Credentials())
+    place = LaunchContext(0, 1, 0, 1, "localhost:1", "a", folder, folder / "cache", Credentials())
     with pytest.raises(ConfigurationError) as raised:
         trainer.run(spec, place, lambda event: None, PreemptionSignal())
     return str(raised.value).removeprefix("spec.data.checks.personalDataDetector: ")

@@ -1,0 +1,56 @@
+"""This rank's micro-batches of the training and the evaluation data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from finetune_trainer.config import TrainingConfig
+from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.dataloader import BatchBuilder, MicroBatch, PrefetchLoader
+from finetune_trainer.data.loading.dataset import ArrowDataset
+from finetune_trainer.data.loading.sampler import Sampler, sequential
+from finetune_trainer.data.preprocessing.prepare import Prepared
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.objectives import Objective
+
+
+@dataclass
+class BatchSource:
+    """Functions that return this rank's micro-batches.
+
+    `training(finished_steps)` yields a list of micro-batches for each step after the finished ones. `evaluation()` yields the
+    evaluation data in lists of as many rows as a training step has; `few_shot()` yields the same rows with solved training rows
+    before each. The last two are None if the document has no such data.
+    """
+
+    training: Callable[[int], Iterator[list[MicroBatch]]]
+    evaluation: Callable[[], Iterable[list[MicroBatch]]] | None = None
+    few_shot: Callable[[], Iterable[list[MicroBatch]]] | None = None
+
+
+def build_batch_source(
+    data: Prepared, objective: Objective, layout: Layout, group: ProcessGroup, training: TrainingConfig, total_steps: int
+) -> BatchSource:
+    """The micro-batches of the prepared data for this rank."""
+    batch_builder = partial(
+        BatchBuilder, collator=objective, rank=group.rank, size=group.size, micro_batch_size=training.micro_batch_size,
+        seed=training.seed,
+    )  # fmt: skip
+    sampler = Sampler(data.epoch, training.batch_size, training.seed, data.mixture)
+
+    def training_batches(finished_steps: int) -> Iterator[list[MicroBatch]]:
+        build = batch_builder(data.train, layout=layout._replace(training=True))
+        return PrefetchLoader(build, (sampler.indices_for_step(step) for step in range(finished_steps, total_steps)))
+
+    def batches_in_order(rows: ArrowDataset) -> Iterator[list[MicroBatch]]:
+        build = batch_builder(rows, layout=layout)
+        with PrefetchLoader(build, sequential(len(rows), training.batch_size)) as batches:
+            yield from batches
+
+    return BatchSource(
+        training_batches,
+        evaluation=None if data.evaluation is None else partial(batches_in_order, data.evaluation),
+        few_shot=partial(batches_in_order, data.few_shot) if data.few_shot else None,
+    )
