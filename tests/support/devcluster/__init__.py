@@ -1,5 +1,5 @@
-"""A real two-node Kubernetes cluster on one bare machine, made from package registries alone.
+"""A real two-node Kubernetes cluster on one machine, installed from package registries only.
 
-It exists so that the operator is tested against the API server, scheduler, kubelets and container runtime that users run,
-where neither Docker nor kind nor a hub of images can be had. Run it with ``python -m devcluster up`` (as root).
+It tests the operator against the API server, scheduler, kubelets and container runtime that users run, on machines without
+Docker, kind or access to an image registry. Start it with ``python -m devcluster up`` (as root).
 """

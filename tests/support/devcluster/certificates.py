@@ -1,6 +1,6 @@
-"""The cluster's certificate authority, certificates and kubeconfig files, made anew at every start.
+"""The cluster's certificate authority, certificates and kubeconfig files, created at every start.
 
-Elliptic-curve keys, since making twelve RSA keys would take longer than starting the control plane.
+The keys are elliptic-curve keys, because the generation of twelve RSA keys takes longer than the start of the control plane.
 """
 
 import base64
@@ -21,10 +21,10 @@ _LIFETIME = datetime.timedelta(days=30)
 
 
 class Authority:
-    """Signs certificates for as long as one `up` runs; its key is never written to disk."""
+    """A certificate authority that exists during one `up`; its key is never written to disk."""
 
     def __init__(self) -> None:
-        """Make the authority's key and its own certificate."""
+        """Generate the key and the self-signed certificate of the authority."""
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "finetune-devcluster")])
         usage = x509.KeyUsage(
@@ -47,11 +47,14 @@ class Authority:
 
     @property
     def pem(self) -> str:
-        """The authority's certificate."""
+        """The certificate of the authority as PEM."""
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def issue(self, common_name: str, organization: str = "", addresses: tuple[str, ...] = ()) -> tuple[str, str]:
-        """A certificate for client and server use and its key, both PEM; `addresses` are IP addresses or DNS names."""
+        """Issue a certificate for clients and servers. Returns it and its key as PEM.
+
+        `addresses` are IP addresses or DNS names.
+        """
         key = new_key()
         names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
         if organization:
@@ -67,7 +70,7 @@ class Authority:
         return certificate.public_bytes(serialization.Encoding.PEM).decode(), private_pem(key)
 
     def kubeconfig(self, common_name: str, organization: str = "") -> str:
-        """A kubeconfig (JSON is YAML too) with which a component is `common_name` to the API server."""
+        """A kubeconfig (as JSON, which is valid YAML) that authenticates as the user `common_name`."""
         certificate, key = self.issue(common_name, organization)
         document = {
             "apiVersion": "v1",
@@ -90,7 +93,7 @@ class Authority:
         return json.dumps(document, indent=1)
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        # An hour of the past, so that a clock set back a little does no harm.
+        # Valid since an hour ago, so that a small clock adjustment does not invalidate it.
         start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
         return (
             x509.CertificateBuilder()
@@ -106,7 +109,7 @@ class Authority:
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
-    """A private key."""
+    """Generate a private key."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
@@ -118,7 +121,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
-    """The public half of a key as PEM."""
+    """The public key of a private key as PEM."""
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
 

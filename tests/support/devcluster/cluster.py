@@ -1,4 +1,4 @@
-"""The whole cluster: up, down, and what is running."""
+"""Starts and stops the whole cluster, and checks whether it is healthy."""
 
 import time
 from pathlib import Path
@@ -9,18 +9,18 @@ from .network import NODES
 
 
 def components() -> tuple[str, ...]:
-    """Every process of a healthy cluster."""
+    """Names of all processes of a healthy cluster."""
     workers = (node.component(worker, name) for worker in NODES for name in node.COMPONENTS)
     return (*control_plane.COMPONENTS, *services.COMPONENTS, *workers)
 
 
 def is_up() -> bool:
-    """Whether every process runs, the API server is ready and so are the nodes."""
+    """Whether every process runs, and the API server and the nodes are ready."""
     return all(process.pid(name) for name in components()) and control_plane.api_is_ready() and _nodes_are_ready()
 
 
 def up() -> bool:
-    """Build what is missing and start the cluster; False if it was up already. A broken one is replaced."""
+    """Build missing commands and start the cluster; a broken cluster is replaced. Returns False if it was up already."""
     if is_up():
         return False
     paths.require_disk_space()
@@ -28,7 +28,7 @@ def up() -> bool:
     services.check()
     gobuild.build()
     with paths.exclusive("cluster"):
-        if is_up():  # somebody else was faster
+        if is_up():  # another process was faster
             return False
         _down()
         started = time.monotonic()
@@ -42,22 +42,22 @@ def up() -> bool:
 
 
 def down() -> None:
-    """Stop the cluster and remove every trace but the cache; does no harm when there is none."""
+    """Stop the cluster, if there is one, and remove everything except the cache."""
     with paths.exclusive("cluster"):
         _down()
 
 
 def clean() -> None:
-    """Stop the cluster and remove what this tool keeps in the cache: commands and images."""
+    """Stop the cluster and remove its commands and images from the cache."""
     down()
     for name in ("bin", "cluster", "containers", "go-build", "logs", "registry"):
         paths.remove_tree(paths.cache() / name)
 
 
 def _start() -> None:
-    """Everything starts as soon as what it needs is there; the waiting comes last."""
+    """Start each component as soon as its dependencies have started, and wait for readiness as late as possible."""
     authority = Authority()
-    sysctl.remember()
+    sysctl.save()
     gobuild.link(paths.COMMANDS)
     network.connect_host()
     control_plane.write_credentials(authority)
@@ -79,7 +79,7 @@ def _start() -> None:
     services.wait_for_storage()
     services.wait_for_prometheus()
     process.wait_until(node.component(NODES[-1], "kubelet"), _nodes_are_ready)
-    # Without it the API server refuses the first pod of whoever is quick.
+    # Without the default service account the API server rejects pods.
     process.wait_until("kube-controller-manager", _default_account_exists)
 
 
@@ -93,31 +93,30 @@ def _down(keep: tuple[Path, ...] = ()) -> None:
     cgroups.remove()
     services.remove_sockets()
     sysctl.restore()
-    _remove_below(paths.STATE, keep)
+    _remove_except(paths.STATE, keep)
     images = tuple(node.library(worker) / "containerd" for worker in NODES)
-    _remove_below(paths.data(), images)
+    _remove_except(paths.data(), images)
 
 
-def _remove_below(directory: Path, keep: tuple[Path, ...]) -> None:
-    """Remove a directory except what is kept inside it."""
+def _remove_except(directory: Path, keep: tuple[Path, ...]) -> None:
+    """Remove a directory, but keep some directories inside it."""
     if not any(path.is_relative_to(directory) for path in keep):
         paths.remove_tree(directory)
     elif directory not in keep and directory.is_dir():
         for path in directory.iterdir():
             if path.is_dir():
-                _remove_below(path, keep)
+                _remove_except(path, keep)
             else:
                 path.unlink()
 
 
 def _nodes_are_ready() -> bool:
     nodes = control_plane.get("/api/v1/nodes").get("items", [])
-    ready = {
-        item["metadata"]["name"]
-        for item in nodes
-        for condition in item["status"].get("conditions", [])
-        if condition["type"] == "Ready" and condition["status"] == "True"
-    }
+    ready = set()
+    for item in nodes:
+        for condition in item["status"].get("conditions", []):
+            if condition["type"] == "Ready" and condition["status"] == "True":
+                ready.add(item["metadata"]["name"])
     return ready >= {worker.name for worker in NODES}
 
 

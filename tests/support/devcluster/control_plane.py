@@ -1,6 +1,6 @@
 """etcd, API server, controller manager, scheduler and cluster DNS, as processes of the host.
 
-Their settings are those of kubeadm where they matter to an operator: client rates, grace periods and admission are default.
+Settings that affect an operator are those of kubeadm: client rate limits, grace periods and admission are the defaults.
 """
 
 import json
@@ -15,10 +15,10 @@ from .gobuild import binary
 
 PKI = paths.STATE / "pki"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns")
-# Loopback, and not the usual ports: etcd speaks without TLS here and may stand beside another one.
+# On loopback because etcd runs without TLS, and on unusual ports because another etcd may run on the host.
 _ETCD, _ETCD_PEERS = "http://127.0.0.1:21379", "http://127.0.0.1:21380"
 
-# What the host's own components may do, beyond the roles Kubernetes brings along.
+# Permissions of CoreDNS and Prometheus, for which Kubernetes has no default roles.
 _ROLES = """
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -39,7 +39,7 @@ subjects:
 
 
 def write_credentials(authority: Authority) -> None:
-    """Certificates and kubeconfig files of the host's components."""
+    """Write the certificates and kubeconfig files of the components on the host."""
     paths.replace_file(PKI / "ca.crt", authority.pem)
     service = "kubernetes.default.svc"
     names = (network.HOST, "127.0.0.1", network.API_SERVICE, "localhost", "kubernetes", "kubernetes.default", service)
@@ -60,12 +60,12 @@ def write_credentials(authority: Authority) -> None:
 
 
 def kubeconfig(name: str) -> Path:
-    """The kubeconfig of one of the host's components; "admin" is the user's."""
+    """Path of the kubeconfig of a component on the host; "admin" is that of the user."""
     return paths.STATE / f"{name}.kubeconfig"
 
 
 def start_api() -> None:
-    """Start etcd and the API server; they find each other."""
+    """Start etcd and the API server, which waits for etcd by itself."""
     process.start(
         "etcd",
         [
@@ -101,22 +101,22 @@ def start_api() -> None:
             f"--service-account-issuer=https://kubernetes.default.svc.{network.DNS_DOMAIN}",
             f"--service-account-key-file={PKI / 'service-accounts.pub'}",
             f"--service-account-signing-key-file={PKI / 'service-accounts.key'}",
-            # The host has no kube-proxy, so webhooks are called at their pods' addresses.
+            # The host has no kube-proxy, so webhooks are called at the addresses of their pods.
             "--enable-aggregator-routing=true",
-            # Its own directory: the default lies in the working directory or /var/run/kubernetes.
+            # The default is a directory outside the state directory.
             f"--cert-dir={PKI}",
         ],
     )
 
 
 def wait_for_api() -> None:
-    """Return when the API server takes requests and the host's components have their roles."""
+    """Wait until the API server is ready, then create the roles of the components on the host."""
     process.wait_until("kube-apiserver", api_is_ready)
     run(binary("kubectl"), f"--kubeconfig={paths.KUBECONFIG}", "apply", "--filename=-", stdin=_ROLES)
 
 
 def start_controllers() -> None:
-    """Start what watches the API: controllers, scheduler and DNS."""
+    """Start the controller manager, the scheduler and DNS."""
     process.start(
         "kube-controller-manager",
         [
@@ -140,7 +140,7 @@ def start_controllers() -> None:
         ],
     )
     corefile = paths.STATE / "Corefile"
-    # TTL 0: a pod that is replaced under the same name is found again at once.
+    # TTL 0: the new address of a replaced pod resolves at once.
     paths.replace_file(
         corefile,
         f"""\
@@ -159,22 +159,22 @@ def start_controllers() -> None:
 
 
 def wait_for_controllers() -> None:
-    """Return when controllers, scheduler and DNS work."""
-    process.wait_until("kube-controller-manager", partial(probe.answers_unverified, "https://127.0.0.1:10257/healthz"))
-    process.wait_until("kube-scheduler", partial(probe.answers_unverified, "https://127.0.0.1:10259/healthz"))
-    process.wait_until("coredns", partial(probe.answers, f"http://{network.HOST}:8181/ready"))
+    """Wait until the controller manager, the scheduler and DNS are healthy."""
+    process.wait_until("kube-controller-manager", partial(probe.responds_unverified, "https://127.0.0.1:10257/healthz"))
+    process.wait_until("kube-scheduler", partial(probe.responds_unverified, "https://127.0.0.1:10259/healthz"))
+    process.wait_until("coredns", partial(probe.responds, f"http://{network.HOST}:8181/ready"))
 
 
 def api_is_ready() -> bool:
-    """Whether the API server says it is ready to the administrator."""
+    """Whether the API server reports that it is ready."""
     return (PKI / "admin.key").exists() and _get("/readyz") is not None
 
 
 def get(path: str) -> dict[str, Any]:
-    """An object of the API, or an empty one if it is not there."""
-    answer = _get(path)
-    return json.loads(answer) if answer else {}
+    """Get an object from the API server; an empty dictionary if it does not exist."""
+    response = _get(path)
+    return json.loads(response) if response else {}
 
 
 def _get(path: str) -> str | None:
-    return probe.fetch(API_SERVER + path, probe.trusting(PKI / "ca.crt", PKI / "admin.crt", PKI / "admin.key"))
+    return probe.fetch(API_SERVER + path, probe.client_context(PKI / "ca.crt", PKI / "admin.crt", PKI / "admin.key"))

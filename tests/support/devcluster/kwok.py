@@ -1,7 +1,7 @@
 """Fake nodes, for measurements with more pods than one machine can run.
 
-kwok plays the kubelet of nodes that do not exist: pods bound to them turn Running at once and end when told to. The nodes are
-tainted, so that only pods which tolerate the taint and ask for the label land there.
+kwok simulates the kubelets of nodes that do not exist: pods on them become Running at once and terminate when they are
+deleted. The nodes have a taint, so that only pods with the toleration and the node selector are scheduled there.
 """
 
 import json
@@ -18,7 +18,7 @@ _NAME = "kwok"
 
 
 def start(count: int) -> None:
-    """Add `count` fake nodes, kwok-0 and so on, and play their kubelets."""
+    """Add `count` fake nodes, named kwok-0 and so on, and simulate their kubelets."""
     if process.pid(_NAME) is None:
         _start()
     nodes = {"apiVersion": "v1", "kind": "List", "items": [_node(number) for number in range(count)]}
@@ -28,7 +28,7 @@ def start(count: int) -> None:
 
 
 def stop() -> None:
-    """Remove the fake nodes; delete the pods on them first, while there is somebody to end them."""
+    """Remove the fake nodes. Delete their pods before, because nothing terminates them afterwards."""
     _kubectl("delete", "node", f"--selector=type={SELECTOR['type']}", "--ignore-not-found")
     process.stop(_NAME)
 
@@ -65,10 +65,10 @@ def _node(number: int) -> dict[str, object]:
 
 
 def _stages(kind: str) -> Path:
-    """The behaviour kwok's authors ship for nodes or pods; it lies in the module's sources, not in the command."""
+    """The directory of kwok's default stages for nodes or pods; they are part of the module, not of the command."""
     [module] = [module for module in MODULES if module.name == _NAME]
-    described = json.loads(run("go", "mod", "download", "-json", "sigs.k8s.io/kwok", cwd=module.source))
-    return Path(described["Dir"]) / "kustomize" / "stage" / kind / "fast"
+    downloaded = json.loads(run("go", "mod", "download", "-json", "sigs.k8s.io/kwok", cwd=module.source))
+    return Path(downloaded["Dir"]) / "kustomize" / "stage" / kind / "fast"
 
 
 def _kubectl(*arguments: str, stdin: str | None = None) -> None:

@@ -1,7 +1,8 @@
-"""Addresses, and the host's side of the network.
+"""Addresses of the cluster, and the host's part of its network.
 
-The host is 10.99.0.1 on a bridge of its own; each node is a network namespace with one end of a veth pair on that bridge,
-and a bridge for its pods inside. Nothing is translated: pods, nodes and host reach each other by address, and nobody outside.
+The host has the address 10.99.0.1 on a separate bridge. Each node is a network namespace that is connected to this bridge by a
+veth pair, and has a bridge for its pods. There is no address translation: pods, nodes and host reach each other directly, and
+nothing outside.
 """
 
 import os
@@ -20,28 +21,28 @@ DNS_DOMAIN = "cluster.local"
 
 @dataclass(frozen=True)
 class Node:
-    """A worker and its addresses."""
+    """A worker node and its addresses."""
 
     number: int
 
     @property
     def name(self) -> str:
-        """Its name in Kubernetes."""
+        """Name of the node in Kubernetes."""
         return f"node-{self.number}"
 
     @property
     def address(self) -> str:
-        """Its address on the host's bridge."""
+        """Address on the bridge of the host."""
         return f"10.99.0.{10 + self.number}"
 
     @property
     def pods(self) -> str:
-        """The addresses of its pods."""
+        """Address range of the pods."""
         return f"10.244.{self.number}.0/24"
 
     @property
     def link(self) -> str:
-        """The host's end of its cable: taking this link down cuts the node off."""
+        """The host's end of the veth pair; taking it down disconnects the node."""
         return f"ft-{self.name}"
 
 
@@ -49,23 +50,23 @@ NODES = (Node(1), Node(2))
 
 
 def bypass_proxies() -> None:
-    """Let this process and all it starts reach the cluster's addresses directly, whatever proxy the environment names."""
-    direct = f"127.0.0.1,localhost,{HOST},{HOST}/24,{PODS},{SERVICES}"
+    """Exclude the addresses of the cluster from the proxies of this process and its children."""
+    addresses = f"127.0.0.1,localhost,{HOST},{HOST}/24,{PODS},{SERVICES}"
     for name in ("NO_PROXY", "no_proxy"):
-        before = os.environ.get(name, "")
-        if direct not in before:
-            os.environ[name] = f"{before},{direct}".lstrip(",")
+        previous = os.environ.get(name, "")
+        if addresses not in previous:
+            os.environ[name] = f"{previous},{addresses}".lstrip(",")
 
 
 def connect_host() -> None:
-    """Give the host its bridge and address."""
+    """Create the bridge of the host and assign its address."""
     _ip("link", "add", BRIDGE, "type", "bridge")
     _ip("address", "add", f"{HOST}/24", "dev", BRIDGE)
     _ip("link", "set", BRIDGE, "up")
 
 
 def connect(node: Node, pid: int) -> None:
-    """Plug a node's namespace (that of process `pid`) into the bridge, with routes to the pods of all nodes."""
+    """Connect the network namespace of a node (that of process `pid`) to the bridge, with routes to all pods."""
     _ip("link", "add", node.link, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
     _ip("link", "set", node.link, "master", BRIDGE, "up")
     _ip("route", "replace", node.pods, "via", node.address)
@@ -80,7 +81,7 @@ def connect(node: Node, pid: int) -> None:
 
 
 def disconnect() -> None:
-    """Remove the links (routes go with them); whatever is missing is skipped."""
+    """Remove all existing links; their routes are removed with them."""
     for link in (*(node.link for node in NODES), BRIDGE):
         subprocess.run(["ip", "link", "delete", link], capture_output=True)
 

@@ -1,7 +1,7 @@
-"""A worker: containerd, kubelet and kube-proxy in a network and a mount namespace of their own.
+"""A worker node: containerd, kubelet and kube-proxy in a separate network and mount namespace.
 
-Each worker sees directories of its own at /run, /var/lib and /var/log, so every component keeps its usual paths, two workers
-never meet, and all mounts of a worker's pods vanish with its last process.
+Each worker has private directories at /run, /var/lib and /var/log. All components therefore use their default paths without
+conflicts between workers, and the mounts of a worker's pods disappear with its last process.
 """
 
 from functools import partial
@@ -16,8 +16,8 @@ from .network import Node
 COMPONENTS = ("machine", "containerd", "kubelet", "kube-proxy")
 _SOCKET = "/run/containerd/containerd.sock"
 
-# Runs in the new namespaces: $1 is the node's name, $2 holds its run and log, $3 is its lib, $4 the pause command.
-# /run comes last because it hides $2.
+# Runs in the new namespaces: $1 is the name of the node, $2 contains its run and log directories, $3 is its library
+# directory, $4 is the pause command. /run is mounted last because it hides $2.
 _ENTER = """
 mount -n --make-rshared /
 hostname "$1"
@@ -29,22 +29,22 @@ exec "$4"
 
 
 def component(node: Node, name: str) -> str:
-    """The name of one of a node's processes; "machine" is the one that holds its namespaces."""
+    """Name of a process of a node; "machine" is the process that holds its namespaces."""
     return f"{node.name}.{name}"
 
 
 def state(node: Node) -> Path:
-    """What the node sees as /run and /var/log."""
+    """The directory that contains /run and /var/log of the node."""
     return paths.STATE / node.name
 
 
 def library(node: Node) -> Path:
-    """What the node sees as /var/lib."""
+    """The directory that is /var/lib of the node."""
     return paths.data() / node.name
 
 
 def start_machine(node: Node) -> None:
-    """Make the node's namespaces and plug its cable in."""
+    """Create the namespaces of the node."""
     for directory in (state(node) / "run", state(node) / "log", library(node)):
         directory.mkdir(parents=True, exist_ok=True)
     cgroups.create(f"{node.name}/system")
@@ -59,9 +59,9 @@ def start_machine(node: Node) -> None:
 
 
 def connect(node: Node) -> None:
-    """Plug the node into the network once its namespaces stand."""
+    """Connect the node to the network when its namespaces exist."""
     name = component(node, "machine")
-    process.wait_until(name, partial(_is_inside, node))
+    process.wait_until(name, partial(_is_namespace_ready, node))
     network.connect(node, _machine(node))
 
 
@@ -73,15 +73,15 @@ def start_containerd(node: Node) -> None:
 
 
 def load_pause(node: Node) -> None:
-    """Wait for the container runtime and give it the image every pod begins with."""
-    process.wait_until(component(node, "containerd"), partial(_containerd_answers, node))
-    clear(node)  # what a cluster that was killed could not
+    """Wait for the container runtime and import the pause image, which every pod uses."""
+    process.wait_until(component(node, "containerd"), partial(_containerd_responds, node))
+    clear(node)  # leftovers of a cluster that was killed
     if pause.image() not in ctr(node, "images", "list", "--quiet").split():
         ctr(node, "images", "import", pause.archive())
 
 
 def write_credentials(node: Node, authority: Authority) -> None:
-    """The kubelet's and kube-proxy's certificates."""
+    """Write the certificates of kubelet and kube-proxy."""
     directory = state(node) / "run" / "kubernetes"
     certificate, key = authority.issue(f"system:node:{node.name}", "system:nodes", (node.name, node.address))
     paths.replace_file(directory / "ca.crt", authority.pem)
@@ -113,8 +113,8 @@ def start_kubelet(node: Node) -> None:
 
 
 def clear(node: Node) -> None:
-    """End a stopped kubelet's pods and drop their file systems, so that what stays in the cache is images alone."""
-    if process.pid(component(node, "containerd")) is None or not _containerd_answers(node):
+    """Remove the pods of a stopped kubelet and their file systems, so that only images stay in the cache."""
+    if process.pid(component(node, "containerd")) is None or not _containerd_responds(node):
         return
     if tasks := ctr(node, "tasks", "list", "--quiet").split():
         ctr(node, "tasks", "delete", "--force", *tasks)
@@ -125,12 +125,12 @@ def clear(node: Node) -> None:
 
 
 def ctr(node: Node, *arguments: str | Path) -> str:
-    """Run containerd's own client against the node."""
+    """Run ctr, the client of containerd, on the node."""
     return run(binary("ctr"), f"--address={state(node)}{_SOCKET}", "--namespace=k8s.io", "--connect-timeout=1s", *arguments)
 
 
 def _start(node: Node, name: str, command: list[str]) -> None:
-    # containerd finds runc and its shim on PATH; the node does not see the links in the host's /run.
+    # containerd looks up runc and its shim on PATH; the links in /run of the host are not visible on the node.
     search = ":".join(sorted({str(path.parent) for path in binaries().values()}))
     process.start(
         component(node, name),
@@ -147,13 +147,13 @@ def _machine(node: Node) -> int:
     return pid
 
 
-def _is_inside(node: Node) -> bool:
-    """Whether the machine's process has got past its mounts."""
+def _is_namespace_ready(node: Node) -> bool:
+    """Whether the machine process has finished its mounts and runs the pause command."""
     pid = process.pid(component(node, "machine"))
     return pid is not None and Path(f"/proc/{pid}/exe").resolve().name == "pause"
 
 
-def _containerd_answers(node: Node) -> bool:
+def _containerd_responds(node: Node) -> bool:
     try:
         ctr(node, "version")
     except ClusterError:

@@ -1,4 +1,4 @@
-"""The files a worker's components read, as paths below the worker's /run and their text."""
+"""Configuration files of a worker's components: path below the worker's /run -> text."""
 
 import json
 
@@ -7,11 +7,11 @@ from .cgroups import ROOT
 from .network import Node
 
 REGISTRY = f"{network.HOST}:5000"
-_CNI_PLUGINS = "/usr/lib/cni"  # where Debian has them
+_CNI_PLUGINS = "/usr/lib/cni"  # the path of the Debian package
 
 
 def containerd(node: Node) -> dict[str, str]:
-    """containerd with its pod network, and plain HTTP to the cluster's own registry."""
+    """Files of containerd: its settings, the pod network, and plain HTTP for the registry of the cluster."""
     pods = {
         "cniVersion": "1.0.0",
         "name": "pods",
@@ -37,9 +37,9 @@ def containerd(node: Node) -> dict[str, str]:
     }
 
 
-# restrict_oom_score_adj: a machine without CAP_SYS_RESOURCE may not protect a container more than itself.
-# disabled_plugins: the one that makes /opt/containerd, outside the node's own directories.
-# discard_unpacked_layers: an image with torch is kept once a node, and not a second time as it was packed.
+# restrict_oom_score_adj: without CAP_SYS_RESOURCE a container cannot get a lower OOM score than containerd.
+# disabled_plugins: this plugin creates /opt/containerd, which is outside the private directories of the node.
+# discard_unpacked_layers: compressed layers are deleted after unpacking, which matters for images with torch.
 _CONTAINERD = f"""\
 version = 3
 disabled_plugins = ["io.containerd.internal.v1.opt"]
@@ -64,7 +64,7 @@ use_internal_loopback = true
 
 
 def kubernetes(node: Node) -> dict[str, str]:
-    """Kubelet and kube-proxy."""
+    """Files of kubelet and kube-proxy."""
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -79,11 +79,11 @@ def kubernetes(node: Node) -> dict[str, str]:
         "cgroupRoot": f"/{ROOT}/{node.name}",
         "failCgroupV1": False,
         "failSwapOn": False,
-        # Both nodes share one disk with everything else on it: never evict pods or images because that is full.
+        # Both nodes share the disk of the machine, so a full disk must not evict pods or images.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
-        # The default lies in /usr, outside the node's own directories.
+        # The default is in /usr, outside the private directories of the node.
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
     }
     kube_proxy = {
@@ -93,7 +93,7 @@ def kubernetes(node: Node) -> dict[str, str]:
         "clientConnection": {"kubeconfig": "/run/kubernetes/kube-proxy.kubeconfig"},
         "clusterCIDR": network.PODS,
         "hostnameOverride": node.name,
-        # The table of connections belongs to the whole machine: leave its size alone.
+        # The connection table belongs to the whole machine: do not change its size.
         "conntrack": {"maxPerCore": 0, "min": 0},
     }
     return {

@@ -1,4 +1,4 @@
-"""Debian packages the cluster needs, installed only when missing."""
+"""Installs the Debian packages that the cluster needs."""
 
 import subprocess
 
@@ -9,7 +9,7 @@ IMAGES = ("buildah", "mmdebstrap", "ca-certificates")
 
 
 def missing(*names: str) -> list[str]:
-    """Those of the packages that are not installed."""
+    """The packages that are not installed."""
     listed = subprocess.run(
         ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${binary:Package}\n", *names], capture_output=True, text=True
     )
@@ -18,7 +18,7 @@ def missing(*names: str) -> list[str]:
 
 
 def require(*names: str) -> None:
-    """Install what is missing; costs a few milliseconds when nothing is."""
+    """Install missing packages; takes a few milliseconds if there are none."""
     if absent := missing(*names):
         print(f"  installing {' '.join(absent)}", flush=True)
         _apt("update", "--quiet")

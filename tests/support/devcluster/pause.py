@@ -1,4 +1,4 @@
-"""The image every pod begins with: the static program that holds the pod's namespaces, and nothing else."""
+"""The pause image: one static program that holds the namespaces of a pod."""
 
 import hashlib
 import io
@@ -12,12 +12,12 @@ from .gobuild import binaries, binary
 
 
 def image() -> str:
-    """The image's name, with the version of the program in it; no registry is ever asked for it."""
+    """Name of the image; the tag is the version of the program. It is imported, never pulled."""
     return f"devcluster.internal/pause:{binaries()['pause'].parent.name.removeprefix('pause-')}"
 
 
 def archive() -> Path:
-    """The image in the format of `docker save`."""
+    """Write the image in the format of `docker save`. Returns its path."""
     layer = _tar({"pause": (binary("pause").read_bytes(), 0o755)})
     configuration = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()],

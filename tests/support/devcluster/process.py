@@ -1,6 +1,6 @@
-"""Background processes without a service manager: started with a log and a pid file, waited for, stopped by pid.
+"""Background processes without a service manager: started with a log and a pid file, and stopped by pid.
 
-A pid file also holds the process's start time, so that a pid the system has given to somebody else is never signalled.
+A pid file also contains the start time of the process, so that a pid that the system has reused is never signaled.
 """
 
 import os
@@ -15,11 +15,11 @@ from . import cgroups, paths
 from .errors import ClusterError
 
 PIDS = paths.STATE / "pids"
-PATIENCE = 90.0  # seconds; a component that needs longer on two busy cores is broken
+READY_TIMEOUT = 90.0  # seconds; a component that needs longer on two busy cores is broken
 
 
 def log_path(name: str) -> Path:
-    """Where a component's output goes."""
+    """The log file of a component."""
     return paths.LOGS / f"{name}.log"
 
 
@@ -47,13 +47,15 @@ def start(
     paths.replace_file(PIDS / name, f"{child.pid} {_start_time(child.pid)}")
 
 
-# Children of this very process stay zombies until asked for, which would make them look alive.
+# Children of this process stay zombies until they are polled, and would appear to be running.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def names() -> list[str]:
-    """Every component that has been started."""
-    return sorted(file.name for file in PIDS.iterdir() if not file.name.startswith(".")) if PIDS.is_dir() else []
+    """Names of all components that were started."""
+    if not PIDS.is_dir():
+        return []
+    return sorted(file.name for file in PIDS.iterdir() if not file.name.startswith("."))
 
 
 def pid(name: str) -> int | None:
@@ -67,40 +69,41 @@ def pid(name: str) -> int | None:
     return int(number) if _start_time(int(number)) == started else None
 
 
-def stop(name: str, patience: float = 5) -> None:
-    """End a component: asked first, then forced."""
-    for sign, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+def stop(name: str, timeout: float = 5) -> None:
+    """Stop a component with SIGTERM, or with SIGKILL after `timeout` seconds."""
+    for signal_number, seconds in ((signal.SIGTERM, timeout), (signal.SIGKILL, 5.0)):
         if (running := pid(name)) is None:
             break
-        os.kill(running, sign)
+        os.kill(running, signal_number)
         deadline = time.monotonic() + seconds
         while pid(name) is not None and time.monotonic() < deadline:
             time.sleep(0.02)
     (PIDS / name).unlink(missing_ok=True)
 
 
-def wait_until(name: str, ready: Callable[[], bool], patience: float = PATIENCE) -> None:
-    """Wait for a component to be ready, and say what its log says when it is not."""
-    deadline = time.monotonic() + patience
+def wait_until(name: str, ready: Callable[[], bool], timeout: float = READY_TIMEOUT) -> None:
+    """Wait until a component is ready. Raises ClusterError with the end of its log if it exits or is not ready in time."""
+    deadline = time.monotonic() + timeout
     while not ready():
         if pid(name) is None:
-            raise failure(name, "ended")
+            raise failure(name, "exited")
         if time.monotonic() > deadline:
-            raise failure(name, f"was not ready after {patience:.0f} s")
+            raise failure(name, f"was not ready after {timeout:.0f} s")
         time.sleep(0.05)
 
 
-def failure(name: str, what: str) -> ClusterError:
-    """The sentence for a component that failed, with the end of its log."""
+def failure(name: str, problem: str) -> ClusterError:
+    """The error for a component that failed, with the end of its log."""
     log = log_path(name)
     last = log.read_text(errors="replace").splitlines()[-12:] if log.exists() else []
-    return ClusterError("\n".join([f"{name} {what} (log: {log}); its last lines:", *last]))
+    return ClusterError("\n".join([f"{name} {problem} (log: {log}); its last lines:", *last]))
 
 
 def _start_time(number: int) -> str | None:
-    """Clock ticks since boot at which the process began; None when it is gone or a zombie."""
+    """Start time of a process in clock ticks since boot; None if it does not exist or is a zombie."""
     try:
         after_name = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if after_name[0] == "Z" else after_name[19]
+    state, start_time = after_name[0], after_name[19]
+    return None if state == "Z" else start_time

