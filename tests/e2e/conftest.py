@@ -1,4 +1,4 @@
-"""The cluster every test in this folder runs on."""
+"""Fixtures of the end-to-end tests: the cluster, and a namespace with an installed operator."""
 
 from collections.abc import Iterator
 
@@ -10,15 +10,15 @@ from tests.support.installation import by_helm, by_kubectl, namespace
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A real two-node cluster: this folder's own, or the one KUBECONFIG names (see devcluster/session.py)."""
-    with running() as found:
-        yield found
+    """A two-node cluster: the development cluster, or the one of KUBECONFIG (see devcluster/session.py)."""
+    with running() as session_cluster:
+        yield session_cluster
 
 
 @pytest.fixture(scope="module")
 def jobs(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Jobs]:
-    """A namespace served by the operator, which is installed the way the module's INSTALLED_BY says."""
+    """A namespace for jobs; the operator is installed with the tool that the module names in INSTALLED_BY."""
     install = {"helm": by_helm, "kubectl": by_kubectl}[request.module.INSTALLED_BY]
     name = request.module.__name__.rpartition(".")[2].replace("_", "-")
-    with install(cluster), namespace(cluster, name) as found:
-        yield found
+    with install(cluster), namespace(cluster, name) as module_jobs:
+        yield module_jobs

@@ -1,4 +1,4 @@
-"""The cluster does what the tests on it take for granted: run with `pytest tests/e2e/test_devcluster.py` (as root)."""
+"""The cluster provides what the other end-to-end tests need. Run with `pytest tests/e2e/test_devcluster.py` (as root)."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from tests.support.devcluster.session import Cluster
 T = TypeVar("T")
 NAMESPACE = "devcluster-test"
 PEERS = ("peer-0", "peer-1")
-# Debian's smallest Perl, since the base image has no better web server.
+# An HTTP server in Perl, because the Debian base image has neither Python nor a web server.
 SERVE = r"""
 use IO::Socket::INET;
 $| = 1; print "serving\n";
@@ -37,7 +37,7 @@ while (my $client = $server->accept) {
 
 
 def pod(name: str, image: str) -> dict[str, object]:
-    """A pod as confined as the operator's, apart from the other by a rule of the scheduler, and never ready."""
+    """A pod that is as restricted as a trainer pod, runs on another node than its peer, and is never ready."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -88,7 +88,7 @@ def pod(name: str, image: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def peers(cluster: Cluster) -> Iterator[Cluster]:
-    """Two running pods on two nodes, in a namespace that admits only restricted ones, found by a headless Service."""
+    """Two running pods on two nodes with a headless Service, in a namespace that enforces the level "restricted"."""
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
     image = cluster.base_image()
     objects = [
@@ -106,8 +106,8 @@ def peers(cluster: Cluster) -> Iterator[Cluster]:
     ]
     cluster.kubectl("apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
     for name in PEERS:
-        # A new namespace has no service account for a moment.
-        eventually(partial(kubectl, cluster, "apply", "--filename=-", stdin=json.dumps(pod(name, image))))
+        # A new namespace has no service account at first.
+        retry(partial(kubectl, cluster, "apply", "--filename=-", stdin=json.dumps(pod(name, image))))
     for name in PEERS:
         kubectl(cluster, "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Running", "--timeout=60s")
     yield cluster
@@ -115,7 +115,7 @@ def peers(cluster: Cluster) -> Iterator[Cluster]:
 
 
 def kubectl(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
-    """Run kubectl in the test's namespace."""
+    """Run kubectl in the namespace of the test."""
     return cluster.kubectl(f"--namespace={NAMESPACE}", *arguments, stdin=stdin)
 
 
@@ -124,8 +124,8 @@ def shell(cluster: Cluster, name: str, script: str) -> str:
     return kubectl(cluster, "exec", name, "--", "bash", "-ec", script)
 
 
-def eventually(attempt: Callable[[], T], seconds: float = 30) -> T:
-    """The first true result of an attempt; an error counts as a failed attempt until the time is up."""
+def retry(attempt: Callable[[], T], seconds: float = 30) -> T:
+    """The first true result of an attempt; errors are retried until the time is up."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -134,7 +134,7 @@ def eventually(attempt: Callable[[], T], seconds: float = 30) -> T:
         except Exception:
             if time.monotonic() > deadline:
                 raise
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the attempt did not succeed in time"
         time.sleep(0.3)
 
 
@@ -146,31 +146,33 @@ def test_pods_run_on_both_nodes(peers: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("here", "there"), [PEERS, PEERS[::-1]])
-def test_pods_reach_each_other_by_the_name_of_a_headless_service(peers: Cluster, here: str, there: str) -> None:
+def test_headless_service_resolves_pod_names(peers: Cluster, here: str, there: str) -> None:
     name = f"{there}.peers.{NAMESPACE}.svc"
     fetch = f"exec 3<>/dev/tcp/{name}/8000; printf 'GET /m HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
-    assert "devcluster_test_value" in eventually(partial(shell, peers, here, fetch))
+    assert "devcluster_test_value" in retry(partial(shell, peers, here, fetch))
 
 
-def test_pods_reach_the_api_server_by_its_service(peers: Cluster) -> None:
+def test_pods_reach_api_server_by_its_service(peers: Cluster) -> None:
     fetch = "exec 3<>/dev/tcp/kubernetes.default.svc/443; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3"
-    assert "400 Bad Request" in shell(peers, PEERS[0], fetch)  # it asks for TLS
+    assert "400 Bad Request" in shell(peers, PEERS[0], fetch)  # the API server requires TLS
 
 
 def test_pods_reach_object_storage(peers: Cluster) -> None:
-    at = urllib.parse.urlsplit(peers.s3.endpoint)
-    assert at.hostname
-    if at.scheme == "http":
-        fetch = f"exec 3<>/dev/tcp/{at.hostname}/{at.port or 80}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3"
+    endpoint = urllib.parse.urlsplit(peers.s3.endpoint)
+    assert endpoint.hostname
+    if endpoint.scheme == "http":
+        fetch = (
+            f"exec 3<>/dev/tcp/{endpoint.hostname}/{endpoint.port or 80}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3"
+        )
         assert shell(peers, PEERS[0], fetch).startswith("HTTP/1.")
 
 
-def test_logs_come_from_the_kubelet(peers: Cluster) -> None:
+def test_kubelet_serves_logs(peers: Cluster) -> None:
     assert kubectl(peers, "logs", PEERS[1]) == "serving\n"
 
 
-def test_a_restricted_pod_may_write_to_memory_and_to_its_volume_only(peers: Cluster) -> None:
-    said = shell(
+def test_restricted_pod_writes_only_to_memory_and_volumes(peers: Cluster) -> None:
+    output = shell(
         peers,
         PEERS[0],
         """
@@ -182,10 +184,10 @@ def test_a_restricted_pod_may_write_to_memory_and_to_its_volume_only(peers: Clus
         grep ' /dev/shm tmpfs ' /proc/mounts
         """,
     )
-    assert "/dev/shm" in said
+    assert "/dev/shm" in output
 
 
-def test_object_storage_refuses_to_overwrite_and_keeps_what_is_put(cluster: Cluster) -> None:
+def test_object_storage_supports_conditional_writes(cluster: Cluster) -> None:
     store = S3Store(
         cluster.s3.bucket,
         endpoint=cluster.s3.host_endpoint,
@@ -202,28 +204,28 @@ def test_object_storage_refuses_to_overwrite_and_keeps_what_is_put(cluster: Clus
     obstore.delete(store, "devcluster-test/object")
 
 
-def test_prometheus_finds_an_annotated_pod_and_keeps_the_labels_it_gives(peers: Cluster) -> None:
-    def found() -> list[dict[str, dict[str, str]]]:
+def test_prometheus_scrapes_annotated_pods_and_keeps_their_labels(peers: Cluster) -> None:
+    def series_of_all_peers() -> list[dict[str, dict[str, str]]]:
         query = urllib.parse.urlencode({"query": "devcluster_test_value"})
         with urllib.request.urlopen(f"{peers.prometheus}/api/v1/query?{query}", timeout=5) as response:
             result: list[dict[str, dict[str, str]]] = json.load(response)["data"]["result"]
         return result if len(result) == len(PEERS) else []
 
-    labels = [series["metric"] for series in eventually(found)]
+    labels = [series["metric"] for series in retry(series_of_all_peers)]
     assert {label["pod"] for label in labels} == set(PEERS)
     assert {(label["namespace"], label["job"]) for label in labels} == {("claimed", "of-the-target")}
 
 
-def test_helm_talks_to_the_cluster(cluster: Cluster) -> None:
+def test_helm_reaches_cluster(cluster: Cluster) -> None:
     assert isinstance(json.loads(cluster.helm("list", "--all-namespaces", "--output=json")), list)
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_small_disk_before_building(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=12 * 10**9))
     with pytest.raises(
         ClusterError, match=f"^12 GB are free at {tmp_path}, and the cluster's commands and images take 40: make"
     ):
         paths.require_disk_space()
-    (tmp_path / "registry").mkdir()  # most of it is there
+    (tmp_path / "registry").mkdir()  # most of the files exist already
     paths.require_disk_space()

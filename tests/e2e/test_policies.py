@@ -1,4 +1,4 @@
-"""What the operator does with jobs that are stopped, broken, late or over; on real pods."""
+"""Policies on real pods: suspension, restarts, failures, deadlines and cleanup."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ SESSION = uuid.uuid4().hex[:8]
 
 
 def storage(name: str) -> str:
-    """Each job of each test session has a place of its own in the bucket: it would resume from what it finds there."""
+    """Storage URI of a job, unique to the test session, because a job resumes from checkpoints that it finds."""
     return f"s3://finetune/policies-{SESSION}/{name}"
 
 
-def failed(jobs: Jobs, name: str, *, seconds: float = 120) -> tuple[str, str]:
-    """Reason and message of a job's Failed condition, once it has failed."""
+def wait_for_failure(jobs: Jobs, name: str, *, seconds: float = 120) -> tuple[str, str]:
+    """Wait until a job has failed, and return reason and message of its Failed condition."""
     jobs.wait_for_phase(name, "Failed", seconds=seconds)
     condition = jobs.condition(name, "Failed")
     assert condition["status"] == "True"
     return condition["reason"], condition["message"]
 
 
-def test_suspended_job_frees_its_pods_and_resumes_from_its_checkpoint(jobs: Jobs) -> None:
+def test_suspends_and_resumes_from_checkpoint(jobs: Jobs) -> None:
     name = jobs.apply(tiny("suspended", storage("suspended"), steps=LONG))
     jobs.wait_for_step(name, 10)
     jobs.patch(name, {"runPolicy": {"suspend": True}})
     jobs.wait_for_phase(name, "Suspended")
     assert jobs.condition(name, "Suspended")["status"] == "True"
-    _wait_until(lambda: not jobs.pods(name), "its pods are gone")
-    # What the trainer stored on its way out, it told in its last word.
+    _wait_until(lambda: not jobs.pods(name), "its pods are deleted")
+    # The termination message names the checkpoint that the trainer saved while it terminated.
     status = jobs.status(name)
     stopped_at = status["checkpoint"]["step"]
     assert stopped_at >= 10
@@ -46,22 +46,23 @@ def test_suspended_job_frees_its_pods_and_resumes_from_its_checkpoint(jobs: Jobs
     jobs.wait_for_step(name, stopped_at + 50)
     [resumed_at] = re.findall(r"resumed from step (\d+)", jobs.kubectl("logs", f"{name}-0"))
     assert int(resumed_at) >= stopped_at
-    assert jobs.status(name)["restarts"]["total"] == 0, "a suspension is no failure"
+    assert jobs.status(name)["restarts"]["total"] == 0, "a suspension does not count as a restart"
 
-    _deletion_leaves_nothing(jobs, name)
+    _delete_and_check_objects(jobs, name)
 
 
-def _deletion_leaves_nothing(jobs: Jobs, name: str) -> None:
+def _delete_and_check_objects(jobs: Jobs, name: str) -> None:
+    """Delete a job, and wait until the objects that it owned are deleted too."""
     jobs.kubectl("delete", "ftj", name)
 
-    def gone() -> bool:
+    def is_deleted() -> bool:
         listed = jobs.kubectl("get", "pods,services,configmaps", f"--selector=finetune-operator.io/job={name}", "--output=name")
         return not listed.strip()
 
-    _wait_until(gone, "everything that belonged to the deleted job is gone")
+    _wait_until(is_deleted, "the objects of the deleted job are deleted")
 
 
-def test_restarted_operator_changes_nothing(jobs: Jobs) -> None:
+def test_restart_of_operator_changes_nothing(jobs: Jobs) -> None:
     name = jobs.apply(tiny("steady", storage("steady"), nodes=2, steps=LONG))
     before = jobs.wait_for_step(name, 5)
     pods = {pod["metadata"]["uid"] for pod in jobs.pods(name).values()}
@@ -76,8 +77,8 @@ def test_restarted_operator_changes_nothing(jobs: Jobs) -> None:
     jobs.kubectl("delete", "ftj", name)
 
 
-def test_failed_pod_is_replaced_until_the_budget_is_spent(jobs: Jobs) -> None:
-    """Nobody listens at this endpoint, which a retry might cure, so it is retried; within backoffLimit."""
+def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs) -> None:
+    """An unreachable endpoint may recover, so the pod is retried within backoffLimit."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -91,7 +92,7 @@ def test_failed_pod_is_replaced_until_the_budget_is_spent(jobs: Jobs) -> None:
         checkpoint={"credentials": "nowhere"},
         runPolicy={"backoffLimit": 1},
     )
-    reason, message = failed(jobs, jobs.apply(job), seconds=240)
+    reason, message = wait_for_failure(jobs, jobs.apply(job), seconds=240)
     assert reason == "BackoffLimitExceeded"
     assert "StorageUnavailable" in message
     assert "spec.checkpoint.storage" in message
@@ -100,30 +101,30 @@ def test_failed_pod_is_replaced_until_the_budget_is_spent(jobs: Jobs) -> None:
     assert status["failure"]["reason"] == "StorageUnavailable"
 
 
-def test_deadline_ends_a_job(jobs: Jobs) -> None:
+def test_fails_at_deadline(jobs: Jobs) -> None:
     name = jobs.apply(tiny("late", storage("late"), steps=LONG, runPolicy={"activeDeadlineSeconds": 5}))
-    reason, message = failed(jobs, name)
+    reason, message = wait_for_failure(jobs, name)
     assert reason == "DeadlineExceeded"
     assert "activeDeadlineSeconds" in message
 
 
-def test_finished_job_is_removed_after_its_ttl_and_its_model_stays(jobs: Jobs, tmp_path: Path) -> None:
+def test_deletes_finished_job_after_ttl_and_keeps_model(jobs: Jobs, tmp_path: Path) -> None:
     name = jobs.apply(tiny("short-lived", storage("short-lived"), steps=5, runPolicy={"ttlSecondsAfterFinished": 3}))
     _wait_until(lambda: name not in jobs.kubectl("get", "ftj", "--output=name"), "the job is deleted", seconds=180)
     model = [entry.path for entry in jobs.store(storage(name), tmp_path).list("model")]
     assert any(path.endswith("model.safetensors") for path in model)
-    _wait_until(lambda: not jobs.pods(name), "its pods are gone")
+    _wait_until(lambda: not jobs.pods(name), "its pods are deleted")
 
 
-def test_job_waits_for_its_secret(jobs: Jobs) -> None:
+def test_waits_for_secret(jobs: Jobs) -> None:
     job = tiny("patient", storage("patient"), steps=5, checkpoint={"credentials": "comes-later"})
     name = jobs.apply(job)
 
-    def says_so() -> bool:
+    def is_reported() -> bool:
         conditions = jobs.status(name).get("conditions", [])
         return any(condition["reason"] == "SecretNotFound" for condition in conditions)
 
-    _wait_until(says_so, "the condition names the missing Secret")
+    _wait_until(is_reported, "a condition reports the missing Secret")
     message = jobs.condition(name, "PodsReady")["message"]
     assert "spec.checkpoint.credentials" in message
     assert "comes-later" in message
@@ -138,9 +139,9 @@ def test_job_waits_for_its_secret(jobs: Jobs) -> None:
     jobs.wait_for_phase(name, "Succeeded", seconds=180)
 
 
-def test_mistake_that_no_schema_sees_fails_at_once(jobs: Jobs) -> None:
+def test_invalid_spec_that_passes_the_schema_fails_at_once(jobs: Jobs) -> None:
     name = jobs.apply(tiny("twice", storage("twice"), deepspeed={"config": {"train_batch_size": 4}}))
-    reason, message = failed(jobs, name, seconds=30)
+    reason, message = wait_for_failure(jobs, name, seconds=30)
     assert reason == "InvalidConfiguration"
     assert "spec.deepspeed: config.train_batch_size is decided by training.batchSize: set that" in message
     assert not jobs.pods(name)
@@ -148,7 +149,7 @@ def test_mistake_that_no_schema_sees_fails_at_once(jobs: Jobs) -> None:
 
 def test_missing_bucket_fails_at_once(jobs: Jobs) -> None:
     name = jobs.apply(tiny("no-bucket", "s3://no-such-bucket/model"))
-    reason, message = failed(jobs, name)
+    reason, message = wait_for_failure(jobs, name)
     assert reason == "InvalidConfiguration"
     assert "spec.checkpoint.storage" in message
     assert "no-such-bucket" in message
@@ -160,26 +161,26 @@ def test_malformed_data_fails_at_once_with_file_and_line(jobs: Jobs, tmp_path: P
     jobs.store(storage("malformed"), tmp_path).put("data/rows.jsonl", "\n".join(rows).encode())
     data = {"train": [{"source": storage("malformed") + "/data/*.jsonl", "credentials": SECRET}]}
     name = jobs.apply(tiny("malformed", storage("malformed"), data=data))
-    reason, message = failed(jobs, name)
+    reason, message = wait_for_failure(jobs, name)
     assert reason == "InvalidData"
     assert "rows.jsonl:2" in message
 
 
-def test_checkpoints_of_another_run_are_left_alone(jobs: Jobs, tmp_path: Path) -> None:
+def test_does_not_touch_checkpoints_of_another_run(jobs: Jobs, tmp_path: Path) -> None:
     first = jobs.apply(tiny("seed-one", storage("seeds"), steps=10))
     jobs.wait_for_phase(first, "Succeeded", seconds=180)
     store = jobs.store(storage("seeds"), tmp_path)
     before = {entry.path: entry.size for entry in store.list()}
 
     second = jobs.apply(tiny("seed-two", storage("seeds"), steps=10, training={"seed": 2}))
-    reason, message = failed(jobs, second)
+    reason, message = wait_for_failure(jobs, second)
     assert reason == "InvalidConfiguration"
     assert "spec.training.seed" in message
     assert {entry.path: entry.size for entry in store.list()} == before
 
 
-def _wait_until(holds: Any, what: str, *, seconds: float = 60) -> None:
+def _wait_until(condition: Any, description: str, *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {description}"
         time.sleep(0.5)

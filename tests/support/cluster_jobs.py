@@ -1,4 +1,4 @@
-"""What the cluster tests do with jobs: apply them, watch their status, read what they left behind."""
+"""FineTuneJobs on a real cluster: applies jobs, waits for their status, and reads the objects they store."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SECRET = "finetune-storage"
 
 
 def sample(name: str, **spec: Any) -> dict[str, Any]:
-    """A document of manifests/samples, with sections of its spec merged over."""
+    """A document of manifests/samples with `spec` merged into its spec."""
     document: dict[str, Any] = yaml.safe_load((SAMPLES / f"{name}.yaml").read_text())
     document["spec"] = _merged(document["spec"], spec)
     return document
 
 
 def tiny(name: str, storage: str, *, nodes: int = 1, steps: int = 20, **spec: Any) -> dict[str, Any]:
-    """A job as small as it can be and still be a job: a Llama of some thousand weights on the image's own Python sources."""
+    """A minimal job: trains a Llama with a few thousand parameters on the Python sources in the trainer image."""
     base: dict[str, Any] = {
         "model": {
             "initialization": "Scratch",
@@ -61,94 +61,107 @@ def tiny(name: str, storage: str, *, nodes: int = 1, steps: int = 20, **spec: An
     }
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     result = copy.deepcopy(base)
-    for key, value in over.items():
-        inner = result.get(key)
-        result[key] = _merged(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
+    for key, value in overrides.items():
+        base_value = result.get(key)
+        if isinstance(value, dict) and isinstance(base_value, dict):
+            result[key] = _merged(base_value, value)
+        else:
+            result[key] = value
     return result
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """FineTuneJobs of one namespace."""
+    """The FineTuneJobs of one namespace; `secret` holds the credentials of the storage Secret."""
 
     cluster: Any
     namespace: str
     secret: dict[str, str]
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """kubectl in this namespace; its output."""
+        """Run kubectl in the namespace and return its output."""
         return str(self.cluster.kubectl("--namespace", self.namespace, *arguments, stdin=stdin))
 
     def apply(self, document: dict[str, Any]) -> str:
-        """kubectl apply; the job's name."""
+        """Apply a document and return the name of the job."""
         self.kubectl("apply", "--filename=-", stdin=json.dumps(document))
         return str(document["metadata"]["name"])
 
     def get(self, name: str) -> dict[str, Any]:
-        """The whole object."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", "ftj", name, "--output=json"))
-        return found
+        """Get a job."""
+        job: dict[str, Any] = json.loads(self.kubectl("get", "ftj", name, "--output=json"))
+        return job
 
     def status(self, name: str) -> dict[str, Any]:
-        """Its status; empty while no operator has looked."""
+        """The status of a job; empty before its first reconcile."""
         status: dict[str, Any] = self.get(name).get("status", {})
         return status
 
     def pods(self, name: str) -> dict[str, dict[str, Any]]:
-        """Its pods by name."""
+        """The pods of a job by name."""
         listed = json.loads(self.kubectl("get", "pods", f"--selector=finetune-operator.io/job={name}", "--output=json"))
         return {pod["metadata"]["name"]: pod for pod in listed["items"]}
 
     def patch(self, name: str, spec: dict[str, Any]) -> None:
-        """Merge-patch its spec."""
+        """Apply a merge patch to the spec of a job."""
         self.kubectl("patch", "ftj", name, "--type=merge", f"--patch={json.dumps({'spec': spec})}")
 
     def wait(
-        self, name: str, what: str, until: Callable[[dict[str, Any]], bool], *, seconds: float = 120, may_fail: bool = False
+        self,
+        name: str,
+        goal: str,
+        is_reached: Callable[[dict[str, Any]], bool],
+        *,
+        seconds: float = 120,
+        may_fail: bool = False,
     ) -> dict[str, Any]:
-        """Its status, once `until` holds; a job that fails meanwhile, or takes too long, fails the test with all it says."""
+        """Wait until a status satisfies `is_reached`, and return it.
+
+        Fails the test, with a description of the job, if the job fails or takes too long.
+        """
         deadline = time.monotonic() + seconds
         while True:
             status = self.status(name)
-            if until(status):
+            if is_reached(status):
                 return status
             failed = status.get("phase") == "Failed" and not may_fail
             if failed or time.monotonic() > deadline:
-                raise AssertionError(f"{name} {'failed' if failed else 'did not come'} to {what}:\n{self.story(name)}")
+                problem = "failed before" if failed else "did not reach"
+                raise AssertionError(f"{name} {problem} {goal}:\n{self.describe(name)}")
             time.sleep(0.5)
 
     def wait_for_phase(self, name: str, phase: str, *, seconds: float = 120) -> dict[str, Any]:
-        """Its status, once it is in this phase."""
+        """Wait until a job is in a phase, and return its status."""
         return self.wait(name, phase, lambda status: status.get("phase") == phase, seconds=seconds, may_fail=phase == "Failed")
 
     def wait_for_step(self, name: str, step: int, *, seconds: float = 240) -> dict[str, Any]:
-        """Its status, once that many optimizer steps are done."""
+        """Wait until a job has completed this number of optimizer steps, and return its status."""
         return self.wait(
             name, f"step {step}", lambda status: (status.get("progress") or {}).get("step", 0) >= step, seconds=seconds
         )
 
-    def story(self, name: str) -> str:
-        """All that a person would look at."""
+    def describe(self, name: str) -> str:
+        """The description of a job and the last log lines of its pods."""
         parts = [self.kubectl("describe", "ftj", name)]
         for pod in self.pods(name):
             parts.append(f"--- {pod}\n{self.kubectl('logs', pod, '--tail=60')}")
         return "\n".join(parts)
 
-    def condition(self, name: str, kind: str) -> dict[str, Any]:
-        """One of its conditions."""
-        [found] = [condition for condition in self.status(name)["conditions"] if condition["type"] == kind]
-        return dict(found)
+    def condition(self, name: str, condition_type: str) -> dict[str, Any]:
+        """A condition of a job."""
+        [match] = [condition for condition in self.status(name)["conditions"] if condition["type"] == condition_type]
+        return dict(match)
 
-    def empty(self, storage: str, folder: Path) -> None:
-        """Remove what an earlier test session may have left at an address."""
+    def delete_objects(self, storage: str, folder: Path) -> None:
+        """Delete all objects at a storage URI, which an earlier test session may have left."""
         store = self.store(storage, folder)
         for entry in store.list():
             store.delete(entry.path)
 
     def store(self, storage: str, folder: Path) -> Storage:
-        """An address of the cluster's S3, opened from here with the very keys the Secret holds; `folder` keeps them."""
+        """Open a storage URI of the cluster's S3 with the credentials of the Secret, which are written to `folder`."""
         keys = folder / SECRET
         keys.mkdir(parents=True, exist_ok=True)
         for key, value in (self.secret | {"AWS_ENDPOINT_URL": self.cluster.s3.host_endpoint}).items():

@@ -1,4 +1,4 @@
-"""The operator on the cluster, installed in either way the README tells, with the images of this very checkout."""
+"""Installs the operator on a cluster in the two ways of the README, with images built from this checkout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGES = {"image": "operator", "trainerImage": "trainer"}
 
 @contextmanager
 def by_helm(cluster: Cluster) -> Iterator[None]:
-    """`helm install` of the chart; and away with it afterwards, CRD included."""
+    """Install the chart with helm; uninstall it afterwards, including the CRD."""
     flags = []
     for key, target in IMAGES.items():
         repository, tag = cluster.image(target).rsplit(":", 1)
@@ -37,12 +37,12 @@ def by_helm(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def by_kubectl(cluster: Cluster) -> Iterator[None]:
-    """`kubectl apply` of the raw manifests; only the names of the images are those of this checkout."""
+    """Apply the raw manifests with kubectl, with the image names of this checkout."""
     manifests = (ROOT / "manifests/install.yaml").read_text()
     for target in IMAGES.values():
-        plain = f"finetune-{target}:0.1.0"
-        assert plain in manifests
-        manifests = manifests.replace(plain, cluster.image(target))
+        released = f"finetune-{target}:0.1.0"
+        assert released in manifests
+        manifests = manifests.replace(released, cluster.image(target))
     cluster.kubectl("apply", "--filename=-", stdin=manifests)
     try:
         cluster.kubectl(f"--namespace={NAMESPACE}", "rollout", "status", "deployment", "finetune-operator", "--timeout=180s")
@@ -53,7 +53,7 @@ def by_kubectl(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def namespace(cluster: Cluster, name: str) -> Iterator[Jobs]:
-    """A namespace for jobs, which enforces Pod Security "restricted" and holds the Secret that the samples name."""
+    """A namespace for jobs that enforces the Pod Security level "restricted" and contains the Secret of the samples."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     objects = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
@@ -75,7 +75,7 @@ def namespace(cluster: Cluster, name: str) -> Iterator[Jobs]:
 
 
 def secret_keys(cluster: Cluster) -> dict[str, str]:
-    """What a Secret has to hold for the cluster's S3."""
+    """The contents of a Secret for the S3 of the cluster."""
     return {
         "AWS_ACCESS_KEY_ID": cluster.s3.access_key,
         "AWS_SECRET_ACCESS_KEY": cluster.s3.secret_key,
