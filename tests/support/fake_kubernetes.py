@@ -143,6 +143,14 @@ class ReconcilerHarness:
             elif kind == "Pod":
                 self.cache.put_pod(body)
 
+    def make_ready(self, *names: str) -> None:
+        """Make pods ready, and sync the cache."""
+        for name in names:
+            body = self.client.objects["Pod", name]
+            body["status"] = {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+            self.client.bump_version(body)
+        self.sync_cache()
+
     async def reconcile(self) -> float | None:
         """Reconcile the job once."""
         return await self.reconciler.reconcile(KEY)
@@ -156,3 +164,13 @@ class ReconcilerHarness:
         """A condition of the job."""
         condition: dict[str, Any] = next(item for item in self.status()["conditions"] if item["type"] == condition_type)
         return condition
+
+
+async def start_job(**settings: Any) -> ReconcilerHarness:
+    """A harness with a job whose pods were created and are in the cache."""
+    harness = ReconcilerHarness(**settings)
+    harness.client.put_job()
+    harness.sync_cache()
+    await harness.reconcile()
+    harness.sync_cache()
+    return harness

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
@@ -24,7 +24,7 @@ class Server:
     def __init__(self) -> None:
         self.status, self.body, self.delay = 200, {}, 0.0
         self.body: Any
-        self.method = self.path = self.accept = self.kind = self.token = ""
+        self.method = self.path = self.accept = self.content_type = self.token = ""
         self.query: dict[str, str] = {}
         self.sent: Any = None
         self.requests: list[tuple[str, str, int]] = []
@@ -32,7 +32,7 @@ class Server:
     async def respond(self, request: web.Request) -> web.Response:
         await asyncio.sleep(self.delay)
         self.method, self.path, self.query = request.method, request.path, dict(request.query)
-        self.accept, self.kind = request.headers["Accept"], request.headers["Content-Type"]
+        self.accept, self.content_type = request.headers["Accept"], request.headers["Content-Type"]
         self.token = request.headers.get("Authorization", "")
         self.sent = await request.json() if request.can_read_body else None
         return web.json_response(self.body, status=self.status)
@@ -49,36 +49,64 @@ async def running_server(request_timeout: float = 5.0) -> AsyncIterator[tuple[Se
     await site.start()
     host, port = runner.addresses[0][:2]
     configuration = Configuration(host=f"http://{host}:{port}", api_key={"BearerToken": "bearer secret"})
-    cluster = KubernetesClient(
+    client = KubernetesClient(
         ApiClient(configuration), timeout=request_timeout, on_request=lambda *call: server.requests.append(call)
     )
     try:
-        yield server, cluster
+        yield server, client
     finally:
-        await cluster.close()
+        await client.close()
         await runner.cleanup()
 
 
 POD = {"kind": "Pod", "metadata": {"name": "j-0", "namespace": "team"}}
 NEW_EVENT = {"kind": "Event", "metadata": {"generateName": "j-", "namespace": "team"}}
-CALLS: list[tuple[Callable[[KubernetesClient], Awaitable[Any]], str, str, Any]] = [
-    (lambda c: c.create(POD), "POST", "/api/v1/namespaces/team/pods", POD),
-    (lambda c: c.create(NEW_EVENT), "POST", "/apis/events.k8s.io/v1/namespaces/team/events", NEW_EVENT),
-    (lambda c: c.delete_pod("team", "j-0", "u"), "DELETE", "/api/v1/namespaces/team/pods/j-0", {"preconditions": {"uid": "u"}}),
-    (
-        lambda c: c.delete_pod("team", "j-0", "u", force=True),
+POD_PATH = "/api/v1/namespaces/team/pods/j-0"
+
+
+class Call(NamedTuple):
+    """A call of the client, and the request that it sends."""
+
+    name: str
+    send: Callable[[KubernetesClient], Awaitable[Any]]
+    method: str
+    path: str
+    body: Any
+
+
+CALLS = [
+    Call("create pod", lambda client: client.create(POD), "POST", "/api/v1/namespaces/team/pods", POD),
+    Call(
+        "create event",
+        lambda client: client.create(NEW_EVENT),
+        "POST",
+        "/apis/events.k8s.io/v1/namespaces/team/events",
+        NEW_EVENT,
+    ),
+    Call(
+        "delete pod",
+        lambda client: client.delete_pod("team", "j-0", "u"),
         "DELETE",
-        "/api/v1/namespaces/team/pods/j-0",
+        POD_PATH,
+        {"preconditions": {"uid": "u"}},
+    ),
+    Call(
+        "force-delete pod",
+        lambda client: client.delete_pod("team", "j-0", "u", force=True),
+        "DELETE",
+        POD_PATH,
         {"preconditions": {"uid": "u"}, "gracePeriodSeconds": 0},
     ),
-    (
-        lambda c: c.delete_job(KEY, "u"),
+    Call(
+        "delete job",
+        lambda client: client.delete_job(KEY, "u"),
         "DELETE",
         f"{JOBS}/j",
         {"preconditions": {"uid": "u"}, "propagationPolicy": "Background"},
     ),
-    (
-        lambda c: c.patch_status(KEY, 7, {"phase": "Running"}),
+    Call(
+        "patch status",
+        lambda client: client.patch_status(KEY, 7, {"phase": "Running"}),
         "PATCH",
         f"{JOBS}/j/status",
         {"metadata": {"resourceVersion": "7"}, "status": {"phase": "Running"}},
@@ -86,21 +114,21 @@ CALLS: list[tuple[Callable[[KubernetesClient], Awaitable[Any]], str, str, Any]] 
 ]
 
 
-@pytest.mark.parametrize(("call", "method", "path", "sent"), CALLS)
-async def test_sends_request(call: Callable[[KubernetesClient], Awaitable[Any]], method: str, path: str, sent: Any) -> None:
-    async with running_server() as (server, cluster):
-        await call(cluster)
-        assert (server.method, server.path, server.sent) == (method, path, sent)
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+async def test_sends_request(call: Call) -> None:
+    async with running_server() as (server, client):
+        await call.send(client)
+        assert (server.method, server.path, server.sent) == (call.method, call.path, call.body)
         assert server.token == "bearer secret"
-        merge = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        assert server.kind == merge
+        content_type = "application/merge-patch+json" if call.method == "PATCH" else "application/json"
+        assert server.content_type == content_type
 
 
 async def test_error_has_reason_and_message_of_server() -> None:
-    async with running_server() as (server, cluster):
+    async with running_server() as (server, client):
         server.status, server.body = 409, {"reason": "AlreadyExists", "message": 'pods "j-0" already exists'}
         with pytest.raises(ApiError, match="already exists") as caught:
-            await cluster.create(POD)
+            await client.create(POD)
         assert (caught.value.status, caught.value.reason) == (409, "AlreadyExists")
         assert server.requests == [("POST", "pods", 409)]
 
@@ -115,63 +143,63 @@ def test_classifies_rejections(status: int, is_rejection: bool) -> None:
 
 @pytest.mark.parametrize("status", [404, 409])
 async def test_deleting_absent_object_succeeds(status: int) -> None:
-    async with running_server() as (server, cluster):
+    async with running_server() as (server, client):
         server.status = status
-        await cluster.delete_pod("team", "j-0", "u")
-        await cluster.delete_job(KEY, "u")
+        await client.delete_pod("team", "j-0", "u")
+        await client.delete_job(KEY, "u")
 
 
 async def test_failed_deletion_raises() -> None:
-    async with running_server() as (server, cluster):
+    async with running_server() as (server, client):
         server.status = 500
         with pytest.raises(ApiError):
-            await cluster.delete_pod("team", "j-0", "u")
+            await client.delete_pod("team", "j-0", "u")
 
 
 @pytest.mark.parametrize(("status", "exists"), [(200, True), (404, False), (403, True)])
 async def test_checks_secret_without_reading_its_data(status: int, exists: bool) -> None:
-    async with running_server() as (server, cluster):
+    async with running_server() as (server, client):
         server.status = status
-        assert await cluster.secret_exists("team", "s3") == exists
+        assert await client.secret_exists("team", "s3") == exists
         assert (server.path, server.accept) == ("/api/v1/namespaces/team/secrets/s3", METADATA_ONLY)
 
 
 async def test_reads_controller_uid() -> None:
-    async with running_server() as (server, cluster):
+    async with running_server() as (server, client):
         server.body = {"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b", "controller": True}]}}
-        assert await cluster.controller_uid("Service", "team", "j") == "b"
+        assert await client.controller_uid("Service", "team", "j") == "b"
         server.body = {"metadata": {}}
-        assert await cluster.controller_uid("Service", "team", "j") == ""
+        assert await client.controller_uid("Service", "team", "j") == ""
 
 
 @pytest.mark.parametrize(("namespace", "path"), [(None, "/api/v1/pods"), ("team", "/api/v1/namespaces/team/pods")])
 @pytest.mark.parametrize(("items", "uids"), [(None, set()), ([{"metadata": {"uid": "u"}}], {"u"})])
 async def test_lists_metadata_only(namespace: str | None, path: str, items: Any, uids: set[str]) -> None:
-    async with running_server() as (server, cluster):
+    async with running_server() as (server, client):
         server.body = {"metadata": {"resourceVersion": "9"}, "items": items}
-        assert await cluster.list_pods(namespace, "label") == ListSnapshot(9, frozenset(uids))
+        assert await client.list_pods(namespace, "label") == ListSnapshot(9, frozenset(uids))
         assert (server.path, server.accept) == (path, METADATA_LIST)
         assert server.query == {"labelSelector": "label", "resourceVersion": "0"}
 
 
 async def test_lists_pods_of_one_job() -> None:
-    async with running_server() as (server, cluster):
+    async with running_server() as (server, client):
         pod = {"metadata": {"uid": "u"}}
         server.body = {"metadata": {"resourceVersion": "9"}, "items": [pod]}
-        assert await cluster.pods_of(KEY, "label") == (ListSnapshot(9, frozenset({"u"})), [pod])
+        assert await client.pods_of(KEY, "label") == (ListSnapshot(9, frozenset({"u"})), [pod])
         assert (server.path, server.query) == ("/api/v1/namespaces/team/pods", {"labelSelector": "label=j"})
 
 
 async def test_times_out() -> None:
-    async with running_server(request_timeout=0.05) as (server, cluster):
+    async with running_server(request_timeout=0.05) as (server, client):
         server.delay = 0.3
         with pytest.raises(TimeoutError):
-            await cluster.create(POD)
+            await client.create(POD)
         assert server.requests == [("POST", "pods", 0)]
 
 
 async def test_error_with_body_that_is_not_a_status_object() -> None:
-    async with running_server() as (server, cluster):
+    async with running_server() as (server, client):
         server.status, server.body = 502, ["bad gateway"]
         with pytest.raises(ApiError, match="bad gateway"):
-            await cluster.create(POD)
+            await client.create(POD)

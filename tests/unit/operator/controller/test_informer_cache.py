@@ -88,14 +88,18 @@ def test_removes_job_only_by_its_uid() -> None:
     assert KEY not in cache.jobs
 
 
+JOB_LISTED, POD_LISTED = ListSnapshot(20, frozenset({"job-uid"})), ListSnapshot(20, frozenset({"pod-uid"}))
+EMPTY_LIST, OLD_EMPTY_LIST = ListSnapshot(20, frozenset()), ListSnapshot(5, frozenset())
+
+
 @pytest.mark.parametrize(
     ("jobs", "pods", "namespace", "jobs_left", "pods_left"),
     [
-        (ListSnapshot(20, frozenset({"job-uid"})), ListSnapshot(20, frozenset({"pod-uid"})), None, 1, 1),
-        (ListSnapshot(20, frozenset()), ListSnapshot(20, frozenset()), None, 0, 0),
-        (ListSnapshot(20, frozenset()), ListSnapshot(20, frozenset()), "team", 0, 0),
-        (ListSnapshot(20, frozenset()), ListSnapshot(20, frozenset()), "elsewhere", 1, 1),
-        (ListSnapshot(5, frozenset()), ListSnapshot(5, frozenset()), None, 1, 1),  # the list is older than the cached objects
+        pytest.param(JOB_LISTED, POD_LISTED, None, 1, 1, id="listed"),
+        pytest.param(EMPTY_LIST, EMPTY_LIST, None, 0, 0, id="absent from the cluster"),
+        pytest.param(EMPTY_LIST, EMPTY_LIST, "team", 0, 0, id="absent from its namespace"),
+        pytest.param(EMPTY_LIST, EMPTY_LIST, "elsewhere", 1, 1, id="absent from another namespace"),
+        pytest.param(OLD_EMPTY_LIST, OLD_EMPTY_LIST, None, 1, 1, id="list older than the cached objects"),
     ],
 )
 def test_removes_objects_absent_from_fresh_list(
@@ -112,9 +116,11 @@ def test_removes_objects_absent_from_fresh_list(
 @pytest.mark.parametrize(
     ("status", "phase"),
     [
-        (None, "Pending"),
-        ({"phase": "Running", "invented": {"later": 1}, "restarts": {"alsoLater": 2}}, "Running"),
-        ({"phase": "Nonsense"}, "Pending"),
+        pytest.param(None, "Pending", id="absent"),
+        pytest.param(
+            {"phase": "Running", "invented": {"later": 1}, "restarts": {"alsoLater": 2}}, "Running", id="unknown fields"
+        ),
+        pytest.param({"phase": "Nonsense"}, "Pending", id="unknown phase"),
     ],
 )
 def test_parses_status_of_other_operator_version(status: dict[str, Any] | None, phase: str) -> None:

@@ -50,25 +50,44 @@ def test_deletion_timestamp_becomes_deadline() -> None:
 @pytest.mark.parametrize(
     ("status", "field", "value"),
     [
-        (condition("Ready", "True"), "ready", True),
-        (condition("Ready", "False"), "ready", False),
-        (
+        pytest.param(condition("Ready", "True"), "ready", True, id="ready"),
+        pytest.param(condition("Ready", "False"), "ready", False, id="not ready"),
+        pytest.param(
             container(terminated={"exitCode": 137, "reason": "OOMKilled", "message": "m"}),
             "terminated",
             TerminatedState(137, "OOMKilled", "m"),
+            id="terminated container",
         ),
-        (container(running={}), "terminated", None),
-        (condition("DisruptionTarget", "True", reason="PreemptionByScheduler", message="m"), "disruption",
-         ReasonMessage("PreemptionByScheduler", "m")),
-        ({"phase": "Failed", "reason": "Evicted", "message": "disk"}, "disruption", ReasonMessage("Evicted", "disk")),
-        ({"phase": "Running", "reason": "NodeLost"}, "disruption", None),
-        (condition("PodScheduled", "False", reason="Unschedulable", message="no GPU"), "waiting",
-         ReasonMessage("Unschedulable", "no GPU")),
-        (container(waiting={"reason": "ContainerCreating"}), "waiting", None),
-        (container(waiting={"reason": "ErrImagePull", "message": "m"}), "waiting", ReasonMessage("ErrImagePull", "m")),
-        ({}, "waiting", None),
+        pytest.param(container(running={}), "terminated", None, id="running container"),
+        pytest.param(
+            condition("DisruptionTarget", "True", reason="PreemptionByScheduler", message="m"),
+            "disruption",
+            ReasonMessage("PreemptionByScheduler", "m"),
+            id="preempted by the scheduler",
+        ),
+        pytest.param(
+            {"phase": "Failed", "reason": "Evicted", "message": "disk"},
+            "disruption",
+            ReasonMessage("Evicted", "disk"),
+            id="evicted by the kubelet",
+        ),
+        pytest.param({"phase": "Running", "reason": "NodeLost"}, "disruption", None, id="running on a lost node"),
+        pytest.param(
+            condition("PodScheduled", "False", reason="Unschedulable", message="no GPU"),
+            "waiting",
+            ReasonMessage("Unschedulable", "no GPU"),
+            id="unschedulable",
+        ),
+        pytest.param(container(waiting={"reason": "ContainerCreating"}), "waiting", None, id="starting container"),
+        pytest.param(
+            container(waiting={"reason": "ErrImagePull", "message": "m"}),
+            "waiting",
+            ReasonMessage("ErrImagePull", "m"),
+            id="image pull error",
+        ),
+        pytest.param({}, "waiting", None, id="empty status"),
     ],
-)  # fmt: skip
+)
 def test_parses_status(status: dict[str, Any], field: str, value: object) -> None:
     assert getattr(parse_pod(body(**status)), field) == value
 

@@ -45,12 +45,15 @@ def test_job_runs_when_last_pod_is_ready() -> None:
 @pytest.mark.parametrize(
     ("observed", "reason", "message"),
     [
-        (
+        pytest.param(
             {"missing_secrets": (MissingSecret("spec.checkpoint.credentials", "s3"),)},
             "SecretNotFound",
             "spec.checkpoint.credentials: the Secret 's3' does not exist",
+            id="missing Secret",
         ),
-        ({"unowned_pods": ("j-0",)}, "PreviousPodsTerminating", "Pod j-0 of a previous job"),
+        pytest.param(
+            {"unowned_pods": ("j-0",)}, "PreviousPodsTerminating", "Pod j-0 of a previous job", id="pod of a previous job"
+        ),
     ],
 )
 def test_obstacle_prevents_creation_of_all_pods(observed: dict[str, object], reason: str, message: str) -> None:
@@ -74,6 +77,7 @@ def test_obstacle_prevents_creation_of_all_pods(observed: dict[str, object], rea
         ReasonMessage("ImagePullBackOff", 'Back-off pulling image "typo"'),
         ReasonMessage("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
     ],
+    ids=lambda waiting: waiting.reason,
 )
 def test_ready_condition_has_waiting_reason(waiting: ReasonMessage) -> None:
     cluster = SimulatedCluster()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from tests.support.simulated_cluster import OperatorKilled, SimulatedCluster
@@ -11,29 +12,39 @@ from finetune_operator.api.conditions import ConditionType
 from finetune_operator.reconcile import DeletePod, ReasonMessage, TerminatedState
 from finetune_trainer.protocol.outcome import Reason
 
-RETRIED: list[tuple[str, Callable[[SimulatedCluster], SimulatedCluster], str, bool]] = [
-    ("crash", lambda cluster: cluster.fail(1), "Crashed", False),
-    ("hang", lambda cluster: cluster.fail(1, Reason.HANG), "Hang", False),
-    ("storage", lambda cluster: cluster.fail(1, Reason.STORAGE_UNAVAILABLE), "StorageUnavailable", False),
-    ("rendezvous", lambda cluster: cluster.fail(1, Reason.RENDEZVOUS_FAILED), "RendezvousFailed", False),
-    ("preempted", lambda cluster: cluster.fail(1, Reason.PREEMPTED), "Preempted", True),
-    ("preempted unsaved", lambda cluster: cluster.fail(1, Reason.PREEMPTED_UNSAVED), "PreemptedUnsaved", True),
-    (
+Incident = Callable[[SimulatedCluster], object]
+
+
+class Case(NamedTuple):
+    """An incident on pod 1 of two, and what the status reports about it."""
+
+    name: str
+    incident: Incident
+    reason: str
+    is_disruption: bool = False
+    message: str = ""
+
+
+OUT_OF_MEMORY = TerminatedState(137, "OOMKilled")
+EVICTED = ReasonMessage("Evicted", "low on memory")
+
+RETRIED = [
+    Case("crash", lambda cluster: cluster.fail(1), "Crashed"),
+    Case("hang", lambda cluster: cluster.fail(1, Reason.HANG), "Hang"),
+    Case("storage", lambda cluster: cluster.fail(1, Reason.STORAGE_UNAVAILABLE), "StorageUnavailable"),
+    Case("rendezvous", lambda cluster: cluster.fail(1, Reason.RENDEZVOUS_FAILED), "RendezvousFailed"),
+    Case("preempted", lambda cluster: cluster.fail(1, Reason.PREEMPTED), "Preempted", True),
+    Case("preempted without a checkpoint", lambda cluster: cluster.fail(1, Reason.PREEMPTED_UNSAVED), "PreemptedUnsaved", True),
+    Case(
         "killed",
         lambda cluster: cluster.update_pod(1, phase="Failed", terminated=TerminatedState(137, "Error")),
         "Crashed",
-        False,
     ),
-    ("drained", lambda cluster: cluster.evict(1), "Disrupted", True),
-    (
-        "evicted",
-        lambda cluster: cluster.update_pod(1, phase="Failed", disruption=ReasonMessage("Evicted", "low on memory")),
-        "Disrupted",
-        True,
-    ),
-    ("never ran", lambda cluster: cluster.update_pod(1, phase="Failed"), "Disrupted", True),
-    ("deleted", lambda cluster: cluster.delete(1), "PodDeleted", True),
-    (
+    Case("drained", lambda cluster: cluster.evict(1), "Disrupted", True),
+    Case("evicted", lambda cluster: cluster.update_pod(1, phase="Failed", disruption=EVICTED), "Disrupted", True),
+    Case("never started", lambda cluster: cluster.update_pod(1, phase="Failed"), "Disrupted", True),
+    Case("deleted", lambda cluster: cluster.delete(1), "PodDeleted", True),
+    Case(
         "deleted, then killed",
         lambda cluster: cluster.delete(1).update_pod(1, phase="Failed", terminated=TerminatedState(137)),
         "PodDeleted",
@@ -42,22 +53,21 @@ RETRIED: list[tuple[str, Callable[[SimulatedCluster], SimulatedCluster], str, bo
 ]
 
 
-@pytest.mark.parametrize(("incident", "reason", "disruption"), [row[1:] for row in RETRIED], ids=[row[0] for row in RETRIED])
-def test_replaces_only_the_failed_pod(
-    incident: Callable[[SimulatedCluster], SimulatedCluster], reason: str, disruption: bool
-) -> None:
+@pytest.mark.parametrize("case", RETRIED, ids=lambda case: case.name)
+def test_replaces_only_the_failed_pod(case: Case) -> None:
     cluster = SimulatedCluster().run_all_pods()
     kept = cluster.pods["j-0"].uid
-    incident(cluster)
+    case.incident(cluster)
     cluster.reconcile()
     assert cluster.status.phase == "Restarting"
-    assert cluster.condition(ConditionType.RESTARTING) == ("True", reason)
+    assert cluster.condition(ConditionType.RESTARTING) == ("True", case.reason)
     assert cluster.status.failure is not None
-    assert (cluster.status.failure.reason, cluster.status.failure.pod, cluster.status.failure.node) == (reason, "j-1", "node-1")
+    failure = cluster.status.failure
+    assert (failure.reason, failure.pod, failure.node) == (case.reason, "j-1", "node-1")
     cluster.reconcile_until_stable()
     restarts = cluster.status.restarts
-    assert (restarts.failures, restarts.disruptions) == ((0, 1) if disruption else (1, 0))
-    assert (restarts.total, restarts.by_reason) == (1, {reason: 1})
+    assert (restarts.failures, restarts.disruptions) == ((0, 1) if case.is_disruption else (1, 0))
+    assert (restarts.total, restarts.by_reason) == (1, {case.reason: 1})
     assert cluster.created == ["j-0", "j-1", "j-1"]
     assert cluster.pods["j-0"].uid == kept, "the other pod is kept"
     cluster.make_ready(1).reconcile_until_stable()
@@ -66,39 +76,64 @@ def test_replaces_only_the_failed_pod(
     assert cluster.status.counted_terminated_pods == []
 
 
-FINAL = [
-    (lambda cluster: cluster.fail(1, Reason.INVALID_DATA, message="train.jsonl line 7: no text"), "InvalidData", "line 7"),
-    (lambda cluster: cluster.fail(1, Reason.INVALID_CONFIGURATION, message="model.config: no"), "InvalidConfiguration", "no"),
-    (lambda cluster: cluster.fail(1, Reason.NON_FINITE_LOSS, message="loss is NaN"), "NonFiniteLoss", "NaN"),
-    (lambda cluster: cluster.fail(1, Reason.OUT_OF_MEMORY, message="CUDA out of memory"), "OutOfMemory", "CUDA"),
-    (lambda cluster: cluster.fail(1, Reason.INTERNAL_ERROR, message="a bug"), "InternalError", "a bug"),
-    (
-        lambda cluster: cluster.update_pod(1, phase="Failed", terminated=TerminatedState(137, "OOMKilled")),
-        "OutOfMemory",
-        "workers.resources.limits.memory",
+PERMANENT = [
+    Case(
+        "invalid data",
+        lambda cluster: cluster.fail(1, Reason.INVALID_DATA, message="train.jsonl line 7: no text"),
+        "InvalidData",
+        message="line 7",
     ),
-    (
+    Case(
+        "invalid configuration",
+        lambda cluster: cluster.fail(1, Reason.INVALID_CONFIGURATION, message="model.config: no"),
+        "InvalidConfiguration",
+        message="no",
+    ),
+    Case(
+        "non-finite loss",
+        lambda cluster: cluster.fail(1, Reason.NON_FINITE_LOSS, message="loss is NaN"),
+        "NonFiniteLoss",
+        message="NaN",
+    ),
+    Case(
+        "out of GPU memory",
+        lambda cluster: cluster.fail(1, Reason.OUT_OF_MEMORY, message="CUDA out of memory"),
+        "OutOfMemory",
+        message="CUDA",
+    ),
+    Case(
+        "internal error",
+        lambda cluster: cluster.fail(1, Reason.INTERNAL_ERROR, message="a bug"),
+        "InternalError",
+        message="a bug",
+    ),
+    Case(
+        "container memory limit",
+        lambda cluster: cluster.update_pod(1, phase="Failed", terminated=OUT_OF_MEMORY),
+        "OutOfMemory",
+        message="workers.resources.limits.memory",
+    ),
+    Case(
+        "exit code without a message",
         lambda cluster: cluster.update_pod(1, phase="Failed", terminated=TerminatedState(3, "Error", "")),
         "InvalidData",
-        "exit code 3",
+        message="exit code 3",
     ),
 ]
 
 
-@pytest.mark.parametrize(("incident", "reason", "message"), FINAL)
-def test_permanent_failure_fails_job_at_once(
-    incident: Callable[[SimulatedCluster], SimulatedCluster], reason: str, message: str
-) -> None:
+@pytest.mark.parametrize("case", PERMANENT, ids=lambda case: case.name)
+def test_permanent_failure_fails_job_at_once(case: Case) -> None:
     cluster = SimulatedCluster().run_all_pods()
-    incident(cluster)
+    case.incident(cluster)
     plan = cluster.reconcile()
     assert cluster.status.phase == "Failed"
-    assert cluster.condition(ConditionType.FAILED) == ("True", reason)
-    assert message in cluster.message(ConditionType.FAILED)
+    assert cluster.condition(ConditionType.FAILED) == ("True", case.reason)
+    assert case.message in cluster.message(ConditionType.FAILED)
     assert "j-1" in cluster.message(ConditionType.FAILED)
     assert cluster.status.completion_time is not None
     assert plan.actions == (DeletePod("j-0", "pod-uid-1"),), "the failed pod is kept for its log"
-    assert [event.reason for event in plan.events] == [reason]
+    assert [event.reason for event in plan.events] == [case.reason]
     cluster.reconcile_until_stable()
     assert list(cluster.pods) == ["j-1"]
     assert cluster.created == ["j-0", "j-1"]
@@ -200,7 +235,7 @@ def test_force_deletes_pod_on_lost_node() -> None:
     assert cluster.status.restarts.disruptions == 1
 
 
-INCIDENTS: dict[str, Callable[[SimulatedCluster], object]] = {
+INCIDENTS: dict[str, Incident] = {
     "crash": lambda cluster: cluster.fail(1),
     "both crash": lambda cluster: cluster.fail(0).fail(1),
     "drain": lambda cluster: cluster.evict(0),

@@ -1,0 +1,45 @@
+"""Completion of a job with the outcome of its first pod."""
+
+from __future__ import annotations
+
+from tests.support.simulated_cluster import SimulatedCluster
+
+from finetune_operator.api.conditions import ConditionType
+from finetune_operator.reconcile import TerminatedState
+from finetune_trainer.protocol.outcome import Progress, SavedCheckpoint
+
+SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
+
+
+def test_completes_with_outcome_of_first_pod() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    progress = Progress(step=20, total_steps=20, percent=100, loss=1.5)
+    cluster.succeed(0, model="s3://out/j/model", metrics={"loss": 1.5}, checkpoint=SAVED, progress=progress)
+    plan = cluster.reconcile()
+    status = cluster.status
+    assert (status.phase, status.model, status.metrics) == ("Succeeded", "s3://out/j/model", {"loss": 1.5})
+    assert (status.checkpoint, status.progress, status.failure) == (SAVED, progress, None)
+    assert status.completion_time == "2026-01-01T12:00:00Z"
+    assert cluster.condition(ConditionType.COMPLETE) == ("True", "Complete")
+    assert cluster.message(ConditionType.COMPLETE) == "The model is stored at s3://out/j/model."
+    assert cluster.condition(ConditionType.RUNNING) == ("False", "Finished")
+    assert plan.actions == (), "the other pods exit by themselves"
+    assert plan.requeue_after == 30
+
+
+def test_pod_killed_after_completion_message_completes_job() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.succeed(0, model="s3://m").update_pod(0, phase="Failed", deletion_deadline=cluster.now).reconcile()
+    assert cluster.status.phase == "Succeeded"
+
+
+def test_exit_code_0_without_message_completes_job() -> None:
+    cluster = SimulatedCluster(nodes=1).run_all_pods()
+    cluster.update_pod(0, phase="Succeeded", terminated=TerminatedState(0, "Completed")).reconcile()
+    assert (cluster.status.phase, cluster.message(ConditionType.COMPLETE)) == ("Succeeded", "The run is complete.")
+
+
+def test_completes_after_deadline() -> None:
+    cluster = SimulatedCluster(activeDeadlineSeconds=100).run_all_pods()
+    cluster.advance(200).succeed(0).reconcile()
+    assert cluster.status.phase == "Succeeded"
