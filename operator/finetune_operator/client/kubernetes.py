@@ -149,10 +149,10 @@ class KubernetesClient:
                 status, text = response.status, await response.read()
         finally:
             self._on_request(verb, resource, status)
-        answer = _decode(text)
+        content = _decode(text)
         if status >= 400:
-            raise ApiError(status, str(answer.get("reason", "")), str(answer.get("message", text[:MAX_ERROR_BYTES])))
-        return answer
+            raise ApiError(status, str(content.get("reason", "")), str(content.get("message", text[:MAX_ERROR_BYTES])))
+        return content
 
 
 async def connect() -> ApiClient:
@@ -173,10 +173,10 @@ def _snapshot(body: Body) -> ListSnapshot:
 def _decode(text: bytes) -> Body:
     """The JSON object in a response; empty if it contains none."""
     try:
-        answer = json.loads(text)
+        content = json.loads(text)
     except ValueError:
         return {}
-    return answer if isinstance(answer, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _path(prefix: str, namespace: str | None, *rest: str) -> str:

@@ -38,7 +38,7 @@ class StatusWriter:
         previous, resource_version = state.latest_status(job)
         if plan.status == previous:
             return None
-        if not plan.urgent and not plan.actions:
+        if not plan.is_urgent and not plan.actions:
             remaining = state.last_write + self._write_interval() - time.monotonic()
             if remaining > 0:
                 return remaining

@@ -59,14 +59,14 @@ class Event:
 class Plan:
     """The result of a reconcile; `requeue_after` is in seconds.
 
-    `urgent` is false if the status changes only in fields that may be written some seconds later, such as progress.
+    `is_urgent` is false if the status changes only in fields that may be written some seconds later, such as progress.
     """
 
     status: JobStatus
     actions: tuple[Action, ...]
     events: tuple[Event, ...]
     requeue_after: float | None
-    urgent: bool
+    is_urgent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class PlanBuilder:
             actions=tuple(dict.fromkeys(self._actions)),
             events=tuple(self._events),
             requeue_after=self._requeue_after,
-            urgent=self.force_write or has_urgent_change,
+            is_urgent=self.force_write or has_urgent_change,
         )
 
 

@@ -23,7 +23,8 @@ class PodFailure:
     """Why a pod failed or is being deleted.
 
     `origin` is the index of the node that failed first; a failure of one node can terminate the pods of others.
-    A `permanent` failure fails the job, because a retry cannot help. A `disruption` does not count towards backoffLimit.
+    `is_permanent` means that a retry cannot help, so the job fails. `is_disruption` means that the cause is outside the run,
+    so the failure does not count towards backoffLimit.
     """
 
     pod: Pod
@@ -31,8 +32,8 @@ class PodFailure:
     message: str
     origin: int
     rank: int | None = None
-    permanent: bool = False
-    disruption: bool = False
+    is_permanent: bool = False
+    is_disruption: bool = False
     outcome: Outcome | None = None
 
 
@@ -53,17 +54,17 @@ def classify(pod: Pod) -> PodFailure:
         return _from_termination_message(pod, outcome)
     if pod.disruption is not None:
         message = f"{pod.disruption.reason}: {pod.disruption.message}".rstrip(": ")
-        return PodFailure(pod, ConditionReason.DISRUPTED, message, pod.index, disruption=True, outcome=outcome)
+        return PodFailure(pod, ConditionReason.DISRUPTED, message, pod.index, is_disruption=True, outcome=outcome)
     if pod.is_being_deleted:
         message = "the pod was deleted by another client"
-        return PodFailure(pod, ConditionReason.POD_DELETED, message, pod.index, disruption=True, outcome=outcome)
+        return PodFailure(pod, ConditionReason.POD_DELETED, message, pod.index, is_disruption=True, outcome=outcome)
     if _is_killed_for_memory(pod) and (outcome is None or outcome.reason is Reason.CRASHED):
-        return PodFailure(pod, Reason.OUT_OF_MEMORY, OUT_OF_MEMORY, pod.index, permanent=True, outcome=outcome)
+        return PodFailure(pod, Reason.OUT_OF_MEMORY, OUT_OF_MEMORY, pod.index, is_permanent=True, outcome=outcome)
     if outcome is not None:
         return _from_termination_message(pod, outcome)
     if pod.terminated is None:
         message = "the pod failed before its container started"
-        return PodFailure(pod, ConditionReason.DISRUPTED, message, pod.index, disruption=True)
+        return PodFailure(pod, ConditionReason.DISRUPTED, message, pod.index, is_disruption=True)
     return _from_exit_code(pod, pod.terminated)
 
 
@@ -79,8 +80,8 @@ def _from_termination_message(pod: Pod, outcome: Outcome) -> PodFailure:
         outcome.message or exit_policy.meaning,
         pod.index if outcome.node is None else outcome.node,
         rank=outcome.rank,
-        permanent=not exit_policy.retry,
-        disruption=exit_policy.disruption,
+        is_permanent=not exit_policy.retry,
+        is_disruption=exit_policy.disruption,
         outcome=outcome,
     )
 
@@ -94,7 +95,7 @@ def _from_exit_code(pod: Pod, terminated: TerminatedState) -> PodFailure:
         message = f"{cause}; the last line of its log is: {log_lines[-1][:MAX_LOG_CHARACTERS]}"
     else:
         message = f"{cause} without a termination message"
-    return PodFailure(pod, reason, message, pod.index, permanent=not exit_policy.retry, disruption=exit_policy.disruption)
+    return PodFailure(pod, reason, message, pod.index, is_permanent=not exit_policy.retry, is_disruption=exit_policy.disruption)
 
 
 def _describe_exit_code(exit_code: int) -> str:

@@ -19,7 +19,7 @@ def count_failures(plan: PlanBuilder) -> bool:
     """Count the pods that terminated since the last reconcile and mark them for deletion. True if the job has failed."""
     pod_failures = [classify(pod) for pod in _newly_terminated(plan)]
     for pod_failure in pod_failures:
-        if pod_failure.permanent:
+        if pod_failure.is_permanent:
             _fail_permanently(plan, pod_failure)
             return True
     vanished = _vanished_pods(plan)
@@ -112,7 +112,7 @@ def _updated_restarts(plan: PlanBuilder, pod_failures: list[PodFailure], vanishe
     by_reason = dict(previous.by_reason)
     for reason in reasons:
         by_reason[reason] = by_reason.get(reason, 0) + 1
-    disruptions = len(vanished) + len([item for item in pod_failures if item.disruption])
+    disruptions = len(vanished) + len([item for item in pod_failures if item.is_disruption])
     return Restarts(
         failures=previous.failures + len(reasons) - disruptions,
         disruptions=previous.disruptions + disruptions,
@@ -134,7 +134,7 @@ def _is_consecutive(plan: PlanBuilder) -> bool:
 
 def _most_severe(pod_failures: list[PodFailure]) -> PodFailure:
     for pod_failure in pod_failures:
-        if not pod_failure.disruption:
+        if not pod_failure.is_disruption:
             return pod_failure
     return pod_failures[0]
 

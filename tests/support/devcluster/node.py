@@ -143,7 +143,7 @@ def _start(node: Node, name: str, command: list[str]) -> None:
 def _machine(node: Node) -> int:
     pid = process.pid(component(node, "machine"))
     if pid is None:
-        raise process.failure(component(node, "machine"), "ended")
+        raise process.failure(component(node, "machine"), "exited")
     return pid
 
 

@@ -15,9 +15,9 @@ async def test_health_depends_on_oldest_wait(age: float, status: int) -> None:
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
         async with aiohttp.ClientSession() as session:
-            async with session.get(f"{url}/healthz") as answer:
-                assert answer.status == status
-            async with session.get(f"{url}/metrics") as answer:
-                assert "finetune_operator_reconcile_errors_total" in await answer.text()
+            async with session.get(f"{url}/healthz") as response:
+                assert response.status == status
+            async with session.get(f"{url}/metrics") as response:
+                assert "finetune_operator_reconcile_errors_total" in await response.text()
     finally:
         await runner.cleanup()

@@ -100,7 +100,7 @@ async def test_retry_delay_grows_and_does_not_block_other_keys() -> None:
             return
         times.append(loop.time())
         if len(times) < 5:
-            raise OSError("no answer")
+            raise OSError("no response")
 
     async with running(queue, process, workers=1):
         queue.add("bad")

@@ -13,7 +13,7 @@ def test_creates_job_resources_then_pods() -> None:
     cluster = SimulatedCluster(nodes=3)
     plan = cluster.reconcile()
     assert plan.actions == (CreateJobResources(), CreatePod(0), CreatePod(1), CreatePod(2))
-    assert plan.urgent
+    assert plan.is_urgent
     assert (cluster.status.phase, cluster.status.workers.summary) == ("Pending", "0/3")
     assert cluster.status.start_time == "2026-01-01T12:00:00Z"
     assert cluster.status.observed_generation == 1
@@ -25,7 +25,7 @@ def test_second_reconcile_changes_nothing() -> None:
     assert plan.status == cluster.status
     assert plan.actions == ()
     assert plan.events == ()
-    assert not plan.urgent
+    assert not plan.is_urgent
 
 
 def test_job_runs_when_last_pod_is_ready() -> None:
@@ -33,10 +33,10 @@ def test_job_runs_when_last_pod_is_ready() -> None:
     cluster.reconcile_until_stable()
     cluster.make_ready(0)
     plan = cluster.reconcile()
-    assert not plan.urgent, "a change of the ready count alone may be written later"
+    assert not plan.is_urgent, "a change of the ready count alone may be written later"
     assert (cluster.status.phase, cluster.status.workers.summary) == ("Pending", "1/2")
     cluster.make_ready(1)
-    assert cluster.reconcile().urgent
+    assert cluster.reconcile().is_urgent
     assert (cluster.status.phase, cluster.status.workers.summary) == ("Running", "2/2")
     assert cluster.condition(ConditionType.PODS_READY) == ("True", "PodsReady")
     assert cluster.condition(ConditionType.RUNNING) == ("True", "Starting")

@@ -20,7 +20,7 @@ def test_progress_is_recorded_but_not_urgent() -> None:
     assert (cluster.status.progress, cluster.status.eta) == (HALFWAY, "1h05m")
     assert cluster.condition(ConditionType.RUNNING) == ("True", "Training")
     assert cluster.condition(ConditionType.CHECKPOINT_HEALTHY) is None
-    assert not plan.urgent
+    assert not plan.is_urgent
 
 
 def test_restarted_run_keeps_recorded_progress() -> None:
@@ -36,7 +36,7 @@ def test_emits_each_data_finding_once() -> None:
     cluster = SimulatedCluster().run_all_pods()
     data = DataSummary(rows=9, tokens=900, findings=["3 of 9 training rows with texts of the evaluation data"])
     cluster.observed = {"run": RunStatus(activity="Preparing", data=data)}
-    assert cluster.reconcile().urgent
+    assert cluster.reconcile().is_urgent
     cluster.observed = {"run": RunStatus(activity="Starting")}
     cluster.reconcile()
     cluster.observed = {"run": RunStatus(activity="Training", data=data)}
@@ -57,10 +57,10 @@ def test_records_data_summary_from_termination_message() -> None:
 def test_checkpoint_error_clears_healthy_condition() -> None:
     cluster = SimulatedCluster().run_all_pods()
     cluster.observed = {"run": RunStatus(checkpoint=SAVED)}
-    assert cluster.reconcile().urgent
+    assert cluster.reconcile().is_urgent
     assert cluster.condition(ConditionType.CHECKPOINT_HEALTHY) == ("True", "CheckpointSaved")
     cluster.observed = {"run": RunStatus(checkpoint=SAVED, checkpoint_error="503 Slow Down")}
-    assert cluster.reconcile().urgent
+    assert cluster.reconcile().is_urgent
     assert cluster.condition(ConditionType.CHECKPOINT_HEALTHY) == ("False", "CheckpointSaveFailed")
     assert "503 Slow Down" in cluster.message(ConditionType.CHECKPOINT_HEALTHY)
     assert cluster.status.phase == "Running"

@@ -36,7 +36,7 @@ def test_records_last_checkpoint_of_suspended_run_at_once() -> None:
     stored = SavedCheckpoint(step=70, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000070.json")
     cluster.fail(0, Reason.PREEMPTED, checkpoint=stored, progress=Progress(step=70, total_steps=100))
     plan = cluster.reconcile()
-    assert plan.urgent, "the termination message is lost when the pod is deleted"
+    assert plan.is_urgent, "the termination message is lost when the pod is deleted"
     assert cluster.status.checkpoint == stored
     assert cluster.status.progress is not None
     assert cluster.status.progress.step == 70
