@@ -18,6 +18,7 @@ from finetune_operator.codegen import troubleshooting
 from finetune_operator.codegen.chart_values import readme
 from finetune_operator.codegen.crd import NAME, crd
 from finetune_operator.codegen.dashboard import dashboard
+from finetune_operator.codegen.operator_settings import operator_settings
 from finetune_operator.codegen.reference import reference
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,13 +63,16 @@ def files() -> dict[Path, str]:
     """Every generated file that needs no Helm, with its text; paths are relative to the repository."""
     definition, graphs = to_yaml(crd()), json.dumps(dashboard(), indent=2) + "\n"
     page, values = ((ROOT / CHART / name).read_text() for name in ("README.md", "values.yaml"))
+    chart_readme = readme(page, values)
     return {
         Path(f"manifests/crds/{NAME}.yaml"): HEADER + definition,
         CHART / "templates/crd.yaml": _chart_crd(definition),
         CHART / "files/dashboard.json": graphs,
-        CHART / "README.md": readme(page, values),
+        CHART / "README.md": chart_readme,
         Path("manifests/dashboards/finetune.json"): graphs,
         Path("docs/reference/finetunejob.md"): reference(),
+        Path("docs/reference/helm-chart.md"): chart_readme,
+        Path("docs/reference/operator-settings.md"): operator_settings(),
         Path("docs/troubleshooting/conditions.md"): troubleshooting.conditions(),
         Path("docs/troubleshooting/exit-codes.md"): troubleshooting.exit_codes(),
     }
