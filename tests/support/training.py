@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from tests.support import tiny
+from tests.support.methods import apply_method
 from tests.support.ranks import Place
 
-from finetune_trainer import methods, objectives
+from finetune_trainer import objectives
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.dataloader import MicroBatch
@@ -24,7 +25,7 @@ from finetune_trainer.distributed.preemption import Preempted, PreemptionSignal
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.export import weights
 from finetune_trainer.export.model import save_model
-from finetune_trainer.methods.unfreezing import gradually
+from finetune_trainer.methods.components.unfreezing import build_unfreezing
 from finetune_trainer.protocol.events import Event
 from finetune_trainer.protocol.outcome import NonFiniteLossError, SavedCheckpoint
 from finetune_trainer.storage.base import Credentials, Storage
@@ -133,7 +134,9 @@ def build_run(group: ProcessGroup, spec: TrainSpec, model: Any) -> TrainingRun:
         evaluation=spec.evaluation,
         export_best=spec.export.best,
         group=group,
-        train_step=TrainStep(built, objective, group, training, steps, unfreezing=gradually(spec, built)),
+        train_step=TrainStep(
+            built, objective, group, training, steps, unfreezing=build_unfreezing(built, spec.method.unfreeze)
+        ),
         evaluator=Evaluator(built, objective, group, batches),
         batches=batches,
         checkpoints=checkpoints,
@@ -161,7 +164,7 @@ def changed_weights(place: Place, cases: list[dict[str, Any]]) -> list[tuple[Cur
     with joined(place) as group:
         for changes in cases:
             spec = tiny.spec(**changes)
-            run = build_run(group, spec, methods.apply(tiny.llama(), spec, objective_of(spec)))
+            run = build_run(group, spec, apply_method(tiny.llama(), spec, objective_of(spec)))
             snapshots = _record_weights(run, group)
             run.loop.run()
             snapshots.append(weights.gather_model_weights(run.engine.module, group, lambda: None))
@@ -288,11 +291,11 @@ def export_merged_and_separate(place: Place, cases: list[ExportCase]) -> list[An
 
 
 def _export_merged_and_separate(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec) -> Any:
-    run = build_run(group, spec, methods.apply(getattr(tiny, model)(), spec, objective_of(spec)))
+    run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
     run.loop.run()
     run.engine.eval()
     logits = _logits(run.engine)
-    forms = {"merged": True, "alone": False} if spec.method.config.separable else {"merged": True}
+    forms = {"merged": True, "alone": False} if spec.method.config.supports_adapter_export else {"merged": True}
     for name, is_merged in forms.items():
         export = spec.export.model_copy(update={"merge_adapters": is_merged})
         run.save(spec.model_copy(update={"export": export}), folder / name)
@@ -311,7 +314,7 @@ def _train_attempts(group: ProcessGroup, folder: Path, model: str, spec: TrainSp
 
     results = []
     for attempt in attempts:
-        run = build_run(group, spec, methods.apply(getattr(tiny, model)(), spec, objective_of(spec)))
+        run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
         checkpoints = CheckpointManager(
             engine=run.engine, storage=Storage.open(f"file://{folder}", Credentials()), settings=spec.checkpoint,
             identity=identity(spec), world=group, attempt=attempt, work_dir=folder / "work", report=run.events.append,
@@ -329,7 +332,7 @@ def _train_attempts(group: ProcessGroup, folder: Path, model: str, spec: TrainSp
 
 def _train_and_export(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:
     """The live model's logits, to compare with those of the exported folder; checks that exporting leaves it unchanged."""
-    run = build_run(group, spec, methods.apply(getattr(tiny, model)(), spec, objective_of(spec)))
+    run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
     run.loop.run()
     run.engine.eval()
     heartbeats: list[None] = []

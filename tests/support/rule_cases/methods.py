@@ -58,7 +58,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.method.lora.dora",
-        "an adapter with magnitudes does not add up",
+        "DoRA adapters cannot be added to other",
         spec(**PRETRAINED, method={"type": "LoRA", "lora": {"frozenAdapters": [{"source": "s3://a/b"}]}}),
         spec(**PRETRAINED, method={"type": "LoRA", "lora": {"dora": True, "frozenAdapters": [{"source": "s3://a/b"}]}}),
     ),

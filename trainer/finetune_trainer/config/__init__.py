@@ -14,15 +14,7 @@ from finetune_trainer.config.data import ColumnsConfig, DataConfig, DatasetConfi
 from finetune_trainer.config.data_checks import DataChecksConfig
 from finetune_trainer.config.image_augmentation import ImageAugmentationConfig
 from finetune_trainer.config.languages import LanguagesConfig
-from finetune_trainer.config.methods import (
-    BottleneckConfig,
-    FreezeConfig,
-    IA3Config,
-    LoRAConfig,
-    MethodSpec,
-    PromptTuningConfig,
-    UnfreezeConfig,
-)
+from finetune_trainer.config.methods import FreezeConfig, MethodSpec, UnfreezeConfig
 from finetune_trainer.config.model import ModelConfig, TokenizerConfig, TokenizerTrainingConfig
 from finetune_trainer.config.objectives import ObjectiveChoice, ObjectiveSpec, TaskSpec
 from finetune_trainer.config.objectives.base import ObjectiveConfig
@@ -42,7 +34,6 @@ from finetune_trainer.config.training import (
 __all__ = [
     "AugmentationConfig",
     "BackTranslationConfig",
-    "BottleneckConfig",
     "CheckpointConfig",
     "ColumnsConfig",
     "ContinualLearningConfig",
@@ -58,18 +49,15 @@ __all__ = [
     "FoldsConfig",
     "FreezeConfig",
     "GenerationConfig",
-    "IA3Config",
     "ImageAugmentationConfig",
     "ImageObjectiveConfig",
     "LanguagesConfig",
-    "LoRAConfig",
     "MethodSpec",
     "ModelConfig",
     "ObjectiveChoice",
     "ObjectiveConfig",
     "ObjectiveSpec",
     "OptimizerConfig",
-    "PromptTuningConfig",
     "ReplayConfig",
     "Rule",
     "ScheduleConfig",
@@ -104,7 +92,7 @@ class TrainSpec(Section):
     @property
     def packing(self) -> bool:
         """Whether several rows of data share one sequence: the document's word, or what suits objective and method."""
-        suits = self.objective.config.packable and self.method.config.packable
+        suits = self.objective.config.packable and self.method.config.supports_packing
         return suits if self.data.packing is None else self.data.packing
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_trainer.config.base import Rule
-from finetune_trainer.config.methods import ADAPTING, INSEPARABLE, UNMERGEABLE, UNPACKABLE
+from finetune_trainer.config.methods import ADAPTER_METHODS, INSEPARABLE_METHODS, UNMERGEABLE_METHODS, UNPACKABLE_METHODS
 from finetune_trainer.config.objectives import CONFIGS, field_of
 
 COMPARING = [name for name, options in CONFIGS.items() if options.compares]
@@ -45,7 +45,7 @@ RULES: tuple[Rule, ...] = (
         for field in map(field_of, ON_IMAGES)
     ),
     Rule(
-        f"!(self.method.type in {ADAPTING}) || self.model.initialization == 'Pretrained'",
+        f"!(self.method.type in {ADAPTER_METHODS}) || self.model.initialization == 'Pretrained'",
         "adapters stand beside weights that were learnt before: set model.initialization: Pretrained, or method.type: Full",
         "method.type",
     ),
@@ -116,17 +116,17 @@ RULES: tuple[Rule, ...] = (
         "method.type",
     ),
     Rule(
-        f"!(self.method.type in {UNMERGEABLE}) || !self.export.mergeAdapters",
+        f"!(self.method.type in {UNMERGEABLE_METHODS}) || !self.export.mergeAdapters",
         "virtual tokens cannot be added into the weights: set export.mergeAdapters: false",
         "export.mergeAdapters",
     ),
     Rule(
-        f"!(self.method.type in {INSEPARABLE}) || self.export.mergeAdapters",
+        f"!(self.method.type in {INSEPARABLE_METHODS}) || self.export.mergeAdapters",
         "bottleneck adapters become part of wider layers, and nothing loads them alone: remove export.mergeAdapters",
         "export.mergeAdapters",
     ),
     Rule(
-        f"!(self.method.type in {UNPACKABLE}) || !has(self.data.packing) || !self.data.packing",
+        f"!(self.method.type in {UNPACKABLE_METHODS}) || !has(self.data.packing) || !self.data.packing",
         "virtual tokens stand before one text only: remove data.packing",
         "data.packing",
     ),

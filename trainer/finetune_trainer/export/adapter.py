@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.methods.peft_layers import ADAPTER
-from finetune_trainer.methods.progressive import merge_adapters
+from finetune_trainer.methods.components.frozen_adapters import merge_adapters
+from finetune_trainer.methods.components.peft_layers import ADAPTER
 
 
 def save_adapter(model: Any, state: Mapping[str, torch.Tensor], folder: Path, base: str) -> None:

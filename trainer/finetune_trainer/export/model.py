@@ -15,9 +15,9 @@ from finetune_trainer.config import ExportConfig, ModelConfig
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.export.adapter import save_adapter
 from finetune_trainer.export.weights import Weights, gather_adapter_weights, gather_model_weights
-from finetune_trainer.huggingface.pretrained import positions_of
-from finetune_trainer.methods.heads import names_of
-from finetune_trainer.methods.peft_layers import is_adapted
+from finetune_trainer.huggingface.pretrained import max_positions
+from finetune_trainer.methods.components.heads import module_names
+from finetune_trainer.methods.components.peft_layers import is_peft_model
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage.base import Storage
 
@@ -36,7 +36,7 @@ def save_model(
     With several tasks each task has its own folder in it. The weights keep the precision they were trained in. With
     `mergeAdapters: false` the folder holds only the adapter of the model at `source`.
     """
-    saves_adapter = is_adapted(model) and not export.merge_adapters
+    saves_adapter = is_peft_model(model) and not export.merge_adapters
     gather_weights = gather_adapter_weights if saves_adapter else gather_model_weights
     state = gather_weights(model, group, heartbeat)
     if not group.is_first:
@@ -47,16 +47,16 @@ def save_model(
         save_adapter(model, state, folder, (source.source or "").removeprefix("hf://").removeprefix("file://"))
         objective.processor.save_pretrained(folder)
     else:
-        _save_full_models(model.get_base_model() if is_adapted(model) else model, objective, state, folder)
+        _save_full_models(model.get_base_model() if is_peft_model(model) else model, objective, state, folder)
     write_json_files(folder, objective.extra_files())
     heartbeat()
 
 
 def _save_full_models(model: Any, objective: Objective, state: Weights, folder: Path) -> None:
     """Save the model of each task with its weights and its processor."""
-    module_names = names_of(model)
+    names = module_names(model)
     for name, task_model in objective.parts(model).items():
-        prefix = f"{module_names[id(task_model)]}.".lstrip(".")
+        prefix = f"{names[id(task_model)]}.".lstrip(".")
         task_state = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
         task_model.config.use_cache = True
         processor = objective.members()[name].processor
@@ -67,7 +67,7 @@ def _save_full_models(model: Any, objective: Objective, state: Weights, folder: 
 
 def _limit_to_positions(model: Any, processor: Any) -> None:
     """Limit truncation to the model's positions, and generation too if a pipeline's default could exceed them."""
-    positions = positions_of(model)
+    positions = max_positions(model)
     if positions is None:
         return
     if isinstance(processor, PreTrainedTokenizerBase):

@@ -11,7 +11,7 @@ import torch
 
 from finetune_trainer.config import GenerationConfig
 from finetune_trainer.export.reports import REPORTS
-from finetune_trainer.huggingface.pretrained import positions_of, tokens_of
+from finetune_trainer.huggingface.pretrained import count_tokens, max_positions
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage.base import Storage
 
@@ -48,11 +48,11 @@ def _generate(model: Any, objective: Objective, generation: GenerationConfig) ->
     try:
         generate = pipeline(objective.task, model=model, tokenizer=objective.processor, device=_choose_device(model))
         generate.model.generation_config.max_length = None  # transformers warns of it each time max_new_tokens is set too
-        positions = positions_of(generate.model)
+        positions = max_positions(generate.model)
         for prompt in generation.prompts:
             text, max_new_tokens = objective.asked(prompt), generation.max_new_tokens
             if positions is not None:
-                max_new_tokens = min(max_new_tokens, positions - tokens_of(text, objective.processor))
+                max_new_tokens = min(max_new_tokens, positions - count_tokens(text, objective.processor))
             if max_new_tokens < 1:
                 log.warning("no sample of %r: it takes all of the %d positions of the model", prompt, positions)
                 continue

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
-from finetune_trainer.methods.parallel_adapter import joined
-from finetune_trainer.methods.peft_layers import (
+from finetune_trainer.methods.components.parallel_adapter import merge_parallel_adapters
+from finetune_trainer.methods.components.peft_layers import (
     adapted_layers,
-    is_adapted,
+    base_model_name,
+    is_peft_model,
     is_quantized,
-    is_replaced,
-    is_trained_apart,
-    plain_name,
+    is_replaced_entry,
+    is_trained_entry,
 )
 
 # Elements gathered at once: the room that one GPU needs in addition to its own partition.
@@ -30,25 +30,25 @@ def gather_model_weights(model: Any, group: ProcessGroup, heartbeat: Callable[[]
     All ranks must call this. The model is left unchanged. `heartbeat` is called after each piece.
     """
     state = model.state_dict(keep_vars=True)
-    if not is_adapted(model):
-        return joined(model, _copy_to_host(state, group, heartbeat))
+    if not is_peft_model(model):
+        return merge_parallel_adapters(model, _copy_to_host(state, group, heartbeat))
     layers = adapted_layers(model)
     weights = _merge_adapted_layers(layers, group, heartbeat)
     if group.is_first:
         weights |= _dequantize_other_layers(model, layers)
     other_state: Weights = {}
     for key, value in state.items():
-        if not is_replaced(key) and not _is_in_layer(key, layers):
+        if not is_replaced_entry(key) and not _is_in_layer(key, layers):
             other_state[key] = value
     for key, value in _copy_to_host(other_state, group, heartbeat).items():
-        weights[plain_name(key)] = value
+        weights[base_model_name(key)] = value
     return weights
 
 
 def gather_adapter_weights(model: Any, group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
     """The trained weights without the frozen ones, by peft's names; empty on ranks other than 0. All ranks must call this."""
     state = model.state_dict(keep_vars=True)
-    return _copy_to_host({key: value for key, value in state.items() if is_trained_apart(key)}, group, heartbeat)
+    return _copy_to_host({key: value for key, value in state.items() if is_trained_entry(key)}, group, heartbeat)
 
 
 def _merge_adapted_layers(layers: Mapping[str, Any], group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
@@ -61,7 +61,7 @@ def _merge_adapted_layers(layers: Mapping[str, Any], group: ProcessGroup, heartb
                 weights_by_layer[id(layer)] = _merge_layer(layer) if group.is_first else {}
             heartbeat()
         for leaf, tensor in weights_by_layer[id(layer)].items():
-            merged[plain_name(f"{name}.{leaf}")] = tensor
+            merged[base_model_name(f"{name}.{leaf}")] = tensor
     return merged
 
 
@@ -70,7 +70,7 @@ def _dequantize_other_layers(model: Any, layers: Mapping[str, Any]) -> Weights:
     weights: Weights = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if is_quantized(module) and not _is_in_layer(f"{name}.", layers):
-            weights[plain_name(f"{name}.weight")] = module.dequantized().weight.detach().to(module.compute_dtype).cpu()
+            weights[base_model_name(f"{name}.weight")] = module.dequantized().weight.detach().to(module.compute_dtype).cpu()
     return weights
 
 

@@ -1,8 +1,8 @@
-"""What is asked of a tokenizer or a model of transformers, whoever it belongs to."""
+"""Helpers for pretrained models and tokenizers of transformers: loading, sizes, and error messages."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,78 +10,83 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from finetune_trainer.huggingface.special_tokens import set_padding_token
 from finetune_trainer.protocol.outcome import ConfigurationError
 
-# What families call a token that never stands in a text, in the order of preference.
-PADDING_TOKENS = ("<|padding|>", "<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<unk>")
+ATTENTION_ERRORS = ("attn_implementation", "FlashAttention", "scaled_dot_product_attention")
+"""Parts of transformers' error messages about the attention implementation."""
 
 
-def tokenizer_at(folder: Path, what: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder; raises ConfigurationError, beginning with `what`, if there is none.
+def load_pretrained_tokenizer(folder: Path, source: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, with a padding token; see `set_padding_token`.
 
-    One without a padding token gets one that stands for nothing else: one that its vocabulary has already, else a new one where
-    the model has a spare embedding, so that embeddings keep their size. Only where there is neither (GPT-2), padding is the
-    end-of-text token; labels are masked by position and not by token here, so the model still learns to stop.
+    Raises ConfigurationError, which begins with `source`, if the folder has none.
     """
-    with explained(f"{what} holds no tokenizer that transformers can load", "name another source"):
+    with explain_errors(f"{source} holds no tokenizer that transformers can load", "name another source"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    _choose_padding(tokenizer, _embeddings(folder))
+    set_padding_token(tokenizer, _embedding_count(folder))
     return tokenizer
 
 
-def tokens_of(asked: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many tokens a text is for a model, or a pair of texts, or a chat that it is to answer."""
-    if isinstance(asked, list):
-        return len(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"])
-    return len(tokenizer(**asked if isinstance(asked, dict) else {"text": asked}, verbose=False)["input_ids"])
+def count_tokens(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number of tokens that a model reads for a prompt: a text, a pair of texts, or a chat that it is to answer."""
+    if isinstance(prompt, list):
+        return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+    arguments = prompt if isinstance(prompt, dict) else {"text": prompt}
+    return len(tokenizer(**arguments, verbose=False)["input_ids"])
 
 
-def positions_of(model: PreTrainedModel) -> int | None:
-    """How many tokens the model has positions for; None where there may be any number."""
+def max_positions(model: PreTrainedModel) -> int | None:
+    """The longest sequence that the model has positions for, in tokens; None for models without a limit."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return max(positions - _first_position(model), 0) or None if isinstance(positions, int) else None
 
 
-def validate_weights(model: Any, missing: Collection[str], what: str, advice: str) -> None:
-    """Raises ConfigurationError if any are: random weights among learnt ones would work, and badly."""
+def missing_weights(loading_info: Mapping[str, Any]) -> set[str]:
+    """Names of the weights that `from_pretrained` initialized at random: absent in the source, or of another shape there."""
+    missing = set(loading_info["missing_keys"])
+    for name, *_ in loading_info["mismatched_keys"]:
+        missing.add(name)
+    return missing
+
+
+def validate_weights(model: Any, missing: Collection[str], source: str, remedy: str) -> None:
+    """Raises ConfigurationError if weights are missing: a model with a few random weights would run, but badly."""
     if missing:
         names = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
-        raise ConfigurationError(f"{what} lacks {len(missing)} weights of a {type(model).__name__} ({names}): {advice}")
+        raise ConfigurationError(f"{source} lacks {len(missing)} weights of a {type(model).__name__} ({names}): {remedy}")
 
 
 @contextmanager
-def explained(what: str, advice: str) -> Iterator[None]:
-    """Turns whatever transformers raises into one sentence that begins with the field.
+def explain_errors(problem: str, remedy: str) -> Iterator[None]:
+    """Turns all errors of transformers into a ConfigurationError of one sentence; `problem` begins with the field.
 
-    It raises errors of many kinds for values that an architecture cannot use, down to a bare KeyError.
+    For values that an architecture cannot use transformers raises errors of many types, down to a bare KeyError.
     """
     try:
         yield
     except (ConfigurationError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        text = next((line.strip() for line in str(error).splitlines()[::-1] if "Error: " in line), str(error))
-        text = text.strip().split("\n", 1)[0].partition(". Should contain one of")[0][:300] or type(error).__name__
-        if "attn_implementation" in text or "FlashAttention" in text or "scaled_dot_product_attention" in text:
-            raise ConfigurationError(f"spec.model.attention: {text} Set another one, or Auto") from error
-        raise ConfigurationError(f"{what} ({text}): {advice}") from error
+        reason = _reason(error)
+        if any(part in reason for part in ATTENTION_ERRORS):
+            raise ConfigurationError(f"spec.model.attention: {reason} Set another one, or Auto") from error
+        raise ConfigurationError(f"{problem} ({reason}): {remedy}") from error
 
 
-def _choose_padding(tokenizer: PreTrainedTokenizerBase, embeddings: int) -> None:
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
-        return
-    known = tokenizer.get_vocab()
-    existing = [token for token in PADDING_TOKENS if token in known and known[token] != tokenizer.eos_token_id]
-    if existing:
-        tokenizer.pad_token = existing[0]
-    elif max(known.values()) + 1 < embeddings:
-        tokenizer.add_special_tokens({"pad_token": PADDING_TOKENS[0]})
-    else:
-        tokenizer.pad_token = tokenizer.eos_token
+def _reason(error: Exception) -> str:
+    """The most specific line of an error's message, at most 300 characters."""
+    message = str(error)
+    for line in reversed(message.splitlines()):
+        if "Error: " in line:
+            message = line
+            break
+    first_line = message.strip().split("\n", 1)[0]
+    return first_line.partition(". Should contain one of")[0][:300] or type(error).__name__
 
 
-def _embeddings(folder: Path) -> int:
-    """How many tokens the model beside a tokenizer has embeddings for; 0 if there is no model."""
+def _embedding_count(folder: Path) -> int:
+    """The number of token embeddings of the model in a tokenizer's folder; 0 if there is no model."""
     try:
         return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
     except (OSError, ValueError, AttributeError):
@@ -89,7 +94,10 @@ def _embeddings(folder: Path) -> int:
 
 
 def _first_position(model: PreTrainedModel) -> int:
-    """Where positions begin: RoBERTa and its kin count from the padding token's number on."""
-    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
-    paddings = (getattr(table, "padding_idx", None) for table in tables)
-    return max((padding + 1 for padding in paddings if padding is not None), default=0)
+    """The number of the first position: RoBERTa and its relatives count from the padding token's id + 1."""
+    first = 0
+    for name, module in model.named_modules():
+        padding_id = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding_id is not None:
+            first = max(first, padding_id + 1)
+    return first

@@ -24,12 +24,12 @@ def text_generator(folder: Path, base: Path, max_new_tokens: int) -> Callable[[A
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
-    from finetune_trainer.huggingface.pretrained import positions_of
+    from finetune_trainer.huggingface.pretrained import max_positions
 
     options = _told(folder, "document").get("objective", {}).get(field_of("Seq2Seq"), {})
     model, tokenizer = _loaded(AutoModelForSeq2SeqLM, folder, base)
     settings = {"num_beams": options["beams"]} if "beams" in options else {}
-    positions = positions_of(model)
+    positions = max_positions(model)
 
     def ask(one: Any) -> Any:
         if not isinstance(one, str):
@@ -51,11 +51,11 @@ def question_answerer(folder: Path, base: Path, max_new_tokens: int) -> Callable
 
     from finetune_trainer.data.loading.collate import Layout, to_device
     from finetune_trainer.data.records.row import make_row
-    from finetune_trainer.huggingface.pretrained import positions_of
+    from finetune_trainer.huggingface.pretrained import max_positions
     from finetune_trainer.objectives.question_answering import QuestionAnswering
 
     model, tokenizer = _loaded(AutoModelForQuestionAnswering, folder, base)
-    window = min(tokenizer.model_max_length, positions_of(model) or LONGEST, LONGEST)
+    window = min(tokenizer.model_max_length, max_positions(model) or LONGEST, LONGEST)
     objective = QuestionAnswering(_spec(folder, window), tokenizer)
     objective.set_statistics({"unanswerable": False} | _told(folder, "facts"))
 

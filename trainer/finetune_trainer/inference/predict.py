@@ -125,7 +125,7 @@ def _asked(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any]
     """Asks the model of the folder, or its adapter on the base that it names."""
     import transformers
 
-    from finetune_trainer.huggingface.pretrained import positions_of
+    from finetune_trainer.huggingface.pretrained import max_positions
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -146,15 +146,15 @@ def _asked(folder: Path, task: str, given: argparse.Namespace) -> Callable[[Any]
         raise ConfigurationError(f"--task: {str(error).strip(chr(34))[:300]}") from error
     if adapter.is_file():
         pipe.model.load_adapter(str(folder))
-    return partial(_answer, pipe, positions_of(pipe.model), given.max_new_tokens)
+    return partial(_answer, pipe, max_positions(pipe.model), given.max_new_tokens)
 
 
 def _answer(pipe: Any, positions: int | None, max_new_tokens: int, one: Any) -> Any:
-    from finetune_trainer.huggingface.pretrained import tokens_of
+    from finetune_trainer.huggingface.pretrained import count_tokens
 
     prepared = _prepared(one, pipe)
     if pipe.tokenizer is not None and positions is not None:
-        length = tokens_of(prepared, pipe.tokenizer)
+        length = count_tokens(prepared, pipe.tokenizer)
         validate_length(one, length, positions - (pipe.task == GENERATION))
         max_new_tokens = min(max_new_tokens, positions - length)
     return pipe(prepared, **_settings(pipe.task, max_new_tokens))

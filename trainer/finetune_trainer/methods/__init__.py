@@ -1,27 +1,38 @@
-"""Methods by the name they have in the document. One file each; a new one is a function and a line in `METHODS`."""
+"""Fine-tuning methods: one file for each, with the name of the file of its options in `config/methods`.
+
+What several of them are built from is in `components`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.methods import bottleneck, full, ia3, lora, prompt_tuning
-from finetune_trainer.objectives import Objective
+from finetune_trainer.config import MethodSpec
+from finetune_trainer.config.discovery import module_name
+from finetune_trainer.methods.base import Method, MethodContext
+from finetune_trainer.methods.components.freezing import freeze_parameters
 
-METHODS: dict[str, Callable[[Any, TrainSpec, Objective], Any]] = {
-    "Full": full.apply, "LoRA": lora.apply, "IA3": ia3.apply, "Bottleneck": bottleneck.apply,
-    "PromptTuning": prompt_tuning.apply,
-}  # fmt: skip
+__all__ = ["Method", "MethodContext", "apply_method", "create_method"]
 
 
-def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
-    """The model as the document's method trains it: what may not move is frozen, adapters are beside it.
+def create_method(spec: MethodSpec) -> Method[Any]:
+    """The method that the document chooses, with its options."""
+    module = import_module(f"{__name__}.{module_name(type(spec.config))}")
+    method_class: type[Method[Any]] = getattr(module, spec.type)
+    return method_class(spec.config)
 
-    Raises ConfigurationError for what the method cannot do with this model.
+
+def apply_method(model: Any, spec: MethodSpec, context: MethodContext) -> Any:
+    """Returns the model to train: weights that the method does not train are frozen, and adapters are added.
+
+    Raises ConfigurationError if the method cannot be applied to this model.
     """
-    # An adapter's random half must agree between ranks and runs, whatever was drawn before.
-    torch.manual_seed(spec.training.seed)
-    return METHODS[spec.method.type](model, spec, objective)
+    # Adapters are initialized from the seed alone: the same on all ranks and in all runs, whatever was drawn before.
+    torch.manual_seed(context.seed)
+    trained_model = create_method(spec).apply(model, context)
+    if spec.freeze:
+        freeze_parameters(trained_model, spec.freeze)
+    return trained_model

@@ -1,7 +1,8 @@
-"""Bottleneck adapters in parallel with feed-forward layers (He et al. 2022, arXiv:2110.04366), which become part of these.
+"""Bottleneck adapters in parallel with feed-forward layers (He et al. 2022, arXiv:2110.04366).
 
-Adapters that follow a layer (Houlsby et al. 2019, arXiv:1902.00751) would need code of their own wherever the model is used.
-In parallel, with the layer's own activation function, they are further columns and rows of its matrices.
+With the layer's own activation function such an adapter is equivalent to further rows and columns of the layer's matrices, so
+the export is a plain model with wider layers. Adapters that follow a layer (Houlsby et al. 2019, arXiv:1902.00751) would need
+their own code wherever the model is used.
 """
 
 from __future__ import annotations
@@ -13,86 +14,99 @@ from typing import Any, NamedTuple
 
 import torch
 
-from finetune_trainer.config import BottleneckConfig, TrainSpec
-from finetune_trainer.methods.heads import heads, is_within
-from finetune_trainer.methods.parallel_adapter import Entrance, Exit, without
-from finetune_trainer.methods.peft_layers import tell_of_share
-from finetune_trainer.methods.target_modules import is_linear, is_transposed
-from finetune_trainer.objectives import Objective
+from finetune_trainer.config.methods.bottleneck import BottleneckConfig
+from finetune_trainer.methods.base import Method, MethodContext
+from finetune_trainer.methods.components.heads import is_within, new_head_modules
+from finetune_trainer.methods.components.parallel_adapter import DownProjection, UpProjection, adapters_disabled
+from finetune_trainer.methods.components.peft_layers import log_trainable_share
+from finetune_trainer.methods.components.target_modules import has_transposed_weight, is_linear
 from finetune_trainer.protocol.outcome import ConfigurationError
 
-# What configurations call the width within feed-forward layers; where it is None it is four times the model's.
-WIDTHS = (
+WIDTH_FIELDS = (
     "intermediate_size", "n_inner", "d_ff", "d_inner", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "hidden_dim",
 )  # fmt: skip
+"""The names that configurations of transformers have for the width of feed-forward layers; None means 4 x hidden_size."""
 
 
-class Places(NamedTuple):
-    """Names of the layers into the feed-forward networks and out of them."""
+class FeedForwardLayers(NamedTuple):
+    """Names of the linear layers that project into the feed-forward networks' inner dimension, and of those out of it."""
 
-    entrances: list[str]
-    exits: list[str]
-
-
-def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
-    """The model with wider layers and the configuration of these; all else is frozen, but for a new head.
-
-    Raises ConfigurationError for a family whose feed-forward layers are not a linear layer, an activation and a linear layer.
-    """
-    options = spec.method.config
-    assert isinstance(options, BottleneckConfig)
-    body = model.base_model
-    widths = _widths(body.config, options.size)
-    wider = _wider(body, widths)
-    places = _places(body, wider, options.size)
-    head = heads(model, objective, only_new=True)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(is_within(name, head))
-    for names, kind in ((places.entrances, Entrance), (places.exits, Exit)):
-        for name in names:
-            body.set_submodule(name, kind(body.get_submodule(name), options.size))
-    for config in {id(part.config): part.config for part in objective.parts(model).values()}.values():
-        config.update(widths)
-    model.disable_adapter = partial(without, model)  # as peft's models have it, for whoever compares with the start
-    tell_of_share(model, spec.method.type)
-    return model
+    up: list[str]
+    down: list[str]
 
 
-def _widths(config: Any, size: int) -> dict[str, int]:
-    """What the configuration says of feed-forward layers when they are wider."""
-    known = sorted(config.to_dict().keys() & set(WIDTHS))
-    return {field: (getattr(config, field) or 4 * config.hidden_size) + size for field in known}
+class Bottleneck(Method[BottleneckConfig]):
+    """Trains wider feed-forward layers, of which only what was added moves, and a new head; all other weights are frozen."""
+
+    def apply(self, model: Any, context: MethodContext) -> Any:
+        """Returns the model with wider feed-forward layers, and a configuration that describes them.
+
+        Raises ConfigurationError for a model family whose feed-forward networks are not linear, activation, linear.
+        """
+        body, size = model.base_model, self.config.size
+        widths = _wider_widths(body.config, size)
+        layers = _find_feed_forward_layers(body, _wider_model(body, widths), size)
+        new_heads = new_head_modules(model, context.objective)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(is_within(name, new_heads))
+        for name in layers.up:
+            body.set_submodule(name, UpProjection(body.get_submodule(name), size))
+        for name in layers.down:
+            body.set_submodule(name, DownProjection(body.get_submodule(name), size))
+        for part in context.objective.parts(model).values():
+            part.config.update(widths)
+        model.disable_adapter = partial(adapters_disabled, model)  # the method of peft's models of the same name
+        log_trainable_share(model, "Bottleneck")
+        return model
 
 
-def _wider(model: Any, widths: Mapping[str, int]) -> Any:
-    """The model as transformers would make it with these widths, without memory for its weights."""
+def _wider_widths(config: Any, size: int) -> dict[str, int]:
+    """The configuration's fields for the width of feed-forward layers, with values larger by `size`."""
+    widths = {}
+    for field in sorted(config.to_dict().keys() & set(WIDTH_FIELDS)):
+        width = getattr(config, field) or 4 * config.hidden_size
+        widths[field] = width + size
+    return widths
+
+
+def _wider_model(model: Any, widths: Mapping[str, int]) -> Any:
+    """The model that transformers creates for these widths, without memory for its weights."""
     config = copy.deepcopy(model.config)
     config.update(widths)
     with torch.device("meta"):
         return type(model)(config)
 
 
-def _places(model: Any, wider: Any, size: int) -> Places:
-    """What the configuration makes wider tells which layers these are, whatever the family calls them."""
-    shapes = {name: parameter.shape for name, parameter in wider.named_parameters()}
-    changed = {name.rpartition(".")[0] for name, parameter in model.named_parameters() if parameter.shape != shapes.get(name)}
-    found = Places([], [])
-    for name in sorted(changed):
-        layer, other = model.get_submodule(name), wider.get_submodule(name)
-        if is_linear(layer):
-            grown = tuple(b - a for a, b in zip(layer.weight.shape, other.weight.shape, strict=True))
-            into = (0, size) if is_transposed(layer) else (size, 0)
-            if grown in (into, into[::-1]):
-                (found.entrances if grown == into else found.exits).append(name)
-                continue
-        raise _unsuitable(model)
-    if not found.entrances or not found.exits:
-        raise _unsuitable(model)
-    return found
+def _find_feed_forward_layers(model: Any, wider_model: Any, size: int) -> FeedForwardLayers:
+    """The layers whose shapes differ between the models: this identifies them in any model family."""
+    wider_shapes = {name: parameter.shape for name, parameter in wider_model.named_parameters()}
+    resized = set()
+    for name, parameter in model.named_parameters():
+        if parameter.shape != wider_shapes.get(name):
+            resized.add(name.rpartition(".")[0])
+    layers = FeedForwardLayers([], [])
+    for name in sorted(resized):
+        growth = _growth(model.get_submodule(name), wider_model.get_submodule(name))
+        if growth == (0, size):
+            layers.up.append(name)
+        elif growth == (size, 0):
+            layers.down.append(name)
+        else:
+            raise _unsupported(model)
+    if not layers.up or not layers.down:
+        raise _unsupported(model)
+    return layers
 
 
-def _unsuitable(model: Any) -> ConfigurationError:
+def _growth(layer: Any, wider_layer: Any) -> tuple[int, ...] | None:
+    """How many inputs and outputs a linear layer gained; None for other layers."""
+    if not is_linear(layer):
+        return None
+    growth = tuple(wider - size for size, wider in zip(layer.weight.shape, wider_layer.weight.shape, strict=True))
+    return growth if has_transposed_weight(layer) else growth[::-1]
+
+
+def _unsupported(model: Any) -> ConfigurationError:
     return ConfigurationError(
-        f"spec.method.type: this {model.config.model_type} has no feed-forward layers that could be made wider, "
-        "which Bottleneck does: set LoRA"
+        f"spec.method.type: this {model.config.model_type} has no feed-forward layers that Bottleneck can widen: set LoRA"
     )

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), by peft."""
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685), by peft."""
 
 from __future__ import annotations
 
@@ -8,56 +8,65 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from finetune_trainer.config import LoRAConfig, TrainSpec
-from finetune_trainer.methods.heads import heads, is_within, names_of
-from finetune_trainer.methods.peft_layers import adapt, is_quantized
-from finetune_trainer.methods.target_modules import is_linear, validate_target_modules
-from finetune_trainer.objectives import Objective
+from finetune_trainer.config.methods.lora import LoRAConfig
+from finetune_trainer.methods.base import Method, MethodContext
+from finetune_trainer.methods.components.frozen_adapters import load_frozen_adapters
+from finetune_trainer.methods.components.heads import all_head_modules, is_within, module_names, new_head_modules
+from finetune_trainer.methods.components.peft_layers import add_adapters, is_quantized
+from finetune_trainer.methods.components.target_modules import is_linear, validate_target_modules
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 
-def require_libraries(spec: TrainSpec) -> None:
-    """Raises ConfigurationError for quantised weights on a machine that cannot compute with them."""
-    options = spec.method.config
-    if isinstance(options, LoRAConfig) and options.quantization != "None" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigurationError(
-            "spec.method.lora.quantization: there is no bitsandbytes here, which computes with such weights: run it on Linux, "
-            "or remove it"
+class LoRA(Method[LoRAConfig]):
+    """Trains a low-rank update of linear layers, and a new head in full; all other weights are frozen, optionally in 4 bits."""
+
+    def require_libraries(self) -> None:
+        """Raises ConfigurationError if weights are to be quantized and bitsandbytes is not installed."""
+        if self.config.quantization != "None" and importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigurationError(
+                "spec.method.lora.quantization: bitsandbytes, which computes with 4-bit weights, is not installed: run the job "
+                "on Linux, or remove quantization"
+            )
+
+    def apply(self, model: Any, context: MethodContext) -> Any:
+        """Returns a peft model with a new adapter and the frozen adapters of earlier jobs.
+
+        Raises ConfigurationError for target modules or earlier adapters that do not fit the model, and for a model without
+        layers to quantize.
+        """
+        import peft
+
+        new_heads = new_head_modules(model, context.objective)
+        validate_target_modules(model, self.config.target_modules, "spec.method.lora.targetModules", new_heads)
+        if self.config.quantization == "NF4":
+            # bitsandbytes is not installed everywhere; see require_libraries.
+            from finetune_trainer.methods.components.quantization import quantize_linear_layers
+
+            quantize_linear_layers(model, all_head_modules(model, context.objective))
+        lora_config = peft.LoraConfig(
+            r=self.config.rank,
+            lora_alpha=self.config.alpha,
+            lora_dropout=self.config.dropout,
+            use_dora=self.config.dora,
+            use_rslora=self.config.rank_stabilized,
+            target_modules=self.config.target_modules or _all_linear_layers(model, new_heads),
+            modules_to_save=new_heads or None,
+            task_type=context.objective.adapter_task,
         )
+        peft_model = add_adapters(model, lora_config)
+        if self.config.frozen_adapters:
+            load_frozen_adapters(peft_model, self.config.frozen_adapters, context.fetch_adapter)
+        return peft_model
 
 
-def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
-    """A peft model whose other weights are frozen, but for a new head's, which are trained in full.
-
-    Raises ConfigurationError for target modules that the model does not have, and one without layers to quantise.
-    """
-    import peft
-
-    options = spec.method.config
-    assert isinstance(options, LoRAConfig)
-    head = heads(model, objective, only_new=True)
-    validate_target_modules(model, options.target_modules, "spec.method.lora.targetModules", head)
-    if options.quantization == "NF4":
-        from finetune_trainer.methods.quantization import quantize
-
-        quantize(model, heads(model, objective))
-    config = peft.LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        use_dora=options.dora,
-        use_rslora=options.rank_stabilized,
-        target_modules=options.target_modules or _all_linear(model, head),
-        modules_to_save=head or None,
-        task_type=objective.adapter_task,
-    )
-    return adapt(model, config)
-
-
-def _all_linear(model: Any, head: Sequence[str]) -> str | list[str]:
-    """For peft, which knows by itself what is not the head of a model of transformers."""
+def _all_linear_layers(model: Any, heads: Sequence[str]) -> str | list[str]:
+    """All linear layers outside the heads, in the form that peft takes: it finds those of a transformers model itself."""
     if isinstance(model, PreTrainedModel):
         return "all-linear"
-    names = names_of(model)
-    linear = [module for module in model.base_model.modules() if is_linear(module) or is_quantized(module)]
-    return [names[id(module)] for module in linear if not is_within(names[id(module)], head)]
+    names = module_names(model)
+    layers = []
+    for module in model.base_model.modules():
+        name = names[id(module)]
+        if (is_linear(module) or is_quantized(module)) and not is_within(name, heads):
+            layers.append(name)
+    return layers

@@ -1,4 +1,4 @@
-"""Virtual tokens before each text, of which only the embeddings are trained (Lester et al. 2021, arXiv:2104.08691), by peft."""
+"""Trained embeddings of virtual tokens before each text (prompt tuning, Lester et al. 2021, arXiv:2104.08691), by peft."""
 
 from __future__ import annotations
 
@@ -6,42 +6,46 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.config import PromptTuningConfig, TrainSpec
-from finetune_trainer.methods.peft_layers import ADAPTER, adapt
-from finetune_trainer.objectives import Objective
+from finetune_trainer.config.methods.prompt_tuning import PromptTuningConfig
+from finetune_trainer.methods.base import Method, MethodContext
+from finetune_trainer.methods.components.peft_layers import ADAPTER, add_adapters
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 
-def apply(model: Any, spec: TrainSpec, objective: Objective) -> Any:
-    """A peft model whose own weights are frozen. The logits it gives are those of the text, as if nothing stood before it.
+class PromptTuning(Method[PromptTuningConfig]):
+    """Trains the embeddings of virtual tokens; the model's own weights are frozen."""
 
-    Raises ConfigurationError for an initial text without tokens.
-    """
-    import peft
+    def apply(self, model: Any, context: MethodContext) -> Any:
+        """Returns a peft model whose logits are those of the text alone, without the virtual tokens' positions.
 
-    options = spec.method.config
-    assert isinstance(options, PromptTuningConfig)
-    config = peft.PromptTuningConfig(
-        num_virtual_tokens=options.virtual_tokens,
-        prompt_tuning_init=peft.PromptTuningInit.SAMPLE_VOCAB,
-        task_type=objective.adapter_task,
-    )
-    learner = adapt(model, config)
-    if options.initial_text is not None:
-        _begin_as(learner, objective.processor, options.initial_text)
+        Raises ConfigurationError for an initial text without tokens.
+        """
+        import peft
 
-    def leave_out(_model: Any, _arguments: Any, output: Any) -> Any:
-        output.logits = output.logits[:, options.virtual_tokens :]
-        return output
+        virtual_tokens = self.config.virtual_tokens
+        prompt_config = peft.PromptTuningConfig(
+            num_virtual_tokens=virtual_tokens,
+            prompt_tuning_init=peft.PromptTuningInit.SAMPLE_VOCAB,
+            task_type=context.objective.adapter_task,
+        )
+        peft_model = add_adapters(model, prompt_config)
+        if self.config.initial_text is not None:
+            _initialize_embeddings(peft_model, context.objective.processor, self.config.initial_text)
 
-    learner.register_forward_hook(leave_out)
-    return learner
+        def remove_prompt_logits(_model: Any, _inputs: Any, output: Any) -> Any:
+            output.logits = output.logits[:, virtual_tokens:]
+            return output
+
+        peft_model.register_forward_hook(remove_prompt_logits)
+        return peft_model
 
 
-def _begin_as(learner: Any, tokenizer: Any, text: str) -> None:
-    tokens = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
-    if not len(tokens):
-        raise ConfigurationError("spec.method.promptTuning.initialText: it has no tokens: write a text, or remove it")
-    weight = learner.prompt_encoder[ADAPTER].embedding.weight
+def _initialize_embeddings(peft_model: Any, tokenizer: Any, text: str) -> None:
+    """Sets the virtual tokens' embeddings to those of the text's tokens, repeated or truncated to their number."""
+    token_ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+    if not len(token_ids):
+        raise ConfigurationError("spec.method.promptTuning.initialText: the text has no tokens: write another, or remove it")
+    weight = peft_model.prompt_encoder[ADAPTER].embedding.weight
+    repetitions = -(-len(weight) // len(token_ids))
     with torch.no_grad():
-        weight.copy_(learner.get_input_embeddings()(tokens.repeat(-(-len(weight) // len(tokens)))[: len(weight)]))
+        weight.copy_(peft_model.get_input_embeddings()(token_ids.repeat(repetitions)[: len(weight)]))

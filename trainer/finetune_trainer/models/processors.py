@@ -1,4 +1,4 @@
-"""What makes a model's inputs of a row: its tokenizer or its image processor, from its source or for one from scratch."""
+"""Loads the processor that turns rows into a model's inputs: a tokenizer or an image processor."""
 
 from __future__ import annotations
 
@@ -7,55 +7,54 @@ from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor, ViTImageProcessor
 
-from finetune_trainer.config import ImageObjectiveConfig, TrainSpec
+from finetune_trainer.config import ImageObjectiveConfig, ModelConfig, TrainSpec
 from finetune_trainer.data.sources.resolver import SourceResolver
-from finetune_trainer.huggingface.pretrained import explained
-from finetune_trainer.models.loading import load_tokenizer
+from finetune_trainer.huggingface.pretrained import explain_errors
 from finetune_trainer.models.tokenizer_training import training_corpus
+from finetune_trainer.models.tokenizers import load_tokenizer
 from finetune_trainer.storage.download import TOKENIZER_FILES, localize
 
-IMAGE_SIZE = 224  # where neither the document nor the model says another: what most models for images were trained with
+DEFAULT_IMAGE_SIZE = 224
+"""The image size in pixels if neither the document nor the model has one: most image models were trained with it."""
 
 
-def load(spec: TrainSpec, reading: SourceResolver, alive: Callable[[], None] = lambda: None) -> Any:
-    """The processor that the objective asks for; raises what `load_tokenizer` and `load_image_processor` do."""
-    if spec.objective.config.processor == "ImageProcessor":
-        return load_image_processor(spec, reading)
+def load_processor(spec: TrainSpec, resolver: SourceResolver, heartbeat: Callable[[], None] = lambda: None) -> Any:
+    """The processor for the document's objective; raises the errors of `load_tokenizer` and `load_image_processor`."""
     options = spec.objective.config
+    if isinstance(options, ImageObjectiveConfig):
+        return load_image_processor(spec.model, options.image_size, resolver)
     return load_tokenizer(
-        spec.model, training_corpus(spec.data, reading), framed=options.framed,
-        sentinels=options.sentinels(spec.data.max_length), cache=reading.cache, credentials=reading.credentials, alive=alive,
+        spec.model, training_corpus(spec.data, resolver), adds_special_tokens=options.framed,
+        sentinels=options.sentinels(spec.data.max_length), cache=resolver.cache, credentials=resolver.credentials,
+        heartbeat=heartbeat,
     )  # fmt: skip
 
 
-def load_image_processor(spec: TrainSpec, reading: SourceResolver) -> Any:
-    """The one beside the model, or for a model without a source one that fits its configuration.
+def load_image_processor(config: ModelConfig, image_size: int | None, resolver: SourceResolver) -> Any:
+    """The image processor of the model's source, or a new one for a model without a source.
 
-    Raises ConfigurationError for a source without one, and for a configuration that cannot be used.
+    Raises ConfigurationError for a source without an image processor, and for an invalid model configuration.
     """
-    model = spec.model
-    if model.source is None:
-        return _made(spec)
+    if config.source is None:
+        return _create_image_processor(config, image_size)
     folder = localize(
-        model.source, cache=reading.cache, credentials=reading.credentials, secret=model.credentials,
-        field="spec.model.source", patterns=TOKENIZER_FILES, revision=model.revision,
+        config.source, cache=resolver.cache, credentials=resolver.credentials, secret=config.credentials,
+        field="spec.model.source", patterns=TOKENIZER_FILES, revision=config.revision,
     )  # fmt: skip
-    what = f"spec.model.source: {model.source} holds no image processor that transformers can load"
-    with explained(what, "name another source"):
-        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    problem = f"spec.model.source: {config.source} holds no image processor that transformers can load"
+    with explain_errors(problem, "name another source"):
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
 
 
-def _made(spec: TrainSpec) -> Any:
-    """Images become squares of numbers between -1 and 1."""
-    options = spec.objective.config
-    assert isinstance(options, ImageObjectiveConfig)
-    settings = dict(spec.model.config)
-    with explained("spec.model.config.model_type", "correct it"):
-        known = AutoConfig.for_model(settings.pop("model_type"))
-    with explained("spec.model.config", "correct its values"):
-        config = type(known).from_dict(settings)
-        config = getattr(config, "vision_config", config)  # of a model that also reads
-        size = options.image_size or getattr(config, "image_size", None) or IMAGE_SIZE
+def _create_image_processor(config: ModelConfig, image_size: int | None) -> Any:
+    """Resizes images to the model's size and scales pixel values to [-1, 1]."""
+    fields = dict(config.config)
+    with explain_errors("spec.model.config.model_type", "correct it"):
+        config_class = type(AutoConfig.for_model(fields.pop("model_type")))
+    with explain_errors("spec.model.config", "correct its values"):
+        model_config = config_class.from_dict(fields)
+        vision_config = getattr(model_config, "vision_config", model_config)  # models of text and images have a separate one
+        size = image_size or getattr(vision_config, "image_size", None) or DEFAULT_IMAGE_SIZE
         height, width = (size, size) if isinstance(size, int) else size
-        half = [0.5] * getattr(config, "num_channels", 3)
+        half = [0.5] * getattr(vision_config, "num_channels", 3)
         return ViTImageProcessor(size={"height": height, "width": width}, image_mean=half, image_std=half)

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer learnt from the job's own data (Sennrich et al. 2016; Radford et al. 2019)."""
+"""Trains a byte-level BPE tokenizer on the job's own data (Sennrich et al. 2016; Radford et al. 2019)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from finetune_trainer.data.checks.personal_data import Detector
 from finetune_trainer.data.records.row import texts
 from finetune_trainer.data.sources.base import Source
 from finetune_trainer.data.sources.resolver import SourceResolver
-from finetune_trainer.huggingface.pretrained import PADDING_TOKENS
+from finetune_trainer.huggingface.special_tokens import PADDING_TOKENS, sentinel_token
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 END, PADDING, MASK = "<|endoftext|>", PADDING_TOKENS[0], "<|mask|>"
-LAYOUT = 2  # part of the cache's key: a change of the training must not find the tokenizer of before
+FORMAT_VERSION = 2
+"""Part of the cache key. Raise it with each change of the training, so that tokenizers trained before are not found."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +53,25 @@ def training_corpus(data: DataConfig, resolver: SourceResolver) -> Corpus:
     return Corpus(resolver.training_sources(data), detector)
 
 
-def sentinel(number: int) -> str:
-    """The token that stands for a hidden span of a text, numbered from 0; T5's name for it."""
-    return f"<extra_id_{number}>"
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, adds_special_tokens: bool = False, sentinels: int = 0
+) -> PreTrainedTokenizerBase:  # fmt: skip
+    """Trains a tokenizer of at most `vocab_size` entries; the result depends on the texts alone, not on the order of threads.
 
+    All 256 bytes are entries, so any text can be encoded and is decoded unchanged. The end-of-text token also serves as the
+    beginning-of-text token. Padding has its own token: with the end-of-text token in its place, code that ignores padding in
+    the loss would never train the model to end a text. With `adds_special_tokens` the tokenizer puts each text between two
+    end-of-text tokens, from which an encoder computes its summary. `sentinels` is the number of sentinel tokens.
 
-def learn(texts: Iterable[str], vocab_size: int, *, framed: bool = False, sentinels: int = 0) -> PreTrainedTokenizerBase:
-    """A tokenizer of at most `vocab_size` entries, the same for the same texts in whatever order of threads.
-
-    Any text can be encoded and comes back unchanged, since all 256 bytes are entries. Its end-of-text token also begins a text
-    where a model wants one. Padding has a token of its own: were it the end-of-text token, whoever ignores padding in a loss
-    would teach the model never to stop. With `framed` each text stands between two end-of-text tokens, of which an encoder
-    makes its summary. It has as many sentinel tokens as asked for. Raises DataError without any text, and ConfigurationError
-    for a size that special tokens and bytes alone exceed.
+    Raises DataError if there is no text, and ConfigurationError for a size below that of special tokens and bytes together.
     """
-    special = [END, PADDING, MASK, *map(sentinel, range(sentinels))]
+    special_tokens = [END, PADDING, MASK, *map(sentinel_token, range(sentinels))]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if vocab_size < len(special) + len(alphabet):
+    if vocab_size < len(special_tokens) + len(alphabet):
         raise ConfigurationError(
-            f"spec.model.tokenizer.train.vocabSize: {vocab_size} entries hold no words beside {len(special)} special "
-            f"tokens and {len(alphabet)} bytes: raise it, or lower data.maxLength, of which the number of sentinels follows"
+            f"spec.model.tokenizer.train.vocabSize: {vocab_size} entries leave no room for words after {len(special_tokens)} "
+            f"special tokens and {len(alphabet)} bytes: raise it, or lower data.maxLength, which determines the number of "
+            "sentinels"
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -79,48 +79,52 @@ def learn(texts: Iterable[str], vocab_size: int, *, framed: bool = False, sentin
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=special,
+        special_tokens=special_tokens,
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    seen = 0
+    characters = 0
 
-    def counted() -> Iterator[str]:
-        nonlocal seen
+    def counted_texts() -> Iterator[str]:
+        nonlocal characters
         for text in texts:
-            seen += len(text)
+            characters += len(text)
             yield text
 
-    tokenizer.train_from_iterator(counted(), trainer)
-    if not seen:
+    tokenizer.train_from_iterator(counted_texts(), trainer)
+    if not characters:
         raise DataError("spec.data.train: there is no text to train a tokenizer on: add data, or set model.tokenizer.source")
-    frame = {}
-    if framed:
+    encoder_tokens: dict[str, Any] = {}
+    if adds_special_tokens:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{END} $A {END}", pair=f"{END} $A {END} $B:1 {END}:1", special_tokens=[(END, tokenizer.token_to_id(END))]
         )
-        frame = {"cls_token": END, "sep_token": END}
+        encoder_tokens = {"cls_token": END, "sep_token": END}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=PADDING, mask_token=MASK,
-        clean_up_tokenization_spaces=False, extra_special_tokens=special[3:], **frame,
+        clean_up_tokenization_spaces=False, extra_special_tokens=special_tokens[3:], **encoder_tokens,
     )  # fmt: skip
 
 
-def learn_once(
+def train_tokenizer_once(
     corpus: Corpus,
     vocab_size: int,
     *,
-    framed: bool = False,
+    adds_special_tokens: bool = False,
     sentinels: int = 0,
     cache: Path,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> PreTrainedTokenizerBase:
-    """The same, from the cache if this machine has learnt it before; of several ranks one works and the others wait."""
-    identity = json.dumps([LAYOUT, vocab_size, framed, sentinels, corpus.identity], sort_keys=True)
-    folder = cache / "tokenizers" / hashlib.sha256(identity.encode()).hexdigest()[:32]
-    with exclusive(folder, alive):
+    """Trains a tokenizer as `train_tokenizer` does, or loads it from this machine's cache if it was trained before.
+
+    One process of the machine trains it while the others wait.
+    """
+    key = json.dumps([FORMAT_VERSION, vocab_size, adds_special_tokens, sentinels, corpus.identity], sort_keys=True)
+    folder = cache / "tokenizers" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    with exclusive(folder, heartbeat):
         if not folder.exists():
             with write_folder_atomically(folder) as temporary:
-                learn(corpus(), vocab_size, framed=framed, sentinels=sentinels).save_pretrained(temporary)
+                tokenizer = train_tokenizer(corpus(), vocab_size, adds_special_tokens=adds_special_tokens, sentinels=sentinels)
+                tokenizer.save_pretrained(temporary)
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     return loaded

@@ -15,7 +15,7 @@ from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.models import tokenizer_training
+from finetune_trainer.huggingface.special_tokens import sentinel_token
 from finetune_trainer.objectives import noise
 from finetune_trainer.objectives.encoder_decoder import EncoderDecoder
 from finetune_trainer.objectives.tokenization import fingerprint, frame
@@ -99,15 +99,15 @@ def _sentinels(tokenizer: Any, needed: int) -> Tokens:
     """The numbers of so many sentinel tokens, in their order; raises ConfigurationError if there are fewer."""
     known = tokenizer.get_vocab()
     present = 0
-    while present < needed and tokenizer_training.sentinel(present) in known:
+    while present < needed and sentinel_token(present) in known:
         present += 1
     if present < needed:
         raise ConfigurationError(
             f"spec.model.tokenizer: SpanCorruption needs {needed} sentinel tokens for texts of this maxLength "
-            f"({tokenizer_training.sentinel(0)} to {tokenizer_training.sentinel(needed - 1)}), and the tokenizer has "
+            f"({sentinel_token(0)} to {sentinel_token(needed - 1)}), and the tokenizer has "
             f"{present}: use one made for T5, lower data.maxLength, or raise objective.denoising.spanCorruption.meanSpanLength"
         )
-    return np.array([known[tokenizer_training.sentinel(number)] for number in range(needed)], np.int32)
+    return np.array([known[sentinel_token(number)] for number in range(needed)], np.int32)
 
 
 def _require_mask_token(tokenizer: Any, options: Options) -> None:

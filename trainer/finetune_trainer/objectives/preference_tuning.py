@@ -96,7 +96,7 @@ class PreferenceTuning(CausalLM):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        if not self.spec.method.config.adapts and not self._options.reference_free:
+        if not self.spec.method.config.trains_adapter and not self._options.reference_free:
             self._reference = copy.deepcopy(model).to(world.device).eval().requires_grad_(False)
 
     def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:

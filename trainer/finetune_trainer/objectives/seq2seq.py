@@ -40,7 +40,7 @@ class Seq2Seq(EncoderDecoder):
         assert isinstance(options, Options)
         self._options = options
         self._metrics = [METRICS[name]() for name in dict.fromkeys(options.metrics)]
-        self._beginning = languages.choose(processor, options.languages, "spec.objective.seq2Seq.languages")
+        self._beginning = languages.set_languages(processor, options.languages, "spec.objective.seq2Seq.languages")
         # Room for the end of a target, where the tokenizer does not put one there.
         alone = np.array(processor(text_target="a")["input_ids"])
         self._room = options.max_target_length - max(len(self._target(alone)) - len(alone), 0)
@@ -58,7 +58,7 @@ class Seq2Seq(EncoderDecoder):
 
     def start(self, model: Any, world: ProcessGroup) -> None:
         if self._beginning is not None:
-            self._beginning.instruct(model)
+            self._beginning.configure(model)
         super().start(model, world)
 
     def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:

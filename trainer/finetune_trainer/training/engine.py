@@ -11,7 +11,7 @@ import torch
 
 from finetune_trainer.config import DeepSpeedConfig, OptimizerConfig, TrainingConfig, UnfreezeConfig
 from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
-from finetune_trainer.methods.layer_depth import Depths, measure
+from finetune_trainer.methods.components.layer_depth import LayerDepths, measure_layer_depths
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 Precision = Literal["Float32", "BFloat16", "Float16"]
@@ -91,7 +91,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parameter_groups(
-    model: torch.nn.Module, weight_decay: float, depths: Depths | None = None, layer_decay: float = 1.0
+    model: torch.nn.Module, weight_decay: float, depths: LayerDepths | None = None, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: matrices with weight decay; biases, norms, scales and other vectors without.
 
@@ -102,7 +102,7 @@ def parameter_groups(
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            depth = depths.of[parameter] if depths else 0
+            depth = depths.by_parameter[parameter] if depths else 0
             groups[depth, not is_matrix(name, parameter)].append(parameter)
     head = depths.head if depths else 0
     result = []
@@ -133,9 +133,9 @@ def build_engine(
     optimizer = training.optimizer
     depths = None
     if unfreeze:
-        depths = measure(model, "spec.method.unfreeze")
+        depths = measure_layer_depths(model, "spec.method.unfreeze")
     elif optimizer.layer_decay < 1:
-        depths = measure(model, "spec.training.optimizer.layerDecay")
+        depths = measure_layer_depths(model, "spec.training.optimizer.layerDecay")
     groups = parameter_groups(model, optimizer.weight_decay, depths, optimizer.layer_decay)
     config = deepspeed_config(training, deepspeed, group.size, precision)
     initialize = import_deepspeed().initialize

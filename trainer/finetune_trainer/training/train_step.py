@@ -13,7 +13,7 @@ from finetune_trainer.config import TrainingConfig
 from finetune_trainer.data.loading.collate import to_device
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.methods.unfreezing import Unfreezing
+from finetune_trainer.methods.components.unfreezing import GradualUnfreezing
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.outcome import NonFiniteLossError
 from finetune_trainer.training.engine import skips_overflow, take_optimizer_step
@@ -41,7 +41,7 @@ class TrainStep:
     training: TrainingConfig
     total_steps: int
     regularizer: Regularizer | None = None
-    unfreezing: Unfreezing | None = None
+    unfreezing: GradualUnfreezing | None = None
 
     def count_terms(self, micro_batches: list[MicroBatch]) -> list[float]:
         """The number of terms that this rank's micro-batches add to each loss of the objective."""
@@ -59,7 +59,7 @@ class TrainStep:
         scale = torch.tensor(inverse_counts, device=self.group.device)
         total = torch.zeros((), device=self.group.device)
         if self.unfreezing:
-            self.unfreezing.begin(step)
+            self.unfreezing.begin_step(step)
         batches = [to_device(micro_batch.inputs, self.group.device) for micro_batch in micro_batches]
         self.objective.prepare_step(self.engine, batches, self.group)
         for index, batch in enumerate(batches):

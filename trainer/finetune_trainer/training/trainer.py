@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from finetune_trainer import methods, objectives
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.methods.lora import AdapterConfig
 from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.loading.collate import Layout
 from finetune_trainer.data.loading.sampler import total_steps
@@ -24,8 +26,8 @@ from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.export.model import save_model, upload_folder
 from finetune_trainer.export.reports import RunSummary, write_run_reports
 from finetune_trainer.export.samples import store_samples
-from finetune_trainer.methods.progressive import load_frozen_adapters
-from finetune_trainer.methods.unfreezing import gradually
+from finetune_trainer.methods import MethodContext
+from finetune_trainer.methods.components.unfreezing import build_unfreezing
 from finetune_trainer.models import loading, packing_support, processors
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.events import Alive, DataFound, EventSink
@@ -52,7 +54,7 @@ def run(spec: TrainSpec, launch: LaunchContext, report: EventSink, stop: Preempt
     report(Alive(activity="Preparing"))
     # Errors that need neither data nor model come first.
     engine.accumulation_steps(spec.training, launch.world_size)
-    methods.lora.require_libraries(spec)
+    methods.create_method(spec.method).require_libraries()
     detector_for(spec.data.checks)
     storage = open_checkpoint_storage(spec.checkpoint, launch.credentials)
     if launch.rank > 0:
@@ -123,7 +125,7 @@ class Trainer:
         self.report(Alive(activity="Preparing", detail=detail, share=share))
 
     def _prepare_data(self) -> None:
-        processor = processors.load(self.spec, self.resolver, self._heartbeat)
+        processor = processors.load_processor(self.spec, self.resolver, self._heartbeat)
         self.objective = objectives.of(self.spec, processor)
         self.data = prepare(self.spec, self.objective, self.resolver, self._heartbeat, self._report_preparation)
         if self.launch.rank == 0:
@@ -150,21 +152,22 @@ class Trainer:
             )
         )  # fmt: skip
         if spec.objective.config.processor == "Tokenizer":
-            loading.validate_positions(model, objective.lengths, spec.method.config.prefix)
+            loading.validate_positions(model, objective.lengths, spec.method.config.prefix_length)
         if spec.model.attention == "FlashAttention2":
-            model.to(self.group.device)  # flash attention runs on no other device, and `examine` runs the model
+            model.to(self.group.device)  # flash attention runs on no other device, and the next check runs the model
         packed_as = None
         if objective.causal is not None:
-            packed_as = packing_support.examine(model, packing=spec.packing, causal=objective.causal)
+            packed_as = packing_support.detect_packing_support(model, packing=spec.packing, causal=objective.causal)
         self.layout = Layout(packed_as, dtype)
         objective.start(model, self.group)
-        learner = methods.apply(model, spec, objective)
 
-        def fetch_adapter(uri: str, secret: str | None, field: str) -> Any:
-            return localize(uri, cache=launch.cache_dir, credentials=launch.credentials, secret=secret, field=field)
+        def fetch_adapter(adapter: AdapterConfig, field: str) -> Path:
+            return localize(
+                adapter.source, cache=launch.cache_dir, credentials=launch.credentials, secret=adapter.credentials, field=field
+            )
 
-        load_frozen_adapters(learner, spec, fetch_adapter)
-        return learner, precision
+        context = MethodContext(objective, spec.training.seed, fetch_adapter)
+        return methods.apply_method(model, spec.method, context), precision
 
     def _build_regularizer(self, model: Any) -> Regularizer | None:
         return build_regularizer(
@@ -186,7 +189,7 @@ class Trainer:
         torch.manual_seed(training.seed + group.rank)  # for dropout; a checkpoint restores its own random state
         restored = checkpoints.restore()
         state = TrainState() if restored is None else TrainState.from_dict(restored)
-        unfreezing = gradually(spec, self.engine)
+        unfreezing = build_unfreezing(self.engine, spec.method.unfreeze)
         steps = total_steps(self.data.epoch, training.batch_size, training.epochs, training.max_steps)
         reporter = Reporter(
             self.report, group, total_steps=steps, steps_per_epoch=self.data.epoch / training.batch_size,

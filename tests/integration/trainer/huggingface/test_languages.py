@@ -114,22 +114,21 @@ def test_languages_that_are_missing_or_unknown(family: str, tmp_path: Path) -> N
     tokenizer = make(tmp_path)
     kind = type(tokenizer).__name__
     with pytest.raises(ConfigurationError) as raised:
-        languages.choose(tokenizer, None, FIELD)
-    assert str(raised.value) == f"{FIELD}: a {kind} writes a language beside each text: give source and target"
+        languages.set_languages(tokenizer, None, FIELD)
+    assert str(raised.value) == f"{FIELD}: a {kind} adds language tokens to each text: set source and target"
     for wrong in ("</s>", "german", "a"):
         with pytest.raises(ConfigurationError) as raised:
-            languages.choose(tokenizer, config.LanguagesConfig(source=source, target=wrong), FIELD)
+            languages.set_languages(tokenizer, config.LanguagesConfig(source=source, target=wrong), FIELD)
         message, _, codes = str(raised.value).partition(": use one of its codes, such as ")
-        assert message == f"{FIELD}.target: a {kind} knows no {wrong}"
-        assert (
-            languages.choose(tokenizer, config.LanguagesConfig(source=codes.split(", ")[0], target=source), FIELD) is not None
-        )
+        assert message == f"{FIELD}.target: a {kind} does not support {wrong}"
+        suggested = config.LanguagesConfig(source=codes.split(", ")[0], target=source)
+        assert languages.set_languages(tokenizer, suggested, FIELD) is not None
 
 
 def test_tokenizers_without_languages() -> None:
-    assert languages.choose(tiny.tokenizer(), None, FIELD) is None
-    with pytest.raises(ConfigurationError, match=r"languages: a .* writes no language beside a text: remove it, and put"):
-        languages.choose(tiny.tokenizer(), config.LanguagesConfig(source="de", target="fr"), FIELD)
+    assert languages.set_languages(tiny.tokenizer(), None, FIELD) is None
+    with pytest.raises(ConfigurationError, match=r"languages: a .* has no language tokens: remove it, and name"):
+        languages.set_languages(tiny.tokenizer(), config.LanguagesConfig(source="de", target="fr"), FIELD)
 
 
 def test_it_learns_to_write_in_the_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +196,7 @@ def test_copies_are_translated_there_and_back_by_models_of_many_languages(tmp_pa
     train = texts()
     assert train[::2] == rows
     assert train[1::2] == [row.replace("fine", "good") for row in rows]
-    with pytest.raises(ConfigurationError, match=r"forward.languages: a MBart50Tokenizer writes a language beside each text"):
+    with pytest.raises(ConfigurationError, match=r"forward.languages: a MBart50Tokenizer adds language tokens to each text"):
         texts(languages=None)
-    with pytest.raises(ConfigurationError, match=r"forward.languages.target: a MBart50Tokenizer knows no de: .* de_DE"):
+    with pytest.raises(ConfigurationError, match=r"forward.languages.target: a MBart50Tokenizer does not support de: .* de_DE"):
         texts(languages={"source": "en_XX", "target": "de"})

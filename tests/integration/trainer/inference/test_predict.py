@@ -39,7 +39,7 @@ from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives.metrics.squad import agreement
 from finetune_trainer.storage.base import Credentials, Storage
 
-TOKENIZER = tokenizer_training.learn(["some words to learn a vocabulary of"] * 3, 300, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer(["some words to learn a vocabulary of"] * 3, 300, adds_special_tokens=True)
 BERT = BertConfig(
     vocab_size=320, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
     id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1},

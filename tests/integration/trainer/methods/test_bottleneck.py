@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support import tiny, training
+from tests.support.methods import apply_method
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,8 +21,7 @@ from transformers import (
     Phi3ForCausalLM,
 )
 
-from finetune_trainer import methods
-from finetune_trainer.methods.parallel_adapter import Widened, joined
+from finetune_trainer.methods.components.parallel_adapter import ParallelAdapterLinear, merge_parallel_adapters
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 SIZE = 5
@@ -57,7 +57,7 @@ FAMILIES = {name: getattr(tiny, name) for name in ("llama", "gpt2", "bert")} | {
 def adapted(model: Any, objective: str = "CausalLM") -> Any:
     source = {"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None}
     spec = tiny.spec(model=source, method={"type": "Bottleneck", "bottleneck": {"size": SIZE}}, objective={"type": objective})
-    return methods.apply(model, spec, training.objective_of(spec))
+    return apply_method(model, spec, training.objective_of(spec))
 
 
 def outputs(model: Any) -> torch.Tensor:
@@ -79,16 +79,16 @@ def test_each_family_exports_as_a_plain_model(family: str, tmp_path: Path) -> No
     start = outputs(model)
     learner = adapted(model)
     assert torch.equal(outputs(learner), start)
-    layers = [module for module in learner.modules() if isinstance(module, Widened)]
+    layers = [module for module in learner.modules() if isinstance(module, ParallelAdapterLinear)]
     for layer in layers:
         nn.init.normal_(layer.added.weight, std=0.3)
     after = outputs(learner)
     assert (after - start).abs().max() > 1e-3
     with learner.disable_adapter():
         assert torch.equal(outputs(learner), start)
-    learner.save_pretrained(tmp_path, state_dict=joined(learner, learner.state_dict()))
+    learner.save_pretrained(tmp_path, state_dict=merge_parallel_adapters(learner, learner.state_dict()))
     loaded = type(model).from_pretrained(tmp_path)
-    assert not any(isinstance(module, Widened) for module in loaded.modules())
+    assert not any(isinstance(module, ParallelAdapterLinear) for module in loaded.modules())
     assert loaded.num_parameters() == learner.num_parameters()
     torch.testing.assert_close(outputs(loaded), after, rtol=1e-5, atol=1e-5)
 

@@ -10,8 +10,8 @@ import torch
 from tests.support import ranks, tiny, training
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from finetune_trainer.methods.heads import head_of
-from finetune_trainer.methods.quantization import quantize
+from finetune_trainer.methods.components.heads import head_modules
+from finetune_trainer.methods.components.quantization import quantize_linear_layers
 from finetune_trainer.training.engine import merge
 
 STAGES: dict[int, dict[str, Any]] = {
@@ -73,8 +73,8 @@ def test_merged_and_alone(tmp_path: Path) -> None:
         torch.testing.assert_close(_logits(merged, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} merged")
         if "Bottleneck" in name:
             continue  # these are exported merged only
-        if "QLoRA" in name:
-            quantize(before, head_of(before))  # else the adapter stands beside other weights than those it was trained with
+        if "QLoRA" in name:  # the adapter was trained on quantized weights
+            quantize_linear_layers(before, head_modules(before))
         alone = peft.PeftModel.from_pretrained(before, folder / "alone")
         assert not (folder / "alone" / "model.safetensors").exists()
         torch.testing.assert_close(_logits(alone, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} alone")

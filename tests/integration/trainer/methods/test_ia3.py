@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from tests.support import tiny, training
+from tests.support.methods import apply_method
 
-from finetune_trainer import methods
-from finetune_trainer.methods.peft_layers import adapted_layers
+from finetune_trainer.methods.components.peft_layers import adapted_layers
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.training.engine import parameter_groups
 
@@ -16,7 +16,7 @@ from finetune_trainer.training.engine import parameter_groups
 def adapted(model: Any, objective: str = "CausalLM", **settings: Any) -> Any:
     source = {"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None}
     spec = tiny.spec(model=source, method={"type": "IA3", "ia3": settings}, objective={"type": objective})
-    return methods.apply(model, spec, training.objective_of(spec))
+    return apply_method(model, spec, training.objective_of(spec))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_scales_are_not_decayed() -> None:
 
 
 def test_an_unknown_family_must_name_its_layers() -> None:
-    with pytest.raises(ConfigurationError, match=r"^spec\.method\.ia3\.targetModules: which layers of a resnet"):
+    with pytest.raises(ConfigurationError, match=r"^spec\.method\.ia3\.targetModules: peft has no default layers for a resnet"):
         adapted(tiny.resnet(), targetModules=[])
 
 

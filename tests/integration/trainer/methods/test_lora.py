@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support import tiny, training
+from tests.support.methods import apply_method
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -15,9 +16,8 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from finetune_trainer import methods
-from finetune_trainer.methods.heads import head_of
-from finetune_trainer.methods.peft_layers import adapted_layers
+from finetune_trainer.methods.components.heads import head_modules
+from finetune_trainer.methods.components.peft_layers import adapted_layers
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 LLAMA_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -28,7 +28,7 @@ def adapted(model: Any, seed: int = 1, objective: str = "CausalLM", **settings: 
     source = {"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None}
     method = {"type": "LoRA", "lora": settings}
     spec = tiny.spec(model=source, method=method, training={"seed": seed}, objective={"type": objective})
-    return methods.apply(model, spec, training.objective_of(spec))
+    return apply_method(model, spec, training.objective_of(spec))
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_a_new_head_is_trained_in_full(targets: list[str], expected: set[str]) -
 def test_heads_of_families(kind: str, auto: Any, expected: list[str]) -> None:
     with torch.device("meta"):
         model = auto.from_config(AutoConfig.for_model(kind))
-    assert head_of(model) == expected
+    assert head_modules(model) == expected
 
 
 def test_full_is_the_model_itself() -> None:
     model, spec = tiny.llama(), tiny.spec()
-    assert methods.apply(model, spec, training.objective_of(spec)) is model
+    assert apply_method(model, spec, training.objective_of(spec)) is model
 
 
 def test_the_seed_decides_the_start() -> None:

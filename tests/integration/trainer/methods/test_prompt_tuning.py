@@ -10,9 +10,9 @@ import peft
 import pytest
 import torch
 from tests.support import ranks, tiny, training
+from tests.support.methods import apply_method
 from transformers import pipeline
 
-from finetune_trainer import methods
 from finetune_trainer.models.loading import validate_positions
 from finetune_trainer.protocol.outcome import ConfigurationError
 
@@ -26,7 +26,7 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def prompted(model: Any, **prompt: Any) -> Any:
     spec = tiny.spec(**document(prompt=prompt))
-    return methods.apply(model, spec, training.objective_of(spec))
+    return apply_method(model, spec, training.objective_of(spec))
 
 
 def test_the_loss_is_that_of_peft() -> None:
@@ -52,7 +52,7 @@ def test_they_begin_as_the_text() -> None:
     model = tiny.llama()
     weight = prompted(model, initialText="w3 w9").prompt_encoder["default"].embedding.weight
     assert torch.equal(weight, model.get_input_embeddings()(torch.tensor([3, 9, 3, 9, 3])))
-    with pytest.raises(ConfigurationError, match=r"^spec\.method\.promptTuning\.initialText: it has no tokens"):
+    with pytest.raises(ConfigurationError, match=r"^spec\.method\.promptTuning\.initialText: the text has no tokens"):
         prompted(tiny.llama(), initialText=" ")
 
 

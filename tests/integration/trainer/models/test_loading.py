@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
 from finetune_trainer import config
+from finetune_trainer.data.records.row import make_row
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.models.loading import load_model, load_tokenizer, validate_positions
-from finetune_trainer.models.tokenizer_training import training_corpus
+from finetune_trainer.models.loading import load_model, validate_positions
+from finetune_trainer.models.tokenizer_training import Corpus, training_corpus
+from finetune_trainer.models.tokenizers import load_tokenizer
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
@@ -30,6 +32,16 @@ LLAMA: dict[str, Any] = {
     "max_position_embeddings": 64,
 }  # fmt: skip
 TRAINED: dict[str, Any] = {"initialization": "Scratch", "tokenizer": {"train": {"vocabSize": 320}}}
+
+
+class TextSource:
+    """A data source of the texts above."""
+
+    identity = "texts"
+
+    def rows(self) -> Iterator[Any]:
+        for number, text in enumerate(TEXTS):
+            yield make_row({"text": text}, {"text": "text"}, f"texts:{number}")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +64,7 @@ def stored(tmp_path: Path) -> Path:
 def both(document: dict[str, Any], folder: Path, seed: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     spec = config.ModelConfig.model_validate(document)
     places: dict[str, Any] = {"cache": folder / "cache", "credentials": Credentials()}
-    tokenizer = load_tokenizer(spec, TEXTS, **places)
+    tokenizer = load_tokenizer(spec, Corpus([TextSource()]), **places)
     objective = CausalLM(tiny.spec(), tokenizer)
     return tokenizer, load_model(spec, objective, dtype=dtype, seed=seed, **places)
 
@@ -62,7 +74,7 @@ def pretrained(folder: Path, **document: Any) -> dict[str, Any]:
 
 
 def test_a_learnt_tokenizer_keeps_every_text() -> None:
-    tokenizer = tokenizer_training.learn(TEXTS, 300)
+    tokenizer = tokenizer_training.train_tokenizer(TEXTS, 300)
     for text in (*TEXTS, "日本語 \x00 🙂", "  two\t\r\nlines ", tokenizer_training.END[:5]):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer) == 300
@@ -74,17 +86,17 @@ def test_learning_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
     data = config.DataConfig(train=[config.DatasetConfig(source=f"file://{folder}")])
     texts = training_corpus(data, SourceResolver(config.ObjectiveSpec(), tmp_path, Credentials()))
     spec = config.ModelConfig.model_validate(TRAINED | {"config": LLAMA})
-    one, again, plain = (
-        load_tokenizer(spec, source, cache=tmp_path / cache, credentials=Credentials()).backend_tokenizer.to_str()
-        for source, cache in ((texts, "a"), (texts, "a"), (list(texts()), "b"))
+    first, cached = (
+        load_tokenizer(spec, texts, cache=tmp_path / "a", credentials=Credentials()).backend_tokenizer.to_str()
+        for _ in range(2)
     )
-    assert one == again == plain
+    assert first == cached == tokenizer_training.train_tokenizer(list(texts()), 320).backend_tokenizer.to_str()
     assert len(list((tmp_path / "a" / "tokenizers").glob("*/tokenizer.json"))) == 1
 
 
 def test_a_tokenizer_needs_text() -> None:
     with pytest.raises(DataError, match=r"^spec.data.train: there is no text to train a tokenizer on"):
-        tokenizer_training.learn(["", ""], 300)
+        tokenizer_training.train_tokenizer(["", ""], 300)
 
 
 @pytest.mark.parametrize(
@@ -159,11 +171,11 @@ def test_overrides_reach_the_source(stored: Path, tmp_path: Path) -> None:
         ({"hiden_size": 8}, "spec.model.config.hiden_size: llama has no such setting; did you mean hidden_size?"),
         ({"zzz": 8}, "spec.model.config.zzz: llama has no such setting; remove it or correct its spelling"),
         ({"to_dict": 8}, "spec.model.config.to_dict: llama has no such setting"),
-        ({"torch_dtype": "bfloat16"}, "spec.model.config.torch_dtype: training.precision decides this: remove it"),
+        ({"torch_dtype": "bfloat16"}, "spec.model.config.torch_dtype: training.precision sets this: remove it"),
         ({"hidden_size": "big"}, "spec.model.config (TypeError: Field 'hidden_size' expected int, got str"),
         ({"hidden_size": 30}, "spec.model.config (ValueError: The hidden size (30) is not a multiple of the number of"),
         ({"hidden_act": "nope"}, "spec.model.config ('nope'): correct its values"),
-        ({"vocab_size": 100}, "spec.model.config.vocab_size: the tokenizer has 320 tokens and the model embeddings for 100"),
+        ({"vocab_size": 100}, "spec.model.config.vocab_size: the tokenizer has 320 tokens and the model 100 embeddings"),
     ],
 )
 def test_configurations_that_cannot_be(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -228,10 +240,8 @@ def test_sources_that_cannot_be_used(
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(stored: Path, tmp_path: Path) -> None:
-    tokenizer_training.learn(TEXTS, 340).save_pretrained(tmp_path / "larger")
-    message = (
-        "spec.model.tokenizer: the tokenizer has 340 tokens and the model embeddings for 320: use the model's own tokenizer"
-    )
+    tokenizer_training.train_tokenizer(TEXTS, 340).save_pretrained(tmp_path / "larger")
+    message = "spec.model.tokenizer: the tokenizer has 340 tokens and the model 320 embeddings: use the model's own tokenizer"
     refused(pretrained(stored, tokenizer={"source": f"file://{tmp_path}/larger"}), message, tmp_path)
 
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, PackedAs, collate
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, document_lengths
-from finetune_trainer.models.packing_support import examine
+from finetune_trainer.models.packing_support import detect_packing_support
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.protocol.outcome import ConfigurationError
 
@@ -76,7 +76,7 @@ KINDS = [
 @pytest.mark.parametrize(("family", "attention", "way"), KINDS)
 def test_packed_rows_teach_what_their_documents_do(family: str, attention: str, way: PackedAs) -> None:
     model = model_of(family, attention).train()
-    assert examine(model, packing=True) is way
+    assert detect_packing_support(model, packing=True) is way
     assert model.training
     alone, terms, gradient = 0.0, 0, torch.zeros(())
     for document in documents(ROWS):
@@ -101,7 +101,7 @@ def test_rows_laid_end_to_end_are_the_same_rows(family: str) -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon", "bloom", "mamba"])
 def test_padding_teaches_nothing(family: str) -> None:
     model = model_of(family)
-    assert examine(model, packing=False) is None
+    assert detect_packing_support(model, packing=False) is None
     singles = documents(ROWS)
     apart = sum(loss(model, batch_of([document]))[0] for document in singles)
     assert loss(model, batch_of(singles))[0] == pytest.approx(apart, abs=1e-3)
@@ -110,24 +110,24 @@ def test_padding_teaches_nothing(family: str) -> None:
 @pytest.mark.parametrize("family", ["bloom", "mamba"])
 def test_families_that_cannot_be_packed_are_refused(family: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^spec.data.packing: .* in a {family}: set data.packing: false"):
-        examine(model_of(family), packing=True)
+        detect_packing_support(model_of(family), packing=True)
 
 
 def test_a_model_that_sees_the_future_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^spec.model: this bert sees .* set model.config.is_decoder: true"):
-        examine(model_of("bert"), packing=False)
-    assert examine(model_of("bert", is_decoder=True), packing=False) is None
+    with pytest.raises(ConfigurationError, match=r"^spec.model: this bert attends to .* set model.config.is_decoder: true"):
+        detect_packing_support(model_of("bert"), packing=False)
+    assert detect_packing_support(model_of("bert", is_decoder=True), packing=False) is None
 
 
 def test_sizes_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model.config: a llama of .* cannot compute \(.*\): correct"):
-        examine(model_of("llama", num_key_value_heads=3), packing=True)
+        detect_packing_support(model_of("llama", num_key_value_heads=3), packing=True)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_half_precision_is_told_apart_too(family: str) -> None:
     model = model_of(family).to(torch.bfloat16)
-    assert examine(model, packing=True) is (MASK if family == "opt" else POSITIONS)
+    assert detect_packing_support(model, packing=True) is (MASK if family == "opt" else POSITIONS)
 
 
 def test_the_tensors_of_a_packed_batch() -> None:

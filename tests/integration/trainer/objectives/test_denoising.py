@@ -19,6 +19,7 @@ from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
 from finetune_trainer.data.records.row import Row
+from finetune_trainer.huggingface.special_tokens import sentinel_token
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives import noise
 from finetune_trainer.objectives.denoising import BEGINS, Denoising
@@ -26,7 +27,7 @@ from finetune_trainer.protocol.outcome import ConfigurationError
 
 TEXTS = [row["text"] for row in corpora.texts(20)]
 LENGTH = 64
-TOKENIZER = tokenizer_training.learn(TEXTS, 500, sentinels=Options().sentinels(LENGTH))
+TOKENIZER = tokenizer_training.train_tokenizer(TEXTS, 500, sentinels=Options().sentinels(LENGTH))
 MASK = 10**6
 SENTINELS = MASK + np.arange(1000)
 LENGTHS = [2, 3, 4, 7, 20, 50, 113, 400]
@@ -158,7 +159,7 @@ def test_a_batch_of_span_corruption() -> None:
     denoising = objective()
     rows = rows_of(denoising, *TEXTS)
     batch = batch_of(denoising, rows)
-    sentinels = [TOKENIZER.convert_tokens_to_ids(tokenizer_training.sentinel(number)) for number in range(10)]
+    sentinels = [TOKENIZER.convert_tokens_to_ids(sentinel_token(number)) for number in range(10)]
     for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
         read, written = ids[mask == 1].tolist(), labels[labels != IGNORE_INDEX].tolist()
         assert max(len(read), len(written)) <= LENGTH
@@ -223,16 +224,16 @@ def test_the_loss_is_that_of_transformers(make: Any) -> None:
 
 
 def test_a_tokenizer_that_is_trained_for_it_has_all_sentinels() -> None:
-    names = [tokenizer_training.sentinel(number) for number in range(Options().sentinels(LENGTH))]
+    names = [sentinel_token(number) for number in range(Options().sentinels(LENGTH))]
     assert len(names) == 4
     assert TOKENIZER.extra_special_tokens == names
     assert TOKENIZER.decode(TOKENIZER("a<extra_id_0>b")["input_ids"], skip_special_tokens=True) == "ab"
-    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer.train.vocabSize: 300 entries hold no words"):
-        tokenizer_training.learn(TEXTS, 300, sentinels=57)
+    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer.train.vocabSize: 300 entries leave no room for words"):
+        tokenizer_training.train_tokenizer(TEXTS, 300, sentinels=57)
 
 
 def test_tokenizers_that_do_not_fit_are_refused() -> None:
-    few = tokenizer_training.learn(TEXTS, 500, sentinels=1)
+    few = tokenizer_training.train_tokenizer(TEXTS, 500, sentinels=1)
     message = r"^spec.model.tokenizer: SpanCorruption needs 3 sentinel tokens .*\(<extra_id_0> to <extra_id_2>\).* has 1: "
     with pytest.raises(ConfigurationError, match=message):
         objective(few)

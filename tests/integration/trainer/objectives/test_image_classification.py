@@ -62,7 +62,7 @@ def records(rows: list[dict[str, Any]]) -> list[Row]:
 
 def objective(problem: str = "SingleLabel", family: dict[str, Any] = VIT, **options: Any) -> ImageClassification:
     spec = document(family, problem=problem, **options)
-    made = ImageClassification(spec, processors.load(spec, SourceResolver(spec.objective, Path(), Credentials())))
+    made = ImageClassification(spec, processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials())))
     made.set_statistics(made.collect_statistics(lambda: records(ROWS[problem])))
     return made
 
@@ -186,7 +186,7 @@ def test_the_cache_is_of_one_processor_and_one_problem() -> None:
 )
 def test_a_model_from_scratch_gets_a_processor_that_fits(family: dict[str, Any], shape: tuple[int, int, int]) -> None:
     spec = document(family)
-    processor = processors.load(spec, SourceResolver(spec.objective, Path(), Credentials()))
+    processor = processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials()))
     assert Images(processor).shape == shape
 
 
@@ -207,7 +207,7 @@ def test_a_model_that_cannot_take_the_images_is_refused(tmp_path: Path) -> None:
 def test_configurations_without_a_processor(family: dict[str, Any], message: str) -> None:
     spec = document(family)
     with pytest.raises(ConfigurationError) as raised:
-        processors.load(spec, SourceResolver(spec.objective, Path(), Credentials()))
+        processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials()))
     assert str(raised.value).startswith(message)
 
 
@@ -219,9 +219,9 @@ def test_a_source_needs_a_processor_beside_its_model(tmp_path: Path) -> None:
     )
     reading = SourceResolver(spec.objective, tmp_path, Credentials())
     with pytest.raises(ConfigurationError, match=r"^spec.model.source: file://.* holds no image processor that transformers"):
-        processors.load(spec, reading)
+        processors.load_processor(spec, reading)
     ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
-    assert Images(processors.load(spec, reading)).shape == (3, 16, 16)
+    assert Images(processors.load_processor(spec, reading)).shape == (3, 16, 16)
 
 
 def test_families_without_recomputation_say_so(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def _same_as_the_pipeline(exported: Path, files: list[Path], cache: Path) -> Non
         model={"source": f"file://{exported}", "initialization": "Pretrained", "tokenizer": None, "config": {}},
         objective={"type": "ImageClassification"},
     )
-    made = ImageClassification(spec, processors.load(spec, SourceResolver(spec.objective, cache, Credentials())))
+    made = ImageClassification(spec, processors.load_processor(spec, SourceResolver(spec.objective, cache, Credentials())))
     rows = [{"image": str(file), "label": file.parent.name} for file in files]
     made.set_statistics({"labels": [f"digit-{digit}" for digit in range(10)]})
     batch = batch_of(made, rows)

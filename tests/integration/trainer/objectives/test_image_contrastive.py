@@ -50,7 +50,7 @@ def objective(family: dict[str, Any] = VIT, **options: Any) -> ImageContrastive:
         model={"config": family, "tokenizer": None},
         objective={"type": "ImageContrastive", "imageContrastive": {"imageSize": 16} | options},
     )
-    return ImageContrastive(spec, processors.load(spec, SourceResolver(spec.objective, Path(), Credentials())))
+    return ImageContrastive(spec, processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials())))
 
 
 def examples(contrastive: ImageContrastive) -> list[Sample]:

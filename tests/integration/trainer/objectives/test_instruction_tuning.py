@@ -40,7 +40,7 @@ TURNS = [
 
 
 def tokenizer(special: list[str] | None = None) -> Any:
-    learnt = tokenizer_training.learn([text for row in ROWS for text in row.texts(record(row))], 400)
+    learnt = tokenizer_training.train_tokenizer([text for row in ROWS for text in row.texts(record(row))], 400)
     learnt.add_special_tokens({"additional_special_tokens": special or []})
     return learnt
 

@@ -17,12 +17,12 @@ from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.models.packing_support import examine
+from finetune_trainer.models.packing_support import detect_packing_support
 from finetune_trainer.objectives.masked_lm import BEGINS, NEVER, MaskedLM
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 TEXTS = [row["text"] for row in corpora.texts(20)]
-TOKENIZER = tokenizer_training.learn(TEXTS, 500, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer(TEXTS, 500, adds_special_tokens=True)
 
 
 def objective(**options: Any) -> MaskedLM:
@@ -120,7 +120,7 @@ def test_the_loss_is_that_of_transformers() -> None:
 def test_packed_texts_teach_what_they_teach_alone(attention: str) -> None:
     masked, learner = objective(probability=0.3), model()
     learner.set_attn_implementation(attention)
-    way = examine(learner, packing=True, causal=False)
+    way = detect_packing_support(learner, packing=True, causal=False)
     assert way is PackedAs.MASK
     rows = rows_of(masked, *TEXTS)[:6]
     packed: Sample = {
@@ -141,14 +141,14 @@ def test_packed_texts_teach_what_they_teach_alone(attention: str) -> None:
 
 def test_families_whose_positions_do_not_start_anew_are_refused_to_pack() -> None:
     learner = model(family=RobertaConfig, pad_token_id=1)
-    assert examine(learner, packing=False, causal=False) is None
+    assert detect_packing_support(learner, packing=False, causal=False) is None
     with pytest.raises(ConfigurationError, match=r"^spec.data.packing: .* set data.packing: false"):
-        examine(learner, packing=True, causal=False)
+        detect_packing_support(learner, packing=True, causal=False)
 
 
 def test_a_decoder_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model: this bert sees only what stands before a hidden token"):
-        examine(model(is_decoder=True), packing=False, causal=False)
+        detect_packing_support(model(is_decoder=True), packing=False, causal=False)
 
 
 def test_a_tokenizer_without_a_mask_is_refused() -> None:

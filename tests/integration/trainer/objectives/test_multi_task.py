@@ -24,7 +24,7 @@ from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives.multi_task import MultiTask
 
 ROWS = corpora.by_package(30)
-TOKENIZER = tokenizer_training.learn([row["text"] for row in ROWS], 500, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer([row["text"] for row in ROWS], 500, adds_special_tokens=True)
 TASKS: list[dict[str, Any]] = [
     {"name": "package", "type": "SequenceClassification"},
     {"name": "words", "type": "MaskedLM", "weight": 0.5},

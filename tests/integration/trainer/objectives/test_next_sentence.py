@@ -34,7 +34,7 @@ from finetune_trainer.protocol.outcome import ConfigurationError
 
 ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
 TEXTS = [row["text"] for row in corpora.texts(20)]
-TOKENIZER = tokenizer_training.learn(TEXTS, 500, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer(TEXTS, 500, adds_special_tokens=True)
 END = TOKENIZER.eos_token_id
 
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from tests.support import corpora, launch, learning, ranks, tiny
 from tests.support.learning import learn
+from tests.support.methods import apply_method
 from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 from trl import DPOConfig, DPOTrainer
 
-from finetune_trainer import methods
 from finetune_trainer.data.loading.collate import Layout
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
@@ -36,7 +36,7 @@ SPOKEN = {
     "chosen": [{"role": "assistant", "content": "Yes."}],
     "rejected": [{"role": "assistant", "content": "No, you may not."}],
 }
-TOKENIZER = tokenizer_training.learn([text for row in ROWS for text in row.values()], 400)
+TOKENIZER = tokenizer_training.train_tokenizer([text for row in ROWS for text in row.values()], 400)
 CHANGES: dict[str, Any] = {"model": {"config": learning.LLAMA}, "objective": {"type": "PreferenceTuning"}}
 
 
@@ -113,7 +113,7 @@ def test_the_reference_is_the_model_as_it_starts(lora: bool) -> None:
     tuning, learner = objective(lora=lora), model()
     batch = batch_of(tuning, ROWS)
     tuning.start(learner, HERE)
-    learner = methods.apply(learner, tuning.spec, tuning).train()
+    learner = apply_method(learner, tuning.spec, tuning).train()
     loss = tuning.loss_sum(learner, batch)
     assert loss.item() / len(ROWS) == pytest.approx(math.log(2), abs=1e-7)
     assert learner.training
@@ -167,7 +167,7 @@ def test_dropout_does_not_tell_a_model_from_its_start() -> None:
 def test_a_rank_without_rows_learns_nothing(lora: bool) -> None:
     tuning, learner = objective(lora=lora), model()
     tuning.start(learner, HERE)
-    learner = methods.apply(learner, tuning.spec, tuning)
+    learner = apply_method(learner, tuning.spec, tuning)
     batch = tuning.collate([], [], Layout())
     assert tuning.count(batch) == [0]
     total = tuning.loss_sum(learner, batch)

@@ -24,7 +24,9 @@ from finetune_trainer.objectives.question_answering import BEGINS, ENDS, OUTSIDE
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
 ROWS = corpora.asked(8)
-TOKENIZER = tokenizer_training.learn([row[part] for row in ROWS for part in ("question", "context")], 500, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer(
+    [row[part] for row in ROWS for part in ("question", "context")], 500, adds_special_tokens=True
+)
 NAMES = {"context": "context", "question": "question", "answers": "answers"}
 MODEL_INPUTS = ("input_ids", "attention_mask")
 

@@ -12,11 +12,12 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from tests.support import corpora, ranks, tiny
 from tests.support.learning import BART, T5, learn
+from tests.support.methods import apply_method
 from tests.support.training import joined
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, M2M100Config, MBartConfig, PreTrainedModel, T5Config
 
-from finetune_trainer import config, methods
+from finetune_trainer import config
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
@@ -34,7 +35,7 @@ from finetune_trainer.training.evaluation import evaluate
 
 ROWS = corpora.spelt_out()[:40]
 SHORT = {"maxTargetLength": 8}
-TOKENIZER = tokenizer_training.learn([text for row in ROWS for text in row.values()], 400)
+TOKENIZER = tokenizer_training.train_tokenizer([text for row in ROWS for text in row.values()], 400)
 
 
 def spec(**changes: Any) -> config.TrainSpec:
@@ -100,7 +101,7 @@ def test_what_is_too_long_or_empty() -> None:
     [("$A <|endoftext|>", []), ("<|endoftext|> $A <|endoftext|>", []), ("<|mask|> $A <|endoftext|>", [2])],
 )
 def test_targets_of_tokenizers_that_put_tokens_around_a_text(frame: str, begin: list[int]) -> None:
-    tokenizer = tokenizer_training.learn(["x"], 300)
+    tokenizer = tokenizer_training.train_tokenizer(["x"], 300)
     special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (tokenizer_training.END, tokenizer_training.MASK)]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=frame, special_tokens=special)
     seq2seq = objective(tokenizer)
@@ -259,7 +260,7 @@ def test_adapters(tmp_path: Path) -> None:
     learner = model(seq2seq, BART, tmp_path)
     batch = batch_of(seq2seq, ROWS[:4])
     before = seq2seq.measure(learner, batch)
-    adapted = methods.apply(learner, given, seq2seq).eval()
+    adapted = apply_method(learner, given, seq2seq).eval()
     assert type(adapted).__name__ == "PeftModelForSeq2SeqLM"
     after = seq2seq.measure(adapted, batch)
     assert after.losses.item() == pytest.approx(before.losses.item(), rel=1e-5)

@@ -24,7 +24,7 @@ from finetune_trainer.objectives.sequence_classification import SequenceClassifi
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
 ROWS = {"SingleLabel": corpora.by_package(10), "MultiLabel": corpora.by_habit(10), "Regression": corpora.by_indentation(10)}
-TOKENIZER = tokenizer_training.learn([row["text"] for row in ROWS["SingleLabel"]], 500, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer([row["text"] for row in ROWS["SingleLabel"]], 500, adds_special_tokens=True)
 
 
 def records(rows: list[dict[str, Any]]) -> list[Row]:

@@ -35,7 +35,7 @@ ROWS = corpora.pairs(6)
 HARD = [{**row, "negative": other["text_pair"] if index % 3 else None} for index, (row, other) in enumerate(
     zip(ROWS, corpora.pairs(12)[6:], strict=False)
 )]  # fmt: skip
-TOKENIZER = tokenizer_training.learn([row["text_pair"] for row in ROWS], 400, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer([row["text_pair"] for row in ROWS], 400, adds_special_tokens=True)
 NAMES = {"text": "text", "text_pair": "text_pair", "negative": "negative"}
 SIZES: dict[str, Any] = {
     "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

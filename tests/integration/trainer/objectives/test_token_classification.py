@@ -38,7 +38,7 @@ from finetune_trainer.objectives.token_classification import TAGS, TokenClassifi
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
 ROWS = corpora.tagged(20)
-TOKENIZER = tokenizer_training.learn([" ".join(row["tokens"]) for row in ROWS], 500, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer([" ".join(row["tokens"]) for row in ROWS], 500, adds_special_tokens=True)
 NAMES = {"tokens": "tokens", "tags": "tags"}
 PARTS = {"O": "other", "B-KEYWORD": "keyword", "B-DEFINED": "noun", "B-CALLED": "verb", "I-CALLED": "verb"}
 SPOKEN = [{"tokens": row["tokens"], "tags": [PARTS[tag] for tag in row["tags"]]} for row in ROWS]

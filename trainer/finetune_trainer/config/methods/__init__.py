@@ -1,77 +1,75 @@
-"""Which weights move: each method's options in a file of its own, and the document's section that chooses one."""
+"""Fine-tuning methods: one file of options for each, and `spec.method`, the section that chooses one.
+
+A method is found by its file: `prompt_tuning.py` defines `PromptTuningConfig`, and `finetune_trainer/methods/prompt_tuning.py`
+the class `PromptTuning`, which applies it to a model. Its options are the field `promptTuning` of the section.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
+from pydantic.alias_generators import to_camel
 
 from finetune_trainer.config.base import Rule, Section, described, only_with
+from finetune_trainer.config.discovery import find_configs, module_name
 from finetune_trainer.config.methods.base import MethodConfig
-from finetune_trainer.config.methods.bottleneck import BottleneckConfig
 from finetune_trainer.config.methods.freezing import FreezeConfig, UnfreezeConfig
-from finetune_trainer.config.methods.full import FullConfig
-from finetune_trainer.config.methods.ia3 import IA3Config
-from finetune_trainer.config.methods.lora import LoRAConfig
-from finetune_trainer.config.methods.prompt_tuning import PromptTuningConfig
 
 __all__ = [
-    "ADAPTING",
-    "INSEPARABLE",
+    "ADAPTER_METHODS",
+    "INSEPARABLE_METHODS",
     "METHODS",
-    "UNMERGEABLE",
-    "UNPACKABLE",
-    "BottleneckConfig",
+    "UNMERGEABLE_METHODS",
+    "UNPACKABLE_METHODS",
     "FreezeConfig",
-    "FullConfig",
-    "IA3Config",
-    "LoRAConfig",
     "MethodConfig",
     "MethodSpec",
-    "PromptTuningConfig",
     "UnfreezeConfig",
 ]  # fmt: skip
 
-METHODS: dict[str, type[MethodConfig]] = {
-    "Full": FullConfig,
-    "LoRA": LoRAConfig,
-    "IA3": IA3Config,
-    "Bottleneck": BottleneckConfig,
-    "PromptTuning": PromptTuningConfig,
+METHODS: dict[str, type[MethodConfig]] = find_configs(__name__, __path__, MethodConfig)
+"""The class of each method's options by the method's name in the document."""
+ADAPTER_METHODS = [name for name, config in METHODS.items() if config.trains_adapter]
+UNMERGEABLE_METHODS = [name for name, config in METHODS.items() if not config.supports_merging]
+INSEPARABLE_METHODS = [name for name, config in METHODS.items() if not config.supports_adapter_export]
+UNPACKABLE_METHODS = [name for name, config in METHODS.items() if not config.supports_packing]
+
+_CONFIGURABLE = {name: config for name, config in METHODS.items() if config.model_fields}
+_only_with_method = partial(only_with, kind="method", below="method.")
+
+
+def _options_field(name: str) -> str:
+    """The field of a method's options in the document, such as promptTuning."""
+    return to_camel(module_name(METHODS[name]))
+
+
+_fields: dict[str, Any] = {
+    "type": (Literal[tuple(METHODS)], Field("Full", description=described(METHODS))),
+    **{module_name(config): (config | None, None) for config in _CONFIGURABLE.values()},
 }
-"""Each method's options by the method's name in the document."""
-ADAPTING = [name for name, options in METHODS.items() if options.adapts]
-UNMERGEABLE = [name for name, options in METHODS.items() if not options.mergeable]
-INSEPARABLE = [name for name, options in METHODS.items() if not options.separable]
-UNPACKABLE = [name for name, options in METHODS.items() if not options.packable]
+_MethodChoice: Any = create_model("_MethodChoice", __base__=Section, **_fields)
 
 
-_only_with = partial(only_with, kind="method", below="method.")
+class MethodSpec(_MethodChoice):
+    """The weights that are trained, and how."""
 
+    if TYPE_CHECKING:
+        type: str
 
-class MethodSpec(Section):
-    """Which weights may move."""
-
-    type: Literal["Full", "LoRA", "IA3", "Bottleneck", "PromptTuning"] = Field("Full", description=described(METHODS))
-    lora: LoRAConfig | None = None
-    ia3: IA3Config | None = None
-    bottleneck: BottleneckConfig | None = None
-    prompt_tuning: PromptTuningConfig | None = None
     freeze: FreezeConfig | None = None
     unfreeze: UnfreezeConfig | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _only_with("LoRA", "lora"),
-        _only_with("IA3", "ia3"),
-        _only_with("Bottleneck", "bottleneck"),
-        _only_with("PromptTuning", "promptTuning"),
-        _only_with("Full", "freeze"),
-        _only_with("Full", "unfreeze"),
+        *(_only_with_method(name, _options_field(name)) for name in _CONFIGURABLE),
+        _only_with_method("Full", "freeze"),
+        _only_with_method("Full", "unfreeze"),
     )
 
     @property
     def config(self) -> MethodConfig:
-        """The chosen method's options, the defaults if the document gives none."""
-        given = {"LoRA": self.lora, "IA3": self.ia3, "Bottleneck": self.bottleneck, "PromptTuning": self.prompt_tuning}
-        return given.get(self.type) or METHODS[self.type]()
+        """The options of the chosen method; the defaults if the document sets none."""
+        config_class = METHODS[self.type]
+        options: MethodConfig | None = getattr(self, module_name(config_class), None)
+        return options or config_class()

@@ -1,4 +1,4 @@
-"""What every method's options say beside its fields: what it asks of the rest of the document."""
+"""The base class of every method's options: what a method requires of the rest of the document."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from finetune_trainer.config.base import Section
 
 
 class MethodConfig(Section):
-    """Base of every method's options. The first sentence of a class's docstring is what the reference says of the method."""
+    """Base class of a method's options. The first line of a subclass's docstring describes the method in the reference."""
 
-    adapts: ClassVar[bool] = True
-    """Whether it trains few new weights beside frozen ones, which then must have been learnt before."""
-    mergeable: ClassVar[bool] = True
-    """Whether what was trained can be added into the weights."""
-    separable: ClassVar[bool] = True
-    """Whether what was trained can be stored without the weights."""
-    packable: ClassVar[bool] = True
-    """Whether it learns from sequences that hold several examples."""
+    trains_adapter: ClassVar[bool] = True
+    """Whether it adds a few new weights to a frozen model, which must then be pretrained."""
+    supports_merging: ClassVar[bool] = True
+    """Whether the trained weights can be merged into the model's."""
+    supports_adapter_export: ClassVar[bool] = True
+    """Whether the trained weights can be exported without the model's."""
+    supports_packing: ClassVar[bool] = True
+    """Whether it can train on sequences that hold several examples."""
 
     @property
-    def prefix(self) -> int:
-        """Positions of the model that it takes before each text."""
+    def prefix_length(self) -> int:
+        """The number of positions it occupies before each text."""
         return 0

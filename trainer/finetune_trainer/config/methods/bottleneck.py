@@ -1,4 +1,4 @@
-"""Options for Bottleneck."""
+"""Options of Bottleneck."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from finetune_trainer.config.methods.base import MethodConfig
 
 
 class BottleneckConfig(MethodConfig):
-    """Small feed-forward layers beside those of a model that stays as it is (He et al. 2022, arXiv:2110.04366).
+    """Small adapters in parallel with the feed-forward layers of a frozen model (He et al. 2022, arXiv:2110.04366).
 
-    They have the activation function of the layers that they stand beside, so that the export is a plain model whose
-    feed-forward layers are wider by their size.
+    They use the activation function of the layer that they run in parallel with, so the export is a plain model whose
+    feed-forward layers are wider by `size`.
     """
 
-    separable: ClassVar[bool] = False
+    supports_adapter_export: ClassVar[bool] = False
 
-    size: int = Field(64, ge=1, le=65536, description="Width of each, which the model's feed-forward layers become wider by.")
+    size: int = Field(64, ge=1, le=65536, description="Width of each adapter, which is added to the feed-forward layer's.")

@@ -1,4 +1,4 @@
-"""Options for Full; it has none."""
+"""Options of Full, which has none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from finetune_trainer.config.methods.base import MethodConfig
 
 
 class FullConfig(MethodConfig):
-    """Every weight moves."""
+    """All weights are trained."""
 
-    adapts: ClassVar[bool] = False
+    trains_adapter: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Options for PromptTuning."""
+"""Options of PromptTuning."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from finetune_trainer.config.methods.base import MethodConfig
 
 
 class PromptTuningConfig(MethodConfig):
-    """Embeddings of virtual tokens before each text, of a model that stays as it is (Lester et al. 2021, arXiv:2104.08691)."""
+    """Trained embeddings of virtual tokens before each text, on a frozen model (Lester et al. 2021, arXiv:2104.08691)."""
 
-    mergeable: ClassVar[bool] = False
-    packable: ClassVar[bool] = False
+    supports_merging: ClassVar[bool] = False
+    supports_packing: ClassVar[bool] = False
 
-    virtual_tokens: int = Field(20, ge=1, le=4096, description="Their number; they take positions beside data.maxLength.")
+    virtual_tokens: int = Field(
+        20, ge=1, le=4096, description="Number of virtual tokens; their positions are in addition to data.maxLength."
+    )
     initial_text: str | None = Field(
         None,
         min_length=1,
         max_length=16384,
-        description="A text whose tokens' embeddings they begin as, repeated or cut as needed; random tokens' when absent.",
+        description="Text whose token embeddings initialize the virtual tokens, repeated or truncated to their number; random "
+        "tokens of the vocabulary if absent.",
     )
 
     @property
-    def prefix(self) -> int:
-        """Positions before each text."""
+    def prefix_length(self) -> int:
+        """The number of virtual tokens."""
         return self.virtual_tokens

@@ -22,7 +22,7 @@ from finetune_trainer.data.loading.collate import Layout, collate, to_device
 from finetune_trainer.data.loading.dataset import TOKENS
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.huggingface import languages
-from finetune_trainer.huggingface.pretrained import explained, positions_of, tokenizer_at, validate_weights
+from finetune_trainer.huggingface.pretrained import explain_errors, load_pretrained_tokenizer, max_positions, validate_weights
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 FIELD = "spec.data.augmentation.backTranslation"
@@ -69,7 +69,7 @@ class Translator:
 
     def _write(self, tokens: Sequence[Any], sampling: LogitsProcessorList) -> list[str]:
         batch = collate([{TOKENS: own} for own in tokens], self.tokenizer.pad_token_id, Layout())
-        with explained(f"{self.what} cannot translate", "name another source"):
+        with explain_errors(f"{self.what} cannot translate", "name another source"):
             rows = self.model.generate(
                 **to_device(batch, self.model.device), do_sample=False, num_beams=1, max_new_tokens=self.max_length,
                 logits_processor=sampling,
@@ -148,18 +148,18 @@ def _loaded(
     named: config.TranslatorConfig, folder: Path, field: str, options: config.BackTranslationConfig, device: torch.device
 ) -> Translator:  # fmt: skip
     what, advice = f"{field}.source: {named.source}", "name another source"
-    with explained(f"{what} holds no usable model configuration", advice):
+    with explain_errors(f"{what} holds no usable model configuration", advice):
         known = AutoConfig.from_pretrained(folder)
     if not known.is_encoder_decoder:
         raise ConfigurationError(f"{what} is a {known.model_type}, not an encoder-decoder that translates: {advice}")
-    with explained(f"{what} cannot be loaded", advice):
+    with explain_errors(f"{what} cannot be loaded", advice):
         model, report = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     validate_weights(model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}, what, advice)
     model.generation_config.max_length = None  # beside max_new_tokens it would be warned of with every batch
-    positions = positions_of(model)
+    positions = max_positions(model)
     if positions and positions < options.max_length:
         raise ConfigurationError(f"{FIELD}.maxLength: {named.source} has positions for {positions} tokens only: lower it")
-    tokenizer = tokenizer_at(folder, what)
-    if (beginning := languages.choose(tokenizer, named.languages, f"{field}.languages")) is not None:
-        beginning.instruct(model)
+    tokenizer = load_pretrained_tokenizer(folder, what)
+    if (beginning := languages.set_languages(tokenizer, named.languages, f"{field}.languages")) is not None:
+        beginning.configure(model)
     return Translator(model.eval().to(device), tokenizer, named.prefix, what, options.max_length, options.batch_size)

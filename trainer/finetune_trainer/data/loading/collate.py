@@ -18,7 +18,7 @@ Batch = dict[str, torch.Tensor]
 
 
 class PackedAs(StrEnum):
-    """How a model is told where one document of a row ends and the next begins; `attention.examine` finds out which."""
+    """How a model is told where one document of a row ends and the next begins; see `models/packing_support.py`."""
 
     POSITIONS = "positions"
     """By position_ids that start anew: transformers then builds the block-diagonal mask (eager and SDPA)."""

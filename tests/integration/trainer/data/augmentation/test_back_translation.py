@@ -37,7 +37,7 @@ BACK = {
     "gut": {"good": 1, "fine": 0.95}, "gross": {"big": 1, "large": 0.95}, "hund": {"dog": 1}, "katze": {"cat": 1},
     "die": {"the": 1},
 }  # fmt: skip
-TOKENIZER = tokenizer_training.learn([" ".join(ENGLISH)] * 2, 400, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer([" ".join(ENGLISH)] * 2, 400, adds_special_tokens=True)
 RANDOM = np.random.default_rng(1)
 ROWS = sorted({" ".join(RANDOM.choice(ENGLISH[:7], RANDOM.integers(1, 9))) for _ in range(60)})
 Make = Callable[..., Prepared]

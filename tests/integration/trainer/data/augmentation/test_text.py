@@ -82,7 +82,7 @@ def prepared(folder: Path, rows: list[str], words: Any = None, cache: str = "cac
     return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, folder / cache, Credentials()))
 
 
-TOKENIZER = tokenizer_training.learn([TEXT], 400, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer([TEXT], 400, adds_special_tokens=True)
 ROWS = [f"a row of words with the number {number}" for number in range(50)]
 
 

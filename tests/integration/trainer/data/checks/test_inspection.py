@@ -22,7 +22,7 @@ from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
 
 LONG = " ".join(f"word{number}" for number in range(120))
-TOKENIZER = tokenizer_training.learn([LONG, "[EMAIL] " * 3], 400, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer([LONG, "[EMAIL] " * 3], 400, adds_special_tokens=True)
 Make = Callable[..., Prepared]
 
 

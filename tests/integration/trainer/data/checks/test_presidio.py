@@ -30,7 +30,7 @@ from finetune_trainer.training.launch_context import LaunchContext
 
 TEXT = "Write to jane@mail.example.org or call (212) 555-0123; the card is 4111 1111 1111 1111, in full."
 SCRUBBED = "Write to [EMAIL_ADDRESS] or call [PHONE_NUMBER]; the card is [CREDIT_CARD], in full."
-TOKENIZER = tokenizer_training.learn([TEXT, SCRUBBED], 400, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer([TEXT, SCRUBBED], 400, adds_special_tokens=True)
 PRESIDIO = {"personalDataDetector": "Presidio"}
 
 

@@ -26,7 +26,7 @@ from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.engine import merge
 
-TOKENIZER = tokenizer_training.learn(
+TOKENIZER = tokenizer_training.train_tokenizer(
     [text for pair in corpora.questions(20) for text in pair] + ["assistant user system"] * 9, 500
 )
 # As many families have it: one message of the system, in the beginning, and then by turns.

@@ -24,7 +24,7 @@ from finetune_trainer.objectives.classification import TARGET
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
 
-TOKENIZER = tokenizer_training.learn(["alpha beta gamma " * 3, "0 1 2 3 4 5 6 7 8 9"], 400, framed=True)
+TOKENIZER = tokenizer_training.train_tokenizer(["alpha beta gamma " * 3, "0 1 2 3 4 5 6 7 8 9"], 400, adds_special_tokens=True)
 
 
 def prepared(

@@ -33,7 +33,7 @@ PACKAGE = f"file://{LIBRARY}/json"
 
 @cache
 def tokenizer() -> Any:
-    return tokenizer_training.learn([file.read_text() for file in sorted((LIBRARY / "json").glob("*.py"))], 600)
+    return tokenizer_training.train_tokenizer([file.read_text() for file in sorted((LIBRARY / "json").glob("*.py"))], 600)
 
 
 def prepared_by(cache: Path, learnt: Any = None, alive: Callable[[], None] = lambda: None, **settings: Any) -> Prepared:
@@ -209,7 +209,7 @@ def test_a_broken_row_leaves_nothing_behind(make: Callable[..., Prepared], tmp_p
 
 
 def test_a_tokenizer_must_have_an_end(tmp_path: Path) -> None:
-    endless = tokenizer_training.learn(["some text"], 300)
+    endless = tokenizer_training.train_tokenizer(["some text"], 300)
     endless.eos_token = None
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no end-of-text token"):
         prepared_by(tmp_path, learnt=endless)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.support import tiny
 
-from finetune_trainer.methods.heads import head_of
-from finetune_trainer.methods.quantization import NF4Linear, quantize
+from finetune_trainer.methods.components.heads import head_modules
+from finetune_trainer.methods.components.quantization import NF4Linear, quantize_linear_layers
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 
@@ -39,11 +39,11 @@ def test_evaluating_leaves_the_weight_alone() -> None:
 def test_the_body_is_quantised_and_the_head_is_not() -> None:
     for model, kept in ((tiny.llama(), {"lm_head"}), (tiny.bert(), {"classifier", "bert.pooler.dense"})):
         linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-        quantize(model, head_of(model))
+        quantize_linear_layers(model, head_modules(model))
         quantised = {name for name, module in model.named_modules() if isinstance(module, NF4Linear)}
         assert linear - quantised == kept
 
 
 def test_a_model_without_linear_layers_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec\.method\.lora\.quantization: this gpt2 has no linear layers"):
-        quantize(tiny.gpt2(), ["lm_head"])
+        quantize_linear_layers(tiny.gpt2(), ["lm_head"])

@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import load_file
 from tests.support import corpora, tiny, training
 from tests.support.learning import LLAMA, learn
+from tests.support.methods import apply_method
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from finetune_trainer import methods
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.export import model as export
-from finetune_trainer.methods.progressive import load_frozen_adapters
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 SOURCE = {"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None}
@@ -31,9 +30,7 @@ def document(lora: dict[str, Any], objective: str = "CausalLM", merge: bool = Fa
 
 
 def learner(model: Any, spec: TrainSpec) -> Any:
-    adapted = methods.apply(model, spec, training.objective_of(spec))
-    load_frozen_adapters(adapted, spec, lambda uri, secret, field: Path(uri.removeprefix("file://")))
-    return adapted
+    return apply_method(model, spec, training.objective_of(spec))
 
 
 def moved(model: Any, seed: int) -> Any:
@@ -115,7 +112,7 @@ def test_earlier_adapters_add_up_and_bring_no_head(tmp_path: Path) -> None:
 def test_what_cannot_be_put_beside_is_refused(tmp_path: Path) -> None:
     [dora] = earlier(tmp_path / "dora", {"dora": True})
     [other] = earlier(tmp_path / "other", {}, model="gpt2")
-    cases = {"no adapter that can be read": {"source": f"file://{tmp_path}"}, "only these add up": dora, "another model": other}
+    cases = {"no readable adapter": {"source": f"file://{tmp_path}"}, "only plain LoRA adapters": dora, "another model": other}
     for sentence, adapter in cases.items():
         with pytest.raises(ConfigurationError, match=rf"^spec\.method\.lora\.frozenAdapters\[0\]\.source: .*{sentence}"):
             learner(tiny.llama(), document({"frozenAdapters": [adapter]}))

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from tests.support import tiny, training
+from tests.support.methods import apply_method
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSeq2SeqLM
 
-from finetune_trainer import methods
-from finetune_trainer.methods.layer_depth import measure
+from finetune_trainer.methods.components.layer_depth import measure_layer_depths
 from finetune_trainer.objectives.multi_task import SharedEncoder
 from finetune_trainer.protocol.outcome import ConfigurationError
 
@@ -39,7 +39,7 @@ def vit() -> Any:
 def lora() -> Any:
     source = {"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None}
     spec = tiny.spec(model=source, method={"type": "LoRA"}, objective={"type": "SequenceClassification"})
-    return methods.apply(tiny.bert(), spec, training.objective_of(spec))
+    return apply_method(tiny.bert(), spec, training.objective_of(spec))
 
 
 @pytest.mark.parametrize(
@@ -57,23 +57,23 @@ def lora() -> Any:
 )
 def test_depths(model: Any, layers: int, expected: dict[str, int]) -> None:
     made = model()
-    depths = measure(made, "spec")
-    assert (depths.layers, depths.head) == (layers, layers + 1)
-    assert set(depths.of) == set(made.parameters())
+    depths = measure_layer_depths(made, "spec")
+    assert (depths.layer_count, depths.head) == (layers, layers + 1)
+    assert set(depths.by_parameter) == set(made.parameters())
     for part, depth in expected.items():
-        found = {depths.of[parameter] for name, parameter in made.named_parameters() if part in f"{name}."}
+        found = {depths.by_parameter[parameter] for name, parameter in made.named_parameters() if part in f"{name}."}
         assert found == {depth}, part
 
 
 def test_a_model_without_layers_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec\.field: Linear has no stack of layers"):
-        measure(torch.nn.Linear(2, 2), "spec.field")
+        measure_layer_depths(torch.nn.Linear(2, 2), "spec.field")
 
 
 def test_tasks_that_share_an_encoder() -> None:
     first, second = tiny.bert(), tiny.bert()
     shared = SharedEncoder({"first": first, "second": second})
-    depths = measure(shared, "spec")
-    assert depths.layers == 2
-    assert depths.of[first.classifier.weight] == depths.of[second.classifier.weight] == 3
-    assert set(depths.of) == set(shared.parameters())
+    depths = measure_layer_depths(shared, "spec")
+    assert depths.layer_count == 2
+    assert depths.by_parameter[first.classifier.weight] == depths.by_parameter[second.classifier.weight] == 3
+    assert set(depths.by_parameter) == set(shared.parameters())

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from tests.support import ranks, tiny, training
+from tests.support.methods import apply_method
 
-from finetune_trainer import methods
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.training import lr_schedule
 
@@ -79,7 +79,7 @@ def test_layers_have_their_own_rates_and_their_own_time() -> None:
 def frozen(model: Any, **settings: Any) -> set[str]:
     """Names of the frozen weights."""
     spec = tiny.spec(method={"freeze": settings})
-    learner = methods.apply(model, spec, training.objective_of(spec))
+    learner = apply_method(model, spec, training.objective_of(spec))
     return {name for name, parameter in learner.named_parameters() if not parameter.requires_grad}
 
 
@@ -95,7 +95,7 @@ def test_modules_by_name() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"modules": ["layer.0"]}, r"modules: the model has no module 'layer\.0'; its modules are called .*down_proj"),
+        ({"modules": ["layer.0"]}, r"modules: the model has no module 'layer\.0': choose among .*down_proj"),
         ({"layers": 3}, r"layers: the model has 2 layers, not 3: lower it"),
         ({"modules": ["*"]}, r": no weight is left to train"),
     ],
