@@ -1,4 +1,4 @@
-"""Models of many languages: the tokens that say which one to read and which one to write."""
+"""Multilingual translation models: the tokens of the source and the target language."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from finetune_trainer.storage.base import Credentials
 
 FIELD = "spec.objective.seq2Seq.languages"
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
-NARROW = {
+TINY = {
     "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
     "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
     "decoder_start_token_id": 2,
@@ -57,9 +57,9 @@ def m2m100(folder: Path) -> Any:
         hard_vocab_limit=False,
     )  # fmt: skip
     pieces = sentencepiece.SentencePieceProcessor(model_file=f"{folder}/pieces.model")
-    known = [pieces.id_to_piece(number) for number in range(3, len(pieces))]
-    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(SPECIAL + known)}))
-    # As in the hub's own; without it the tokenizer does not count them.
+    vocabulary = [pieces.id_to_piece(number) for number in range(3, len(pieces))]
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(SPECIAL + vocabulary)}))
+    # As the tokenizers of the hub have it; otherwise the codes do not count as tokens.
     codes = [f"__{code}__" for code in FAIRSEQ_LANGUAGE_CODES["m2m100"]]
     return M2M100Tokenizer(f"{folder}/vocab.json", f"{folder}/pieces.model", additional_special_tokens=codes)
 
@@ -84,54 +84,54 @@ def objective(tokenizer: Any, source: str, target: str) -> Seq2Seq:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_texts_are_read_learnt_and_written_as_the_familys_own_tokenizer_has_it(family: str, tmp_path: Path) -> None:
-    make, settings, source, target = FAMILIES[family]
-    tokenizer = make(tmp_path)
+def test_encodes_and_generates_as_the_tokenizer_of_the_family_does(family: str, tmp_path: Path) -> None:
+    create_tokenizer, config_class, source, target = FAMILIES[family]
+    tokenizer = create_tokenizer(tmp_path)
     seq2seq = objective(tokenizer, source, target)
-    theirs = make(tmp_path)
-    wanted = theirs._build_translation_inputs("a b c", src_lang=source, tgt_lang=target, return_tensors="pt")
-    theirs.tgt_lang = target
+    reference = create_tokenizer(tmp_path)
+    expected = reference._build_translation_inputs("a b c", src_lang=source, tgt_lang=target, return_tensors="pt")
+    reference.tgt_lang = target
     row = {"text": "a b c", "target": "d e"}
     [encoded] = seq2seq.encode([make_row(row, {name: name for name in row}, "rows:1")])
     [example] = encoded.examples
-    assert example["input_ids"].tolist() == wanted["input_ids"][0].tolist()
-    assert example["target"].tolist() == theirs(text_target="d e")["input_ids"]
+    assert example["input_ids"].tolist() == expected["input_ids"][0].tolist()
+    assert example["target"].tolist() == reference(text_target="d e")["input_ids"]
     torch.manual_seed(0)
-    model = AutoModelForSeq2SeqLM.from_config(settings(vocab_size=len(tokenizer), **NARROW)).eval()
+    model = AutoModelForSeq2SeqLM.from_config(config_class(vocab_size=len(tokenizer), **TINY)).eval()
     seq2seq.start(model, None)
-    written = model.generate(wanted["input_ids"], max_new_tokens=3, do_sample=False)[0].tolist()
-    assert wanted["forced_bos_token_id"] in written[:2]
+    generated = model.generate(expected["input_ids"], max_new_tokens=3, do_sample=False)[0].tolist()
+    assert expected["forced_bos_token_id"] in generated[:2]
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    again = AutoTokenizer.from_pretrained(tmp_path / "model")(["a b c"], return_tensors="pt")["input_ids"]
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "model")(["a b c"], return_tensors="pt")["input_ids"]
     exported = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model")
-    assert exported.generate(again, max_new_tokens=3, do_sample=False)[0].tolist() == written
+    assert exported.generate(inputs, max_new_tokens=3, do_sample=False)[0].tolist() == generated
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_languages_that_are_missing_or_unknown(family: str, tmp_path: Path) -> None:
-    make, _, source, _ = FAMILIES[family]
-    tokenizer = make(tmp_path)
-    kind = type(tokenizer).__name__
+def test_rejects_missing_and_unknown_languages(family: str, tmp_path: Path) -> None:
+    create_tokenizer, _, source, _ = FAMILIES[family]
+    tokenizer = create_tokenizer(tmp_path)
+    name = type(tokenizer).__name__
     with pytest.raises(ConfigurationError) as raised:
         languages.set_languages(tokenizer, None, FIELD)
-    assert str(raised.value) == f"{FIELD}: a {kind} adds language tokens to each text: set source and target"
+    assert str(raised.value) == f"{FIELD}: a {name} adds language tokens to each text: set source and target"
     for wrong in ("</s>", "german", "a"):
         with pytest.raises(ConfigurationError) as raised:
             languages.set_languages(tokenizer, config.LanguagesConfig(source=source, target=wrong), FIELD)
         message, _, codes = str(raised.value).partition(": use one of its codes, such as ")
-        assert message == f"{FIELD}.target: a {kind} does not support {wrong}"
+        assert message == f"{FIELD}.target: a {name} does not support {wrong}"
         suggested = config.LanguagesConfig(source=codes.split(", ")[0], target=source)
         assert languages.set_languages(tokenizer, suggested, FIELD) is not None
 
 
-def test_tokenizers_without_languages() -> None:
+def test_rejects_languages_for_other_tokenizers() -> None:
     assert languages.set_languages(tiny.tokenizer(), None, FIELD) is None
     with pytest.raises(ConfigurationError, match=r"languages: a .* has no language tokens: remove it, and name"):
         languages.set_languages(tiny.tokenizer(), config.LanguagesConfig(source="de", target="fr"), FIELD)
 
 
-def test_it_learns_to_write_in_the_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trains_a_model_to_generate_the_target_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = corpora.spelt_out()[:150]
     pieces = Tokenizer(models.Unigram())
     pieces.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -152,15 +152,15 @@ def test_it_learns_to_write_in_the_language(tmp_path: Path, capsys: pytest.Captu
     assert learnt.after["tokenAccuracy"] > 0.3
     capsys.readouterr()
     assert predict([str(learnt.model), "--input", "run_forever", "--max-new-tokens", "6", f"--cache-dir={tmp_path}/cache"]) == 0
-    exported, own = AutoModelForSeq2SeqLM.from_pretrained(learnt.model), AutoTokenizer.from_pretrained(learnt.model)
-    read = own("run_forever", return_tensors="pt")
-    written = exported.generate(**read, max_new_tokens=6, do_sample=False)[0]
-    assert own.convert_ids_to_tokens(written[1:2]) == ["fr_XX"]
-    assert capsys.readouterr().out == f"run_forever: {own.decode(written, skip_special_tokens=True)}\n"
+    exported, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(learnt.model), AutoTokenizer.from_pretrained(learnt.model)
+    inputs = tokenizer("run_forever", return_tensors="pt")
+    generated = exported.generate(**inputs, max_new_tokens=6, do_sample=False)[0]
+    assert tokenizer.convert_ids_to_tokens(generated[1:2]) == ["fr_XX"]
+    assert capsys.readouterr().out == f"run_forever: {tokenizer.decode(generated, skip_special_tokens=True)}\n"
 
 
-def test_copies_are_translated_there_and_back_by_models_of_many_languages(tmp_path: Path) -> None:
-    """The hand-made translators with the tokens of languages before each text, which stand for themselves."""
+def test_back_translates_with_multilingual_models(tmp_path: Path) -> None:
+    """Translators with made-up weights, whose tokenizers put language tokens before each text."""
     words, rows = ["good", "fine", "dog", "gut", "hund"], ["good dog", "fine dog fine", "dog"] * 4
 
     def translator(name: str, dictionary: dict[str, str], source: str, target: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Wider feed-forward layers: nothing changes at first, only what was added moves, and the export is a plain model."""
+"""Bottleneck adapters: the model starts unchanged, only the adapters are trained, and the export is a plain model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = {
 }  # fmt: skip
 
 
-def other(family: str) -> Any:
+def tiny_model(family: str) -> Any:
     torch.manual_seed(0)
     match family:
         case "t5":
@@ -50,17 +50,17 @@ def other(family: str) -> Any:
 
 
 FAMILIES = {name: getattr(tiny, name) for name in ("llama", "gpt2", "bert")} | {
-    family: lambda family=family: other(family) for family in ("roberta", "distilbert", "t5", "bart", "vit")
+    family: lambda family=family: tiny_model(family) for family in ("roberta", "distilbert", "t5", "bart", "vit")
 }
 
 
-def adapted(model: Any, objective: str = "CausalLM") -> Any:
+def add_bottleneck(model: Any, objective: str = "CausalLM") -> Any:
     source = {"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None}
     spec = tiny.spec(model=source, method={"type": "Bottleneck", "bottleneck": {"size": SIZE}}, objective={"type": objective})
     return apply_method(model, spec, training.objective_of(spec))
 
 
-def outputs(model: Any) -> torch.Tensor:
+def compute_logits(model: Any) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     if model.main_input_name == "pixel_values":
         inputs = {"pixel_values": torch.rand(2, 3, 8, 8, generator=generator)}
@@ -69,51 +69,51 @@ def outputs(model: Any) -> torch.Tensor:
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = inputs["input_ids"]
     with torch.no_grad():
-        found: torch.Tensor = model.eval()(**inputs).logits
-    return found
+        logits: torch.Tensor = model.eval()(**inputs).logits
+    return logits
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_family_exports_as_a_plain_model(family: str, tmp_path: Path) -> None:
+def test_exports_a_plain_model_of_each_family(family: str, tmp_path: Path) -> None:
     model = FAMILIES[family]()
-    start = outputs(model)
-    learner = adapted(model)
-    assert torch.equal(outputs(learner), start)
-    layers = [module for module in learner.modules() if isinstance(module, ParallelAdapterLinear)]
+    start = compute_logits(model)
+    adapted = add_bottleneck(model)
+    assert torch.equal(compute_logits(adapted), start)
+    layers = [module for module in adapted.modules() if isinstance(module, ParallelAdapterLinear)]
     for layer in layers:
         nn.init.normal_(layer.added.weight, std=0.3)
-    after = outputs(learner)
+    after = compute_logits(adapted)
     assert (after - start).abs().max() > 1e-3
-    with learner.disable_adapter():
-        assert torch.equal(outputs(learner), start)
-    learner.save_pretrained(tmp_path, state_dict=merge_parallel_adapters(learner, learner.state_dict()))
+    with adapted.disable_adapter():
+        assert torch.equal(compute_logits(adapted), start)
+    adapted.save_pretrained(tmp_path, state_dict=merge_parallel_adapters(adapted, adapted.state_dict()))
     loaded = type(model).from_pretrained(tmp_path)
     assert not any(isinstance(module, ParallelAdapterLinear) for module in loaded.modules())
-    assert loaded.num_parameters() == learner.num_parameters()
-    torch.testing.assert_close(outputs(loaded), after, rtol=1e-5, atol=1e-5)
+    assert loaded.num_parameters() == adapted.num_parameters()
+    torch.testing.assert_close(compute_logits(loaded), after, rtol=1e-5, atol=1e-5)
 
 
-def test_only_what_was_added_and_a_new_head_move() -> None:
-    trained = {name for name, one in adapted(tiny.llama()).named_parameters() if one.requires_grad}
+def test_trains_only_adapters_and_a_new_head() -> None:
+    trained = {name for name, weight in add_bottleneck(tiny.llama()).named_parameters() if weight.requires_grad}
     assert all(".added." in name for name in trained)
-    assert len(trained) == 2 * 3  # gate, up and down of each layer
-    classifier = adapted(tiny.bert(), "SequenceClassification")
-    trained = {name for name, one in classifier.named_parameters() if one.requires_grad}
+    assert len(trained) == 2 * 3  # gate, up and down projection of each layer
+    classifier = add_bottleneck(tiny.bert(), "SequenceClassification")
+    trained = {name for name, weight in classifier.named_parameters() if weight.requires_grad}
     assert {name.split(".")[0] for name in trained if ".added." not in name} == {"bert", "classifier"}
     assert {name for name in trained if name.startswith("bert.") and ".added." not in name} == {
         "bert.pooler.dense.weight", "bert.pooler.dense.bias",
     }  # fmt: skip
 
 
-def mixture() -> Any:
+def mixture_of_experts() -> Any:
     return MixtralForCausalLM(MixtralConfig(num_local_experts=2, num_key_value_heads=2, **SMALL))
 
 
-def fused() -> Any:
+def fused_projections() -> Any:
     return Phi3ForCausalLM(Phi3Config(num_key_value_heads=2, **SMALL))
 
 
-@pytest.mark.parametrize("model", [tiny.resnet, mixture, fused])
-def test_a_family_with_other_layers_is_refused(model: Any) -> None:
+@pytest.mark.parametrize("model", [tiny.resnet, mixture_of_experts, fused_projections])
+def test_rejects_a_family_with_other_layers(model: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^spec\.method\.type: this \w+ has no feed-forward layers that"):
-        adapted(model())
+        add_bottleneck(model())

@@ -1,4 +1,4 @@
-"""What each method leaves behind is what was trained, merged or alone, whatever the ZeRO stage."""
+"""The export of each method computes what the trained model computes, merged or as an adapter, at every ZeRO stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune_trainer.training.engine import merge
 STAGES: dict[int, dict[str, Any]] = {
     0: {},
     2: {},
-    # Without this nothing of a tiny model would be partitioned.
+    # The default threshold would leave all parameters of a tiny model unpartitioned.
     3: {"config": {"zero_optimization": {"stage3_param_persistence_threshold": 0}}},
 }
 CLASSIFIER = {"objective": {"type": "SequenceClassification"}}
@@ -50,7 +50,7 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 AUTO = {"bert": AutoModelForSequenceClassification, "gpt2": AutoModelForCausalLM, "llama": AutoModelForCausalLM}
 
 
-def case(folder: Path, name: str, stage: int) -> tuple[Path, str, dict[str, Any]]:
+def export_case(folder: Path, name: str, stage: int) -> tuple[Path, str, dict[str, Any]]:
     model, _, changes = CASES[name]
     source = {"initialization": "Pretrained", "source": "hf://somewhere/model", "tokenizer": None}
     return (
@@ -60,32 +60,32 @@ def case(folder: Path, name: str, stage: int) -> tuple[Path, str, dict[str, Any]
     )
 
 
-def test_merged_and_alone(tmp_path: Path) -> None:
-    cases = {(name, stage): case(tmp_path, name, stage) for name, (_, stages, _) in CASES.items() for stage in stages}
+def test_exports_what_was_trained_merged_and_as_adapter(tmp_path: Path) -> None:
+    cases = {(name, stage): export_case(tmp_path, name, stage) for name, (_, stages, _) in CASES.items() for stage in stages}
     results = dict(zip(cases, ranks.run(training.export_merged_and_separate, 2, list(cases.values()))[0], strict=True))
     for (name, stage), (folder, model, _) in cases.items():
-        rows, logits = training.ROWS[_objective(name)](3), torch.from_numpy(results[name, stage])
+        rows, logits = training.ROWS[objective_of(name)](3), torch.from_numpy(results[name, stage])
         before = getattr(tiny, model)()
-        assert (_logits(before, rows) - logits).abs().max() > 1e-3, f"{name}: nothing was learnt"
+        assert (compute_logits(before, rows) - logits).abs().max() > 1e-3, f"{name}: the weights did not change"
         torch.testing.assert_close(logits, torch.from_numpy(results[name, 0]), rtol=1e-2, atol=1e-3, msg=f"{name} {stage}")
         merged = AUTO[model].from_pretrained(folder / "merged")
         assert not (folder / "merged" / "adapter_config.json").exists()
-        torch.testing.assert_close(_logits(merged, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} merged")
+        torch.testing.assert_close(compute_logits(merged, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} merged")
         if "Bottleneck" in name:
-            continue  # these are exported merged only
+            continue  # it is only exported merged
         if "QLoRA" in name:  # the adapter was trained on quantized weights
             quantize_linear_layers(before, head_modules(before))
-        alone = peft.PeftModel.from_pretrained(before, folder / "alone")
+        adapter = peft.PeftModel.from_pretrained(before, folder / "alone")
         assert not (folder / "alone" / "model.safetensors").exists()
-        torch.testing.assert_close(_logits(alone, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} alone")
+        torch.testing.assert_close(compute_logits(adapter, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} alone")
 
 
-def _objective(name: str) -> str:
-    found: str = CASES[name][2].get("objective", {"type": "CausalLM"})["type"]
-    return found
+def objective_of(name: str) -> str:
+    objective: str = CASES[name][2].get("objective", {"type": "CausalLM"})["type"]
+    return objective
 
 
-def _logits(model: Any, rows: dict[str, Any]) -> torch.Tensor:
+def compute_logits(model: Any, rows: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model.eval()(**rows | {"labels": None}).logits
-    return found
+        logits: torch.Tensor = model.eval()(**rows | {"labels": None}).logits
+    return logits

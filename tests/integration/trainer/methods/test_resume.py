@@ -1,4 +1,4 @@
-"""Each method goes on from a checkpoint as if nothing had happened, on fewer ranks too."""
+"""Each method resumes from a checkpoint exactly, and on fewer ranks approximately."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "IA3": ("llama", 3, {"method": {"type": "IA3"}}),
     "Bottleneck with a new head": ("bert", 3, HEAD | {"method": {"type": "Bottleneck"}}),
     "PromptTuning": ("llama", 1, {"method": {"type": "PromptTuning"}, "export": {"mergeAdapters": False}}),
-    "QLoRA, whole": ("llama", 0, NF4),
+    "QLoRA, unpartitioned": ("llama", 0, NF4),
     "QLoRA": ("bert", 2, HEAD | NF4),
     "layer decay": ("llama", 2, {"training": {"optimizer": {"layerDecay": 0.5}}}),
     **{
-        # The checkpoint is of the head's last step alone: the others' first ones are in the second life.
+        # The checkpoint is from the last step in which only the head is trained; the other layers begin after the resume.
         f"unfreezing at stage {stage}": ("llama", stage, {"method": {"unfreeze": {"everySteps": 2}}})
         for stage in (0, 1, 3)
     },
 }
 
 
-def test_later_lives_go_on(tmp_path: Path) -> None:
+def test_resumes_from_the_checkpoint(tmp_path: Path) -> None:
     cases = []
     for name, (model, stage, changes) in CASES.items():
         folder = tmp_path / name
@@ -40,9 +40,9 @@ def test_later_lives_go_on(tmp_path: Path) -> None:
             "checkpoint": {"storage": f"file://{folder}", "everySteps": 2, "keepLast": 10},
         }  # fmt: skip
         cases.append((folder, model, merge(common, changes)))
-    same = ranks.run(training.train_attempts, 2, cases, ("first", "second"))[0]
-    fewer = ranks.run(training.train_attempts, 1, cases, ("third",))[0]
-    for name, (first, second), [third] in zip(CASES, same, fewer, strict=True):
+    same_size = ranks.run(training.train_attempts, 2, cases, ("first", "second"))[0]
+    fewer_ranks = ranks.run(training.train_attempts, 1, cases, ("third",))[0]
+    for name, (first, second), [third] in zip(CASES, same_size, fewer_ranks, strict=True):
         losses, logits = first
         assert len(losses) == 4
         assert second[0] == losses[2:], name

@@ -1,4 +1,4 @@
-"""Tokenizers and models by name, and one sentence for each that cannot be used. Nothing reaches for the network."""
+"""Loading of tokenizers and models, and the errors for those that cannot be used. No test uses the network."""
 
 from __future__ import annotations
 
@@ -47,33 +47,33 @@ class TextSource:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("something reaches for the network")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    """A model with its tokenizer as a folder, as a run leaves it."""
-    tokenizer, model = both(TRAINED | {"config": LLAMA}, tmp_path)
+    """A folder with a model and its tokenizer, as a run exports it."""
+    tokenizer, model = load_both(TRAINED | {"config": LLAMA}, tmp_path)
     tokenizer.save_pretrained(tmp_path / "stored")
     model.save_pretrained(tmp_path / "stored")
     return tmp_path / "stored"
 
 
-def both(document: dict[str, Any], folder: Path, seed: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+def load_both(document: dict[str, Any], folder: Path, seed: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     spec = config.ModelConfig.model_validate(document)
-    places: dict[str, Any] = {"cache": folder / "cache", "credentials": Credentials()}
-    tokenizer = load_tokenizer(spec, Corpus([TextSource()]), **places)
+    common: dict[str, Any] = {"cache": folder / "cache", "credentials": Credentials()}
+    tokenizer = load_tokenizer(spec, Corpus([TextSource()]), **common)
     objective = CausalLM(tiny.spec(), tokenizer)
-    return tokenizer, load_model(spec, objective, dtype=dtype, seed=seed, **places)
+    return tokenizer, load_model(spec, objective, dtype=dtype, seed=seed, **common)
 
 
 def pretrained(folder: Path, **document: Any) -> dict[str, Any]:
     return {"source": f"file://{folder}", **document}
 
 
-def test_a_learnt_tokenizer_keeps_every_text() -> None:
+def test_a_trained_tokenizer_decodes_every_text_unchanged() -> None:
     tokenizer = tokenizer_training.train_tokenizer(TEXTS, 300)
     for text in (*TEXTS, "日本語 \x00 🙂", "  two\t\r\nlines ", tokenizer_training.END[:5]):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
@@ -81,20 +81,20 @@ def test_a_learnt_tokenizer_keeps_every_text() -> None:
     assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) == (0, 0, 1)
 
 
-def test_learning_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
+def test_training_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
     folder = Path(tokenizer_training.__file__).parent
     data = config.DataConfig(train=[config.DatasetConfig(source=f"file://{folder}")])
-    texts = training_corpus(data, SourceResolver(config.ObjectiveSpec(), tmp_path, Credentials()))
+    corpus = training_corpus(data, SourceResolver(config.ObjectiveSpec(), tmp_path, Credentials()))
     spec = config.ModelConfig.model_validate(TRAINED | {"config": LLAMA})
     first, cached = (
-        load_tokenizer(spec, texts, cache=tmp_path / "a", credentials=Credentials()).backend_tokenizer.to_str()
+        load_tokenizer(spec, corpus, cache=tmp_path / "a", credentials=Credentials()).backend_tokenizer.to_str()
         for _ in range(2)
     )
-    assert first == cached == tokenizer_training.train_tokenizer(list(texts()), 320).backend_tokenizer.to_str()
+    assert first == cached == tokenizer_training.train_tokenizer(list(corpus()), 320).backend_tokenizer.to_str()
     assert len(list((tmp_path / "a" / "tokenizers").glob("*/tokenizer.json"))) == 1
 
 
-def test_a_tokenizer_needs_text() -> None:
+def test_rejects_tokenizer_training_without_text() -> None:
     with pytest.raises(DataError, match=r"^spec.data.train: there is no text to train a tokenizer on"):
         tokenizer_training.train_tokenizer(["", ""], 300)
 
@@ -111,30 +111,30 @@ def test_a_tokenizer_needs_text() -> None:
           "num_attention_heads": 4}, 320),
     ],
 )  # fmt: skip
-def test_from_scratch(settings: dict[str, Any], size: int, tmp_path: Path) -> None:
-    tokenizer, model = both(TRAINED | {"config": settings}, tmp_path)
+def test_creates_a_model_from_scratch(settings: dict[str, Any], size: int, tmp_path: Path) -> None:
+    tokenizer, model = load_both(TRAINED | {"config": settings}, tmp_path)
     assert model.get_input_embeddings().weight.shape[0] == model.config.vocab_size == size
     assert (model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id) == (0, 0, 1)
     assert model(**tokenizer(["some text"], return_tensors="pt")).logits.shape[-1] == size
 
 
-def test_random_weights_follow_the_seed_alone(tmp_path: Path) -> None:
+def test_random_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
     document = TRAINED | {"config": LLAMA}
     torch.manual_seed(1234)
     before = torch.get_rng_state()
-    first = both(document, tmp_path)[1].state_dict()
+    first = load_both(document, tmp_path)[1].state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(7)
-    second = both(document, tmp_path)[1].state_dict()
-    other = both(document, tmp_path, seed=2)[1].state_dict()
+    second = load_both(document, tmp_path)[1].state_dict()
+    other = load_both(document, tmp_path, seed=2)[1].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
 @pytest.mark.parametrize(("attention", "name"), [("Eager", "eager"), ("SDPA", "sdpa"), ("Auto", "sdpa")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_stored_model_is_loaded(stored: Path, tmp_path: Path, attention: str, name: str, dtype: torch.dtype) -> None:
-    tokenizer, model = both(pretrained(stored, attention=attention), tmp_path, dtype=dtype)
+def test_loads_a_stored_model(stored: Path, tmp_path: Path, attention: str, name: str, dtype: torch.dtype) -> None:
+    tokenizer, model = load_both(pretrained(stored, attention=attention), tmp_path, dtype=dtype)
     assert model.dtype == dtype
     assert model.config._attn_implementation == name
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
@@ -142,24 +142,24 @@ def test_a_stored_model_is_loaded(stored: Path, tmp_path: Path, attention: str, 
     assert torch.equal(model.state_dict()["lm_head.weight"], weights["lm_head.weight"].to(dtype))
 
 
-def test_a_model_stored_in_the_old_form_is_loaded(stored: Path, tmp_path: Path) -> None:
+def test_loads_a_model_in_pytorch_format(stored: Path, tmp_path: Path) -> None:
     weights = load_file(stored / "model.safetensors")
     (stored / "model.safetensors").unlink()
     torch.save(weights, stored / "pytorch_model.bin")
-    _, model = both(pretrained(stored), tmp_path)
+    _, model = load_both(pretrained(stored), tmp_path)
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in weights.items())
 
 
-def test_a_stored_model_is_a_pipeline(stored: Path) -> None:
+def test_a_stored_model_works_in_a_pipeline(stored: Path) -> None:
     generated = pipeline("text-generation", model=str(stored))("def", max_new_tokens=3, do_sample=False)
     assert generated[0]["generated_text"].startswith("def")
 
 
-def test_overrides_reach_the_source(stored: Path, tmp_path: Path) -> None:
-    model = both(pretrained(stored, config={"attention_dropout": 0.25, "model_type": "llama"}), tmp_path)[1]
+def test_overrides_fields_of_the_source(stored: Path, tmp_path: Path) -> None:
+    model = load_both(pretrained(stored, config={"attention_dropout": 0.25, "model_type": "llama"}), tmp_path)[1]
     assert model.config.attention_dropout == 0.25
     assert model.config.hidden_size == 32
-    smaller = both(pretrained(stored, initialization="Scratch", config={"num_hidden_layers": 1}), tmp_path)[1]
+    smaller = load_both(pretrained(stored, initialization="Scratch", config={"num_hidden_layers": 1}), tmp_path)[1]
     assert len(smaller.model.layers) == 1
 
 
@@ -178,23 +178,23 @@ def test_overrides_reach_the_source(stored: Path, tmp_path: Path) -> None:
         ({"vocab_size": 100}, "spec.model.config.vocab_size: the tokenizer has 320 tokens and the model 100 embeddings"),
     ],
 )
-def test_configurations_that_cannot_be(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    refused(TRAINED | {"config": LLAMA | changes}, message, tmp_path)
+def test_rejects_invalid_configurations(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert_rejected(TRAINED | {"config": LLAMA | changes}, message, tmp_path)
 
 
-def test_an_architecture_must_be_a_causal_language_model(tmp_path: Path) -> None:
+def test_rejects_an_architecture_without_a_causal_language_model(tmp_path: Path) -> None:
     message = "spec.model.config (Unrecognized configuration class <class 'transformers.models.t5.configuration_t5.T5Config'>"
-    refused(TRAINED | {"config": {"model_type": "t5", "d_model": 8, "num_layers": 1}}, message, tmp_path)
+    assert_rejected(TRAINED | {"config": {"model_type": "t5", "d_model": 8, "num_layers": 1}}, message, tmp_path)
 
 
-def test_flash_attention_must_be_installed(tmp_path: Path) -> None:
+def test_rejects_flash_attention_that_is_not_installed(tmp_path: Path) -> None:
     message = "spec.model.attention: FlashAttention2 has been toggled on, but it cannot be used"
-    refused(TRAINED | {"config": LLAMA, "attention": "FlashAttention2"}, message, tmp_path)
+    assert_rejected(TRAINED | {"config": LLAMA, "attention": "FlashAttention2"}, message, tmp_path)
 
 
-def refused(document: dict[str, Any], message: str, folder: Path) -> None:
+def assert_rejected(document: dict[str, Any], message: str, folder: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        both(document, folder)
+        load_both(document, folder)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
 
@@ -232,49 +232,51 @@ def remove(name: str) -> Callable[[Path], None]:
         (lambda _: None, {"tokenizer": {"source": "file:///nowhere"}}, "spec.model.tokenizer.source: file:///nowhere does not"),
     ],
 )
-def test_sources_that_cannot_be_used(
+def test_rejects_unusable_sources(
     stored: Path, tmp_path: Path, damage: Callable[[Path], None], document: dict[str, Any], message: str
 ) -> None:
     damage(stored)
-    refused(pretrained(stored) | document, message, tmp_path)
+    assert_rejected(pretrained(stored) | document, message, tmp_path)
 
 
-def test_a_tokenizer_larger_than_the_embedding_is_refused(stored: Path, tmp_path: Path) -> None:
+def test_rejects_a_tokenizer_larger_than_the_embedding(stored: Path, tmp_path: Path) -> None:
     tokenizer_training.train_tokenizer(TEXTS, 340).save_pretrained(tmp_path / "larger")
     message = "spec.model.tokenizer: the tokenizer has 340 tokens and the model 320 embeddings: use the model's own tokenizer"
-    refused(pretrained(stored, tokenizer={"source": f"file://{tmp_path}/larger"}), message, tmp_path)
+    assert_rejected(pretrained(stored, tokenizer={"source": f"file://{tmp_path}/larger"}), message, tmp_path)
 
 
-def words(*names: str, **special: str) -> Any:
+def word_tokenizer(*names: str, **special: str) -> Any:
     level = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token=names[-1]))
     level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=level, eos_token="<end>", **special)
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "spare", "padding", "size"),
+    ("tokenizer", "spare_embeddings", "padding", "size"),
     [
-        (words("a", "<end>", "<p>", pad_token="<p>"), 0, "<p>", 3),
-        (words("a", "<end>", "<pad>"), 5, "<pad>", 3),
-        (words("a", "<end>", "<unk>", pad_token="<end>"), 0, "<unk>", 3),
-        (words("a", "<end>"), 1, tokenizer_training.PADDING, 3),
-        (words("a", "<end>"), 0, "<end>", 2),
+        (word_tokenizer("a", "<end>", "<p>", pad_token="<p>"), 0, "<p>", 3),
+        (word_tokenizer("a", "<end>", "<pad>"), 5, "<pad>", 3),
+        (word_tokenizer("a", "<end>", "<unk>", pad_token="<end>"), 0, "<unk>", 3),
+        (word_tokenizer("a", "<end>"), 1, tokenizer_training.PADDING, 3),
+        (word_tokenizer("a", "<end>"), 0, "<end>", 2),
     ],
 )
-def test_padding_of_a_stored_tokenizer(tokenizer: Any, spare: int, padding: str, size: int, tmp_path: Path) -> None:
+def test_chooses_the_padding_token_of_a_stored_tokenizer(
+    tokenizer: Any, spare_embeddings: int, padding: str, size: int, tmp_path: Path
+) -> None:
     folder = tmp_path / "words"
-    scratch = {"initialization": "Scratch", "config": LLAMA | {"vocab_size": len(tokenizer) + spare}}
+    scratch = {"initialization": "Scratch", "config": LLAMA | {"vocab_size": len(tokenizer) + spare_embeddings}}
     tokenizer.save_pretrained(folder)
-    model = both(scratch | {"tokenizer": {"source": f"file://{folder}"}}, tmp_path)[1]
+    model = load_both(scratch | {"tokenizer": {"source": f"file://{folder}"}}, tmp_path)[1]
     model.save_pretrained(folder)
-    loaded, model = both(pretrained(folder), tmp_path)
+    loaded, model = load_both(pretrained(folder), tmp_path)
     assert loaded.pad_token == padding
     assert len(loaded) == size
-    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) + spare
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) + spare_embeddings
 
 
-def test_longer_sequences_than_positions_are_refused(tmp_path: Path) -> None:
-    model = both(TRAINED | {"config": LLAMA}, tmp_path)[1]
+def test_rejects_sequences_longer_than_the_positions(tmp_path: Path) -> None:
+    model = load_both(TRAINED | {"config": LLAMA}, tmp_path)[1]
     validate_positions(model, {"spec.data.maxLength": 64})
     with pytest.raises(
         ConfigurationError, match=r"^spec.data.maxLength: 65 is more than the 64 positions of this llama: lower"
@@ -282,11 +284,11 @@ def test_longer_sequences_than_positions_are_refused(tmp_path: Path) -> None:
         validate_positions(model, {"spec.data.maxLength": 65})
 
 
-def test_what_is_loaded_can_be_stored_and_loaded_again(stored: Path, tmp_path: Path) -> None:
-    tokenizer, model = both(pretrained(stored), tmp_path)
+def test_a_loaded_model_can_be_stored_and_loaded_again(stored: Path, tmp_path: Path) -> None:
+    tokenizer, model = load_both(pretrained(stored), tmp_path)
     tokenizer.save_pretrained(tmp_path / "again")
     model.save_pretrained(tmp_path / "again")
-    again = AutoTokenizer.from_pretrained(tmp_path / "again")
-    assert again("x + größer")["input_ids"] == tokenizer("x + größer")["input_ids"]
-    assert again.pad_token_id == 1
+    reloaded = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert reloaded("x + größer")["input_ids"] == tokenizer("x + größer")["input_ids"]
+    assert reloaded.pad_token_id == 1
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "again").config.use_cache is True

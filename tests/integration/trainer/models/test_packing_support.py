@@ -1,4 +1,4 @@
-"""A packed row must teach exactly what its documents would teach alone, whatever the family and the attention."""
+"""Packed rows have the same loss and gradient as their documents alone, for each family and attention implementation."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ OBJECTIVE = CausalLM(tiny.spec(), tiny.tokenizer())
 POSITIONS, MASK = PackedAs.POSITIONS, PackedAs.MASK
 
 
-def model_of(family: str, attention: str = "eager", **changes: Any) -> PreTrainedModel:
-    settings = AutoConfig.for_model(family, **(SIZES | FAMILIES[family] | changes))
+def create_model(family: str, attention: str = "eager", **changes: Any) -> PreTrainedModel:
+    config = AutoConfig.for_model(family, **(SIZES | FAMILIES[family] | changes))
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(settings, attn_implementation=attention)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     return model
 
 
-def row_of(*of_documents: int) -> Sample:
-    generator = np.random.default_rng(sum(of_documents))
-    tokens = generator.integers(2, 64, sum(of_documents), dtype=np.int32)
-    return {TOKENS: tokens, LENGTHS: np.array(of_documents, np.int32)}
+def packed_row(*sizes: int) -> Sample:
+    generator = np.random.default_rng(sum(sizes))
+    tokens = generator.integers(2, 64, sum(sizes), dtype=np.int32)
+    return {TOKENS: tokens, LENGTHS: np.array(sizes, np.int32)}
 
 
-def documents(rows: list[Sample]) -> list[Sample]:
+def split_documents(rows: list[Sample]) -> list[Sample]:
     return [{TOKENS: piece} for row in rows for piece in np.split(row[TOKENS], np.cumsum(document_lengths(row))[:-1])]
 
 
-def batch_of(rows: list[Sample], way: PackedAs | None = None) -> Batch:
-    return OBJECTIVE.collate(rows, [], Layout(way))
+def batch_of(rows: list[Sample], form: PackedAs | None = None) -> Batch:
+    return OBJECTIVE.collate(rows, [], Layout(form))
 
 
-def loss(model: PreTrainedModel, batch: Batch) -> tuple[float, int, torch.Tensor]:
-    """Sum of the loss, number of its terms, and the gradient of all weights."""
+def compute_loss(model: PreTrainedModel, batch: Batch) -> tuple[float, int, torch.Tensor]:
+    """The sum of the loss, the number of its terms, and the gradient of all weights."""
     model.zero_grad()
     [total] = OBJECTIVE.loss_sum(model, batch)
     total.backward()
@@ -65,7 +65,7 @@ def loss(model: PreTrainedModel, batch: Batch) -> tuple[float, int, torch.Tensor
     return float(total.detach()), OBJECTIVE.count(batch)[0], gradient
 
 
-ROWS = [row_of(5, 7, 2), row_of(16), row_of(3, 3, 3, 3)]
+ROWS = [packed_row(5, 7, 2), packed_row(16), packed_row(3, 3, 3, 3)]
 KINDS = [
     ("llama", "eager", POSITIONS), ("llama", "sdpa", POSITIONS), ("gpt2", "eager", POSITIONS), ("gpt2", "sdpa", POSITIONS),
     ("mistral", "eager", POSITIONS), ("mistral", "sdpa", POSITIONS), ("qwen3", "sdpa", POSITIONS), ("opt", "eager", MASK),
@@ -73,64 +73,64 @@ KINDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("family", "attention", "way"), KINDS)
-def test_packed_rows_teach_what_their_documents_do(family: str, attention: str, way: PackedAs) -> None:
-    model = model_of(family, attention).train()
-    assert detect_packing_support(model, packing=True) is way
+@pytest.mark.parametrize(("family", "attention", "form"), KINDS)
+def test_packed_rows_train_as_their_documents_do(family: str, attention: str, form: PackedAs) -> None:
+    model = create_model(family, attention).train()
+    assert detect_packing_support(model, packing=True) is form
     assert model.training
-    alone, terms, gradient = 0.0, 0, torch.zeros(())
-    for document in documents(ROWS):
-        more, count, its_gradient = loss(model, batch_of([document]))
-        alone, terms, gradient = alone + more, terms + count, gradient + its_gradient
-    together, packed_terms, packed_gradient = loss(model, batch_of(ROWS, way))
+    total, terms, gradient = 0.0, 0, torch.zeros(())
+    for document in split_documents(ROWS):
+        document_total, count, document_gradient = compute_loss(model, batch_of([document]))
+        total, terms, gradient = total + document_total, terms + count, gradient + document_gradient
+    packed_total, packed_terms, packed_gradient = compute_loss(model, batch_of(ROWS, form))
     assert packed_terms == terms == sum(len(row[TOKENS]) - len(document_lengths(row)) for row in ROWS)
-    assert together / terms == pytest.approx(alone / terms, abs=1e-5)
+    assert packed_total / terms == pytest.approx(total / terms, abs=1e-5)
     torch.testing.assert_close(packed_gradient, gradient, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_rows_laid_end_to_end_are_the_same_rows(family: str) -> None:
-    """What flash attention is given; eager attention computes the same from it."""
-    model = model_of(family)
+def test_concatenated_rows_have_the_same_loss(family: str) -> None:
+    """This is the form for flash attention; eager attention computes the same loss from it."""
+    model = create_model(family)
     flat = batch_of(ROWS, PackedAs.FLAT)
     assert flat["input_ids"].shape == (1, 48)
     assert "attention_mask" not in flat
-    assert loss(model, flat)[0] == pytest.approx(loss(model, batch_of(ROWS, POSITIONS))[0], abs=1e-4)
+    assert compute_loss(model, flat)[0] == pytest.approx(compute_loss(model, batch_of(ROWS, POSITIONS))[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon", "bloom", "mamba"])
-def test_padding_teaches_nothing(family: str) -> None:
-    model = model_of(family)
+def test_padding_does_not_change_the_loss(family: str) -> None:
+    model = create_model(family)
     assert detect_packing_support(model, packing=False) is None
-    singles = documents(ROWS)
-    apart = sum(loss(model, batch_of([document]))[0] for document in singles)
-    assert loss(model, batch_of(singles))[0] == pytest.approx(apart, abs=1e-3)
+    singles = split_documents(ROWS)
+    total = sum(compute_loss(model, batch_of([document]))[0] for document in singles)
+    assert compute_loss(model, batch_of(singles))[0] == pytest.approx(total, abs=1e-3)
 
 
 @pytest.mark.parametrize("family", ["bloom", "mamba"])
-def test_families_that_cannot_be_packed_are_refused(family: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^spec.data.packing: .* in a {family}: set data.packing: false"):
-        detect_packing_support(model_of(family), packing=True)
+def test_rejects_packing_for_families_without_support(family: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^spec.data.packing: a {family} attends across .*: set data.packing: false"):
+        detect_packing_support(create_model(family), packing=True)
 
 
-def test_a_model_that_sees_the_future_is_refused() -> None:
+def test_rejects_a_model_that_attends_to_the_future() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model: this bert attends to .* set model.config.is_decoder: true"):
-        detect_packing_support(model_of("bert"), packing=False)
-    assert detect_packing_support(model_of("bert", is_decoder=True), packing=False) is None
+        detect_packing_support(create_model("bert"), packing=False)
+    assert detect_packing_support(create_model("bert", is_decoder=True), packing=False) is None
 
 
-def test_sizes_that_do_not_fit_together_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^spec.model.config: a llama of .* cannot compute \(.*\): correct"):
-        detect_packing_support(model_of("llama", num_key_value_heads=3), packing=True)
+def test_rejects_inconsistent_sizes() -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec.model.config: a llama with .* cannot compute \(.*\): correct"):
+        detect_packing_support(create_model("llama", num_key_value_heads=3), packing=True)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
-def test_half_precision_is_told_apart_too(family: str) -> None:
-    model = model_of(family).to(torch.bfloat16)
+def test_detects_packing_support_in_half_precision(family: str) -> None:
+    model = create_model(family).to(torch.bfloat16)
     assert detect_packing_support(model, packing=True) is (MASK if family == "opt" else POSITIONS)
 
 
-def test_the_tensors_of_a_packed_batch() -> None:
+def test_collates_a_packed_batch() -> None:
     batch = batch_of([{TOKENS: np.arange(10, 15, dtype=np.int32), LENGTHS: np.array([3, 2])}], POSITIONS)
     assert {name: tensor[0].tolist() for name, tensor in batch.items()} == {
         "input_ids": [10, 11, 12, 13, 14, 0, 0, 0],
@@ -139,13 +139,13 @@ def test_the_tensors_of_a_packed_batch() -> None:
     }
 
 
-@pytest.mark.parametrize("way", [None, *PackedAs])
-def test_a_rank_without_rows_computes_and_learns_nothing(way: PackedAs | None) -> None:
-    batch = batch_of([], way)
-    total, count, gradient = loss(model_of("llama"), batch)
+@pytest.mark.parametrize("form", [None, *PackedAs])
+def test_a_rank_without_rows_has_zero_loss_and_gradient(form: PackedAs | None) -> None:
+    batch = batch_of([], form)
+    total, count, gradient = compute_loss(create_model("llama"), batch)
     assert (total, count) == (0.0, 0)
     assert gradient.abs().max() == 0
 
 
-def test_rows_are_as_wide_as_the_longest() -> None:
+def test_pads_rows_to_the_longest() -> None:
     assert collate(ROWS, 0, Layout())["input_ids"].shape == (3, 16)

@@ -1,4 +1,4 @@
-"""Which weights stay, for how long, and how far each layer goes in a step; compared with plain torch at every ZeRO stage."""
+"""Freezing, gradual unfreezing and layer-wise learning rates, compared with plain torch at every ZeRO stage."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from finetune_trainer.training import lr_schedule
 PARTITIONED = {"config": {"zero_optimization": {"stage3_param_persistence_threshold": 0}}}
 STAGES = [{"deepspeed": {"zeroStage": stage} | (PARTITIONED if stage == 3 else {})} for stage in (0, 1, 2, 3)]
 STEPS, EVERY, DECAY = 8, 2, 0.5
-HEAD = 3  # depth of what comes after the two layers of a tiny Llama
+HEAD = 3  # depth of the head of a tiny Llama with two layers
 
 
 def depth(name: str) -> int:
-    """By the names of a Llama."""
+    """The depth of a Llama's weight, by its name."""
     if "layers." in name:
         return int(name.split("layers.")[1].partition(".")[0]) + 1
     return 0 if "embed" in name else HEAD
 
 
 def reference(steps: int, decay: float, every: int | None) -> list[tuple[float, float]]:
-    """Loss and gradient norm of each step by plain torch: a group for each weight, frozen by requires_grad."""
+    """Loss and gradient norm of each step by plain torch, which freezes each weight by requires_grad."""
     spec = tiny.spec(training={"maxSteps": steps})
     model, settings = tiny.llama(), spec.training.optimizer
     groups = [
@@ -49,13 +49,13 @@ def reference(steps: int, decay: float, every: int | None) -> list[tuple[float, 
     return points
 
 
-def agrees(curve: list[tuple[float, float]], expected: list[tuple[float, float]]) -> None:
+def assert_curves_agree(curve: list[tuple[float, float]], expected: list[tuple[float, float]]) -> None:
     assert len(curve) == len(expected)
-    for found, wanted in zip(curve, expected, strict=True):
-        assert found == pytest.approx(wanted, rel=1e-3)
+    for point, expected_point in zip(curve, expected, strict=True):
+        assert point == pytest.approx(expected_point, rel=1e-3)
 
 
-def test_layers_have_their_own_rates_and_their_own_time() -> None:
+def test_trains_as_plain_torch_does_at_every_stage() -> None:
     optimizer = {"learningRate": 1e-2, "weightDecay": 0.1}
     decayed = {"training": {"maxSteps": STEPS, "optimizer": optimizer | {"layerDecay": DECAY}}}
     gradual = {"training": {"maxSteps": STEPS}, "method": {"unfreeze": {"everySteps": EVERY}}}
@@ -65,41 +65,41 @@ def test_layers_have_their_own_rates_and_their_own_time() -> None:
     results = ranks.run(training.changed_weights, 2, cases)[0]
     names = {name for name, _ in tiny.llama().named_parameters()}
     for curve, moved in results[:4]:
-        agrees(curve, reference(STEPS, DECAY, None))
-        assert all(one == names for one in moved[:-1])
+        assert_curves_agree(curve, reference(STEPS, DECAY, None))
+        assert all(changed == names for changed in moved[:-1])
     for curve, moved in results[8:]:
-        agrees(curve, reference(STEPS, 1.0, EVERY))
-        for step, one in enumerate(moved[:-1], start=1):  # the last step's learning rate is 0
-            assert one == {name for name in names if depth(name) >= HEAD - (step - 1) // EVERY}, step
+        assert_curves_agree(curve, reference(STEPS, 1.0, EVERY))
+        for step, changed in enumerate(moved[:-1], start=1):  # the last step's learning rate is 0
+            assert changed == {name for name in names if depth(name) >= HEAD - (step - 1) // EVERY}, step
         assert moved[-2] == names
     for _, moved in results[4:8]:
         assert moved[0] == {name for name in names if depth(name) >= 2 and ".mlp." not in name}
 
 
-def frozen(model: Any, **settings: Any) -> set[str]:
-    """Names of the frozen weights."""
+def freeze(model: Any, **settings: Any) -> set[str]:
+    """Freezes weights of the model; returns their names."""
     spec = tiny.spec(method={"freeze": settings})
-    learner = apply_method(model, spec, training.objective_of(spec))
-    return {name for name, parameter in learner.named_parameters() if not parameter.requires_grad}
+    model_to_train = apply_method(model, spec, training.objective_of(spec))
+    return {name for name, parameter in model_to_train.named_parameters() if not parameter.requires_grad}
 
 
-def test_modules_by_name() -> None:
-    assert frozen(tiny.llama(), modules=["layers.*.mlp"]) == {
+def test_freezes_modules_by_name() -> None:
+    assert freeze(tiny.llama(), modules=["layers.*.mlp"]) == {
         f"model.layers.{layer}.mlp.{name}_proj.weight" for layer in (0, 1) for name in ("gate", "up", "down")
     }
-    assert frozen(tiny.llama(), modules=["model.norm"]) == {"model.norm.weight"}
-    tied = frozen(tiny.gpt2(), embeddings=True)
+    assert freeze(tiny.llama(), modules=["model.norm"]) == {"model.norm.weight"}
+    tied = freeze(tiny.gpt2(), embeddings=True)
     assert tied == {"transformer.wte.weight", "transformer.wpe.weight"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "message"),
     [
         ({"modules": ["layer.0"]}, r"modules: the model has no module 'layer\.0': choose among .*down_proj"),
         ({"layers": 3}, r"layers: the model has 2 layers, not 3: lower it"),
         ({"modules": ["*"]}, r": no weight is left to train"),
     ],
 )
-def test_what_cannot_be_frozen(settings: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^spec\.method\.freeze\.?{sentence}"):
-        frozen(tiny.llama(), **settings)
+def test_rejects_unsuitable_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^spec\.method\.freeze\.?{message}"):
+        freeze(tiny.llama(), **settings)

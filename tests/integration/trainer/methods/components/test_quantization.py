@@ -1,4 +1,4 @@
-"""Frozen weights in 4 bits: bitsandbytes' own numbers, what stays as it is, and the layers that there must be."""
+"""4-bit layers: they compute what bitsandbytes computes, and replace the linear layers outside the head."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from finetune_trainer.methods.components.quantization import NF4Linear, quantize
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 
-def test_a_layer_is_that_of_bitsandbytes() -> None:
+def test_computes_the_outputs_of_bitsandbytes() -> None:
     torch.manual_seed(0)
     linear, rows = torch.nn.Linear(96, 40), torch.randn(5, 96)
-    theirs = bitsandbytes.nn.Linear4bit(96, 40, quant_type="nf4", compute_dtype=torch.float32)
-    theirs.load_state_dict(linear.state_dict())
-    theirs.to("cpu")
-    ours = NF4Linear(linear)
-    assert torch.equal(ours(rows), theirs(rows))
-    torch.testing.assert_close(ours.dequantized()(rows), ours(rows))
-    assert 0.01 < (ours(rows) - linear(rows)).std() / linear(rows).std() < 0.2
-    assert list(ours.state_dict()) == ["bias"]
-    again = NF4Linear(linear)
-    again.load_state_dict(ours.state_dict())
-    assert torch.equal(again(rows), ours(rows))
+    reference = bitsandbytes.nn.Linear4bit(96, 40, quant_type="nf4", compute_dtype=torch.float32)
+    reference.load_state_dict(linear.state_dict())
+    reference.to("cpu")
+    layer = NF4Linear(linear)
+    assert torch.equal(layer(rows), reference(rows))
+    torch.testing.assert_close(layer.dequantized()(rows), layer(rows))
+    assert 0.01 < (layer(rows) - linear(rows)).std() / linear(rows).std() < 0.2
+    assert list(layer.state_dict()) == ["bias"]
+    reloaded = NF4Linear(linear)
+    reloaded.load_state_dict(layer.state_dict())
+    assert torch.equal(reloaded(rows), layer(rows))
 
 
-def test_evaluating_leaves_the_weight_alone() -> None:
+def test_evaluation_does_not_change_the_weight() -> None:
     layer, rows = NF4Linear(torch.nn.Linear(64, 64)), torch.randn(2, 64)
     before = layer(rows)
     with torch.no_grad():
@@ -36,14 +36,14 @@ def test_evaluating_leaves_the_weight_alone() -> None:
     assert torch.equal(layer.train()(rows), before)
 
 
-def test_the_body_is_quantised_and_the_head_is_not() -> None:
-    for model, kept in ((tiny.llama(), {"lm_head"}), (tiny.bert(), {"classifier", "bert.pooler.dense"})):
+def test_quantizes_the_body_but_not_the_head() -> None:
+    for model, unquantized in ((tiny.llama(), {"lm_head"}), (tiny.bert(), {"classifier", "bert.pooler.dense"})):
         linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
         quantize_linear_layers(model, head_modules(model))
-        quantised = {name for name, module in model.named_modules() if isinstance(module, NF4Linear)}
-        assert linear - quantised == kept
+        quantized = {name for name, module in model.named_modules() if isinstance(module, NF4Linear)}
+        assert linear - quantized == unquantized
 
 
-def test_a_model_without_linear_layers_is_refused() -> None:
+def test_rejects_a_model_without_linear_layers() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec\.method\.lora\.quantization: this gpt2 has no linear layers"):
         quantize_linear_layers(tiny.gpt2(), ["lm_head"])
