@@ -18,6 +18,34 @@ KEY = JobKey("team", "j")
 CREATED = "2026-01-01T12:00:00Z"
 
 
+def job_body(resource_version: int, generation: int = 1, uid: str = "job-uid", **spec: Any) -> dict[str, Any]:
+    """A FineTuneJob object of the API server; keywords are sections of its spec."""
+    body = document()
+    body["metadata"] |= {
+        "uid": uid,
+        "resourceVersion": str(resource_version),
+        "generation": generation,
+        "creationTimestamp": CREATED,
+    }
+    body["spec"] |= spec
+    return body
+
+
+def pod_body(resource_version: int, uid: str = "pod-uid", **status: Any) -> dict[str, Any]:
+    """A Pod object of the API server; keywords are fields of its status."""
+    return {
+        "metadata": {
+            "name": "j-0",
+            "namespace": "team",
+            "uid": uid,
+            "resourceVersion": str(resource_version),
+            "creationTimestamp": CREATED,
+            "labels": {"finetune-operator.io/job": "j", "finetune-operator.io/node-rank": "0"},
+        },
+        "status": status,
+    }
+
+
 def conflict(reason: str) -> ApiError:
     """An error response with the status 409."""
     return ApiError(409, reason, reason)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import kopf
-from tests.support.fake_kubernetes import KEY
-from tests.unit.operator.controller.test_informer_cache import job, pod
+from tests.support.fake_kubernetes import KEY, job_body, pod_body
 
 from finetune_operator.controller.handlers import build_kopf_settings, build_registry
 from finetune_operator.controller.manager import Manager
@@ -50,17 +49,17 @@ async def test_job_event_enqueues_job_unless_it_is_own_write() -> None:
     manager = new_manager()
     registry = build_registry(manager)
     index, event = handler_of(registry, "_indexing", JOBS), handler_of(registry, "_watching", JOBS)
-    await index(body=job(5))
-    await event(event={"type": "ADDED", "object": job(5)})
+    await index(body=job_body(5))
+    await event(event={"type": "ADDED", "object": job_body(5)})
     assert len(manager.queue) == 1
     manager = new_manager()
     registry = build_registry(manager)
     index, event = handler_of(registry, "_indexing", JOBS), handler_of(registry, "_watching", JOBS)
-    await index(body=job(5))
+    await index(body=job_body(5))
     manager.states.get(manager.cache.jobs[KEY]).resource_version = 5
-    await event(event={"type": "MODIFIED", "object": job(5)})
+    await event(event={"type": "MODIFIED", "object": job_body(5)})
     assert len(manager.queue) == 0
-    await event(event={"type": "DELETED", "object": job(6)})
+    await event(event={"type": "DELETED", "object": job_body(6)})
     assert KEY not in manager.cache.jobs
     assert len(manager.queue) == 1
 
@@ -69,12 +68,12 @@ async def test_pod_event_enqueues_job_only_for_changes() -> None:
     manager = new_manager()
     registry = build_registry(manager)
     index, event = handler_of(registry, "_indexing", PODS), handler_of(registry, "_watching", PODS)
-    manager.cache.put_pod(pod(4, phase="Pending"))  # as the reconciler does after it has created the pod
-    await index(body=pod(4, phase="Pending"))
-    await event(event={"type": "ADDED", "object": pod(4, phase="Pending")})
+    manager.cache.put_pod(pod_body(4, phase="Pending"))  # as the reconciler does after it has created the pod
+    await index(body=pod_body(4, phase="Pending"))
+    await event(event={"type": "ADDED", "object": pod_body(4, phase="Pending")})
     assert len(manager.queue) == 0
-    await index(body=pod(5, phase="Running"))
-    await event(event={"type": "MODIFIED", "object": pod(5, phase="Running")})
+    await index(body=pod_body(5, phase="Running"))
+    await event(event={"type": "MODIFIED", "object": pod_body(5, phase="Running")})
     assert len(manager.queue) == 1
-    await event(event={"type": "DELETED", "object": pod(6)})
+    await event(event={"type": "DELETED", "object": pod_body(6)})
     assert manager.cache.pods(KEY) == ()

@@ -5,83 +5,56 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.simulated_cluster import document
+from tests.support.fake_kubernetes import KEY, job_body, pod_body
 
-from finetune_operator.controller.informer_cache import MAX_DELETED_UIDS, InformerCache, JobKey, ListSnapshot, parse_status
-
-KEY = JobKey("team", "j")
-
-
-def job(version: int, generation: int = 1, uid: str = "job-uid", **spec: Any) -> dict[str, Any]:
-    body = document()
-    body["metadata"] |= {
-        "uid": uid,
-        "resourceVersion": str(version),
-        "generation": generation,
-        "creationTimestamp": "2026-01-01T12:00:00Z",
-    }
-    body["spec"] |= spec
-    return body
-
-
-def pod(version: int, uid: str = "pod-uid", **status: Any) -> dict[str, Any]:
-    return {
-        "metadata": {
-            "name": "j-0",
-            "namespace": "team",
-            "uid": uid,
-            "resourceVersion": str(version),
-            "creationTimestamp": "2026-01-01T12:00:00Z",
-            "labels": {"finetune-operator.io/job": "j", "finetune-operator.io/node-rank": "0"},
-        },
-        "status": status,
-    }
+from finetune_operator.client.types import ListSnapshot
+from finetune_operator.controller.informer_cache import MAX_DELETED_UIDS, InformerCache, parse_status
 
 
 def test_ignores_older_resource_version() -> None:
     cache = InformerCache()
-    cache.put_job(job(10))
-    assert cache.put_job(job(9)).resource_version == 10
-    cache.put_pod(pod(10, phase="Running"))
-    assert not cache.put_pod(pod(9, phase="Pending"))
+    cache.put_job(job_body(10))
+    assert cache.put_job(job_body(9)).resource_version == 10
+    cache.put_pod(pod_body(10, phase="Running"))
+    assert not cache.put_pod(pod_body(9, phase="Pending"))
     assert cache.pods(KEY)[0].phase == "Running"
 
 
 def test_validates_spec_once_per_generation() -> None:
     cache = InformerCache()
-    first = cache.put_job(job(1)).document
-    assert cache.put_job(job(2)).document is first
-    assert cache.put_job(job(3, generation=2)).document is not first
-    assert cache.put_job(job(4, generation=2, uid="another")).uid == "another"
+    first = cache.put_job(job_body(1)).document
+    assert cache.put_job(job_body(2)).document is first
+    assert cache.put_job(job_body(3, generation=2)).document is not first
+    assert cache.put_job(job_body(4, generation=2, uid="another")).uid == "another"
 
 
 def test_validation_errors_name_the_field() -> None:
-    invalid = InformerCache().put_job(job(1, workers={"nodez": 2}))
+    invalid = InformerCache().put_job(job_body(1, workers={"nodez": 2}))
     assert invalid.document is None
     assert invalid.validation_errors == ("spec.workers.nodez: no such field; remove it or correct its spelling",)
 
 
 def test_reports_only_relevant_pod_changes() -> None:
     cache = InformerCache()
-    assert cache.put_pod(pod(1, phase="Pending"))
-    assert not cache.put_pod(pod(2, phase="Pending"))
-    assert cache.put_pod(pod(3, phase="Running"))
+    assert cache.put_pod(pod_body(1, phase="Pending"))
+    assert not cache.put_pod(pod_body(2, phase="Pending"))
+    assert cache.put_pod(pod_body(3, phase="Running"))
 
 
 def test_deleted_pod_does_not_reappear() -> None:
     cache = InformerCache()
-    cache.put_pod(pod(1))
+    cache.put_pod(pod_body(1))
     cache.remove_pod(KEY, "pod-uid")
-    assert not cache.put_pod(pod(2))
+    assert not cache.put_pod(pod_body(2))
     assert cache.pods(KEY) == ()
     for number in range(MAX_DELETED_UIDS):
         cache.remove_pod(KEY, f"uid-{number}")
-    assert cache.put_pod(pod(2)), "only a limited number of deleted UIDs is kept"
+    assert cache.put_pod(pod_body(2)), "only a limited number of deleted UIDs is kept"
 
 
 def test_removes_job_only_by_its_uid() -> None:
     cache = InformerCache()
-    cache.put_job(job(1))
+    cache.put_job(job_body(1))
     cache.remove_job(KEY, "an earlier one")
     assert KEY in cache.jobs
     cache.remove_job(KEY, "job-uid")
@@ -106,8 +79,8 @@ def test_removes_objects_absent_from_fresh_list(
     jobs: ListSnapshot, pods: ListSnapshot, namespace: str | None, jobs_left: int, pods_left: int
 ) -> None:
     cache = InformerCache()
-    cache.put_job(job(10))
-    cache.put_pod(pod(10))
+    cache.put_job(job_body(10))
+    cache.put_pod(pod_body(10))
     changed = cache.remove_deleted(jobs, pods, namespace)
     assert (len(cache.jobs), len(cache.pods(KEY))) == (jobs_left, pods_left)
     assert changed == (set() if jobs_left else {KEY})

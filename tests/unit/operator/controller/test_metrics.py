@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from prometheus_client import generate_latest
-from tests.unit.operator.controller.test_informer_cache import job
+from tests.support.fake_kubernetes import job_body
 
 from finetune_operator.api import JobStatus, Restarts
 from finetune_operator.client.types import JobKey
@@ -41,7 +41,7 @@ def test_counts_restarts_and_startup_times() -> None:
 
 def test_exposes_jobs_until_they_are_deleted() -> None:
     metrics, cache = Metrics(), InformerCache()
-    body = job(1)
+    body = job_body(1)
     body["status"] = {
         "phase": "Succeeded",
         "progress": {"step": 10, "totalSteps": 20, "loss": 1.5},

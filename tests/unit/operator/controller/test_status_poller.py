@@ -1,4 +1,4 @@
-"""The status poller, with an HTTP server in the place of the agents."""
+"""The status poller, with an HTTP server instead of the agents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.unit.operator.controller.test_informer_cache import job, pod
+from tests.support.fake_kubernetes import job_body, pod_body
 
 from finetune_operator.controller.informer_cache import InformerCache
 from finetune_operator.controller.status_poller import StatusPoller
@@ -17,13 +17,13 @@ OWNED = {"ownerReferences": [{"uid": "job-uid", "controller": True}]}
 
 
 def owned_pod(**changes: Any) -> dict[str, Any]:
-    body = pod(10, phase="Running", podIP="127.0.0.1")
+    body = pod_body(10, phase="Running", podIP="127.0.0.1")
     body["metadata"] |= OWNED | changes.pop("metadata", {})
     body["status"] |= changes
     return body
 
 
-async def poll(text: str, body: dict[str, Any], job_body: dict[str, Any] | None = None) -> list[RunStatus]:
+async def poll(text: str, pod: dict[str, Any], job: dict[str, Any] | None = None) -> list[RunStatus]:
     """The run statuses that a poller receives within a few intervals."""
 
     async def progress(_request: web.Request) -> web.Response:
@@ -35,8 +35,8 @@ async def poll(text: str, body: dict[str, Any], job_body: dict[str, Any] | None 
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     cache, received = InformerCache(), []
-    cache.put_job(job_body or job(1))
-    cache.put_pod(body)
+    cache.put_job(job or job_body(1))
+    cache.put_pod(pod)
     poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port=runner.addresses[0][1])
     task = asyncio.create_task(poller.run())
     await asyncio.sleep(0.1)
@@ -57,12 +57,12 @@ async def test_ignores_invalid_responses(text: str) -> None:
     assert await poll(text, owned_pod()) == []
 
 
-FINISHED = job(1)
+FINISHED = job_body(1)
 FINISHED["status"] = {"phase": "Succeeded", "completionTime": "2026-01-01T12:00:00Z"}
 
 
 @pytest.mark.parametrize(
-    ("body", "job_body"),
+    ("pod", "job"),
     [
         (owned_pod(phase="Succeeded"), None),
         (owned_pod(podIP=""), None),
@@ -72,15 +72,15 @@ FINISHED["status"] = {"phase": "Succeeded", "completionTime": "2026-01-01T12:00:
     ],
     ids=["finished", "no address", "not owned", "being deleted", "job finished"],
 )
-async def test_does_not_poll_pod(body: dict[str, Any], job_body: dict[str, Any] | None) -> None:
-    assert await poll('{"activity": "Training"}', body, job_body) == []
+async def test_does_not_poll_pod(pod: dict[str, Any], job: dict[str, Any] | None) -> None:
+    assert await poll('{"activity": "Training"}', pod, job) == []
 
 
 async def test_unreachable_pod_does_not_stop_poller() -> None:
-    body = owned_pod(podIP="127.0.0.2")
+    pod = owned_pod(podIP="127.0.0.2")
     cache = InformerCache()
-    cache.put_job(job(1))
-    cache.put_pod(body)
+    cache.put_job(job_body(1))
+    cache.put_pod(pod)
     received: list[RunStatus] = []
     poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port=1)
     task = asyncio.create_task(poller.run())
