@@ -5,14 +5,8 @@ that must happen only once, such as counting a failure, are recorded in the stat
 written before any action, so an operator that stops between two writes continues correctly after a restart.
 """
 
-from finetune_operator.reconcile.observed_state import (
-    MissingSecret,
-    ObservedState,
-    Pod,
-    ReasonMessage,
-    TerminatedState,
-    parse_pod,
-)
+from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage, TerminatedState, parse_pod
+from finetune_operator.reconcile.observed_state import MissingSecret, ObservedState
 from finetune_operator.reconcile.plan import (
     Action,
     CreateJobResources,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.api.conditions import ConditionType, is_true
 from finetune_operator.reconcile.cleanup import finish
-from finetune_operator.reconcile.observed_state import Pod
+from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_operator.reconcile.pod_failure import parse_outcome
 from finetune_operator.reconcile.progress import record_outcome

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.api.conditions import ConditionStatus, ConditionType, set_condition
-from finetune_operator.reconcile.observed_state import ObservedState, Pod
+from finetune_operator.reconcile.observed_pod import Pod
+from finetune_operator.reconcile.observed_state import ObservedState
 
 MIN_REQUEUE_SECONDS = 0.05
 

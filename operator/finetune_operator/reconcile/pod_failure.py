@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from finetune_operator.api.conditions import ConditionReason
-from finetune_operator.reconcile.observed_state import Pod, TerminatedState
+from finetune_operator.reconcile.observed_pod import Pod, TerminatedState
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, REASON_OF_EXIT_CODE, Outcome, Reason
 
 OUT_OF_MEMORY = (

@@ -13,7 +13,7 @@ from finetune_operator.api.conditions import (
     parse_timestamp,
 )
 from finetune_operator.reconcile.completion import has_succeeded
-from finetune_operator.reconcile.observed_state import Pod, ReasonMessage
+from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage
 from finetune_operator.reconcile.plan import CreateJobResources, CreatePod, PlanBuilder
 from finetune_operator.reconcile.restart_policy import backoff_delay
 

@@ -9,7 +9,7 @@ from finetune_operator.api import Failure, Restarts
 from finetune_operator.api.conditions import ConditionReason, ConditionType, format_timestamp, parse_timestamp
 from finetune_operator.reconcile.cleanup import fail
 from finetune_operator.reconcile.completion import has_succeeded
-from finetune_operator.reconcile.observed_state import Pod
+from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder, ReconcileTimings
 from finetune_operator.reconcile.pod_failure import PodFailure, classify
 from finetune_operator.reconcile.progress import record_outcome
