@@ -1,5 +1,5 @@
-# Two images from one file: `operator` (slim, no torch) and `trainer` (torch and DeepSpeed). Neither runs as root.
-# The project's own code is the last layer, above gigabytes that rarely change, so that a code change moves megabytes.
+# Two images: `operator` (without torch) and `trainer` (with torch and DeepSpeed). Neither runs as root.
+# The project's code is the last layer, above the dependencies, so that a code change transfers megabytes instead of gigabytes.
 FROM debian:bookworm-slim AS base
 ENV PYTHONUNBUFFERED=1 UV_SYSTEM_CERTS=1 UV_NO_CACHE=1 UV_LINK_MODE=copy PIP_NO_CACHE_DIR=1
 RUN apt-get update \

@@ -1,8 +1,8 @@
-# Every command a person needs; `make` or `make help` lists them.
+# The project's commands; `make` or `make help` lists them.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-# helm renders the raw install manifest: yours, or the one that the test cluster is built with.
+# helm renders manifests/install.yaml: the one on PATH, or else the one of the development cluster.
 HELM ?= $(shell command -v helm || PYTHONPATH=tests/support $(BIN)/python -c "from devcluster.gobuild import binary; print(binary('helm'))")
 
 .DEFAULT_GOAL := help
@@ -11,7 +11,7 @@ HELM ?= $(shell command -v helm || PYTHONPATH=tests/support $(BIN)/python -c "fr
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
-setup: .venv/.ready ## make the Python environment from the lock
+setup: .venv/.ready ## create the Python environment from the lock file
 
 .venv/.ready: pyproject.toml locks/dev.txt
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet uv; }
@@ -19,18 +19,18 @@ setup: .venv/.ready ## make the Python environment from the lock
 	$(BIN)/uv pip install --quiet --no-deps --editable .
 	touch $@
 
-run: setup ## train a small model on two nodes of this machine, no Kubernetes needed
+run: setup ## train a small model on two local nodes, without Kubernetes
 	test -s .finetune/data/stdlib.jsonl || $(BIN)/python examples/stdlib_data.py .finetune/data/stdlib.jsonl
 	$(BIN)/finetune run examples/pretrain-stdlib.yaml
 
-test: setup lint cluster-build ## everything: lint, unit, trainer, chart and real-cluster tests
+test: setup lint cluster-build ## run everything: lint, unit, integration and end-to-end tests on a real cluster
 	$(BIN)/pytest --numprocesses 2
 
-check: setup lint ## the fast round: lint, unit tests, and that the other tests can be collected
+check: setup lint ## run the fast checks: lint and unit tests; collect the other tests
 	$(BIN)/pytest tests/unit
 	$(BIN)/pytest --collect-only -qq tests >/dev/null
 
-lint: setup ## ruff, mypy --strict, import-linter, generated files, and a strict build of the documentation
+lint: setup ## run ruff, mypy --strict and import-linter, check the generated files, build the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy operator trainer
@@ -39,29 +39,29 @@ lint: setup ## ruff, mypy --strict, import-linter, generated files, and a strict
 	$(BIN)/python -m finetune_operator.codegen.generate --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-format: setup ## let ruff put the code into shape
+format: setup ## format the code with ruff
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-generate: setup ## write the CRD, the reference and the install manifest from the pydantic models and the chart
+generate: setup ## generate the CRD, the reference, the dashboard and the install manifest
 	$(BIN)/python -m finetune_operator.codegen.generate --helm $(HELM)
 
 docs: setup ## serve the documentation at http://127.0.0.1:8000 and rebuild it on every change
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
-bench: setup cluster-build ## run every benchmark beside its peer and print the ratios (about an hour on a quiet machine)
+bench: setup cluster-build ## run the benchmarks against their peers and print the ratios (about an hour on an idle machine)
 	$(BIN)/python benchmarks/jobs_to_running.py
 	$(BIN)/python benchmarks/training_throughput.py
 	$(BIN)/python benchmarks/checkpoint_stall.py
 	$(BIN)/python benchmarks/data_wait.py
 
-lock: setup ## refresh the locks of dependencies (they name versions and hashes, no registry)
+lock: setup ## update the lock files of the dependencies (versions and hashes, without a registry)
 	for extra in dev operator trainer; do \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --extra $$extra --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links --unsafe-package finetune-operator \
 	    $$(test $$extra = dev || echo --constraint locks/dev.txt) --output-file locks/$$extra.txt; done
 
-clean: ## remove what runs and tests left in this folder
+clean: ## remove the files of local runs and tests
 	rm -rf .finetune site .pytest_cache .mypy_cache .ruff_cache
 
 include tests/support/devcluster/cluster.mk

@@ -1,4 +1,4 @@
-"""One side of checkpoint_stall.py, in a process of its own; prints one JSON object."""
+"""One side of checkpoint_stall.py, in a separate process; prints one JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paired import Sample, free_port, say
+from paired import Sample, free_port, print_sample
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,47 +28,47 @@ from finetune_trainer.storage.base import Credentials, Storage
 from finetune_trainer.training import engine
 
 VOCABULARY, LENGTH = 16384, 128
-WARM_UP_STEPS, SETTLING_SAVES = 3, 3
+WARM_UP_STEPS, WARM_UP_SAVES = 3, 3
 STATE = {"step": 0, "history": list(range(1000))}
 
 
 class Side(ABC):
-    """How a checkpoint is taken."""
+    """A way to store checkpoints."""
 
     @abstractmethod
     def save(self, step: int) -> None:
-        """Take one; returns when training may go on."""
+        """Store a checkpoint; returns when training may continue."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Wait until nothing is left to do in the background."""
+        """Wait until the work in the background is done."""
 
 
 class Peer(Side):
-    """DeepSpeed as it comes."""
+    """DeepSpeed's own engine.save_checkpoint."""
 
     def __init__(self, model: Any, folder: Path) -> None:
         self._engine, self._folder = model, folder
-        self._before: Path | None = None
+        self._previous: Path | None = None
 
     def save(self, step: int) -> None:
         self._engine.save_checkpoint(str(self._folder), tag=f"step-{step}", client_state=STATE)
         self._newest = self._folder / f"step-{step}"
 
     def finish(self) -> None:
-        # One checkpoint is kept, as on the other side; removing it costs the training nothing here.
-        if self._before is not None:
-            shutil.rmtree(self._before)
-        self._before = self._newest
+        # One checkpoint is kept, as on the other side. Removing the previous one here is not part of the measured time.
+        if self._previous is not None:
+            shutil.rmtree(self._previous)
+        self._previous = self._newest
 
 
 class Ours(Side):
-    """finetune_trainer.checkpoint, with a folder for storage."""
+    """finetune_trainer.checkpoint, with a directory as storage."""
 
-    def __init__(self, model: Any, folder: Path, spec: TrainSpec, here: process_group.ProcessGroup) -> None:
+    def __init__(self, model: Any, folder: Path, spec: TrainSpec, group: process_group.ProcessGroup) -> None:
         self._checkpoints = CheckpointManager(
             engine=model, storage=Storage.open(spec.checkpoint.storage, Credentials()), settings=spec.checkpoint,
-            identity=identity(spec), world=here, attempt="bench", work_dir=folder / "work", report=lambda event: None,
+            identity=identity(spec), world=group, attempt="bench", work_dir=folder / "work", report=lambda event: None,
         )  # fmt: skip
         self._checkpoints.restore()
 
@@ -80,7 +80,7 @@ class Ours(Side):
 
 
 def document(stage: int, folder: Path) -> TrainSpec:
-    """What is trained: about 50 million parameters, one sequence a step."""
+    """The training document: about 50 million parameters, one sequence per step."""
     return TrainSpec.model_validate(
         {
             "model": {"initialization": "Scratch", "config": {"model_type": "llama"}, "tokenizer": {"train": {}}},
@@ -93,22 +93,22 @@ def document(stage: int, folder: Path) -> TrainSpec:
 
 
 class Training:
-    """Optimizer steps over one random batch, each as the loop takes it."""
+    """Optimizer steps on one random batch, each as in the training loop."""
 
-    def __init__(self, spec: TrainSpec, here: process_group.ProcessGroup) -> None:
+    def __init__(self, spec: TrainSpec, group: process_group.ProcessGroup) -> None:
         torch.manual_seed(0)
         sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 10, "num_attention_heads": 8}
         config = LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=8, tie_word_embeddings=False, **sizes)
         model = LlamaForCausalLM(config)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.engine = engine.build_engine(model, spec.training, spec.deepspeed, None, here, "Float32")
+        self.engine = engine.build_engine(model, spec.training, spec.deepspeed, None, group, "Float32")
         self._objective = objectives.of(spec, PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()), eos_token="end"))
         tokens = torch.randint(0, VOCABULARY, (1, LENGTH))
         self._batch = {"input_ids": tokens, "labels": tokens}
         self.finished = 0
 
     def run(self, steps: int) -> list[float]:
-        """Seconds of each of so many steps."""
+        """Run optimizer steps; returns the seconds of each."""
         return [self._step() for _ in range(steps)]
 
     def _step(self) -> float:
@@ -121,14 +121,14 @@ class Training:
 
 
 def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
-    """Turns without and with a checkpoint. The first ones, in which memory grows to what it will be, do not count.
+    """Measure turns of steps without and with a checkpoint. The first turns, in which memory still grows, do not count.
 
-    What a turn with a checkpoint would have taken without it is its number of steps times the median step just before: a mean
-    would let a hiccup of the machine in the turn before pass for time won.
+    The time of a turn without its checkpoint is estimated as the number of steps times the median step of the turn before. With
+    the mean, a hiccup of the machine in that turn would hide time that the checkpoint costs.
     """
     training.run(WARM_UP_STEPS)
     turns = []
-    for _ in range(SETTLING_SAVES + saves):
+    for _ in range(WARM_UP_SAVES + saves):
         before = training.run(steps)
         started = time.perf_counter()
         side.save(training.finished)
@@ -142,10 +142,10 @@ def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
                 "background_after_the_turn": time.perf_counter() - started,
             }
         )  # fmt: skip
-    later = turns[SETTLING_SAVES:]
+    measured = turns[WARM_UP_SAVES:]
     return {
-        "lost_seconds": statistics.median(turn["lost"] for turn in later),
-        "call_seconds": statistics.median(turn["call"] for turn in later),
+        "lost_seconds": statistics.median(turn["lost"] for turn in measured),
+        "call_seconds": statistics.median(turn["call"] for turn in measured),
         "first_lost_seconds": turns[0]["lost"],
         "step_seconds": statistics.median(second for turn in turns for second in turn["before"]),
         "parameters": training.parameters,
@@ -154,8 +154,8 @@ def measure(training: Training, side: Side, steps: int, saves: int) -> Sample:
 
 
 @contextmanager
-def alone() -> Iterator[process_group.ProcessGroup]:
-    """A process group of one rank."""
+def single_rank_group() -> Iterator[process_group.ProcessGroup]:
+    """Join a process group of one rank, and leave it at the end."""
     yield process_group.join(rank=0, size=1, local_rank=0, processes_per_node=1, master=f"127.0.0.1:{free_port()}")
     process_group.leave()
 
@@ -168,12 +168,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--saves", type=int, required=True)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name, alone() as here:
+    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name, single_rank_group() as group:
         folder = Path(name)
         spec = document(options.stage, folder)
-        training = Training(spec, here)
-        side = Peer(training.engine, folder) if options.side == "peer" else Ours(training.engine, folder, spec, here)
-        say(measure(training, side, options.steps, options.saves))
+        training = Training(spec, group)
+        side = Peer(training.engine, folder) if options.side == "peer" else Ours(training.engine, folder, spec, group)
+        print_sample(measure(training, side, options.steps, options.saves))
 
 
 if __name__ == "__main__":

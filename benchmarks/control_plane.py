@@ -1,4 +1,4 @@
-"""What a benchmark of the control plane stands on: fake nodes, a thin client, a namespace that leaves nothing, the operator."""
+"""What benchmarks of the control plane need: fake nodes, a thin client, a temporary namespace and the operator."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ from paired import free_port
 from finetune_operator.api import GROUP, PLURAL
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 300.0  # seconds
+TIMEOUT_SECONDS = 300.0
 
 Body = dict[str, Any]
 
 
 class Api:
-    """Requests without models: kubernetes.aio's own would spend more on validating bodies than on sending them."""
+    """Requests with plain dictionaries: the models of kubernetes.aio spend more time on validation than on requests."""
 
     def __init__(self, api: client.ApiClient, concurrency: int) -> None:
         self._client = api
         self._limit = asyncio.Semaphore(concurrency)
 
     async def create(self, path: str, body: Body) -> None:
-        """POST; anything but 201 ends the benchmark."""
+        """Send a POST; exits unless the answer is 201."""
         async with self._limit:
             status, text = await self._request("POST", path, body)
         if status != 201:
             raise SystemExit(f"the API server answered {status} to a POST of {path}: {text[:500]!r}")
 
     async def get(self, path: str) -> Body | None:
-        """GET; None if there is no such object."""
+        """Send a GET; returns None if the object does not exist."""
         status, text = await self._request("GET", path)
         if status not in (200, 404):
             raise SystemExit(f"the API server answered {status} to a GET of {path}: {text[:500]!r}")
         return json.loads(text) if status == 200 else None
 
     async def delete(self, path: str) -> None:
-        """DELETE, whatever is answered."""
+        """Send a DELETE and ignore the answer."""
         await self._request("DELETE", path)
 
     async def watch(self, path: str, version: str, **selectors: str) -> AsyncIterator[Body]:
-        """The objects of a watch's events, beginning after `version`.
+        """Yield the objects of a watch's events after resource version `version`.
 
-        The API server ends the watch of a client that falls behind; it goes on after the last object that was seen.
+        The API server ends the watch of a client that falls behind; the watch then resumes after the last object received.
         """
         while True:
             query = urlencode({"watch": "true", "resourceVersion": version} | selectors)
             url = f"{self._client.configuration.host}{path}?{query}"
-            answer = await self._client.rest_client.request("GET", url, _request_timeout=2 * PATIENCE)
+            answer = await self._client.rest_client.request("GET", url, _request_timeout=2 * TIMEOUT_SECONDS)
             rest = b""
             async for chunk in answer.response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -75,7 +75,7 @@ class Api:
 
 @contextlib.asynccontextmanager
 async def connected(kubeconfig: Path, concurrency: int) -> AsyncIterator[Api]:
-    """A client that has at most so many requests under way beside its watches."""
+    """Open a client with at most `concurrency` requests at a time, not counting watches."""
     configuration = client.Configuration()
     await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
     configuration.connection_pool_maxsize = concurrency + 4
@@ -85,41 +85,41 @@ async def connected(kubeconfig: Path, concurrency: int) -> AsyncIterator[Api]:
 
 @contextlib.asynccontextmanager
 async def namespace(api: Api, name: str) -> AsyncIterator[None]:
-    """A namespace, from its creation until every object in it is gone."""
+    """Create a namespace; delete it at the end and wait until all its objects are gone."""
     path = f"/api/v1/namespaces/{name}"
     await api.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     try:
-        # The API server refuses pods before their service account is there.
-        await until(lambda: _exists(api, f"{path}/serviceaccounts/default"))
+        # The API server rejects pods until their ServiceAccount exists.
+        await wait_until(lambda: _exists(api, f"{path}/serviceaccounts/default"))
         yield
     finally:
         await api.delete(path)
-        await until(lambda: _is_gone(api, path))
+        await wait_until(lambda: _is_gone(api, path))
 
 
-async def until(holds: Callable[[], Awaitable[bool]], pause: float = 0.5) -> None:
-    """Ask again and again, and end the benchmark if the answer stays no."""
-    deadline = time.monotonic() + PATIENCE
-    while not await holds():
+async def wait_until(condition: Callable[[], Awaitable[bool]], pause: float = 0.5) -> None:
+    """Wait until the condition holds; exits after a timeout."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not await condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"a condition of the benchmark did not come true in {PATIENCE:.0f} s")
+            raise SystemExit(f"a condition of the benchmark did not hold within {TIMEOUT_SECONDS:.0f} s")
         await asyncio.sleep(pause)
 
 
 @contextlib.asynccontextmanager
-async def operator(kubeconfig: Path, served: str) -> AsyncIterator[int]:
-    """The operator as its own process with default settings, serving one namespace; its pid."""
+async def operator(kubeconfig: Path, namespace: str) -> AsyncIterator[int]:
+    """Run the operator with default settings for one namespace in a separate process; yields its pid."""
     port = free_port()
     with tempfile.TemporaryFile("w+") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "finetune_operator", f"--namespaces={served}", f"--http-port={port}",
+            sys.executable, "-m", "finetune_operator", f"--namespaces={namespace}", f"--http-port={port}",
             env=os.environ | {"KUBECONFIG": str(kubeconfig)}, stdout=log, stderr=log,
         )  # fmt: skip
 
-        async def answers() -> bool:
+        async def is_listening() -> bool:
             if process.returncode is not None:
                 log.seek(0)
-                raise SystemExit(f"the operator ended:\n{log.read()[-4000:]}")
+                raise SystemExit(f"the operator exited:\n{log.read()[-4000:]}")
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
@@ -127,7 +127,7 @@ async def operator(kubeconfig: Path, served: str) -> AsyncIterator[int]:
             return False
 
         try:
-            await until(answers, pause=0.1)
+            await wait_until(is_listening, pause=0.1)
             yield process.pid
         finally:
             if process.returncode is None:
@@ -136,7 +136,7 @@ async def operator(kubeconfig: Path, served: str) -> AsyncIterator[int]:
 
 
 def peak_mib(pid: int) -> float:
-    """The most resident memory that a process ever had."""
+    """Read the peak resident memory of a process, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     [kib] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
     return int(kib) / 1024
@@ -144,27 +144,27 @@ def peak_mib(pid: int) -> float:
 
 @contextlib.contextmanager
 def fake_nodes(count: int) -> Iterator[tuple[Path, Body]]:
-    """kubeconfig of the development cluster with fake nodes, and the pod template that lands on them.
+    """Add fake nodes to the development cluster; yields its kubeconfig and the pod template that selects the nodes.
 
-    The cluster is brought up only if need be, and goes down again only then.
+    If the cluster is not running, it is started, and stopped at the end.
     """
     sys.path.insert(0, str(ROOT / "tests/support"))
     from devcluster import kwok, process
     from devcluster.session import running
 
-    with running() as found:
-        if not found.own:
+    with running() as cluster:
+        if not cluster.own:
             sys.exit("the fake nodes need the development cluster: unset KUBECONFIG.")
         if process.pid("kwok") is not None:
-            sys.exit("fake nodes are in use already: wait until whoever started them is done.")
+            sys.exit("fake nodes are already in use: wait until the other benchmark ends.")
         installed = ("--all-namespaces", "--selector=app.kubernetes.io/name=finetune-operator", "--output=name")
-        if found.kubectl("get", "deployments", *installed).strip():
-            sys.exit("an operator is installed in the cluster and would take part: remove it first.")
-        found.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={ROOT / 'manifests/crds'}")
-        found.kubectl("wait", "crd", f"{PLURAL}.{GROUP}", "--for=condition=Established", "--timeout=30s")
+        if cluster.kubectl("get", "deployments", *installed).strip():
+            sys.exit("an operator is installed in the cluster and would distort the results: remove it first.")
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={ROOT / 'manifests/crds'}")
+        cluster.kubectl("wait", "crd", f"{PLURAL}.{GROUP}", "--for=condition=Established", "--timeout=30s")
         try:
             kwok.start(count)
-            yield found.kubeconfig, {"nodeSelector": kwok.SELECTOR, "tolerations": [kwok.TOLERATION]}
+            yield cluster.kubeconfig, {"nodeSelector": kwok.SELECTOR, "tolerations": [kwok.TOLERATION]}
         finally:
             kwok.stop()
 

@@ -1,13 +1,12 @@
-"""Time that training waits for data: our batches, made ahead in a thread, against torch's DataLoader in the main process.
+"""Time that training waits for data: our prefetching thread compared with torch's DataLoader in the main process.
 
-Both sides make the same batches with the same code, in the same order, and train the same model on them with torch's AdamW, one
-process and no engine. The time waited is what asking for the next step's batches takes; the first steps do not count.
+Both sides build the same batches with the same code in the same order, and train the same model with torch's AdamW in one
+process without DeepSpeed. The waiting time is the time to get the next step's batches; the first steps do not count.
 
-words    Functions of Python's standard library, of which whole words are masked anew each time.
-images   Handwritten digits of 64 x 64 pixels, cropped and changed by RandAugment anew each time.
+words    Functions of Python's standard library, with whole-word masking drawn again in each epoch.
+images   Handwritten digits of 64 x 64 pixels, with random crops and RandAugment drawn again in each epoch.
 
-The training computes with --threads threads. By default that leaves a core for the data, as a node has whose training computes
-on GPUs.
+The training uses --threads threads. By default this leaves a core for the data, as on a node that trains on GPUs.
 
     .venv/bin/python benchmarks/data_wait.py [--cases words images] [--pairs 3] [--json FILE]
 """
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import sklearn.datasets
-from paired import Benchmark, Figure, Limit, Sample, in_process
+from paired import Benchmark, Figure, Limit, Sample, run_script
 from PIL import Image
 
 from finetune_trainer.agent.environment import KEEP_FREED_MEMORY
@@ -49,10 +48,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 FIGURES = (
-    Figure("waiting", "time waited for data", "share", at_most=0.25),
+    Figure("waiting", "time waiting for data", "share", at_most=0.25),
     Figure("steps_per_second", "optimizer steps", "steps/s"),
 )
-LIMITS = (Limit("waiting", "the same, ours alone", "share", at_most=0.02),)
+LIMITS = (Limit("waiting", "our time waiting for data", "share", at_most=0.02),)
 
 
 def document(case: str, folder: Path) -> dict[str, Any]:
@@ -67,44 +66,48 @@ def document(case: str, folder: Path) -> dict[str, Any]:
 
 
 def prepare(folder: Path) -> None:
-    """The corpora."""
+    """Write the data of both cases."""
     make = [sys.executable, str(ROOT / "examples/stdlib_data.py"), str(folder / "words.jsonl"), "--megabytes", "1"]
     subprocess.run(make, check=True)
-    found = sklearn.datasets.load_digits()
+    digits = sklearn.datasets.load_digits()
     with (folder / "images.jsonl").open("w") as file:
-        for pixels, label in zip(found.images, found.target, strict=True):
-            content = io.BytesIO()
-            Image.fromarray((pixels * 15.9).astype(np.uint8)).convert("RGB").save(content, "png")
-            file.write(json.dumps({"image": base64.b64encode(content.getvalue()).decode(), "label": int(label)}) + "\n")
+        for pixels, label in zip(digits.images, digits.target, strict=True):
+            png = io.BytesIO()
+            Image.fromarray((pixels * 15.9).astype(np.uint8)).convert("RGB").save(png, "png")
+            file.write(json.dumps({"image": base64.b64encode(png.getvalue()).decode(), "label": int(label)}) + "\n")
 
 
-def side(name: str, given: Path, options: argparse.Namespace) -> Sample:
-    """One process that measures one side."""
-    return in_process(
-        "data_wait_side.py", name, given, "--steps", options.steps, "--warm-up", options.warm_up,
+def side(name: str, document_file: Path, options: argparse.Namespace) -> Sample:
+    """Measure one side in a separate process."""
+    return run_script(
+        "data_wait_side.py", name, document_file, "--steps", options.steps, "--warm-up", options.warm_up,
         environment={"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"} | KEEP_FREED_MEMORY,
     )  # fmt: skip
 
 
 def main() -> None:
-    """Measure and judge."""
+    """Measure both sides and check the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
-    parser.add_argument("--steps", type=int, default=150, help="optimizer steps that are measured (default: %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=10, help="steps before them (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=150, help="measured optimizer steps (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=10, help="steps before the measured ones (default: %(default)s)")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--threads", type=int, default=max(1, cores - 1), help="of the training (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=max(1, cores - 1), help="threads of the training (default: %(default)s)")
     benchmark = Benchmark("Time that training waits for data", parser, "torch", "torchvision", "transformers")
     options = benchmark.config
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
         folder = Path(name)
         prepare(folder)
         for case in options.cases:
-            given = folder / f"{case}.json"
-            given.write_text(json.dumps(document(case, folder)))
+            document_file = folder / f"{case}.json"
+            document_file.write_text(json.dumps(document(case, folder)))
             title = f"{case}, {options.threads} of {cores} cores"
             benchmark.measure(
-                title, partial(side, "peer", given, options), partial(side, "ours", given, options), FIGURES, LIMITS
+                title,
+                partial(side, "peer", document_file, options),
+                partial(side, "ours", document_file, options),
+                FIGURES,
+                LIMITS,
             )
     benchmark.finish()
 

@@ -1,4 +1,4 @@
-"""One side of data_wait.py, in a process of its own; prints one JSON object."""
+"""One side of data_wait.py, in a separate process; prints one JSON object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paired import Sample, say
+from paired import Sample, print_sample
 from torch.utils.data import DataLoader, Dataset
 
 from finetune_trainer import objectives
@@ -27,7 +27,7 @@ Batches = Iterator[list[MicroBatch]]
 
 
 class Steps(Dataset[list[MicroBatch]]):
-    """The micro-batches of each step, made when they are asked for."""
+    """The micro-batches of each step, built on access."""
 
     def __init__(self, make: BatchBuilder, order: Sampler, count: int) -> None:
         self._make, self._order, self._count = make, order, count
@@ -40,17 +40,17 @@ class Steps(Dataset[list[MicroBatch]]):
 
 
 def peer(make: BatchBuilder, order: Sampler, count: int) -> Batches:
-    """torch's way, without processes of its own."""
+    """Load with torch's DataLoader, without worker processes."""
     return iter(DataLoader(Steps(make, order, count), batch_size=None, shuffle=False))
 
 
 def ours(make: BatchBuilder, order: Sampler, count: int) -> Batches:
-    """That of finetune_trainer.training.loop."""
+    """Load as finetune_trainer.training.loop does."""
     return PrefetchLoader(make, (order.of_step(step) for step in range(count)))
 
 
-def setting(spec: TrainSpec, cache: Path) -> tuple[Any, objectives.Objective, BatchBuilder, Sampler]:
-    """What is trained, and on what."""
+def build(spec: TrainSpec, cache: Path) -> tuple[Any, objectives.Objective, BatchBuilder, Sampler]:
+    """Build the model, the objective, the batch builder and the sampler of a document."""
     reading = SourceResolver(spec.objective, cache, Credentials())
     objective = objectives.of(spec, processors.load(spec, reading))
     data, training = prepare(spec, objective, reading), spec.training
@@ -62,7 +62,7 @@ def setting(spec: TrainSpec, cache: Path) -> tuple[Any, objectives.Objective, Ba
 
 
 def measure(model: Any, objective: objectives.Objective, batches: Batches, steps: int, warm_up: int) -> Sample:
-    """Trains, and times what the steps after the warm-up wait for and take."""
+    """Train, and measure the waiting time and the duration of the steps after the warm-up."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     waits, times = [], []
     for _ in range(warm_up + steps):
@@ -88,10 +88,10 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, required=True)
     options = parser.parse_args()
     spec = TrainSpec.model_validate_json(options.document.read_text())
-    model, objective, maker, order = setting(spec, options.document.parent / "cache")
+    model, objective, maker, order = build(spec, options.document.parent / "cache")
     model.train()
     batches = (peer if options.side == "peer" else ours)(maker, order, options.warm_up + options.steps)
-    say(measure(model, objective, batches, options.steps, options.warm_up))
+    print_sample(measure(model, objective, batches, options.steps, options.warm_up))
 
 
 if __name__ == "__main__":

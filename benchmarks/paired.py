@@ -1,7 +1,7 @@
-"""Two sides measured in turn, peer, ours, peer, ours, so that whatever else the machine does falls on both alike.
+"""Paired benchmarks: two sides are measured in turn (peer, ours, peer, ours), so that other load affects both equally.
 
-A benchmark measures both sides of each case in one run, prints minimum, median and maximum of every figure, judges the median
-of the pairs' ratios ours / peer against what it must be, and exits 1 when one of them misses that.
+A benchmark measures both sides of each case in one run, prints minimum, median and maximum of every figure, compares the median
+of the ratios ours / peer with its bound, and exits with code 1 if a bound is missed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-_SAYS = "sample: "
-DISTURBED = 0.2  # share of all cores that is used by others
+_SAMPLE_PREFIX = "sample: "
+MAX_OTHER_LOAD = 0.2  # share of all cores that other processes may use
 Sample = dict[str, Any]
-"""What one run of one side measured: figures by name, and more that is only kept as raw data."""
+"""The result of one run of one side: figures by name, and additional raw data."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that both sides have. `at_least` and `at_most` say what the ratio ours / peer must be, if anything."""
+    """A number that both sides report. `at_least` and `at_most` are optional bounds of the ratio ours / peer."""
 
     name: str
     text: str
@@ -42,7 +42,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Limit:
-    """A number that only our side has, none of which may exceed `at_most`."""
+    """A number that only our side reports; no sample may exceed `at_most`."""
 
     name: str
     text: str
@@ -62,31 +62,31 @@ class Case:
     disturbed: list[list[Sample]] = field(default_factory=list)
 
     def ratios(self, figure: Figure) -> list[float]:
-        """Ours / peer, pair by pair; none of a figure that may be zero."""
+        """The ratio ours / peer of each pair; empty if the peer's figure may be zero."""
         if any(sample[figure.name] == 0 for sample in self.peer):
             return []
         return [ours[figure.name] / peer[figure.name] for peer, ours in zip(self.peer, self.ours, strict=True)]
 
     def verdicts(self) -> list[tuple[str, bool]]:
-        """A sentence for each ratio and limit that is demanded, and whether it holds."""
-        judged = []
+        """A sentence for each bounded ratio and each limit, and whether it holds."""
+        verdicts: list[tuple[str, bool]] = []
         for figure in self.figures:
             if figure.at_least is None and figure.at_most is None:
                 continue
             ratio = statistics.median(self.ratios(figure))
             sentence = f"{figure.text}: ours / peer is {_number(ratio)}, must be"
             if figure.at_least is not None:
-                judged.append((f"{sentence} at least {figure.at_least:g}", ratio >= figure.at_least))
+                verdicts.append((f"{sentence} at least {figure.at_least:g}", ratio >= figure.at_least))
             if figure.at_most is not None:
-                judged.append((f"{sentence} at most {figure.at_most:g}", ratio <= figure.at_most))
+                verdicts.append((f"{sentence} at most {figure.at_most:g}", ratio <= figure.at_most))
         for limit in self.limits:
             most = max(sample[limit.name] for sample in self.ours)
             sentence = f"{limit.text}: {_number(most)} {limit.unit}, must be at most {limit.at_most:g} {limit.unit}"
-            judged.append((sentence, most <= limit.at_most))
-        return judged
+            verdicts.append((sentence, most <= limit.at_most))
+        return verdicts
 
     def table(self) -> str:
-        """A Markdown table of all figures."""
+        """Format all figures as a Markdown table."""
         lines = ["| figure | side | min | median | max |", "|---|---|---|---|---|"]
         for figure in self.figures:
             lines += [
@@ -101,15 +101,15 @@ class Case:
 
 
 class Benchmark:
-    """Everything one benchmark measures, from the command line to the exit status."""
+    """One benchmark, from the command line to the exit code."""
 
     def __init__(self, title: str, parser: argparse.ArgumentParser, *packages: str, pairs: int = 3) -> None:
-        """`packages` are those whose versions the results depend on."""
-        parser.add_argument("--pairs", type=int, default=pairs, help="how often each side is measured (default: %(default)s)")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
+        """`packages` are the packages whose versions are reported with the results."""
+        parser.add_argument("--pairs", type=int, default=pairs, help="number of measurements per side (default: %(default)s)")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw results to this file")
         parser.add_argument(
             "--patience", type=float, default=60,
-            help="seconds to wait before each turn, at most, for other work on this machine to end (default: %(default)s)",
+            help="maximum seconds to wait before each turn until the machine is idle (default: %(default)s)",
         )  # fmt: skip
         self.config = parser.parse_args()
         self.title = title
@@ -127,17 +127,18 @@ class Benchmark:
         *,
         alone: bool = True,
     ) -> None:
-        """Measure both sides in turn; a side's function is one whole measurement from nothing.
+        """Measure both sides in turn; each call of a side's function is one complete measurement.
 
-        `alone` says that a side is nothing but children of this process. Then a pair during which other processes have used
-        the cores is measured again, as often as there are pairs, and kept in the raw results only.
+        `alone` means that a side consists of child processes only. A pair during which other processes use more than
+        MAX_OTHER_LOAD of the cores is then measured again, at most as many times as there are pairs; the disturbed pair is kept
+        in the raw results only.
         """
         case = Case(title, figures, limits)
         self._cases.append(case)
         while len(case.peer) < self.config.pairs:
             number = len(case.peer) + 1
             pair = [self._turn(f"{title}: pair {number}, {side}", case, run) for side, run in (("peer", peer), ("ours", ours))]
-            if alone and any(turn["others"] > DISTURBED for turn in pair) and len(case.disturbed) < self.config.pairs:
+            if alone and any(turn["others"] > MAX_OTHER_LOAD for turn in pair) and len(case.disturbed) < self.config.pairs:
                 print(f"{title}: pair {number} was disturbed and is measured again", flush=True)
                 case.disturbed.append(pair)
                 continue
@@ -145,37 +146,37 @@ class Benchmark:
             case.ours.append(pair[1])
 
     def _turn(self, label: str, case: Case, run: Callable[[], Sample]) -> Sample:
-        calm_down(self.config.patience)
+        wait_until_idle(self.config.patience)
         before = _ticks()
         sample = run()
         now = _ticks()
         whole = now.busy + now.idle - before.busy - before.idle
-        # What children use is known when they have ended, as all sides have by now.
+        # The processor time of children is known once they have exited, as those of all sides have by now.
         sample["others"] = (now.busy - before.busy - (now.children - before.children)) / max(whole, 1)
-        demanded: list[Figure | Limit] = [*case.figures, *case.limits]
-        values = [f"{item.text} {_number(sample[item.name])} {item.unit}" for item in demanded if item.name in sample]
+        reported: list[Figure | Limit] = [*case.figures, *case.limits]
+        values = [f"{item.text} {_number(sample[item.name])} {item.unit}" for item in reported if item.name in sample]
         print(f"{label}: {', '.join(values)}", flush=True)
         return sample
 
     def finish(self) -> NoReturn:
         """Print the tables and the verdicts, write the raw results, and exit."""
-        surroundings = machine(self._packages)
-        print(f"\n# {self.title}\n{', '.join(f'{name} {value}' for name, value in surroundings.items())}")
+        environment = describe_machine(self._packages)
+        print(f"\n# {self.title}\n{', '.join(f'{name} {value}' for name, value in environment.items())}")
         for case in self._cases:
             print(f"\n## {case.title}\n\n{case.table()}\n")
             for sentence, holds in case.verdicts():
                 print(f"{'PASS' if holds else 'MISS'}  {sentence}")
-        self._write(surroundings)
+        self._write(environment)
         sys.exit(0 if all(holds for case in self._cases for _, holds in case.verdicts()) else 1)
 
-    def _write(self, surroundings: dict[str, str]) -> None:
+    def _write(self, environment: dict[str, str]) -> None:
         if self.config.json is None:
             return
         raw = {
             "title": self.title,
             "date": self._started.isoformat(timespec="seconds"),
             "options": {name: value for name, value in vars(self.config).items() if name != "json"},
-            "machine": surroundings,
+            "machine": environment,
             "cases": [asdict(case) | {"verdicts": case.verdicts()} for case in self._cases],
         }
         self.config.json.parent.mkdir(parents=True, exist_ok=True)
@@ -183,37 +184,36 @@ class Benchmark:
         print(f"\nraw results: {self.config.json}")
 
 
-def in_process(script: str, *arguments: object, environment: Mapping[str, str]) -> Sample:
-    """What a script of this folder says when it runs as a process of its own; its log is shown only if it fails."""
+def run_script(script: str, *arguments: object, environment: Mapping[str, str]) -> Sample:
+    """Run a script of this directory as a separate process and return its sample; prints its output only if it fails."""
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    said = [line for line in done.stdout.splitlines() if line.startswith(_SAYS)]
-    if done.returncode or not said:
-        sys.exit(
-            f"{script} {' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"[-8000:]
-        )
-    sample: Sample = json.loads(said[-1].removeprefix(_SAYS))
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    samples = [line for line in result.stdout.splitlines() if line.startswith(_SAMPLE_PREFIX)]
+    if result.returncode or not samples:
+        output = f"{result.stdout}\n{result.stderr}"[-8000:]
+        sys.exit(f"{script} {' '.join(map(str, arguments))} exited with code {result.returncode}:\n{output}")
+    sample: Sample = json.loads(samples[-1].removeprefix(_SAMPLE_PREFIX))
     return sample
 
 
-def say(sample: Sample) -> None:
-    """Give a sample to `in_process`."""
-    print(f"{_SAYS}{json.dumps(sample)}", flush=True)
+def print_sample(sample: Sample) -> None:
+    """Print a sample for `run_script`."""
+    print(f"{_SAMPLE_PREFIX}{json.dumps(sample)}", flush=True)
 
 
-def calm_down(patience: float, window: float = 3.0) -> None:
-    """Wait for the machine to be idle, but no longer than `patience` seconds."""
+def wait_until_idle(patience: float, window: float = 3.0) -> None:
+    """Wait until the machine is idle, for at most `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         before = _ticks()
         time.sleep(window)
         now = _ticks()
-        if now.busy - before.busy <= DISTURBED * (now.busy + now.idle - before.busy - before.idle):
+        if now.busy - before.busy <= MAX_OTHER_LOAD * (now.busy + now.idle - before.busy - before.idle):
             return
 
 
 class _Ticks(NamedTuple):
-    """Processor time since the start, seconds of all cores: used, idle, and used by finished children of this process."""
+    """Processor time of all cores since boot in seconds: busy, idle, and that of this process's exited children."""
 
     busy: float
     idle: float
@@ -228,23 +228,23 @@ def _ticks() -> _Ticks:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used."""
+    """Read the processor time of a process, in seconds."""
     after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """A port that no one listens on now."""
+    """Find a port that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def machine(packages: Sequence[str]) -> dict[str, str]:
-    """What a result depends on beside the code."""
+def describe_machine(packages: Sequence[str]) -> dict[str, str]:
+    """Describe the machine and the package versions that a result depends on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    here = {"cores": str(len(os.sched_getaffinity(0))), "memory": f"{memory:.0f} GiB", "python": platform.python_version()}
-    return here | {name: version(name) for name in packages}
+    facts = {"cores": str(len(os.sched_getaffinity(0))), "memory": f"{memory:.0f} GiB", "python": platform.python_version()}
+    return facts | {name: version(name) for name in packages}
 
 
 def _row(text: str, side: str, values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""Makes the model of training_throughput.py: a tokenizer learnt from the corpus, and random weights."""
+"""Creates the model of training_throughput.py: a tokenizer trained on the corpus, and random weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from paired import say
+from paired import print_sample
 
 from finetune_trainer import config, objectives
 from finetune_trainer.models import loading
@@ -17,12 +17,12 @@ VOCABULARY = 8192
 
 
 def main() -> None:
-    """CORPUS.jsonl FOLDER CONFIGURATION"""
+    """Create the model: CORPUS.jsonl DIRECTORY CONFIG"""
     corpus, folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     texts = [json.loads(line)["text"] for line in corpus.open()]
-    wanted = {"initialization": "Scratch", "config": settings, "tokenizer": {"train": {"vocabSize": VOCABULARY}}}
+    model_config = {"initialization": "Scratch", "config": settings, "tokenizer": {"train": {"vocabSize": VOCABULARY}}}
     document = {
-        "model": wanted,
+        "model": model_config,
         "data": {"train": [{"source": f"file://{corpus}"}]},
         "checkpoint": {"storage": f"file://{folder}"},
     }
@@ -32,7 +32,7 @@ def main() -> None:
     model = loading.load_model(spec.model, objective, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=0)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
-    say({"parameters": sum(parameter.numel() for parameter in model.parameters())})
+    print_sample({"parameters": sum(parameter.numel() for parameter in model.parameters())})
 
 
 if __name__ == "__main__":

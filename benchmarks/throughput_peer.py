@@ -1,4 +1,4 @@
-"""The peer of training_throughput.py: transformers.Trainer on the same DeepSpeed configuration; prints one JSON object."""
+"""The peer of training_throughput.py: transformers.Trainer with the same DeepSpeed configuration; prints one JSON object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 import torch
-from paired import Sample, cpu_seconds, free_port, say
+from paired import Sample, cpu_seconds, free_port, print_sample
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -32,23 +32,23 @@ from finetune_trainer.training.engine import deepspeed_config
 IGNORED = -100
 
 
-class Counting:
-    """The collator, and what each micro-batch held."""
+class CountingCollator:
+    """A collator that records the number of tokens and the padding of each micro-batch."""
 
     def __init__(self, collator: Any) -> None:
         self._collator = collator
-        self.learnt: list[int] = []
+        self.tokens: list[int] = []
         self.padding: list[float] = []
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = self._collator(features)
-        self.learnt.append(int((batch["labels"][:, 1:] != IGNORED).sum()))
+        self.tokens.append(int((batch["labels"][:, 1:] != IGNORED).sum()))
         self.padding.append(1 - float(batch["attention_mask"].float().mean()))
         return batch
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """When each optimizer step was done, and the processor time that this process had used by then."""
+    """Records the time at the end of each optimizer step, and the processor time of this process until then."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -60,7 +60,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
 
 
 def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
-    """The document's settings by Trainer's names."""
+    """Convert the document to TrainingArguments."""
     training = spec.training
     return TrainingArguments(
         output_dir=folder,
@@ -85,23 +85,23 @@ def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
 
 
 def rows(spec: TrainSpec, tokenizer: Any, folder: Path) -> datasets.Dataset:
-    """The rows our side would learn from without packing, as the dataset Trainer expects."""
+    """Build the dataset of our side without packing, in the form that Trainer expects."""
     reading = SourceResolver(spec.objective, folder / "cache", Credentials())
     prepared = prepare(spec, objectives.of(spec, tokenizer), reading).train
     return datasets.Dataset.from_dict({TOKENS: [row[TOKENS] for row in prepared]})
 
 
-def train(spec: TrainSpec, folder: Path, sampling: str) -> tuple[Counting, Clock, float]:
-    """One run of Trainer."""
+def train(spec: TrainSpec, folder: Path, sampling: str) -> tuple[CountingCollator, Clock, float]:
+    """Run Trainer once; returns the collator, the clock and the last loss."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     os.environ["MASTER_PORT"] = str(free_port())
     import deepspeed
 
-    # The same on both sides: see finetune_trainer.distributed.process_group.
+    # As on our side: see finetune_trainer.distributed.process_group.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     source = folder / "model"
     tokenizer = AutoTokenizer.from_pretrained(source)
-    collator = Counting(DataCollatorForLanguageModeling(tokenizer, mlm=False))
+    collator = CountingCollator(DataCollatorForLanguageModeling(tokenizer, mlm=False))
     clock = Clock()
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as work:
         settings = arguments(spec, work, sampling)
@@ -109,15 +109,15 @@ def train(spec: TrainSpec, folder: Path, sampling: str) -> tuple[Counting, Clock
         trainer = Trainer(
             model=model, args=settings, train_dataset=rows(spec, tokenizer, folder), data_collator=collator, callbacks=[clock]
         )
-        whole = trainer.train()
+        output = trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return collator, clock, losses[-1] if losses else whole.training_loss
+    return collator, clock, losses[-1] if losses else output.training_loss
 
 
-def measured(collator: Counting, clock: Clock, accumulation: int, warm_up: int, loss: float) -> Sample:
-    """Tokens a second after the warm-up. The loader may have collated more than was learnt, always in order."""
+def summarize(collator: CountingCollator, clock: Clock, accumulation: int, warm_up: int, loss: float) -> Sample:
+    """Tokens per second after the warm-up. The loader may have collated more batches than were trained, always in order."""
     counted = slice(warm_up * accumulation, len(clock.ends) * accumulation)
-    tokens, seconds = sum(collator.learnt[counted]), clock.ends[-1] - clock.ends[warm_up - 1]
+    tokens, seconds = sum(collator.tokens[counted]), clock.ends[-1] - clock.ends[warm_up - 1]
     padding = collator.padding[counted]
     return {
         "tokens_per_second": tokens / seconds,
@@ -134,14 +134,14 @@ def main() -> None:
     """Measure one run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("document", type=Path, help="a TrainSpec")
-    parser.add_argument("folder", type=Path, help="where the model is, and where prepared data is kept between runs")
+    parser.add_argument("folder", type=Path, help="directory of the model and of prepared data, shared by all runs")
     parser.add_argument("--warm-up", type=int, required=True)
     parser.add_argument("--sampling", required=True, help="train_sampling_strategy")
     options = parser.parse_args()
     spec = TrainSpec.model_validate_json(options.document.read_text())
     collator, clock, loss = train(spec, options.folder, options.sampling)
     accumulation = spec.training.batch_size // spec.training.micro_batch_size
-    say(measured(collator, clock, accumulation, options.warm_up, loss))
+    print_sample(summarize(collator, clock, accumulation, options.warm_up, loss))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Tokens learnt a second: our trainer's rank against transformers.Trainer on the same DeepSpeed engine.
+"""Trained tokens per second: a rank of our trainer compared with transformers.Trainer on the same DeepSpeed engine.
 
-One process and the same weights, rows, batch sizes, AdamW, float32 and DeepSpeed configuration on both sides. A token counts
-when it has a label, and the first steps do not count at all. Ours has the environment that an agent gives to its ranks; the
-peer has the system's, and with --same-memory ours too.
+Both sides use one process and the same weights, rows, batch sizes, AdamW, float32 and DeepSpeed configuration. Only tokens with
+a label count, and the first steps do not count. Our side runs in the environment that an agent sets for its ranks, the peer in
+the system's, or with --same-memory in ours.
 
-fixed    Rows that all but the last have the same length, so that there is no padding: what our loop costs beside Trainer's.
-padded   Functions and classes of Python's standard library as they are, cut at 1024 tokens. Trainer pads each micro-batch to
-         its longest sequence (DataCollatorForLanguageModeling), as it does by default. Ours packs the same documents into rows
-         of 1024 tokens, with attention kept within each document. Both compute 16 sequences at a time of at most 1024 tokens,
-         so that both need room for the same activations.
-padded8  The same with 8 sequences at a time, where padding is less; for information.
-grouped  The same as padded, but with Trainer's train_sampling_strategy="group_by_length", which is not its default and gives
-         up the random order; for information.
+fixed    Rows of one length (except the last), so there is no padding: compares the training loops alone.
+padded   Functions and classes of Python's standard library, truncated to 1024 tokens. Trainer pads each micro-batch to its
+         longest sequence (DataCollatorForLanguageModeling), which is its default. Our side packs the same documents into rows
+         of 1024 tokens, with attention restricted to each document. Both compute micro-batches of 16 sequences of at most
+         1024 tokens, and therefore need memory for the same activations.
+padded8  As padded, with micro-batches of 8 sequences, which need less padding; for information.
+grouped  As padded, with Trainer's train_sampling_strategy="group_by_length", which is not its default and gives up the random
+         order; for information.
 
     .venv/bin/python benchmarks/training_throughput.py [--cases fixed padded] [--pairs 3] [--json FILE]
 """
@@ -27,7 +27,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paired import Benchmark, Figure, Sample, in_process
+from paired import Benchmark, Figure, Sample, run_script
 
 from finetune_trainer.agent.environment import KEEP_FREED_MEMORY
 
@@ -46,7 +46,7 @@ MODEL = {
 
 
 class Case(NamedTuple):
-    """What one case trains on, and what the ratio must be."""
+    """The data and batch sizes of one case, and the bound of its ratio."""
 
     title: str
     corpus: str
@@ -56,7 +56,7 @@ class Case(NamedTuple):
     micro: int
     sampling: str
     steps: int
-    bar: float | None
+    min_ratio: float | None
 
 
 CASES = {
@@ -75,7 +75,7 @@ def document(case: Case, folder: Path, *, packed: bool, steps: int, seed: int) -
             "train": [{"source": f"file://{folder / case.corpus}.jsonl"}],
             "maxLength": case.length,
             "packing": packed,
-            # A document of more tokens is cut on both sides; "whole" is one document that becomes rows of one length.
+            # Longer documents are truncated on both sides; "whole" is one document that is split into rows of one length.
             "overlong": "Truncate" if case.corpus == "functions" else "Split",
         },
         "training": {
@@ -92,52 +92,52 @@ def document(case: Case, folder: Path, *, packed: bool, steps: int, seed: int) -
 
 
 def prepare(folder: Path) -> None:
-    """The corpus as functions and as one whole, and a model with random weights and a tokenizer of its own."""
+    """Write the corpus as functions and as one document, and create a model with random weights and a tokenizer."""
     functions, whole = folder / "functions.jsonl", folder / "whole.jsonl"
-    make = [sys.executable, str(ROOT / "examples/stdlib_data.py"), str(functions), "--megabytes", str(CORPUS_MEGABYTES)]
-    subprocess.run(make, check=True)
+    command = [sys.executable, str(ROOT / "examples/stdlib_data.py"), str(functions), "--megabytes", str(CORPUS_MEGABYTES)]
+    subprocess.run(command, check=True)
     texts = [json.loads(line)["text"] for line in functions.open()]
     whole.write_text(json.dumps({"text": "\n".join(texts)}) + "\n")
-    in_process("throughput_model.py", functions, folder / "model", json.dumps(MODEL), environment={})
+    run_script("throughput_model.py", functions, folder / "model", json.dumps(MODEL), environment={})
 
 
 class Sides:
-    """Both sides of one case. Each pair draws its rows in another order, the same on both sides where neither packs."""
+    """Both sides of one case. Both sides of a pair use the same seed, and the same order of rows unless one packs."""
 
     def __init__(self, case: Case, options: argparse.Namespace, folder: Path) -> None:
         self._case, self._options, self._folder = case, options, folder
         self._seed = 41
 
     def peer(self) -> Sample:
-        """transformers.Trainer."""
+        """Measure transformers.Trainer."""
         self._seed += 1
         return self._run("peer", packed=False)
 
     def ours(self) -> Sample:
-        """A rank of finetune_trainer."""
+        """Measure a rank of finetune_trainer."""
         return self._run("ours", packed=self._case.packed)
 
     def _run(self, name: str, *, packed: bool) -> Sample:
         case, options = self._case, self._options
         steps = options.warm_up + (options.steps or case.steps)
         settings = {"OMP_NUM_THREADS": str(options.threads), "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
-        given = self._folder / "document.json"
-        given.write_text(json.dumps(document(case, self._folder, packed=packed, steps=steps, seed=self._seed)))
-        return in_process(
-            f"throughput_{name}.py", given, self._folder, "--warm-up", options.warm_up, "--sampling", case.sampling,
+        document_file = self._folder / "document.json"
+        document_file.write_text(json.dumps(document(case, self._folder, packed=packed, steps=steps, seed=self._seed)))
+        return run_script(
+            f"throughput_{name}.py", document_file, self._folder, "--warm-up", options.warm_up, "--sampling", case.sampling,
             environment=settings | (KEEP_FREED_MEMORY if name == "ours" or options.same_memory else {}),
         )  # fmt: skip
 
 
 def main() -> None:
-    """Measure and judge."""
+    """Measure both sides and check the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
-    parser.add_argument("--steps", type=int, help="optimizer steps that are measured (default: 12 of fixed, else 6)")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps before them (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="measured optimizer steps (default: 12 for fixed, otherwise 6)")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before the measured ones (default: %(default)s)")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--threads", type=int, default=cores, help="of each side (default: all cores, %(default)s)")
-    parser.add_argument("--same-memory", action="store_true", help="the peer too keeps freed memory, as our ranks do")
+    parser.add_argument("--threads", type=int, default=cores, help="threads of each side (default: all cores, %(default)s)")
+    parser.add_argument("--same-memory", action="store_true", help="let the peer keep freed memory, as our ranks do")
     benchmark = Benchmark("Training throughput", parser, "torch", "deepspeed", "transformers", "accelerate", "trl", pairs=5)
     options = benchmark.config
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
@@ -145,9 +145,9 @@ def main() -> None:
         prepare(folder)
         for case in (CASES[name] for name in options.cases):
             figures = (
-                Figure("tokens_per_second", "tokens learnt", "tokens/s", at_least=case.bar),
-                Figure("tokens_per_cpu_second", "the same by processor time", "tokens/s"),
-                Figure("padding", "positions that are padding", "share"),
+                Figure("tokens_per_second", "trained tokens", "tokens/s", at_least=case.min_ratio),
+                Figure("tokens_per_cpu_second", "trained tokens per second of processor time", "tokens/s"),
+                Figure("padding", "share of padding", "share"),
             )
             sides = Sides(case, options, folder)
             benchmark.measure(case.title, sides.peer, sides.ours, figures)

@@ -1,9 +1,9 @@
-"""Make a real corpus out of what every machine has: the functions and classes of Python's standard library.
+"""Writes a corpus of real text that needs no download: the functions and classes of Python's standard library.
 
     python examples/stdlib_data.py OUT.jsonl [--megabytes 4]
 
-One row for each top-level function or class: {"text": its source, "module": where it stands}. The rows come in an order
-that depends on nothing but their text, so that every machine with the same Python makes the same file.
+Each row is a top-level function or class: {"text": its source, "module": its file}. The order of the rows depends only on
+their text, so that every machine with the same version of Python writes the same file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def definitions(library: Path) -> Iterator[tuple[str, str]]:
-    """(module, source) of each top-level function and class below `library`, tests and installed packages left out."""
+    """Yield (module, source) of each top-level function and class below `library`, without tests and installed packages."""
     for path in sorted(library.rglob("*.py")):
         module = path.relative_to(library)
         if {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"} & set(module.parts):
@@ -27,7 +27,7 @@ def definitions(library: Path) -> Iterator[tuple[str, str]]:
             source = path.read_text(encoding="utf-8")
             tree = ast.parse(source)
         except (UnicodeDecodeError, SyntaxError):
-            continue  # a handful of files are broken on purpose
+            continue  # the library contains a few files with intended errors
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 text = ast.get_source_segment(source, node)
@@ -36,7 +36,7 @@ def definitions(library: Path) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    """Write the corpus."""
+    """Write the corpus to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--megabytes", type=float, default=4.0)

@@ -17,7 +17,7 @@ from tests.support.rule_cases import CASES, TRANSITIONS
 from tests.support.rule_cases.documents import ABSENT, Case, job
 
 from finetune_operator.api import GROUP, PLURAL, VERSION, FineTuneJob
-from finetune_operator.codegen.crd import NAME, crd
+from finetune_operator.codegen.crd import CRD_NAME, build_crd
 from finetune_trainer.config import explain
 
 NAMESPACE = "default"
@@ -31,23 +31,23 @@ def api(cluster: Any) -> Iterator[client.ApiClient]:
     """A client of the API server, on which the CRD of this checkout is installed."""
     with config.new_client_from_config(str(cluster.kubeconfig)) as connection:
         definitions = client.ApiextensionsV1Api(connection)
-        definition = crd()
+        definition = build_crd()
         try:
             definitions.create_custom_resource_definition(definition)
         except client.ApiException as error:
             if error.status != 409:
                 raise
-            definitions.patch_custom_resource_definition(NAME, definition)
+            definitions.patch_custom_resource_definition(CRD_NAME, definition)
         _wait_until_served(definitions, definition)
         yield connection
-        definitions.delete_custom_resource_definition(NAME)  # otherwise a later installation with helm fails
+        definitions.delete_custom_resource_definition(CRD_NAME)  # otherwise a later installation with helm fails
 
 
 def _wait_until_served(definitions: client.ApiextensionsV1Api, definition: dict[str, Any]) -> None:
     """Wait until the API server serves a new definition."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        current = definitions.read_custom_resource_definition(NAME)
+        current = definitions.read_custom_resource_definition(CRD_NAME)
         states = {condition.type: condition.status for condition in current.status.conditions or ()}
         if states.get("Established") == "True":
             assert states.get("NonStructuralSchema") is None

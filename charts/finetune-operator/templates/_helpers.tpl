@@ -34,7 +34,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* An image's reference, from a dictionary of the image's values and the chart. */}}
+{{/* The reference of an image. Takes a dictionary with the values of the image and the chart. */}}
 {{- define "finetune-operator.image" -}}
 {{- if .image.digest -}}
 {{ .image.repository }}@{{ .image.digest }}
@@ -43,17 +43,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* What the operator does in the namespaces that it serves. */}}
+{{/* The operator's permissions in the namespaces it watches. */}}
 {{- define "finetune-operator.jobRules" -}}
 - apiGroups: [finetune-operator.io]
   resources: [finetunejobs]
-  verbs: [get, list, watch, delete] # delete: ttlSecondsAfterFinished
+  verbs: [get, list, watch, delete] # delete is for ttlSecondsAfterFinished
 - apiGroups: [finetune-operator.io]
   resources: [finetunejobs/status]
   verbs: [patch]
 - apiGroups: [finetune-operator.io]
   resources: [finetunejobs/finalizers]
-  verbs: [update] # what a job owns may block its deletion; clusters that check such owner references ask for it
+  verbs: [update] # for owner references with blockOwnerDeletion, where OwnerReferencesPermissionEnforcement is on
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
@@ -62,7 +62,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [get, create]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get] # whether a Secret that a job names exists; only metadata is asked for
+  verbs: [get] # to check that the Secrets of a job exist; only their metadata is requested
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

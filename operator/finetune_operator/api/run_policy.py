@@ -14,7 +14,10 @@ class RunPolicy(Section):
         False, description="True stores a checkpoint and deletes the pods; false starts them again from that checkpoint."
     )
     backoff_limit: int = Field(
-        3, ge=0, le=1000, description="Number of pod failures after which the job fails; disruptions are not counted."
+        3,
+        ge=0,
+        le=1000,
+        description="Number of pod failures to recover from; one more fails the job. Disruptions are not counted.",
     )
     active_deadline_seconds: int | None = Field(
         None, ge=1, description="The job fails after running for this long; a suspension resets the clock."
@@ -23,5 +26,5 @@ class RunPolicy(Section):
         None, ge=0, description="The job is deleted this long after it finishes; its checkpoints and model are kept."
     )
     termination_grace_period_seconds: int = Field(
-        120, ge=1, le=86400, description="Time a pod has to store a checkpoint after it was told to stop."
+        120, ge=1, le=86400, description="Time a pod has to store a checkpoint after it receives SIGTERM."
     )

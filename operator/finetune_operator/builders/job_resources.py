@@ -1,4 +1,4 @@
-"""What the pods of a job share: names to find each other by, and the document."""
+"""The objects that the pods of a job share: a Service for their DNS names, and a ConfigMap with the document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from finetune_trainer.config import TrainSpec
 
 
 def service(job: FineTuneJob) -> dict[str, Any]:
-    """A headless Service gives every pod a DNS name; also before it is ready, for it gets ready by meeting the others."""
+    """Build the headless Service that gives each pod a DNS name.
+
+    It also publishes pods that are not ready, because a pod becomes ready only after its rendezvous with the others.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -30,7 +33,10 @@ def service(job: FineTuneJob) -> dict[str, Any]:
 
 
 def config_map(job: FineTuneJob) -> dict[str, Any]:
-    """The trainer's part of the document, defaults filled in, so that a pod made later reads the same as the first."""
+    """Build the ConfigMap with the trainer's part of the document.
+
+    It includes the defaults, so that a pod created by a later version of the operator reads the same document.
+    """
     document = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(TrainSpec.model_fields))
     return {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""What all objects of a job have in common."""
+"""Metadata that all objects of a job share."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from finetune_operator import names
 from finetune_operator.api import API_VERSION, KIND, FineTuneJob
 
 
-def metadata(job: FineTuneJob, name: str, **more: dict[str, str]) -> dict[str, Any]:
-    """Name, labels and the owner, with which the object goes when the job goes.
+def metadata(
+    job: FineTuneJob,
+    name: str,
+    extra_labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Build the metadata of an object: name, labels and the owner, with which Kubernetes deletes the object.
 
-    `more` are further `labels` and `annotations`; the labels the operator goes by cannot be overridden.
+    `extra_labels` cannot override the operator's own labels.
     """
     result: dict[str, Any] = {
         "name": name,
         "namespace": job.metadata.namespace,
-        "labels": more.get("labels", {}) | labels(job),
+        "labels": (extra_labels or {}) | labels(job),
     }
-    if annotations := more.get("annotations"):
+    if annotations:
         result["annotations"] = annotations
-    if job.metadata.uid:  # a document that was only rendered has none
-        result["ownerReferences"] = [owner(job)]
+    if job.metadata.uid:  # `finetune render` has documents without a uid
+        result["ownerReferences"] = [owner_reference(job)]
     return result
 
 
 def labels(job: FineTuneJob) -> dict[str, str]:
-    """The project's own label and the recommended ones of Kubernetes."""
+    """The label the operator selects by, and the labels that Kubernetes recommends."""
     return {
         names.JOB_LABEL: job.metadata.name,
         "app.kubernetes.io/name": "finetune-trainer",
@@ -36,8 +41,8 @@ def labels(job: FineTuneJob) -> dict[str, str]:
     }
 
 
-def owner(job: FineTuneJob) -> dict[str, Any]:
-    """The job as controller of an object."""
+def owner_reference(job: FineTuneJob) -> dict[str, Any]:
+    """The reference to the job as the controller of an object."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,

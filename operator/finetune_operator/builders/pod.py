@@ -1,4 +1,4 @@
-"""The pod of one node, fit for the Pod Security level "restricted"."""
+"""The pod of one node, which meets the Pod Security level "restricted"."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from finetune_operator.builders.metadata import metadata
 from finetune_operator.builders.volumes import volumes
 from finetune_operator.settings import Settings
 
-USER = 1000
+USER_ID = 1000
 
 
 def pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
-    """Node `index` of the job. `template` adds to what is said here; what it may change is an allow-list by its schema."""
+    """Build the pod of node `index`.
+
+    spec.workers.template adds to the pod; its schema is the list of fields that a user may set.
+    """
     template = job.spec.workers.template
     labels = template.labels | {names.NODE_RANK_LABEL: str(index)}
-    scrape = {"scrape": "true", "port": str(names.HTTP_PORT), "path": "/metrics"}
-    annotations = {f"prometheus.io/{key}": value for key, value in scrape.items()} | template.annotations
+    annotations = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(names.HTTP_PORT),
+        "prometheus.io/path": "/metrics",
+    } | template.annotations
     name = names.pod_name(job.metadata.name, index)
-    mounted, mounts = volumes(job)
+    pod_volumes, mounts = volumes(job)
     optional = {
         "nodeSelector": template.node_selector,
         "imagePullSecrets": [{"name": secret} for secret in template.image_pull_secrets],
@@ -32,7 +38,7 @@ def pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": metadata(job, name, labels=labels, annotations=annotations),
+        "metadata": metadata(job, name, labels, annotations),
         "spec": {
             "restartPolicy": "Never",
             "hostname": name,
@@ -40,17 +46,17 @@ def pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
-            "securityContext": _pod_security(),
+            "securityContext": _security_context(),
             "tolerations": _tolerations(job, settings),
             "containers": [_container(job, index, settings) | {"volumeMounts": mounts}],
-            "volumes": mounted,
+            "volumes": pod_volumes,
         }
         | {key: value for key, value in optional.items() if value},
     }
 
 
 def command(job: FineTuneJob, index: int) -> list[str]:
-    """The agent's command line, as docs/concepts/worker-group.md has it."""
+    """Build the command line of the agent, which docs/concepts/worker-group.md describes."""
     name, namespace, workers = job.metadata.name, job.metadata.namespace, job.spec.workers
     arguments = {
         "document": f"{names.DOCUMENT_DIR}/{names.DOCUMENT_KEY}",
@@ -64,14 +70,15 @@ def command(job: FineTuneJob, index: int) -> list[str]:
         "credentials-dir": names.CREDENTIALS_DIR,
         "termination-log": names.TERMINATION_LOG,
     }
-    words = [word for flag, value in arguments.items() for word in (f"--{flag}", str(value))]
-    return ["python", "-m", "finetune_trainer.agent", *words]
+    words = ["python", "-m", "finetune_trainer.agent"]
+    for flag, value in arguments.items():
+        words += [f"--{flag}", str(value)]
+    return words
 
 
 def _container(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
     workers = job.spec.workers
-    policy = {"imagePullPolicy": settings.image_pull_policy} if settings.image_pull_policy else {}
-    return policy | {
+    container: dict[str, Any] = {
         "name": names.CONTAINER,
         "image": workers.image or settings.trainer_image,
         "command": command(job, index),
@@ -88,7 +95,7 @@ def _container(job: FineTuneJob, index: int, settings: Settings) -> dict[str, An
             "failureThreshold": 3,
         },
         "terminationMessagePath": names.TERMINATION_LOG,
-        # An agent that could not say its last word leaves the end of its log instead.
+        # If the agent dies before it writes a termination message, the end of its log takes its place.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -96,44 +103,52 @@ def _container(job: FineTuneJob, index: int, settings: Settings) -> dict[str, An
             "capabilities": {"drop": ["ALL"]},
         },
     }
+    if settings.image_pull_policy:
+        container["imagePullPolicy"] = settings.image_pull_policy
+    return container
 
 
 def _environment(job: FineTuneJob) -> list[dict[str, Any]]:
-    own = job.spec.workers.template.env
-    theirs = {variable.get("name") for variable in own}
-    ours = {
+    """The variables of the template, and defaults for those it does not set."""
+    template = job.spec.workers.template.env
+    template_names = {variable.get("name") for variable in template}
+    defaults = {
         "HOME": f"{names.WORK_DIR}/home",
         "TMPDIR": f"{names.WORK_DIR}/tmp",
         "HF_HOME": f"{names.WORK_DIR}/hf",
         "PYTHONUNBUFFERED": "1",
     }
-    return [{"name": name, "value": value} for name, value in ours.items() if name not in theirs] + own
+    return [{"name": name, "value": value} for name, value in defaults.items() if name not in template_names] + template
 
 
-def _pod_security() -> dict[str, Any]:
+def _security_context() -> dict[str, Any]:
     return {
         "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
-        "fsGroupChangePolicy": "OnRootMismatch",  # else every start walks through a whole volume
+        "runAsUser": USER_ID,
+        "runAsGroup": USER_ID,
+        "fsGroup": USER_ID,
+        "fsGroupChangePolicy": "OnRootMismatch",  # otherwise each start changes the owner of every file
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
 def _tolerations(job: FineTuneJob, settings: Settings) -> list[dict[str, Any]]:
-    """A whole gang waits for a pod on a lost node, so that it is given up earlier than by default."""
-    own = job.spec.workers.template.tolerations
-    lost = [
-        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": settings.node_lost_seconds}
-        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-        if all(toleration.get("key") != key for toleration in own)
-    ]
-    return own + lost
+    """The tolerations of the template, and those for a lost node.
+
+    All pods of a job wait for one on an unreachable node, so it is evicted earlier than by Kubernetes' default of 300 s.
+    """
+    tolerations = list(job.spec.workers.template.tolerations)
+    template_keys = {toleration.get("key") for toleration in tolerations}
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+        if key not in template_keys:
+            tolerations.append(
+                {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": settings.node_lost_seconds}
+            )
+    return tolerations
 
 
 def _affinity(job: FineTuneJob) -> dict[str, Any]:
-    """Prefer a node of its own for each pod, unless the template says something about pods itself."""
+    """Prefer one pod per node, unless the template has its own podAntiAffinity."""
     if job.spec.workers.nodes == 1:
         return job.spec.workers.template.affinity
     term = {

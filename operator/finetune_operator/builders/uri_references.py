@@ -1,4 +1,4 @@
-"""What a job's pods need to reach its addresses."""
+"""The Secrets and PersistentVolumeClaims that the URIs of a job refer to."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from finetune_trainer.config.storage_schemes import PVC
 from finetune_trainer.config.uris import dotted_path, uri_references
 
 
-def secrets(spec: TrainSpec) -> dict[str, str]:
-    """Secret -> the first field that names it."""
-    found: dict[str, str] = {}
-    for address in uri_references(spec.document(), "spec"):
-        if address.credentials is not None:
-            found.setdefault(address.credentials, f"{dotted_path(address.where)}.credentials")
-    return found
+def referenced_secrets(spec: TrainSpec) -> dict[str, str]:
+    """Map the name of each Secret to the first field that names it."""
+    fields: dict[str, str] = {}
+    for reference in uri_references(spec.document(), "spec"):
+        if reference.credentials is not None:
+            fields.setdefault(reference.credentials, f"{dotted_path(reference.where)}.credentials")
+    return fields
 
 
-def claims(spec: TrainSpec) -> dict[str, bool]:
-    """PersistentVolumeClaim -> whether the run writes to it."""
-    found: dict[str, bool] = {}
-    for address in uri_references(spec.document()):
-        if address.uri is not None and PVC.matches(address.uri):
-            claim = PVC.path(address.uri).split("/", 1)[0]
-            found[claim] = found.get(claim, False) or address.writes
-    return found
+def referenced_claims(spec: TrainSpec) -> dict[str, bool]:
+    """Map the name of each PersistentVolumeClaim to whether the run writes to it."""
+    is_written: dict[str, bool] = {}
+    for reference in uri_references(spec.document()):
+        if reference.uri is not None and PVC.matches(reference.uri):
+            claim = PVC.path(reference.uri).split("/", 1)[0]
+            is_written[claim] = is_written.get(claim, False) or reference.writes
+    return is_written

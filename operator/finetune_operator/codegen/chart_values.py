@@ -4,42 +4,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+COMMENT = "# -- "
 BEGIN, END = "<!-- values: generated -->", "<!-- /values -->"
 
 
-def described(text: str) -> Iterator[tuple[str, str, Any]]:
-    """Each documented value of a values.yaml: its path, what its `# --` comment says, and its default.
+class DocumentedValue(NamedTuple):
+    """One value of values.yaml with its comment."""
 
-    A block's comment is the one line above it; indentation is two spaces a level, as in the chart.
+    path: str
+    description: str
+    default: Any
+
+
+def parse_values(text: str) -> Iterator[DocumentedValue]:
+    """Yield each value of a values.yaml that has a `# --` comment in the line above it.
+
+    The file is indented by two spaces per level.
     """
     values = yaml.safe_load(text)
     path: list[str] = []
-    comment = ""
+    description = ""
     for line in text.splitlines():
-        bare = line.strip()
-        if bare.startswith("# -- "):
-            comment = bare.removeprefix("# -- ")
-        elif bare and not bare.startswith(("#", "- ")):
+        content = line.strip()
+        if content.startswith(COMMENT):
+            description = content.removeprefix(COMMENT)
+        elif content and not content.startswith(("#", "- ")):
             level = (len(line) - len(line.lstrip())) // 2
-            path = [*path[:level], bare.partition(":")[0]]
-            if comment:
-                yield ".".join(path), comment, _at(values, path)
-            comment = ""
+            path = [*path[:level], content.partition(":")[0]]
+            if description:
+                yield DocumentedValue(".".join(path), description, _value_at(values, path))
+            description = ""
 
 
-def _at(values: Any, path: list[str]) -> Any:
-    for name in path:
-        values = values[name]
+def _value_at(values: Any, path: list[str]) -> Any:
+    for key in path:
+        values = values[key]
     return values
 
 
-def readme(page: str, text: str) -> str:
-    """The README with its table of values renewed between the two marks."""
-    rows = [f"| `{path}` | `{json.dumps(default)}` | {comment} |" for path, comment, default in described(text)]
-    table = "\n".join(["| Value | Default | Description |", "|---|---|---|", *rows])
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+def update_values_table(readme: str, values: str) -> str:
+    """Return the README with the table between its two marks regenerated from the text of values.yaml."""
+    lines = ["| Value | Default | Description |", "|---|---|---|"]
+    for value in parse_values(values):
+        lines.append(f"| `{value.path}` | `{json.dumps(value.default)}` | {value.description} |")
+    table = "\n".join(lines)
+    before, _, rest = readme.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"

@@ -1,15 +1,15 @@
 """The CustomResourceDefinition, generated from the models.
 
-The API server takes only structural schemas: no `$ref`, no `anyOf` with null, no titles, exclusive bounds as flags beside
-the bound. Pydantic's generator is bent accordingly at the few places where it says such things, and the rules of each
-`Section` become `x-kubernetes-validations` of the object they stand on.
+The API server accepts only structural schemas (apiextensions.k8s.io/v1): no `$ref`, no `anyOf` with null, no titles, and
+exclusive bounds as flags next to the bound. `StructuralSchemaGenerator` adapts pydantic's generator where the two differ, and
+the rules of each `Section` become the `x-kubernetes-validations` of its object.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -18,39 +18,49 @@ from pydantic_core import core_schema
 from finetune_operator.api.job import GROUP, KIND, PLURAL, SHORT_NAME, VERSION, FineTuneJob
 from finetune_trainer.config.base import Section
 
-NAME = f"{PLURAL}.{GROUP}"
-PRESERVE = "x-kubernetes-preserve-unknown-fields"
+CRD_NAME = f"{PLURAL}.{GROUP}"
+PRESERVE_UNKNOWN_FIELDS = "x-kubernetes-preserve-unknown-fields"
+INT_OR_STRING = "x-kubernetes-int-or-string"
 
-# Name, type, path and priority (1 shows in `kubectl get -o wide` only) of what `kubectl get finetunejobs` prints.
+
+class PrinterColumn(NamedTuple):
+    """A column of `kubectl get finetunejobs`; wide ones are printed with `-o wide` only."""
+
+    name: str
+    type: str
+    path: str
+    is_wide: bool = False
+
+
 COLUMNS = (
-    ("Phase", "string", ".status.phase", 0),
-    ("Progress%", "integer", ".status.progress.percent", 0),
-    ("Step", "integer", ".status.progress.step", 0),
-    ("Loss", "number", ".status.progress.loss", 0),
-    ("ETA", "string", ".status.eta", 0),
-    ("Ready", "string", ".status.workers.summary", 0),
-    ("Restarts", "integer", ".status.restarts.total", 0),
-    ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Steps", "integer", ".status.progress.totalSteps", 1),
-    ("EvalLoss", "number", ".status.progress.evalLoss", 1),
-    ("Tokens/s", "number", ".status.progress.tokensPerSecond", 1),
-    ("Checkpoint", "integer", ".status.checkpoint.step", 1),
-    ("Failure", "string", ".status.failure.reason", 1),
-    ("Model", "string", ".status.model", 1),
+    PrinterColumn("Phase", "string", ".status.phase"),
+    PrinterColumn("Progress%", "integer", ".status.progress.percent"),
+    PrinterColumn("Step", "integer", ".status.progress.step"),
+    PrinterColumn("Loss", "number", ".status.progress.loss"),
+    PrinterColumn("ETA", "string", ".status.eta"),
+    PrinterColumn("Ready", "string", ".status.workers.summary"),
+    PrinterColumn("Restarts", "integer", ".status.restarts.total"),
+    PrinterColumn("Age", "date", ".metadata.creationTimestamp"),
+    PrinterColumn("Steps", "integer", ".status.progress.totalSteps", is_wide=True),
+    PrinterColumn("EvalLoss", "number", ".status.progress.evalLoss", is_wide=True),
+    PrinterColumn("Tokens/s", "number", ".status.progress.tokensPerSecond", is_wide=True),
+    PrinterColumn("Checkpoint", "integer", ".status.checkpoint.step", is_wide=True),
+    PrinterColumn("Failure", "string", ".status.failure.reason", is_wide=True),
+    PrinterColumn("Model", "string", ".status.model", is_wide=True),
 )
 
 
-class Structural(GenerateJsonSchema):
-    """Pydantic's JSON schema in the form that apiextensions/v1 takes."""
+class StructuralSchemaGenerator(GenerateJsonSchema):
+    """Generates JSON schemas in the form that apiextensions.k8s.io/v1 accepts."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """An absent field stands for None; null itself is not a value in the document."""
+        """Drop null: in a document None is an absent field."""
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Keep defaults made by a factory too, as the API server has to fill in the same document as Python."""
+        """Include defaults from factories, because the API server must fill in the defaults that Python does."""
         factory = schema.get("default_factory")
-        default: Any = factory() if factory is not None else schema.get("default")  # type: ignore[call-arg]  # none takes data
+        default: Any = factory() if factory is not None else schema.get("default")  # type: ignore[call-arg]  # no factory takes data
         inner = self.generate_inner(schema["schema"])
         if default is None:
             return inner
@@ -58,19 +68,19 @@ class Structural(GenerateJsonSchema):
 
     def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
         """Write exclusive bounds as flags."""
-        return _flagged(super().int_schema(schema))
+        return _with_exclusive_flags(super().int_schema(schema))
 
     def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
         """Write exclusive bounds as flags."""
-        return _flagged(super().float_schema(schema))
+        return _with_exclusive_flags(super().float_schema(schema))
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
-        """One permitted value is an enumeration of one."""
+        """Write a single permitted value as an enumeration."""
         result = super().literal_schema(schema)
         return result | {"enum": [result.pop("const")]} if "const" in result else result
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """Add the section's rules, and keep of its docstring the first paragraph."""
+        """Use the first paragraph of the docstring as the description, and add the rules of the section."""
         cls: type[BaseModel] = schema["cls"]
         result = super().model_schema(schema)
         result["description"] = re.sub(r"\s+", " ", (cls.__doc__ or "").strip().split("\n\n")[0])
@@ -79,53 +89,55 @@ class Structural(GenerateJsonSchema):
         return result
 
 
-def _flagged(schema: JsonSchemaValue) -> JsonSchemaValue:
-    for side in ("Minimum", "Maximum"):
-        if f"exclusive{side}" in schema:
-            schema[side.lower()] = schema[f"exclusive{side}"]
-            schema[f"exclusive{side}"] = True
+def _with_exclusive_flags(schema: JsonSchemaValue) -> JsonSchemaValue:
+    for bound in ("Minimum", "Maximum"):
+        flag = f"exclusive{bound}"
+        if flag in schema:
+            schema[bound.lower()] = schema[flag]
+            schema[flag] = True
     return schema
 
 
-def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """A schema without references, titles and what structural schemas leave unsaid."""
+def _to_structural(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """Inline the references of a schema, and drop titles and keywords that structural schemas do not allow."""
     if "$ref" in node:
-        node = definitions[node["$ref"].removeprefix("#/$defs/")] | {k: v for k, v in node.items() if k != "$ref"}
+        siblings = {key: value for key, value in node.items() if key != "$ref"}
+        node = definitions[node["$ref"].removeprefix("#/$defs/")] | siblings
     result: dict[str, Any] = {}
     for key, value in node.items():
         match key, value:
             case ("title" | "$defs", _) | ("additionalProperties", bool()):
                 continue
-            case "properties", _:  # The names of fields are not keywords, so a field called title stays.
-                result[key] = {name: _inlined(field, definitions) for name, field in value.items()}
+            case "properties", _:  # its keys are names of fields, of which one may be "title"
+                result[key] = {name: _to_structural(field, definitions) for name, field in value.items()}
             case "items" | "additionalProperties", _:
-                result[key] = _inlined(value, definitions)
+                result[key] = _to_structural(value, definitions)
             case _:
                 result[key] = value
-    if result.get("x-kubernetes-int-or-string"):
+    if result.get(INT_OR_STRING):
         result["anyOf"] = [{"type": "integer"}, {"type": "string"}]
-    if result.pop(PRESERVE, False):
-        # Said of the object itself, the API server would find {a: 1} and {b: 1} equal, and let a frozen field change.
-        result["additionalProperties"] = {PRESERVE: True}
+    if result.pop(PRESERVE_UNKNOWN_FIELDS, False):
+        # On the object itself, CEL would treat {a: 1} and {b: 1} as equal, and an immutable field could change.
+        result["additionalProperties"] = {PRESERVE_UNKNOWN_FIELDS: True}
     return result
 
 
 def _without_defaults(node: Any) -> Any:
-    """A schema that fills in nothing: an empty status says that no operator has looked yet."""
+    """Drop all defaults: an empty status means that no operator has reconciled the job yet."""
     if isinstance(node, dict):
         return {key: _without_defaults(value) for key, value in node.items() if key != "default"}
     return node
 
 
-def schema() -> dict[str, Any]:
-    """The structural OpenAPI v3 schema of a FineTuneJob."""
-    raw = FineTuneJob.model_json_schema(by_alias=True, schema_generator=Structural)
-    root: dict[str, Any] = _inlined(raw, raw.get("$defs", {}))
+def build_schema() -> dict[str, Any]:
+    """Build the structural OpenAPI v3 schema of a FineTuneJob."""
+    raw = FineTuneJob.model_json_schema(by_alias=True, schema_generator=StructuralSchemaGenerator)
+    root: dict[str, Any] = _to_structural(raw, raw.get("$defs", {}))
     properties = root["properties"]
     properties |= {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},
-        # The API server knows metadata; naming the name makes it an address that a rule may point to.
+        # The API server validates metadata itself. Listing the name lets a rule refer to it.
         "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
         "status": _without_defaults(properties["status"]),
     }
@@ -134,16 +146,19 @@ def schema() -> dict[str, Any]:
     return root | {"required": ["spec"]}
 
 
-def crd() -> dict[str, Any]:
-    """The whole CustomResourceDefinition, ready for `kubectl apply`."""
-    columns = [
-        {"name": name, "type": kind, "jsonPath": path} | ({"priority": priority} if priority else {})
-        for name, kind, path, priority in COLUMNS
-    ]
+def _printer_column(column: PrinterColumn) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": column.name, "type": column.type, "jsonPath": column.path}
+    if column.is_wide:
+        entry["priority"] = 1
+    return entry
+
+
+def build_crd() -> dict[str, Any]:
+    """Build the CustomResourceDefinition, ready for `kubectl apply`."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": NAME},
+        "metadata": {"name": CRD_NAME},
         "spec": {
             "group": GROUP,
             "names": {
@@ -160,9 +175,9 @@ def crd() -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "schema": {"openAPIV3Schema": schema()},
+                    "schema": {"openAPIV3Schema": build_schema()},
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": columns,
+                    "additionalPrinterColumns": [_printer_column(column) for column in COLUMNS],
                 }
             ],
         },

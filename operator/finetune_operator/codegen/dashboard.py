@@ -1,54 +1,60 @@
-"""The Grafana dashboard, generated so that every panel is one line: what it shows, in which unit, from which metric."""
+"""The Grafana dashboard, generated from one declaration per panel: its title, unit, queries and description."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 SELECTOR = 'namespace=~"$namespace", job=~"$job"'
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-WIDTH, HEIGHT = 8, 8  # Grafana's grid is 24 wide.
+GRID_WIDTH = 24
+PANEL_WIDTH = PANEL_HEIGHT = 8
+PANELS_PER_LINE = GRID_WIDTH // PANEL_WIDTH
 
 
 class Panel(NamedTuple):
-    """A graph: its queries by legend. In a query {JOB} stands for the chosen jobs, BY for the labels that name one."""
+    """A graph with its queries by legend.
+
+    In a query {JOB} is replaced by the selector of the chosen jobs, and BY by the grouping by job.
+    """
 
     title: str
     unit: str
     queries: dict[str, str]
     description: str = ""
-    log: bool = False
+    log_scale: bool = False
 
 
-JOB = "{{namespace}}/{{job}}"  # the legend
+JOB = "{{namespace}}/{{job}}"  # the legend of a query per job
 
 ROWS: dict[str, tuple[Panel, ...]] = {
-    "Learning": (
+    "Training": (
         Panel(
             "Loss",
             "short",
             {JOB: "max BY (finetune_loss{JOB})", f"{JOB} evaluation": "max BY (finetune_eval_loss{JOB})"},
-            "Mean loss per token, in nats, of the last step and on the evaluation data.",
+            "Mean loss per token in nats: of the last training step, and on the evaluation data.",
         ),
         Panel("Learning rate", "sci", {JOB: "max BY (finetune_learning_rate{JOB})"}),
         Panel(
             "Gradient norm",
             "short",
             {JOB: "max BY (finetune_grad_norm{JOB})"},
-            "L2 norm before clipping; jumps announce a diverging run.",
-            log=True,
+            "L2 norm before clipping. Sudden jumps indicate that training diverges.",
+            log_scale=True,
         ),
     ),
-    "Speed": (
+    "Throughput": (
         Panel("Tokens per second", "short", {JOB: "sum BY (rate(finetune_tokens_total{JOB}[$__rate_interval]))"}),
         Panel(
-            "Step time by rank",
+            "Step duration by rank",
             "s",
             {
                 f"{JOB} rank {{{{rank}}}}": "sum by (namespace, job, rank) "
                 "(rate(finetune_step_duration_seconds_sum{JOB}[$__rate_interval])) / sum by (namespace, job, rank) "
                 "(rate(finetune_step_duration_seconds_count{JOB}[$__rate_interval]))"
             },
-            "A rank that is slower than the others holds all of them up.",
+            "All ranks wait for the slowest one in every step.",
         ),
         Panel(
             "Share of time waiting for data",
@@ -63,7 +69,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Progress",
             "percentunit",
             {JOB: "max BY (finetune_step{JOB}) / max BY (finetune_total_steps{JOB})"},
-            "Finished optimizer steps of all steps.",
+            "Finished optimizer steps as a share of all steps.",
         ),
         Panel("Epoch", "short", {JOB: "max BY (finetune_epoch{JOB})"}),
     ),
@@ -72,7 +78,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Age of the newest checkpoint",
             "s",
             {JOB: "time() - max BY (finetune_last_checkpoint_timestamp_seconds{JOB})"},
-            "Work that would be lost if all pods died now.",
+            "Training time that would be lost if all pods failed now.",
         ),
         Panel(
             "Checkpoint duration by phase",
@@ -82,69 +88,72 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "(rate(finetune_checkpoint_duration_seconds_sum{JOB}[15m])) / sum by (namespace, job, phase) "
                 "(rate(finetune_checkpoint_duration_seconds_count{JOB}[15m]))"
             },
-            "Training stands still during snapshot only.",
+            "Training pauses during the snapshot phase only.",
         ),
-        Panel("Share of time stalled by checkpoints", "percentunit", {
+        Panel("Share of time paused for checkpoints", "percentunit", {
             JOB: "max BY (rate(finetune_checkpoint_stall_seconds_total{JOB}[15m]))"
         }),
         Panel("Checkpoint size", "bytes", {JOB: "max BY (finetune_checkpoint_bytes{JOB})"}),
-        Panel("Failed checkpoints in an hour", "short", {
+        Panel("Checkpoint failures per hour", "short", {
             JOB: "sum BY (increase(finetune_checkpoint_failures_total{JOB}[1h]))"
         }),
     ),
     "Operator": (
         Panel("Jobs by phase", "short", {"{{phase}}": "sum by (phase) (finetune_operator_jobs)"}),
-        Panel("Pods replaced in an hour", "short", {
+        Panel("Pod replacements per hour", "short", {
             "{{reason}}": "sum by (reason) (increase(finetune_operator_restarts_total[1h]))"
         }),
-        Panel("Ranks restarted in place in an hour", "short", {
+        Panel("In-place restarts of ranks per hour", "short", {
             JOB: "sum BY (increase(finetune_in_place_restarts_total{JOB}[1h]))"
         }),
     ),
 }  # fmt: skip
 
 
-def dashboard() -> dict[str, Any]:
-    """The dashboard as Grafana imports it."""
-    panels: list[dict[str, Any]] = []
-    top = 0
-    for row, graphs in ROWS.items():
-        panels.append(_placed({"type": "row", "title": row, "collapsed": False, "panels": []}, len(panels), 0, top, 24, 1))
-        top += 1
-        for index, graph in enumerate(graphs):
-            column, line = index % 3 * WIDTH, top + index // 3 * HEIGHT
-            panels.append(_placed(_graph(graph), len(panels), column, line, WIDTH, HEIGHT))
-        top += -(-len(graphs) // 3) * HEIGHT
+def build_dashboard() -> dict[str, Any]:
+    """Build the dashboard as Grafana imports it."""
     return {
         "uid": "finetune-operator",
         "title": "Fine-tuning",
-        "description": "What FineTuneJobs learn, how fast, and how safely.",
+        "description": "Loss, throughput, checkpoints and restarts of FineTuneJobs.",
         "tags": ["finetune-operator"],
         "schemaVersion": 39,
         "refresh": "30s",
         "time": {"from": "now-3h", "to": "now"},
         "templating": {"list": _variables()},
-        "panels": panels,
+        "panels": _layout(),
     }
 
 
-def _placed(panel: dict[str, Any], index: int, x: int, y: int, width: int, height: int) -> dict[str, Any]:
-    return panel | {"id": index + 1, "gridPos": {"x": x, "y": y, "w": width, "h": height}}
+def _layout() -> list[dict[str, Any]]:
+    """Place the panels of each row below its heading, three to a line."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for title, row in ROWS.items():
+        heading = {"type": "row", "title": title, "collapsed": False, "panels": []}
+        panels.append(heading | _position(len(panels), 0, top, GRID_WIDTH, 1))
+        top += 1
+        for index, panel in enumerate(row):
+            line, column = divmod(index, PANELS_PER_LINE)
+            position = _position(len(panels), column * PANEL_WIDTH, top + line * PANEL_HEIGHT, PANEL_WIDTH, PANEL_HEIGHT)
+            panels.append(_graph(panel) | position)
+        top += math.ceil(len(row) / PANELS_PER_LINE) * PANEL_HEIGHT
+    return panels
+
+
+def _position(index: int, x: int, y: int, width: int, height: int) -> dict[str, Any]:
+    return {"id": index + 1, "gridPos": {"x": x, "y": y, "w": width, "h": height}}
 
 
 def _graph(panel: Panel) -> dict[str, Any]:
     custom: dict[str, Any] = {"lineWidth": 1, "showPoints": "auto", "spanNulls": True}
-    if panel.log:
+    if panel.log_scale:
         custom["scaleDistribution"] = {"type": "log", "log": 10}
-    targets = [
-        {
-            "refId": chr(ord("A") + index),
-            "datasource": DATASOURCE,
-            "expr": query.replace("{JOB}", f"{{{SELECTOR}}}").replace(" BY ", " by (namespace, job) "),
-            "legendFormat": legend,
-        }
-        for index, (legend, query) in enumerate(panel.queries.items())
-    ]
+    targets = []
+    for index, (legend, query) in enumerate(panel.queries.items()):
+        expression = query.replace("{JOB}", f"{{{SELECTOR}}}").replace(" BY ", " by (namespace, job) ")
+        ref_id = chr(ord("A") + index)
+        targets.append({"refId": ref_id, "datasource": DATASOURCE, "expr": expression, "legendFormat": legend})
     return {
         "type": "timeseries",
         "title": panel.title,

@@ -1,6 +1,6 @@
-"""Writes every generated file of the repository: `python -m finetune_operator.codegen.generate [--check] [--helm PATH]`.
+"""Writes all generated files of the repository: `python -m finetune_operator.codegen.generate [--check] [--helm PATH]`.
 
-The raw install manifest is the chart as Helm renders it, so it is written, and checked, only where a helm is given.
+The install manifest is the chart rendered by Helm, so it is written or checked only if --helm is given.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 
 from finetune_operator.codegen import troubleshooting
-from finetune_operator.codegen.chart_values import readme
-from finetune_operator.codegen.crd import NAME, crd
-from finetune_operator.codegen.dashboard import dashboard
+from finetune_operator.codegen.chart_values import update_values_table
+from finetune_operator.codegen.crd import CRD_NAME, build_crd
+from finetune_operator.codegen.dashboard import build_dashboard
 from finetune_operator.codegen.operator_settings import operator_settings
-from finetune_operator.codegen.reference import reference
+from finetune_operator.codegen.reference import render_reference
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = Path("charts/finetune-operator")
@@ -39,7 +39,7 @@ metadata:
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML as people write it: no anchors, lists indented."""
+    """Writes YAML without anchors and with indented lists."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -49,28 +49,29 @@ class _Dumper(yaml.SafeDumper):
 
 
 def to_yaml(document: Any) -> str:
-    """A document as YAML text, keys in the order given."""
+    """Format a document as YAML, with its keys in their order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def _chart_crd(text: str) -> str:
-    """The definition as a template, so that `helm upgrade` renews it, which it never does for files in crds/."""
-    body = text.replace(f"metadata:\n  name: {NAME}\n", CHART_METADATA.format(name=NAME), 1)
+    """Turn the CRD into a template, because `helm upgrade` never updates the files in crds/."""
+    body = text.replace(f"metadata:\n  name: {CRD_NAME}\n", CHART_METADATA.format(name=CRD_NAME), 1)
     return f"{HEADER}{{{{- if .Values.crds.enabled }}}}\n{body}{{{{- end }}}}\n"
 
 
-def files() -> dict[Path, str]:
-    """Every generated file that needs no Helm, with its text; paths are relative to the repository."""
-    definition, graphs = to_yaml(crd()), json.dumps(dashboard(), indent=2) + "\n"
-    page, values = ((ROOT / CHART / name).read_text() for name in ("README.md", "values.yaml"))
-    chart_readme = readme(page, values)
+def generate_files() -> dict[Path, str]:
+    """Generate all files that do not need Helm: their text by their path in the repository."""
+    crd = to_yaml(build_crd())
+    dashboard = json.dumps(build_dashboard(), indent=2) + "\n"
+    readme, values = (ROOT / CHART / "README.md").read_text(), (ROOT / CHART / "values.yaml").read_text()
+    chart_readme = update_values_table(readme, values)
     return {
-        Path(f"manifests/crds/{NAME}.yaml"): HEADER + definition,
-        CHART / "templates/crd.yaml": _chart_crd(definition),
-        CHART / "files/dashboard.json": graphs,
+        Path(f"manifests/crds/{CRD_NAME}.yaml"): HEADER + crd,
+        CHART / "templates/crd.yaml": _chart_crd(crd),
+        CHART / "files/dashboard.json": dashboard,
         CHART / "README.md": chart_readme,
-        Path("manifests/dashboards/finetune.json"): graphs,
-        Path("docs/reference/finetunejob.md"): reference(),
+        Path("manifests/dashboards/finetune.json"): dashboard,
+        Path("docs/reference/finetunejob.md"): render_reference(),
         Path("docs/reference/helm-chart.md"): chart_readme,
         Path("docs/reference/operator-settings.md"): operator_settings(),
         Path("docs/troubleshooting/conditions.md"): troubleshooting.conditions(),
@@ -78,8 +79,8 @@ def files() -> dict[Path, str]:
     }
 
 
-def install(helm: Path) -> str:
-    """The raw install manifest: the namespace, and the chart as Helm renders it with its default values."""
+def render_install_manifest(helm: Path) -> str:
+    """Render the install manifest: the namespace, and the chart with its default values."""
     rendered = subprocess.run(
         [helm, "template", "finetune-operator", ROOT / CHART, f"--namespace={NAMESPACE}"],
         check=True,
@@ -94,27 +95,33 @@ def install(helm: Path) -> str:
     return f"{HEADER}---\n{to_yaml(namespace)}{rendered}"
 
 
-def _renew(wanted: dict[Path, str], check: bool) -> bool:
-    """Write, or only name, the files that differ; True if there were any."""
-    stale = {path: text for path, text in wanted.items() if not (ROOT / path).is_file() or (ROOT / path).read_text() != text}
-    for path, text in stale.items():
-        if not check:
-            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-            (ROOT / path).write_text(text)
-        print(f"{path} {'is stale: run make generate' if check else 'written'}")
-    return bool(stale)
+def _update(files: dict[Path, str], check: bool) -> bool:
+    """Write the files that differ, or only print them with `check`; returns whether any file differed."""
+    has_stale_files = False
+    for path, text in files.items():
+        file = ROOT / path
+        if file.is_file() and file.read_text() == text:
+            continue
+        has_stale_files = True
+        if check:
+            print(f"{path} is stale: run make generate")
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            print(f"{path} written")
+    return has_stale_files
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write what is stale; with --check only name it, and return 1 if there is any."""
+    """Write the stale files; with --check print them instead, and return 1 if there are any."""
     parser = argparse.ArgumentParser(prog="python -m finetune_operator.codegen.generate")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a generated file is stale")
-    parser.add_argument("--helm", type=Path, help=f"the helm command; without it {INSTALL} is left as it is")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with code 1 if a generated file is stale")
+    parser.add_argument("--helm", type=Path, help=f"path of the helm command; without it {INSTALL} is not generated")
     options = parser.parse_args(arguments)
-    stale = _renew(files(), options.check)
-    if options.helm:  # Last, as the chart holds files written above.
-        stale |= _renew({INSTALL: install(options.helm)}, options.check)
-    return 1 if options.check and stale else 0
+    has_stale_files = _update(generate_files(), options.check)
+    if options.helm:  # after the files above, which are part of the chart
+        has_stale_files |= _update({INSTALL: render_install_manifest(options.helm)}, options.check)
+    return 1 if options.check and has_stale_files else 0
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ class EventRecorder:
         """Emit events. A rejected event is only logged, because the status contains the same information."""
         for event in events:
             logger.info("%s: %s: %s", job.key, event.reason, event.message)
-            body = builders.event(*job.key, job.uid, event.type, event.reason, event.message, self._clock(), self._instance)
+            reference = builders.JobReference(*job.key, job.uid)
+            body = builders.event(reference, event.type, event.reason, event.message, self._clock(), self._instance)
             try:
                 await self._client.create(body)
             except ApiError as error:

@@ -1,4 +1,4 @@
-"""The chart, rendered by the real Helm."""
+"""The chart, rendered by Helm."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.integration.chart.conftest import Render
+from tests.integration.chart.conftest import Render, set_flags
 
 from finetune_operator.codegen import generate
-from finetune_operator.codegen.chart_values import described
-from finetune_operator.codegen.crd import NAME, crd
+from finetune_operator.codegen.chart_values import parse_values
+from finetune_operator.codegen.crd import CRD_NAME, build_crd
 from finetune_operator.settings import Settings
 
 CHART = generate.ROOT / generate.CHART
@@ -38,7 +38,7 @@ EVERYTHING = (
     "podAnnotations.a=b",
 )
 ALWAYS = {
-    ("CustomResourceDefinition", NAME),
+    ("CustomResourceDefinition", CRD_NAME),
     ("ServiceAccount", OPERATOR),
     ("ClusterRole", f"{OPERATOR}-view"),
     ("ClusterRole", f"{OPERATOR}-edit"),
@@ -53,7 +53,7 @@ CLUSTER_WIDE = {("ClusterRole", OPERATOR), ("ClusterRoleBinding", OPERATOR)}
     [
         ((), ALWAYS | CLUSTER_WIDE),
         (("watchNamespaces={team}",), ALWAYS | {("Role", OPERATOR), ("RoleBinding", OPERATOR)}),
-        (("crds.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("CustomResourceDefinition", NAME)}),
+        (("crds.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("CustomResourceDefinition", CRD_NAME)}),
         (("rbac.create=false", "rbac.aggregateClusterRoles=false"), {key for key in ALWAYS if key[0] != "ClusterRole"}),
         (("serviceAccount.create=false", "serviceAccount.name=a"), (ALWAYS | CLUSTER_WIDE) - {("ServiceAccount", OPERATOR)}),
         (("service.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("Service", OPERATOR)}),
@@ -72,38 +72,37 @@ CLUSTER_WIDE = {("ClusterRole", OPERATOR), ("ClusterRoleBinding", OPERATOR)}
     ],
     ids=["default", "namespaced", "no-crds", "no-rbac", "own-account", "no-service", "everything"],
 )
-def test_values_decide_which_objects_there_are(render: Render, values: tuple[str, ...], expected: set[Any]) -> None:
+def test_values_select_the_objects(render: Render, values: tuple[str, ...], expected: set[Any]) -> None:
     assert set(render(*values)) == expected
 
 
 @pytest.mark.parametrize("values", [(), ("watchNamespaces={a,b}",), EVERYTHING], ids=["default", "namespaced", "everything"])
-def test_lint(helm: Path, values: tuple[str, ...]) -> None:
-    sets = [word for value in values for word in ("--set", value)]
-    done = subprocess.run([helm, "lint", "--strict", CHART, *sets], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+def test_passes_helm_lint(helm: Path, values: tuple[str, ...]) -> None:
+    result = subprocess.run([helm, "lint", "--strict", CHART, *set_flags(values)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize(
     "value",
     ["replicas=2", "logLevel=LOUD", "watchNamespaces={Team}", "image.digest=sha256:1", "service.port=0", "crds.enabled=yes"],
 )
-def test_mistaken_values_are_refused(render: Render, value: str) -> None:
+def test_schema_rejects_invalid_values(render: Render, value: str) -> None:
     with pytest.raises(AssertionError, match="values don't meet the specifications"):
         render(value)
 
 
-def test_the_definition_is_the_generated_one(render: Render) -> None:
-    kept, loose = (render(f"crds.keep={keep}")["CustomResourceDefinition", NAME] for keep in ("true", "false"))
-    assert kept["spec"] == crd()["spec"]
+def test_contains_the_generated_crd(render: Render) -> None:
+    kept, not_kept = (render(f"crds.keep={keep}")["CustomResourceDefinition", CRD_NAME] for keep in ("true", "false"))
+    assert kept["spec"] == build_crd()["spec"]
     assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    assert "annotations" not in loose["metadata"]
+    assert "annotations" not in not_kept["metadata"]
 
 
-def test_generated_files_are_fresh(helm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generated_files_are_up_to_date(helm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate.main(["--check", f"--helm={helm}"]) == 0, capsys.readouterr().out
 
 
-def test_the_operator_is_restricted(render: Render) -> None:
+def test_operator_meets_the_restricted_pod_security_level(render: Render) -> None:
     spec = render()["Deployment", OPERATOR]["spec"]
     pod = spec["template"]["spec"]
     [container] = pod["containers"]
@@ -134,14 +133,14 @@ def test_the_operator_is_restricted(render: Render) -> None:
         (("extraArgs={--workers=4}",), {"workers": 4}),
     ],
 )
-def test_the_operator_understands_its_arguments(render: Render, values: tuple[str, ...], expected: dict[str, Any]) -> None:
+def test_operator_parses_the_rendered_arguments(render: Render, values: tuple[str, ...], expected: dict[str, Any]) -> None:
     [container] = render(*values)["Deployment", OPERATOR]["spec"]["template"]["spec"]["containers"]
     settings = Settings.from_arguments(container["args"], {})
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("probe", ["livenessProbe", "readinessProbe", "startupProbe"])
-def test_probes_ask_the_operator(render: Render, probe: str) -> None:
+def test_probes_request_healthz(render: Render, probe: str) -> None:
     [container] = render()["Deployment", OPERATOR]["spec"]["template"]["spec"]["containers"]
     assert container[probe]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert container["ports"] == [{"name": "http", "containerPort": 8080}]
@@ -151,7 +150,7 @@ ROLES = [((), "ClusterRole"), (("watchNamespaces={team}",), "Role")]
 
 
 @pytest.mark.parametrize(("values", "kind"), ROLES, ids=["cluster", "namespaced"])
-def test_permissions_are_these_and_no_more(render: Render, values: tuple[str, ...], kind: str) -> None:
+def test_grants_only_the_required_permissions(render: Render, values: tuple[str, ...], kind: str) -> None:
     objects = render(*values)
     rules = [
         (group, resource, sorted(rule["verbs"]))
@@ -174,16 +173,15 @@ def test_permissions_are_these_and_no_more(render: Render, values: tuple[str, ..
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": "finetune-system"}]
 
 
-def test_each_watched_namespace_has_its_role(helm: Path) -> None:
-    done = subprocess.run(
-        [helm, "template", OPERATOR, CHART, "--set", "watchNamespaces={a,b}"], capture_output=True, text=True, check=True
-    )
-    objects = [document for document in yaml.safe_load_all(done.stdout) if document]
+def test_each_watched_namespace_has_a_role(helm: Path) -> None:
+    command = [helm, "template", OPERATOR, CHART, *set_flags(["watchNamespaces={a,b}"])]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    objects = [document for document in yaml.safe_load_all(output) if document]
     bound = [(item["kind"], item["metadata"]["namespace"]) for item in objects if item["kind"] in ("Role", "RoleBinding")]
     assert sorted(bound) == [("Role", "a"), ("Role", "b"), ("RoleBinding", "a"), ("RoleBinding", "b")]
 
 
-def test_the_service_finds_the_pod(render: Render) -> None:
+def test_service_selects_the_pod(render: Render) -> None:
     objects = render("podLabels.a=b")
     labels = objects["Deployment", OPERATOR]["spec"]["template"]["metadata"]["labels"]
     selectors = (
@@ -193,25 +191,26 @@ def test_the_service_finds_the_pod(render: Render) -> None:
     assert all(selector.items() <= labels.items() for selector in selectors)
 
 
-def test_the_dashboard_survives_rendering(render: Render) -> None:
+def test_config_map_contains_the_dashboard(render: Render) -> None:
     config = render("dashboard.enabled=true")["ConfigMap", f"{OPERATOR}-dashboard"]
     source = (generate.ROOT / "manifests/dashboards/finetune.json").read_text()
     assert json.loads(config["data"]["finetune.json"]) == json.loads(source)
 
 
-def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def paths_of(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         yield f"{prefix}{name}"
         if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{name}.")
+            yield from paths_of(value, f"{prefix}{name}.")
 
 
-def test_every_value_is_described_and_used() -> None:
+def test_every_value_is_documented_and_used() -> None:
     text = (CHART / "values.yaml").read_text()
-    told = {path for path, _, _ in described(text)}
+    documented = {value.path for value in parse_values(text)}
     templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
-    for path in _paths(yaml.safe_load(text)):
-        above = {path.rsplit(".", depth)[0] for depth in range(path.count(".") + 1)}
-        below = {other for other in told if other.startswith(f"{path}.")}
-        assert above & told or below, f"{path} has no comment"
-    assert [path for path in told if path.rpartition(".")[2] not in re.findall(r"\w+", templates)] == []
+    for path in paths_of(yaml.safe_load(text)):
+        path_and_parents = {path.rsplit(".", depth)[0] for depth in range(path.count(".") + 1)}
+        children = {other for other in documented if other.startswith(f"{path}.")}
+        assert path_and_parents & documented or children, f"{path} has no comment"
+    words = re.findall(r"\w+", templates)
+    assert [path for path in documented if path.rpartition(".")[2] not in words] == []

@@ -1,4 +1,4 @@
-"""Alerts and dashboard: Prometheus understands them, and they ask for metrics that exist."""
+"""Prometheus accepts the alerts and the dashboard's queries, and all their metrics exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tests.integration.chart.conftest import Render
 
-from finetune_operator.codegen.dashboard import dashboard
+from finetune_operator.codegen.dashboard import build_dashboard
 from finetune_operator.codegen.generate import CHART, ROOT
 from finetune_operator.controller import metrics as operator_metrics
 from finetune_operator.controller.informer_cache import InformerCache
@@ -21,12 +21,12 @@ from finetune_trainer.agent import metrics as trainer_metrics
 ALERTS = ROOT / CHART / "files/alerts.yaml"
 QUERIES = {
     f"{panel['title']} {target['refId']}": target["expr"]
-    for panel in dashboard()["panels"]
+    for panel in build_dashboard()["panels"]
     for target in panel.get("targets", ())
 }
 
 
-def _names() -> set[str]:
+def metric_names() -> set[str]:
     operator = operator_metrics.Metrics()
     operator.watch(InformerCache(), lambda: 0.0)
     trainer = trainer_metrics.Metrics("namespace", "job")
@@ -34,49 +34,49 @@ def _names() -> set[str]:
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-def test_panels_ask_for_metrics_that_exist(query: str) -> None:
+def test_panel_queries_existing_metrics(query: str) -> None:
     for name in re.findall(r"\bfinetune_\w+", query):
-        assert {name, re.sub(r"_(total|sum|count|bucket)$", "", name)} & _names()
+        assert {name, re.sub(r"_(total|sum|count|bucket)$", "", name)} & metric_names()
 
 
-def test_alerts_ask_for_metrics_that_exist() -> None:
+def test_alerts_query_existing_metrics() -> None:
     for name in re.findall(r"\bfinetune_[a-z_]+", ALERTS.read_text()):
-        assert {name, re.sub(r"_(total|sum|count|bucket)$", "", name)} & _names()
+        assert {name, re.sub(r"_(total|sum|count|bucket)$", "", name)} & metric_names()
 
 
-def test_every_trainer_metric_is_shown() -> None:
+def test_dashboard_shows_every_trainer_metric() -> None:
     shown = " ".join(QUERIES.values())
-    other = {"finetune_samples", "finetune_eval_metric"}  # tokens say the same; what another metric means is the job's own
-    trainer = {name for name in _names() if not name.startswith("finetune_operator_")}
-    assert [name for name in sorted(trainer - other) if name not in shown] == []
+    omitted = {"finetune_samples", "finetune_eval_metric"}  # tokens already show throughput; metrics differ between jobs
+    trainer = {name for name in metric_names() if not name.startswith("finetune_operator_")}
+    assert [name for name in sorted(trainer - omitted) if name not in shown] == []
 
 
-def _check(promtool: Path, *arguments: Any) -> None:
-    done = subprocess.run([promtool, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def run_promtool(promtool: Path, *arguments: Any) -> None:
+    result = subprocess.run([promtool, *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_prometheus_understands_the_alerts(promtool: Path) -> None:
-    _check(promtool, "check", "rules", ALERTS)
+def test_prometheus_accepts_the_alerts(promtool: Path) -> None:
+    run_promtool(promtool, "check", "rules", ALERTS)
 
 
-def test_prometheus_understands_the_panels(promtool: Path, tmp_path: Path) -> None:
+def test_prometheus_accepts_the_panels(promtool: Path, tmp_path: Path) -> None:
     rules = [
         {"record": f"panel:{index}", "expr": query.replace("$__rate_interval", "1m")}
         for index, query in enumerate(QUERIES.values())
     ]
     path = tmp_path / "panels.yaml"
     path.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
-    _check(promtool, "check", "rules", path)
+    run_promtool(promtool, "check", "rules", path)
 
 
-def test_the_rule_object_holds_the_alerts(render: Render) -> None:
+def test_prometheus_rule_contains_the_alerts(render: Render) -> None:
     rule = render("monitoring.prometheusRule.enabled=true")["PrometheusRule", "finetune-operator"]
     assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
 
 
 JOB = '{namespace="team", job="a"}'
-BUSY = {f"finetune_step{JOB}": "0+1x300", f"finetune_total_steps{JOB}": "1000x300", "finetune_operator_jobs": "1x300"}
+HEALTHY = {f"finetune_step{JOB}": "0+1x300", f"finetune_total_steps{JOB}": "1000x300", "finetune_operator_jobs": "1x300"}
 
 
 @pytest.mark.parametrize(
@@ -98,26 +98,21 @@ BUSY = {f"finetune_step{JOB}": "0+1x300", f"finetune_total_steps{JOB}": "1000x30
     ],
     ids=["healthy", "stuck", "finished", "absent", "failing", "old", "recent", "restarts", "starving", "fed"],
 )
-def test_alerts_fire_when_they_should(promtool: Path, tmp_path: Path, series: dict[str, str], alerts: set[str]) -> None:
+def test_alert_fires(promtool: Path, tmp_path: Path, series: dict[str, str], alerts: set[str]) -> None:
     names = [rule["alert"] for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]]
-    fires = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    expected = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names if name in alerts]
     test = {
         "rule_files": [str(ALERTS)],
         "evaluation_interval": "1m",
         "tests": [
             {
                 "interval": "1m",
-                "input_series": [{"series": name, "values": values} for name, values in (BUSY | series).items()],
-                "promql_expr_test": [
-                    {
-                        "expr": fires,
-                        "eval_time": "295m",
-                        "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names if name in alerts],
-                    }
-                ],
+                "input_series": [{"series": name, "values": values} for name, values in (HEALTHY | series).items()],
+                "promql_expr_test": [{"expr": firing, "eval_time": "295m", "exp_samples": expected}],
             }
         ],
     }
     path = tmp_path / "test.yaml"
     path.write_text(json.dumps(test))
-    _check(promtool, "test", "rules", path)
+    run_promtool(promtool, "test", "rules", path)

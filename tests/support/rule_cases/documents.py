@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from finetune_operator.codegen.crd import schema
+from finetune_operator.codegen.crd import build_schema
 
 ABSENT = object()
 """As a change's value: the field is removed."""
@@ -90,7 +90,7 @@ def job(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 def declared(node: Mapping[str, Any] | None = None, path: str = "") -> Iterator[tuple[str, dict[str, str]]]:
     """Every rule of the generated CRD with the field its sentence is about."""
-    node = schema() if node is None else node
+    node = build_schema() if node is None else node
     for rule in node.get("x-kubernetes-validations", ()):
         yield (path + rule.get("fieldPath", "")).lstrip("."), rule
     for name, field in node.get("properties", {}).items():

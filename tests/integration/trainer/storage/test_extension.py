@@ -51,14 +51,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from finetune_operator.codegen.crd import crd
+from finetune_operator.codegen.crd import build_crd
 from finetune_trainer.config.base import ReadableURI, WritableURI
 from finetune_trainer.storage.base import Credentials, Storage
 from finetune_trainer.storage.download import localize
 
 for uri_type in (ReadableURI, WritableURI):
     assert TypeAdapter(uri_type).validate_python("memory://run") == "memory://run"
-assert "begin the URI with memory://, " in str(crd())
+assert "begin the URI with memory://, " in str(build_crd())
 
 storage = Storage.open("memory://run", Credentials())
 storage.put("a/config.json", b"{}")

@@ -1,4 +1,4 @@
-"""Every rule of the document, judged in Python; tests/e2e/test_rules.py has an API server judge the same documents."""
+"""Every rule of the document, evaluated in Python; tests/e2e/test_rules.py submits the same documents to an API server."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from finetune_trainer.config import explain
 
 
 def test_every_rule_has_a_case() -> None:
-    # A task has the objective's own rules: one class, tried once.
-    tried = {case.field for case in CASES}
-    untried = [
-        (field, rule["message"])
-        for field, rule in declared()
-        if "oldSelf" not in rule["rule"]
-        and not any(case.field == field and rule["message"].startswith(case.sentence) for case in CASES)
-        and not (field.startswith("spec.objective.tasks[0].") and field.replace(".tasks[0]", "") in tried)
-    ]
-    assert untried == []
+    # The options of a task are the same classes as those of the objective, so their rules need no cases of their own.
+    tested_fields = {case.field for case in CASES}
+    untested = []
+    for field, rule in declared():
+        message = rule["message"]
+        is_transition = "oldSelf" in rule["rule"]
+        has_case = any(case.field == field and message.startswith(case.sentence) for case in CASES)
+        is_tested_in_objective = (
+            field.startswith("spec.objective.tasks[0].") and field.replace(".tasks[0]", "") in tested_fields
+        )
+        if not is_transition and not has_case and not is_tested_in_objective:
+            untested.append((field, message))
+    assert untested == []
 
 
 def test_every_transition_rule_has_a_case() -> None:
-    frozen = [field for field, rule in declared() if "oldSelf" in rule["rule"]]
-    assert sorted(frozen) == sorted(f"spec.{field}" for field, _, _ in TRANSITIONS)
+    immutable = [field for field, rule in declared() if "oldSelf" in rule["rule"]]
+    assert sorted(immutable) == sorted(f"spec.{field}" for field, _, _ in TRANSITIONS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_accepted(case: Case) -> None:
+def test_accepts_a_valid_document(case: Case) -> None:
     FineTuneJob.model_validate(job(case.accepted))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_refused(case: Case) -> None:
-    with pytest.raises(ValidationError) as create_error:
+def test_rejects_an_invalid_document(case: Case) -> None:
+    with pytest.raises(ValidationError) as error:
         FineTuneJob.model_validate(job(case.refused))
-    [sentence] = explain(create_error.value)
+    [sentence] = explain(error.value)
     field, _, advice = sentence.partition(": ")
     assert field == case.field
     assert case.sentence in advice

@@ -1,4 +1,4 @@
-"""The objects of a job."""
+"""The Kubernetes objects of a job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.simulated_cluster import document
 
 from finetune_operator import builders
 from finetune_operator.api import FineTuneJob
-from finetune_operator.builders.uri_references import claims, secrets
+from finetune_operator.builders.uri_references import referenced_claims, referenced_secrets
 from finetune_operator.settings import Settings
 from finetune_trainer.config import TrainSpec
 
@@ -32,11 +32,11 @@ def pod(index: int = 0, **changes: Any) -> dict[str, Any]:
 
 
 def container(**changes: Any) -> dict[str, Any]:
-    found: dict[str, Any] = pod(**changes)["spec"]["containers"][0]
-    return found
+    first: dict[str, Any] = pod(**changes)["spec"]["containers"][0]
+    return first
 
 
-def test_everything_in_order_and_owned() -> None:
+def test_renders_all_objects_in_order_with_their_owner() -> None:
     objects = builders.render(job(nodes=3))
     assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
         ("Service", "j"), ("ConfigMap", "j"), ("Pod", "j-0"), ("Pod", "j-1"), ("Pod", "j-2"),
@@ -49,25 +49,25 @@ def test_everything_in_order_and_owned() -> None:
         assert json.loads(json.dumps(item)) == item
 
 
-def test_a_document_that_is_only_rendered_has_no_owner() -> None:
+def test_renders_a_document_without_uid_without_owner() -> None:
     body = document()
     del body["metadata"]["uid"]
     assert all("ownerReferences" not in item["metadata"] for item in builders.render(FineTuneJob.model_validate(body)))
 
 
-def test_the_service_finds_pods_that_are_not_ready_yet() -> None:
+def test_service_publishes_pods_that_are_not_ready() -> None:
     spec = builders.service(job())["spec"]
     assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
     assert spec["selector"] == {"finetune-operator.io/job": "j"}
 
 
-def test_the_config_map_holds_the_trainers_part_of_the_document() -> None:
+def test_config_map_contains_the_trainers_part_of_the_document() -> None:
     spec = job().spec
     text = builders.config_map(job())["data"]["train.json"]
     assert TrainSpec.model_validate_json(text) == spec.train_spec()
 
 
-def test_the_agents_command_line() -> None:
+def test_command_line_of_the_agent() -> None:
     assert " ".join(container(index=1, workers__processesPerNode=2)["command"]) == (
         "python -m finetune_trainer.agent --document /etc/finetune/train.json --job team/j --node-rank 1 --nodes 2 "
         "--processes-per-node 2 --rendezvous j-0.j.team.svc:29400 --work-dir /work --http-port 9400 "
@@ -75,14 +75,14 @@ def test_the_agents_command_line() -> None:
     )
 
 
-def test_dns_name_and_end() -> None:
+def test_dns_name_and_termination() -> None:
     spec = pod(index=1, runPolicy__terminationGracePeriodSeconds=7)["spec"]
     assert (spec["hostname"], spec["subdomain"]) == ("j-1", "j")
     assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"]) == ("Never", 7)
     assert container()["terminationMessagePath"] == "/dev/termination-log"
 
 
-def test_pod_security_restricted() -> None:
+def test_meets_the_restricted_pod_security_level() -> None:
     spec, security = pod()["spec"], container()["securityContext"]
     assert spec["securityContext"]["runAsNonRoot"]
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -95,13 +95,13 @@ def test_pod_security_restricted() -> None:
     assert not any(key in spec for key in ("hostNetwork", "hostPID", "hostIPC"))
 
 
-def test_scraping() -> None:
+def test_annotations_for_prometheus_and_readiness_probe() -> None:
     annotations = pod()["metadata"]["annotations"]
     assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": "9400", "prometheus.io/path": "/metrics"}
     assert container()["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
 
 
-def test_credentials_and_claims_are_mounted_once() -> None:
+def test_mounts_each_secret_and_claim_once() -> None:
     changes = {
         "model__credentials": "hub.token",
         "checkpoint__credentials": "s3",
@@ -135,28 +135,28 @@ def test_credentials_and_claims_are_mounted_once() -> None:
         "/mnt/pvc/back": True,
     }  # fmt: skip
     spec = job(**changes).spec
-    assert secrets(spec) == {
+    assert referenced_secrets(spec) == {
         "hub.token": "spec.model.credentials",
         "other": "spec.data.evaluation[0].credentials",
         "words": "spec.data.augmentation.synonyms.credentials",
         "there": "spec.data.augmentation.backTranslation.forward.credentials",
         "s3": "spec.checkpoint.credentials",
     }
-    assert claims(spec) == {"models": True, "data": False, "out": True, "words": False, "back": False}
+    assert referenced_claims(spec) == {"models": True, "data": False, "out": True, "words": False, "back": False}
 
 
-def test_image_and_resources() -> None:
+def test_sets_image_and_resources() -> None:
     assert container()["image"] == "trainer:1"
     limits = {"limits": {"nvidia.com/gpu": 8, "memory": "64Gi"}}
-    mine = container(workers__image="mine:2", workers__resources=limits)
-    assert (mine["image"], mine["resources"]["limits"]) == ("mine:2", {"nvidia.com/gpu": 8, "memory": "64Gi"})
-    assert "imagePullPolicy" not in mine
+    custom = container(workers__image="mine:2", workers__resources=limits)
+    assert (custom["image"], custom["resources"]["limits"]) == ("mine:2", {"nvidia.com/gpu": 8, "memory": "64Gi"})
+    assert "imagePullPolicy" not in custom
     always = builders.pod(job(), 0, Settings(image_pull_policy="Always"))
     assert always["spec"]["containers"][0]["imagePullPolicy"] == "Always"
 
 
 TEMPLATE = {
-    "labels": {"team": "nlp", "finetune-operator.io/job": "stolen"},
+    "labels": {"team": "nlp", "finetune-operator.io/job": "other"},
     "annotations": {"note": "x"},
     "nodeSelector": {"gpu": "h200"},
     "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists"}],
@@ -170,7 +170,7 @@ TEMPLATE = {
 }
 
 
-def test_the_template_adds_and_never_steals() -> None:
+def test_template_adds_fields_but_cannot_change_the_job_label() -> None:
     body = pod(workers__template=TEMPLATE)
     spec, labels = body["spec"], body["metadata"]["labels"]
     assert (labels["team"], labels["finetune-operator.io/job"]) == ("nlp", "j")
@@ -193,14 +193,14 @@ def test_the_template_adds_and_never_steals() -> None:
         (2, {"nodeAffinity": {}}, {"podAntiAffinity", "nodeAffinity"}),
     ],
 )
-def test_pods_spread_over_nodes(nodes: int, affinity: dict[str, Any], expected: set[str] | None) -> None:
-    found = pod(nodes=nodes, workers__template={"affinity": affinity}, workers__nodes=nodes)["spec"].get("affinity")
-    assert (set(found) if found is not None else None) == expected
+def test_spreads_pods_over_nodes(nodes: int, affinity: dict[str, Any], expected: set[str] | None) -> None:
+    spec = pod(nodes=nodes, workers__template={"affinity": affinity}, workers__nodes=nodes)["spec"]
+    assert (set(spec["affinity"]) if "affinity" in spec else None) == expected
 
 
-def test_event() -> None:
+def test_event_truncates_its_note() -> None:
     now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    body = builders.event("team", "j", "u", "Warning", "Crashed", "x" * 3000, now, "operator-0")
+    body = builders.event(builders.JobReference("team", "j", "u"), "Warning", "Crashed", "x" * 3000, now, "operator-0")
     assert (body["type"], body["reason"], body["regarding"]["uid"]) == ("Warning", "Crashed", "u")
     assert body["eventTime"] == "2026-01-01T12:00:00.000000Z"
     assert len(body["note"]) <= 1024
