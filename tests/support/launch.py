@@ -1,7 +1,8 @@
-"""Whole ranks in the tests: `rank.main` with its command line, its document and its telemetry pipe."""
+"""Runs a whole rank: `python -m finetune_trainer.training` with its command line, document and event pipe."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -17,28 +18,13 @@ from finetune_trainer.training import __main__ as rank
 from finetune_trainer.training.engine import merge
 
 WORDS = [
-    "the",
-    "a",
-    "one",
-    "two",
-    "red",
-    "green",
-    "blue",
-    "cat",
-    "dog",
-    "bird",
-    "sees",
-    "eats",
-    "likes",
-    "sleeps",
-    "here",
-    "there",
-]
+    "the", "a", "one", "two", "red", "green", "blue", "cat", "dog", "bird", "sees", "eats", "likes", "sleeps", "here", "there",
+]  # fmt: skip
 
 
 @dataclass
-class Heard:
-    """Exit code and all events of one rank; the last event is how it ended."""
+class RankResult:
+    """Exit code and all events of one rank; the last event has its outcome."""
 
     code: int
     events: list[Event]
@@ -51,13 +37,13 @@ class Heard:
 
     @property
     def activities(self) -> list[str]:
-        """What the rank did, each activity once for each time it began."""
-        told = [event.activity for event in self.events if event.event == "alive"]
-        return [activity for index, activity in enumerate(told) if index == 0 or told[index - 1] != activity]
+        """The rank's activities in order, without repetitions."""
+        activities = [event.activity for event in self.events if event.event == "alive"]
+        return [activity for activity, _ in itertools.groupby(activities)]
 
 
-def prepare(folder: Path, **changes: Any) -> Path:
-    """A document over a small corpus, with the changes merged into it; where it lies."""
+def write_document(folder: Path, **changes: Any) -> Path:
+    """Write a document over a small corpus, with the changes merged into it; returns its path."""
     lines = [" ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(3 + i % 9)) for i in range(300)]
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     document: dict[str, Any] = {
@@ -81,34 +67,34 @@ def prepare(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def live(place: Place, document: Path, signals: dict[int, tuple[int, int]] | None = None) -> Heard:
-    """The rank's whole life. `signals` tells which rank gets which signal after how many of its steps."""
-    number, after = (signals or {}).get(place.rank, (0, 0))
+def run_rank(place: Place, document: Path, signals: dict[int, tuple[int, int]] | None = None) -> RankResult:
+    """Run a whole rank. `signals` maps a rank to the signal that it gets and the number of its steps before that."""
+    number, steps_before_signal = (signals or {}).get(place.rank, (0, 0))
     events: list[Event] = []
 
-    def listen(descriptor: int) -> None:
+    def read_events(descriptor: int) -> None:
+        steps = 0
         with open(descriptor, "rb") as pipe:
             for line in pipe:
-                events.append(parse(line))
-                if (
-                    number
-                    and sum(isinstance(event, StepTime) for event in events) == after
-                    and isinstance(events[-1], StepTime)
-                ):
-                    os.kill(os.getpid(), number)
+                event = parse(line)
+                events.append(event)
+                if isinstance(event, StepTime):
+                    steps += 1
+                    if number and steps == steps_before_signal:
+                        os.kill(os.getpid(), number)
 
     reading, writing = os.pipe()
-    listener = threading.Thread(target=listen, args=(reading,))
-    listener.start()
+    reader = threading.Thread(target=read_events, args=(reading,))
+    reader.start()
     folder = document.parent
     code = rank.main(
         [
             "--document", str(document), "--job", "tests/tiny", "--rank", str(place.rank), "--world-size", str(place.size),
             "--local-rank", str(place.rank), "--processes-per-node", str(place.size), "--master", place.master,
-            "--attempt", "life", "--work-dir", str(folder / "work"), "--cache-dir", str(folder / "cache"),
+            "--attempt", "attempt", "--work-dir", str(folder / "work"), "--cache-dir", str(folder / "cache"),
             "--telemetry-fd", str(writing),
         ]
     )  # fmt: skip
     os.close(writing)
-    listener.join()
-    return Heard(code, events)
+    reader.join()
+    return RankResult(code, events)

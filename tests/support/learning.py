@@ -79,7 +79,7 @@ def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes
     }  # fmt: skip
     path = folder / "train.json"
     path.write_text(json.dumps(merge(document, changes)))
-    heard = ranks.run(launch.live, size, path)
+    heard = ranks.run(launch.run_rank, size, path)
     assert [one.code for one in heard] == [0] * size, heard[0].outcome.message
     evaluations = [event.metrics for event in heard[0].events if event.event == "evaluated"]
     losses = [event.progress.loss for event in heard[0].events if event.event == "step"]

@@ -1,4 +1,4 @@
-"""What the server of `ranks` imports before it forks, beside whole packages."""
+"""Modules that the fork server of `ranks` imports before it forks, in addition to whole packages."""
 
 import deepspeed.runtime.zero.muon.original_muon  # noqa: F401  # imports torch's compiler, which takes seconds
 import transformers.models.gpt2.modeling_gpt2

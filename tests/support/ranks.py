@@ -1,6 +1,6 @@
-"""Runs a function as the ranks of a real process group, gloo between processes of this machine.
+"""Runs a function on the ranks of a real process group: gloo between processes of this machine.
 
-The processes are forked from a server that has imported torch and DeepSpeed once: importing takes longer than the tests.
+The processes are forked from a server that has imported torch and DeepSpeed, because the imports take longer than the tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _context = multiprocessing.get_context("forkserver")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank stands; `master` is the address its group meets at."""
+    """A rank's number, the world size and the HOST:PORT of rank 0."""
 
     rank: int
     size: int
@@ -30,11 +30,11 @@ class Place:
 
 
 def run(target: Callable[..., Any], size: int, *arguments: Any, timeout: float = 240) -> list[Any]:
-    """What `target(place, *arguments)` returned on each rank; fails with the traceback of the first rank that raised."""
-    processes, ends = start(target, size, *arguments)
+    """The result of `target(place, *arguments)` on each rank; fails with the tracebacks of the ranks that raised."""
+    processes, connections = start(target, size, *arguments)
     deadline = time.monotonic() + timeout
     try:
-        results = [_result(end, deadline) for end in ends]
+        results = [_receive(connection, deadline) for connection in connections]
     finally:
         for process in processes:
             process.join(5)
@@ -46,37 +46,40 @@ def run(target: Callable[..., Any], size: int, *arguments: Any, timeout: float =
 
 
 def start(target: Callable[..., Any], size: int, *arguments: Any) -> tuple[list[Any], list[Connection]]:
-    """The same without waiting: the processes, and for each the connection that brings (whether it returned, value or text)."""
+    """Start the ranks without waiting for them.
+
+    Returns the processes and for each a connection that receives (True, result) or (False, traceback).
+    """
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ["OMP_NUM_THREADS"] = "1"
     _context.set_forkserver_preload(list(PRELOADED))
     master = f"127.0.0.1:{free_ports(1)[0]}"
-    processes, ends = [], []
+    processes, connections = [], []
     for rank in range(size):
-        mine, theirs = _context.Pipe(duplex=False)
-        process = _context.Process(target=_enter, args=(theirs, target, Place(rank, size, master), arguments))
+        receiving, sending = _context.Pipe(duplex=False)
+        process = _context.Process(target=_run_target, args=(sending, target, Place(rank, size, master), arguments))
         process.start()
-        theirs.close()
+        sending.close()
         processes.append(process)
-        ends.append(mine)
-    return processes, ends
+        connections.append(receiving)
+    return processes, connections
 
 
-def _result(end: Connection, deadline: float) -> tuple[bool, Any]:
-    if not end.poll(max(0.0, deadline - time.monotonic())):
-        return False, "no answer in time"
+def _receive(connection: Connection, deadline: float) -> tuple[bool, Any]:
+    if not connection.poll(max(0.0, deadline - time.monotonic())):
+        return False, "no result in time"
     try:
-        return tuple(end.recv())
+        return tuple(connection.recv())
     except EOFError:
-        return False, "died without a word"
+        return False, "the process died"
 
 
-def _enter(end: Connection, target: Callable[..., Any], place: Place, arguments: tuple[Any, ...]) -> None:
+def _run_target(connection: Connection, target: Callable[..., Any], place: Place, arguments: tuple[Any, ...]) -> None:
     import torch
 
     torch.set_num_threads(1)
     try:
-        end.send((True, target(place, *arguments)))
+        connection.send((True, target(place, *arguments)))
     except BaseException:
-        end.send((False, traceback.format_exc()))
+        connection.send((False, traceback.format_exc()))
         raise

@@ -1,11 +1,11 @@
-"""For every rule of the document one job that obeys it and one that breaks it; Python and a real API server judge both."""
+"""For every rule of the document a job that satisfies it and one that violates it; Python and a real API server check both."""
 
 from tests.support.rule_cases import data, job, methods, objectives, training
 from tests.support.rule_cases.documents import ABSENT, BASE
 
 CASES = job.CASES + data.CASES + objectives.CASES + methods.CASES + training.CASES
 
-# A field of spec, its value when the job is created, and another one; only an API server knows both.
+# A field of spec, its value when the job is created and a changed one; only an API server compares them.
 TRANSITIONS = (
     ("model", BASE["spec"]["model"], BASE["spec"]["model"] | {"attention": "Eager"}),
     ("data", {"train": [{"source": "file:///a"}]}, {"train": [{"source": "file:///b"}]}),

@@ -1,4 +1,4 @@
-"""Where rows come from and what is done with them."""
+"""Cases of the data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.support.rule_cases.documents import (
     IMAGES,
     PAIRS,
     PROMPTED,
-    REHEARSED,
+    REPLAYED,
     TWO_TASKS,
     UNSUPERVISED,
     Case,
@@ -19,37 +19,37 @@ TRANSLATORS = {"forward": {"source": "hf://organisation/there"}, "back": {"sourc
 CASES: tuple[Case, ...] = (
     Case(
         "spec.data.packing",
-        "this objective learns from one row",
+        "this objective does not support packing",
         spec(data__packing=True, objective__type="MaskedLM"),
         spec(data__packing=True, objective__type="SequenceClassification"),
     ),
     Case(
         "spec.data.overlong",
-        "this objective cannot learn from parts",
+        "this objective cannot be trained on parts",
         spec(data__overlong="Split", objective__type="MaskedLM"),
         spec(data__overlong="Split", objective__type="SequenceClassification"),
     ),
     Case(
         "spec.data.replay",
-        "data.replay and ewc or replay of training.continualLearning need each other",
+        "data.replay and ewc or replay in training.continualLearning need each other",
         spec(data__replay=[{"source": "file:///a"}], training__continualLearning={"ewc": {"strength": 1}}),
         spec(data__replay=[{"source": "file:///a"}], training__continualLearning={"l2sp": 1}),
     ),
     Case(
         "spec.data.replay",
-        "data.replay and ewc or replay of training.continualLearning need each other",
+        "data.replay and ewc or replay in training.continualLearning need each other",
         spec(training__continualLearning={"l2sp": 1}),
         spec(training__continualLearning={"ewc": {"strength": 1}}),
     ),
     Case(
         "spec.data.replay",
-        "data.replay and ewc or replay of training.continualLearning need each other",
-        spec(**REHEARSED),
+        "data.replay and ewc or replay in training.continualLearning need each other",
+        spec(**REPLAYED),
         spec(training__continualLearning={"replay": {"share": 0.2}}),
     ),
     Case(
         "spec.data.replay",
-        "each source of data serves one task",
+        "each source needs a task of objective.tasks",
         spec(
             **TWO_TASKS,
             data__replay=[{"source": "file:///c", "task": "b"}],
@@ -65,61 +65,61 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.data.train",
-        "each source of data serves one task",
+        "each source needs a task of objective.tasks",
         spec(**TWO_TASKS),
         spec(data__train=[{"source": "file:///a", "task": "a"}]),
     ),
     Case(
         "spec.data.evaluation",
-        "each source of data serves one task",
+        "each source needs a task of objective.tasks",
         spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c", "task": "b"}]),
         spec(**TWO_TASKS, data__evaluation=[{"source": "file:///c"}]),
     ),
     Case(
         "spec.data.train",
-        "each text needs the one that goes with it",
+        "each text needs a positive",
         contrastive(),
         spec(objective__type="TextContrastive", data__train=[PAIRS, {"source": "file:///texts"}]),
     ),
     Case(
         "spec.data.evaluation",
-        "each text needs the one that goes with it",
+        "each text needs a positive",
         contrastive(data__evaluation=[PAIRS]),
         contrastive(data__evaluation=[{"source": "file:///texts"}]),
     ),
     Case(
         "spec.data.evaluation",
-        "texts that are held out are seen twice the same",
+        "without dropout both views of a text are equal",
         contrastive(data__evaluationFraction=0.1),
         spec(objective=UNSUPERVISED, data__evaluationFraction=0.1),
     ),
     Case(
         "spec.data.evaluation",
-        "texts that are held out are seen twice the same",
+        "without dropout both views of a text are equal",
         contrastive(data__folds={"count": 2}),
         spec(objective=UNSUPERVISED, data__folds={"count": 2}),
     ),
     Case(
         "spec.data.replay",
-        "each text needs the one that goes with it",
-        contrastive(**REHEARSED | {"data__replay": [PAIRS]}),
-        contrastive(**REHEARSED),
+        "each text needs a positive",
+        contrastive(**REPLAYED | {"data__replay": [PAIRS]}),
+        contrastive(**REPLAYED),
     ),
     Case(
         "spec.data.resample",
-        "only single labels can be balanced",
+        "class balancing needs one label for each row",
         IMAGES | spec(data__resample="Balanced"),
         IMAGES | spec(data__resample="Balanced", objective__imageClassification={"problem": "MultiLabel"}),
     ),
     Case(
         "spec.data.augmentation",
-        "copies would have validation_errors in what",
+        "augmentation would put errors into the targets",
         spec(data__augmentation={"deletion": 0.1}, objective__type="Denoising"),
         spec(data__augmentation={"deletion": 0.1}, objective__type="Seq2Seq"),
     ),
     Case(
         "spec.data.augmentation",
-        "these copies are made of texts",
+        "data.augmentation changes texts",
         IMAGES | spec(objective__imageClassification={"augmentation": {"horizontalFlip": 0.5}}),
         IMAGES | spec(data__augmentation={"deletion": 0.1}),
     ),
@@ -158,13 +158,13 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.data.resample",
-        "rows of this objective have no label",
+        "class balancing needs labels",
         spec(objective__type="SequenceClassification", data__resample="Balanced"),
         spec(objective__type="MaskedLM", data__resample="Balanced"),
     ),
     Case(
         "spec.data.resample",
-        "only single labels can be balanced",
+        "class balancing needs one label for each row",
         spec(objective={"type": "SequenceClassification", "sequenceClassification": {}}, data__resample="Balanced"),
         spec(
             objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
@@ -215,7 +215,7 @@ CASES: tuple[Case, ...] = (
     )),
     Case(
         "spec.data.packing",
-        "virtual tokens stand before one text only",
+        "virtual tokens cannot precede each text",
         spec(**PROMPTED, data__packing=False),
         spec(**PROMPTED, data__packing=True),
     ),

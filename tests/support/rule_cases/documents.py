@@ -1,4 +1,4 @@
-"""What a case is: a document that obeys a rule and one that breaks it, as changes of a small valid job."""
+"""Builds the cases: a document that satisfies a rule and one that violates it, as changes of a small valid job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from finetune_operator.codegen.crd import build_schema
 
 ABSENT = object()
-"""As a change's value: the field is removed."""
+"""The value of a change that removes the field."""
 
 BASE: dict[str, Any] = {
     "apiVersion": "finetune-operator.io/v1alpha1",
@@ -33,7 +33,7 @@ TWO_TASKS: dict[str, Any] = {
 }
 PAIRS = {"source": "file:///pairs", "columns": {"textPair": "other"}}
 UNSUPERVISED = {"type": "TextContrastive", "textContrastive": {"unsupervised": True}}
-REHEARSED: dict[str, Any] = {
+REPLAYED: dict[str, Any] = {
     "data__replay": [{"source": "file:///a"}],
     "training__continualLearning": {"replay": {"share": 0.2}},
 }
@@ -41,7 +41,7 @@ PROMPTED: dict[str, Any] = {**PRETRAINED, "method__type": "PromptTuning", "expor
 
 
 class Case(NamedTuple):
-    """Changes of BASE, field by field; the refused one breaks exactly the rule whose sentence at `field` begins so."""
+    """Changes of BASE; `refused` violates exactly the rule of `field` whose message starts with `sentence`."""
 
     field: str
     sentence: str
@@ -50,12 +50,12 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the test is called."""
+        """The name of the test case."""
         return f"{self.field}-{self.sentence}"
 
 
 def spec(**changes: Any) -> dict[str, Any]:
-    """Changes of fields below spec, with two underscores for each dot."""
+    """Changes of fields in spec, with two underscores for each dot."""
     return {"spec." + path.replace("__", "."): value for path, value in changes.items()}
 
 
@@ -75,7 +75,7 @@ VIEWS = spec(objective__type="ImageContrastive", model__tokenizer=ABSENT)
 
 
 def job(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """BASE with changes: the path of a field, dots between names, to its new value."""
+    """BASE with changes, which map the dotted path of a field to its new value."""
     result = copy.deepcopy(BASE)
     for path, value in (changes or {}).items():
         node, (*parents, last) = result, path.split(".")
@@ -89,7 +89,7 @@ def job(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 def declared(node: Mapping[str, Any] | None = None, path: str = "") -> Iterator[tuple[str, dict[str, str]]]:
-    """Every rule of the generated CRD with the field its sentence is about."""
+    """Every rule of the generated CRD with the field that its message is about."""
     node = build_schema() if node is None else node
     for rule in node.get("x-kubernetes-validations", ()):
         yield (path + rule.get("fieldPath", "")).lstrip("."), rule

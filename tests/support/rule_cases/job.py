@@ -1,4 +1,4 @@
-"""The job itself, and what it leaves."""
+"""Cases of the job's name, of checkpoint and of export."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ CASES: tuple[Case, ...] = (
     Case("metadata.name", "not a valid name for pods", {"metadata.name": "a"}, {"metadata.name": "a.b"}),
     Case(
         "spec.export.best",
-        "only one of several evaluations",
+        "choosing the best model needs several evaluations",
         spec(export__best=True, evaluation__everySteps=1, data__evaluationFraction=0.5),
         spec(export__best=True, data__evaluationFraction=0.5),
     ),
     Case(
         "spec.export.mergeAdapters",
-        "bottleneck adapters become part of wider layers",
+        "bottleneck adapters cannot be exported separately",
         spec(**PRETRAINED, method__type="Bottleneck"),
         spec(**PRETRAINED, method__type="Bottleneck", export__mergeAdapters=False),
     ),
     Case(
         "spec.export.mergeAdapters",
-        "virtual tokens cannot be added into the weights",
+        "virtual tokens cannot be merged into the weights",
         spec(**PROMPTED),
         spec(**PROMPTED | {"export__mergeAdapters": True}),
     ),

@@ -1,4 +1,4 @@
-"""The model, and which of its weights move."""
+"""Cases of the model and of the method."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from tests.support.rule_cases.documents import ABSENT, IMAGES, PRETRAINED, PROMP
 CASES: tuple[Case, ...] = (
     Case(
         "spec.method.type",
-        "adapters stand beside weights",
+        "adapters need pretrained weights",
         spec(model=PRETRAINED["model"], method__type="LoRA"),
         spec(method__type="LoRA"),
     ),
     Case(
         "spec.method.lora.frozenAdapters",
-        "frozen adapters stand beside a model of one task",
+        "frozen adapters need a model with one task",
         spec(**TWO_TASKS, model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"rank": 4}}),
         spec(**TWO_TASKS, model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"frozenAdapters": [{"source": "file:///a"}]}}),
     ),
     Case(
         "spec.export.mergeAdapters",
-        "adapters that several tasks share",
+        "adapters that tasks share",
         spec(**TWO_TASKS, model=PRETRAINED["model"], method__type="LoRA"),
         spec(**TWO_TASKS, model=PRETRAINED["model"], method__type="LoRA", export__mergeAdapters=False),
     ),
-    Case("spec.model.source", "initialization Pretrained needs", spec(model=PRETRAINED["model"]), spec(
+    Case("spec.model.source", "initialization Pretrained needs weights", spec(model=PRETRAINED["model"]), spec(
         model={"tokenizer": {"source": "hf://organisation/name"}, "config": {"model_type": "llama"}}
     )),
     Case("spec.model.tokenizer", "without model.source", {}, spec(model__tokenizer=ABSENT)),
-    Case("spec.model.tokenizer", "images have no use for a tokenizer", IMAGES, IMAGES | spec(model__tokenizer={"train": {}})),
-    Case("spec.model.tokenizer.train", "pretrained weights keep", {}, spec(
+    Case("spec.model.tokenizer", "an image model has no tokenizer", IMAGES, IMAGES | spec(model__tokenizer={"train": {}})),
+    Case("spec.model.tokenizer.train", "pretrained weights need their own vocabulary", {}, spec(
         model__source="hf://organisation/name", model__initialization="Pretrained"
     )),
     Case(
         "spec.model.tokenizer",
-        "give either source",
+        "exactly one of source",
         spec(model__tokenizer={"source": "hf://organisation/name"}),
         spec(model__tokenizer__source="hf://organisation/name"),
     ),
-    Case("spec.model.tokenizer", "give either source", {}, spec(model__tokenizer={})),
+    Case("spec.model.tokenizer", "exactly one of source", {}, spec(model__tokenizer={})),
     Case(
         "spec.method.lora",
         "options for LoRA",
@@ -76,7 +76,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.method.type",
-        "virtual tokens stand before a text that is continued",
+        "prompt tuning needs an objective that generates text",
         spec(**PROMPTED),
         spec(**PROMPTED, objective__type="MaskedLM"),
     ),

@@ -1,11 +1,11 @@
-"""What is learnt."""
+"""Cases of the objective."""
 
 from __future__ import annotations
 
 from tests.support.rule_cases.documents import (
     IMAGES,
     PAIRS,
-    REHEARSED,
+    REPLAYED,
     TASK,
     TWO_TASKS,
     UNSUPERVISED,
@@ -110,7 +110,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.tasks",
-        "a task has nothing to learn from",
+        "a task has no training data",
         spec(**TWO_TASKS),
         spec(**TWO_TASKS | {"data__train": [{"source": "file:///a", "task": "a"}]}),
     ),
@@ -140,15 +140,15 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.textContrastive.unsupervised",
-        "pairs are given or made of one text",
+        "unsupervised training uses single texts",
         spec(objective=UNSUPERVISED, data__evaluation=[PAIRS]),
         spec(objective=UNSUPERVISED, data__train=[PAIRS]),
     ),
     Case(
         "spec.objective.textContrastive.unsupervised",
-        "pairs are given or made of one text",
-        spec(objective=UNSUPERVISED, **REHEARSED),
-        spec(objective=UNSUPERVISED, **REHEARSED | {"data__replay": [PAIRS]}),
+        "unsupervised training uses single texts",
+        spec(objective=UNSUPERVISED, **REPLAYED),
+        spec(objective=UNSUPERVISED, **REPLAYED | {"data__replay": [PAIRS]}),
     ),
     Case(
         "spec.objective.imageContrastive",
@@ -158,7 +158,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.imageContrastive.imageSize",
-        "the model's own image processor",
+        "the model's image processor decides",
         VIEWS | spec(objective__imageContrastive={"imageSize": 32}),
         VIEWS | spec(objective__imageContrastive={"imageSize": 32}, model__source="hf://organisation/name"),
     ),
@@ -206,7 +206,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.imageClassification.imageSize",
-        "the model's own image processor",
+        "the model's image processor decides",
         IMAGES | spec(objective__imageClassification={"imageSize": 32}),
         IMAGES | spec(objective__imageClassification={"imageSize": 32}, model__source="hf://organisation/name"),
     ),

@@ -1,10 +1,10 @@
-"""How long, how fast, and how it is measured."""
+"""Cases of training, evaluation and DeepSpeed."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.support.rule_cases.documents import IMAGES, PAIRS, PRETRAINED, REHEARSED, VIEWS, Case, contrastive, spec
+from tests.support.rule_cases.documents import IMAGES, PAIRS, PRETRAINED, REPLAYED, VIEWS, Case, contrastive, spec
 
 
 def _few_shot(**changes: Any) -> dict[str, Any]:
@@ -14,86 +14,86 @@ def _few_shot(**changes: Any) -> dict[str, Any]:
 CASES: tuple[Case, ...] = (
     Case(
         "spec.evaluation.everySteps",
-        "there is nothing to evaluate on",
+        "there is no evaluation data",
         spec(evaluation__everySteps=5, data__folds={"count": 3, "hold": 1}),
         spec(evaluation__everySteps=5),
     ),
     Case(
         "spec.evaluation.atStart",
-        "there is nothing to evaluate on",
+        "there is no evaluation data",
         spec(evaluation__atStart=True, data__evaluationFraction=0.1),
         spec(evaluation__atStart=True),
     ),
     Case(
         "spec.evaluation.fewShot",
-        "there is nothing to evaluate on",
+        "there is no evaluation data",
         _few_shot(data__evaluationFraction=0.1),
         _few_shot(),
     ),
     Case(
         "spec.evaluation.fewShot",
-        "only rows of InstructionTuning and Seq2Seq can stand behind solved ones",
+        "few-shot evaluation needs objective.type InstructionTuning or Seq2Seq",
         _few_shot(objective__type="Seq2Seq", data__evaluationFraction=0.1),
         _few_shot(objective__type="CausalLM", data__evaluationFraction=0.1),
     ),
     Case(
         "spec.evaluation.fewShot",
-        "it compares answers",
+        "few-shot evaluation compares answers",
         _few_shot(objective__instructionTuning={"lossOn": "LastAssistant"}, data__evaluationFraction=0.1),
         _few_shot(objective__instructionTuning={"lossOn": "All"}, data__evaluationFraction=0.1),
     ),
     Case(
         "spec.evaluation.metric",
-        "only the starting model is measured with examples",
+        "only the starting model has a few-shot evaluation",
         spec(evaluation__metric="accuracy"),
         spec(evaluation__metric="fewShot.accuracy"),
     ),
     Case(
         "spec.evaluation.generation",
-        "a model of this objective does not continue",
+        "a model of this objective does not generate text",
         spec(evaluation__generation={"prompts": ["a"]}, objective__type="InstructionTuning"),
         spec(evaluation__generation={"prompts": ["a"]}, objective__type="MaskedLM"),
     ),
     Case(
         "spec.training.continualLearning",
-        "nothing is asked for",
-        spec(**REHEARSED),
+        "no method is chosen",
+        spec(**REPLAYED),
         spec(training__continualLearning={}),
     ),
     Case(
         "spec.training.continualLearning",
-        "weights that are frozen cannot leave",
-        spec(**REHEARSED, model=PRETRAINED["model"], method__type="LoRA"),
+        "ewc and l2sp penalize changes of weights",
+        spec(**REPLAYED, model=PRETRAINED["model"], method__type="LoRA"),
         spec(model=PRETRAINED["model"], method__type="LoRA", training__continualLearning={"l2sp": 0.1}),
     ),
     Case(
         "spec.training.continualLearning",
-        "ZeRO stage 3 has no rank",
-        spec(**REHEARSED, deepspeed__zeroStage=3),
+        "ewc and l2sp need whole weights",
+        spec(**REPLAYED, deepspeed__zeroStage=3),
         spec(training__continualLearning={"l2sp": 0.1}, deepspeed__zeroStage=3),
     ),
     Case(
         "spec.training.continualLearning.ewc",
-        "importance is measured row by row",
-        contrastive(**REHEARSED | {"data__replay": [PAIRS]}),
+        "ewc estimates importance on single rows",
+        contrastive(**REPLAYED | {"data__replay": [PAIRS]}),
         contrastive(data__replay=[PAIRS], training__continualLearning={"ewc": {"strength": 1}}),
     ),
     Case(
         "spec.training.batchSize",
-        "a row is told from the others",
+        "the loss compares the rows of a batch",
         contrastive(training={"batchSize": 2, "microBatchSize": 1}),
         contrastive(training={"batchSize": 1, "microBatchSize": 1}),
     ),
     Case(
         "spec.training.batchSize",
-        "a row is told from the others",
+        "the loss compares the rows of a batch",
         VIEWS | spec(training={"batchSize": 2, "microBatchSize": 1}),
         VIEWS | spec(training={"batchSize": 1, "microBatchSize": 1}),
     ),
     Case(
         "spec.training.continualLearning.ewc",
-        "importance is measured row by row",
-        VIEWS | spec(**REHEARSED),
+        "ewc estimates importance on single rows",
+        VIEWS | spec(**REPLAYED),
         VIEWS | spec(data__replay=[{"source": "file:///a"}], training__continualLearning={"ewc": {"strength": 1}}),
     ),
     Case(
@@ -104,19 +104,19 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.evaluation.metric",
-        "the name of this metric",
+        "the direction of this metric",
         spec(evaluation__metric="topic.f1[on]"),
         spec(evaluation__metric="f1ness"),
     ),
     Case(
         "spec.training.earlyStopping",
-        "whether the run still improves",
+        "early stopping needs evaluations during training",
         spec(training__earlyStopping={}, evaluation__everySteps=1, data__evaluationFraction=0.5),
         spec(training__earlyStopping={}, data__evaluationFraction=0.5),
     ),
     Case(
         "spec.training.labelSmoothing",
-        "this objective's loss is no cross entropy",
+        "label smoothing needs a cross entropy over single labels",
         spec(training__labelSmoothing=0.1, objective={"type": "SequenceClassification", "sequenceClassification": {}}),
         spec(
             training__labelSmoothing=0.1,
@@ -125,19 +125,19 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.training.labelSmoothing",
-        "this objective's loss is no cross",
+        "label smoothing needs a cross",
         spec(training__labelSmoothing=0.1, objective={"type": "TokenClassification"}),
         spec(training__labelSmoothing=0.1, objective={"type": "QuestionAnswering"}),
     ),
     Case(
         "spec.training.labelSmoothing",
-        "this objective's loss is no cross entropy",
+        "label smoothing needs a cross entropy over single labels",
         IMAGES | spec(training__labelSmoothing=0.1),
         IMAGES | spec(training__labelSmoothing=0.1, objective__imageClassification={"problem": "MultiLabel"}),
     ),
     Case(
         "spec.deepspeed.zeroStage",
-        "ZeRO stage 3 cannot partition quantised weights",
+        "ZeRO stage 3 cannot partition quantized weights",
         spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"quantization": "NF4"}}, deepspeed__zeroStage=2),
         spec(model=PRETRAINED["model"], method={"type": "LoRA", "lora": {"quantization": "NF4"}}, deepspeed__zeroStage=3),
     ),

@@ -1,4 +1,5 @@
-"""The document's part that says what is trained. Imports no torch: the operator's API embeds these models as they are."""
+"""The TrainSpec: the part of the document that describes the training run. Imports no torch, because the operator's API embeds
+these models."""
 
 from __future__ import annotations
 
@@ -8,10 +9,12 @@ from pydantic import Field
 
 from finetune_trainer.config.augmentation import AugmentationConfig, BackTranslationConfig, SynonymsConfig, TranslatorConfig
 from finetune_trainer.config.base import Rule, Section, explain
+from finetune_trainer.config.checkpoint import CheckpointConfig
 from finetune_trainer.config.continual_learning import ContinualLearningConfig, EWCConfig, ReplayConfig
 from finetune_trainer.config.cross_section_rules import RULES
 from finetune_trainer.config.data import ColumnsConfig, DataConfig, DatasetConfig, FoldsConfig
 from finetune_trainer.config.data_checks import DataChecksConfig
+from finetune_trainer.config.export import ExportConfig
 from finetune_trainer.config.image_augmentation import ImageAugmentationConfig
 from finetune_trainer.config.languages import LanguagesConfig
 from finetune_trainer.config.methods import FreezeConfig, MethodSpec, UnfreezeConfig
@@ -19,7 +22,6 @@ from finetune_trainer.config.model import ModelConfig, TokenizerConfig, Tokenize
 from finetune_trainer.config.objectives import ObjectiveChoice, ObjectiveSpec, TaskSpec
 from finetune_trainer.config.objectives.base import ObjectiveConfig
 from finetune_trainer.config.objectives.images import ImageObjectiveConfig
-from finetune_trainer.config.output import CheckpointConfig, ExportConfig
 from finetune_trainer.config.training import (
     DeepSpeedConfig,
     EarlyStoppingConfig,
@@ -75,7 +77,7 @@ __all__ = [
 
 
 class TrainSpec(Section):
-    """All that decides what comes out of a run; on how many nodes it runs is not part of it."""
+    """The fields that determine the result of a run; the number of nodes and processes is not one of them."""
 
     model: ModelConfig
     data: DataConfig
@@ -91,11 +93,12 @@ class TrainSpec(Section):
 
     @property
     def packing(self) -> bool:
-        """Whether several rows of data share one sequence: the document's word, or what suits objective and method."""
-        suits = self.objective.config.packable and self.method.config.supports_packing
-        return suits if self.data.packing is None else self.data.packing
+        """Whether several rows of data are packed into one sequence; by default if objective and method support it."""
+        if self.data.packing is not None:
+            return self.data.packing
+        return self.objective.config.packable and self.method.config.supports_packing
 
     @property
     def overlong(self) -> Literal["Split", "Truncate", "Drop"]:
-        """What becomes of rows longer than a sequence: the document's word, or what suits the objective."""
+        """The treatment of rows longer than a sequence; by default they are split if the objective supports it."""
         return self.data.overlong or ("Split" if self.objective.config.divisible else "Truncate")

@@ -1,8 +1,8 @@
-"""What every part of the document shares: camelCase names, no unknown fields, and rules written once in CEL.
+"""The base of all sections of the document: camelCase names, no unknown fields, and rules written once in CEL.
 
 A rule across fields is one CEL expression. The generated CRD carries it as `x-kubernetes-validations`, so the API server
-refuses a bad document at `kubectl apply`; the same expression is evaluated here, so that `finetune validate`, a local run and
-the operator refuse it with the same sentence. Rules that mention `oldSelf` only the API server can judge.
+rejects an invalid document at `kubectl apply`; the same expression is evaluated here, so that `finetune validate`, a local run
+and the operator reject it with the same sentence. Only the API server can evaluate rules that mention `oldSelf`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from finetune_trainer.config.storage_schemes import (
 
 
 class Rule(NamedTuple):
-    """One constraint across fields: a CEL expression over `self` and the sentence that says what to change.
+    """One constraint across fields: a CEL expression over `self` and a sentence with the cause and the remedy.
 
-    `where` names the field the sentence is about, relative to the section that declares the rule.
+    `where` is the field that the sentence is about, relative to the section that declares the rule.
     """
 
     expression: str
@@ -43,12 +43,12 @@ class Rule(NamedTuple):
 
     @property
     def is_transition(self) -> bool:
-        """Whether the rule compares with the stored object, which only an API server has."""
+        """Whether the rule compares the object with its stored version, which only an API server has."""
         return "oldSelf" in self.expression
 
 
 @functools.cache
-def _compiled(expression: str) -> Any:
+def _compile(expression: str) -> Any:
     return cel.compile(expression)
 
 
@@ -61,11 +61,11 @@ class Section(BaseModel):
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def document(self) -> dict[str, Any]:
-        """The section as it stands in YAML: camelCase, defaults filled in, absent fields absent."""
+        """The section as in YAML: camelCase, with defaults, without absent fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @model_validator(mode="after")
-    def _obey_rules(self) -> Self:
+    def _validate_rules(self) -> Self:
         document = self.document() if self.rules else {}
         broken = [
             InitErrorDetails(
@@ -74,7 +74,7 @@ class Section(BaseModel):
                 input=document,
             )
             for rule in self.rules
-            if not rule.is_transition and _compiled(rule.expression).execute({"self": document}) is not True
+            if not rule.is_transition and _compile(rule.expression).execute({"self": document}) is not True
         ]
         if broken:
             raise ValidationError.from_exception_data(type(self).__name__, broken)
@@ -82,8 +82,8 @@ class Section(BaseModel):
 
 
 def explain(error: ValidationError, root: str = "") -> list[str]:
-    """One sentence for each mistake: the field's path as the user wrote it, then what to change."""
-    return [f"{_path(root, *item['loc'])}: {_advice(item)}" for item in error.errors(include_url=False)]
+    """One sentence for each error: the path of the field as in the document, then the cause and the remedy."""
+    return [f"{_path(root, *item['loc'])}: {_describe_error(item)}" for item in error.errors(include_url=False)]
 
 
 def _path(root: str, *loc: int | str) -> str:
@@ -93,7 +93,7 @@ def _path(root: str, *loc: int | str) -> str:
     return text or "document"
 
 
-def _advice(item: Any) -> str:
+def _describe_error(item: Any) -> str:
     value = item.get("input")
     match item["type"]:
         case "extra_forbidden":
@@ -107,11 +107,14 @@ def _advice(item: Any) -> str:
         case "value_error":
             return str(item["ctx"]["error"])
         case _:
-            return f"{value!r} is refused: {item['msg']}"
+            return f"{value!r} is invalid: {item['msg']}"
 
 
 def only_with(name: str, field: str, kind: str, below: str = "") -> Rule:
-    """A section's rule that its `field` is set with type `name` only; `kind` is what the types are, `below` where it is."""
+    """The rule that a section's `field` may be set only with type `name`.
+
+    `kind` is the noun for the types, and `below` is the path of the section, with a dot at its end.
+    """
     return Rule(
         f"self.type == '{name}' || !has(self.{field})",
         f"options for {name} have no effect with another {kind}: remove {below}{field}, or set {below}type: {name}",
@@ -120,17 +123,20 @@ def only_with(name: str, field: str, kind: str, below: str = "") -> Rule:
 
 
 def described(choices: Mapping[str, type[Section]]) -> str:
-    """The description of the field that chooses one of these sections: the first line about each."""
-    first = {name: (options.__doc__ or "").partition("\n")[0] for name, options in choices.items()}
-    return " ".join(f"{name}: {line[0].lower()}{line[1:]}" for name, line in first.items())
+    """The description of the field that chooses one of these sections: the first docstring line of each."""
+    sentences = []
+    for name, section in choices.items():
+        line = (section.__doc__ or "").partition("\n")[0]
+        sentences.append(f"{name}: {line[0].lower()}{line[1:]}")
+    return " ".join(sentences)
 
 
 def obeys(rule: Rule) -> tuple[AfterValidator, Any]:
-    """The same for a single string: what `Annotated` needs to check it here and in the API server alike."""
+    """The metadata of an `Annotated` string that must satisfy the rule, for pydantic and for the API server."""
 
     def check(value: str) -> str:
-        if _compiled(rule.expression).execute({"self": value}) is not True:
-            raise PydanticCustomError("rule", "{message}", {"message": f"{value!r} is refused: {rule.message}"})
+        if _compile(rule.expression).execute({"self": value}) is not True:
+            raise PydanticCustomError("rule", "{message}", {"message": f"{value!r} is invalid: {rule.message}"})
         return value
 
     return AfterValidator(check), Field(json_schema_extra={"x-kubernetes-validations": [rule.schema()]})

@@ -1,4 +1,4 @@
-"""What the document's sections must agree on between them."""
+"""The document's rules across sections."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         f"!(self.objective.type in {ON_IMAGES}) || !has(self.model.tokenizer)",
-        "images have no use for a tokenizer: remove model.tokenizer",
+        "an image model has no tokenizer: remove model.tokenizer",
         "model.tokenizer",
     ),
     *(
         Rule(
             f"!has(self.model.source) || !has(self.objective.{field}) || !has(self.objective.{field}.imageSize)",
-            "the model's own image processor says to what size: remove imageSize, or model.source",
+            "the model's image processor decides the image size: remove imageSize, or model.source",
             f"objective.{field}.imageSize",
         )
         for field in map(field_of, ON_IMAGES)
     ),
     Rule(
         f"!(self.method.type in {ADAPTER_METHODS}) || self.model.initialization == 'Pretrained'",
-        "adapters stand beside weights that were learnt before: set model.initialization: Pretrained, or method.type: Full",
+        "adapters need pretrained weights: set model.initialization: Pretrained, or method.type: Full",
         "method.type",
     ),
     *(
         Rule(
             f"!{asked} || {EVALUATED}",
-            "there is nothing to evaluate on: add data.evaluation, data.evaluationFraction or data.folds, or remove "
+            "there is no evaluation data: add data.evaluation, data.evaluationFraction or data.folds, or remove "
             f"evaluation.{field}",
             f"evaluation.{field}",
         )
@@ -64,86 +64,87 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         f"!has(self.evaluation.fewShot) || self.objective.type in {IN_CONTEXT}",
-        f"only rows of {' and '.join(IN_CONTEXT)} can stand behind solved ones: remove evaluation.fewShot",
+        f"few-shot evaluation needs objective.type {' or '.join(IN_CONTEXT)}: remove evaluation.fewShot",
         "evaluation.fewShot",
     ),
     Rule(
         "!has(self.evaluation.fewShot) || !has(self.objective.instructionTuning) || "
         "self.objective.instructionTuning.lossOn != 'All'",
-        "it compares answers, and with lossOn: All questions count too: remove evaluation.fewShot, or change lossOn",
+        "few-shot evaluation compares answers, and lossOn: All includes questions: remove evaluation.fewShot, or change lossOn",
         "evaluation.fewShot",
     ),
     Rule(
         "!has(self.training.earlyStopping) || has(self.evaluation.everySteps)",
-        "whether the run still improves shows in evaluations on the way: set evaluation.everySteps, or remove "
-        "training.earlyStopping",
+        "early stopping needs evaluations during training: set evaluation.everySteps, or remove training.earlyStopping",
         "training.earlyStopping",
     ),
     Rule(
         f"self.training.labelSmoothing == 0.0 || self.objective.type in {SMOOTHABLE} && {SINGLE_LABEL}",
-        "this objective's loss is no cross entropy of one label among several: remove training.labelSmoothing",
+        "label smoothing needs a cross entropy over single labels, which this objective does not use: remove "
+        "training.labelSmoothing",
         "training.labelSmoothing",
     ),
     Rule(
         "!self.export.best || has(self.evaluation.everySteps)",
-        "only one of several evaluations can be the best: set evaluation.everySteps, or remove export.best",
+        "choosing the best model needs several evaluations: set evaluation.everySteps, or remove export.best",
         "export.best",
     ),
     Rule(
         f"!has(self.evaluation.generation) || self.objective.type in {CONTINUING}",
-        "a model of this objective does not continue a prompt: remove evaluation.generation",
+        "a model of this objective does not generate text from a prompt: remove evaluation.generation",
         "evaluation.generation",
     ),
     Rule(
         "self.objective.type != 'MultiTask' || self.export.mergeAdapters",
-        "adapters that several tasks share are exported within each task's model: remove export.mergeAdapters",
+        "adapters that tasks share can only be exported merged into each task's model: remove export.mergeAdapters",
         "export.mergeAdapters",
     ),
     Rule(
         "self.objective.type != 'MultiTask' || !has(self.method.lora) || size(self.method.lora.frozenAdapters) == 0",
-        "frozen adapters stand beside a model of one task: remove method.lora.frozenAdapters, or set another objective.type",
+        "frozen adapters need a model with one task: remove method.lora.frozenAdapters, or set another objective.type",
         "method.lora.frozenAdapters",
     ),
     Rule(
         "!has(self.method.lora) || self.method.lora.quantization == 'None' || self.deepspeed.zeroStage < 3",
-        "ZeRO stage 3 cannot partition quantised weights: set deepspeed.zeroStage: 2, or remove method.lora.quantization",
+        "ZeRO stage 3 cannot partition quantized weights: set deepspeed.zeroStage: 2, or remove method.lora.quantization",
         "deepspeed.zeroStage",
     ),
     Rule(
         f"self.method.type != 'PromptTuning' || self.objective.type in {PROMPTABLE}",
-        "virtual tokens stand before a text that is continued: set another method.type, or objective.type to "
+        "prompt tuning needs an objective that generates text: set another method.type, or objective.type to "
         f"{' or '.join(PROMPTABLE)}",
         "method.type",
     ),
     Rule(
         f"!(self.method.type in {UNMERGEABLE_METHODS}) || !self.export.mergeAdapters",
-        "virtual tokens cannot be added into the weights: set export.mergeAdapters: false",
+        "virtual tokens cannot be merged into the weights: set export.mergeAdapters: false",
         "export.mergeAdapters",
     ),
     Rule(
         f"!(self.method.type in {INSEPARABLE_METHODS}) || self.export.mergeAdapters",
-        "bottleneck adapters become part of wider layers, and nothing loads them alone: remove export.mergeAdapters",
+        "bottleneck adapters cannot be exported separately, because no library loads them: remove export.mergeAdapters",
         "export.mergeAdapters",
     ),
     Rule(
         f"!(self.method.type in {UNPACKABLE_METHODS}) || !has(self.data.packing) || !self.data.packing",
-        "virtual tokens stand before one text only: remove data.packing",
+        "virtual tokens cannot precede each text of a packed sequence: remove data.packing",
         "data.packing",
     ),
     Rule(
         f"(size(self.data.replay) > 0) == (has({CONTINUAL}) && {REREAD})",
-        "data.replay and ewc or replay of training.continualLearning need each other: add the one or remove the other",
+        "data.replay and ewc or replay in training.continualLearning need each other: add one or remove the other",
         "data.replay",
     ),
     Rule(
         f"!({PENALIZED}) || self.method.type == 'Full'",
-        "weights that are frozen cannot leave their start: set method.type: Full, or of training.continualLearning only replay",
+        "ewc and l2sp penalize changes of weights that this method freezes: set method.type: Full, or only replay in "
+        "training.continualLearning",
         "training.continualLearning",
     ),
     Rule(
         f"!({PENALIZED}) || self.deepspeed.zeroStage < 3",
-        "ZeRO stage 3 has no rank that sees whole weights: set deepspeed.zeroStage: 2, or of training.continualLearning only "
-        "replay",
+        "ewc and l2sp need whole weights, which ZeRO stage 3 partitions: set deepspeed.zeroStage: 2, or only replay in "
+        "training.continualLearning",
         "training.continualLearning",
     ),
     *(
@@ -151,50 +152,50 @@ RULES: tuple[Rule, ...] = (
             "size(self.objective.tasks) == 0 ? "
             f"self.data.{side}.all(d, !has(d.task)) : "
             f"self.data.{side}.all(d, has(d.task) && self.objective.tasks.exists(t, t.name == d.task))",
-            "each source of data serves one task: set its task to a name in objective.tasks, or to nothing without tasks",
+            "each source needs a task of objective.tasks, and none without tasks: set or remove its task",
             f"data.{side}",
         )
         for side in ("train", "evaluation", "replay")
     ),
     Rule(
         "self.objective.tasks.all(t, self.data.train.exists(d, has(d.task) && d.task == t.name))",
-        "a task has nothing to learn from: add a source with its name as task, or remove the task",
+        "a task has no training data: add a source with this task to data.train, or remove the task",
         "objective.tasks",
     ),
     Rule(
         f"self.data.resample == 'None' || self.objective.type in {LABELLED}",
-        "rows of this objective have no label to be balanced by: remove data.resample",
+        "class balancing needs labels, which this objective's rows do not have: remove data.resample",
         "data.resample",
     ),
     Rule(
         f"self.data.resample == 'None' || {SINGLE_LABEL}",
-        "only single labels can be balanced: remove data.resample, or set the problem SingleLabel",
+        "class balancing needs one label for each row: remove data.resample, or set problem: SingleLabel",
         "data.resample",
     ),
     Rule(
         f"!(self.objective.type in {ON_IMAGES}) || !has(self.data.augmentation)",
-        "these copies are made of texts: remove data.augmentation, and use that of the objective",
+        "data.augmentation changes texts: remove it, and set the augmentation of the image objective",
         "data.augmentation",
     ),
     Rule(
         "self.objective.type != 'Seq2Seq' || !has(self.data.augmentation)",
-        "copies would have validation_errors in what the model learns to write: remove data.augmentation",
+        "augmentation would put errors into the targets that the model learns to generate: remove data.augmentation",
         "data.augmentation",
     ),
     Rule(
         f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE}",
-        "this objective learns from one row of data at a time: remove data.packing",
+        "this objective does not support packing: remove data.packing",
         "data.packing",
     ),
     Rule(
         f"!has(self.data.overlong) || self.data.overlong != 'Split' || self.objective.type in {DIVISIBLE}",
-        "this objective cannot learn from parts of a row: set data.overlong to Truncate or Drop",
+        "this objective cannot be trained on parts of a row: set data.overlong to Truncate or Drop",
         "data.overlong",
     ),
     *(
         Rule(
             f"self.objective.type != 'TextContrastive' || {UNSUPERVISED} || self.data.{side}.all(d, has(d.columns.textPair))",
-            f"each text needs the one that goes with it: name its column in columns.textPair of all of data.{side}, or set "
+            f"each text needs a positive: name its column in columns.textPair of all sources of data.{side}, or set "
             "objective.textContrastive.unsupervised",
             f"data.{side}",
         )
@@ -202,29 +203,29 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "self.objective.type != 'TextContrastive' || self.data.evaluation.all(d, has(d.columns.textPair))",
-        "each text needs the one that goes with it: name its column in columns.textPair of all of data.evaluation",
+        "each text needs a positive: name its column in columns.textPair of all sources of data.evaluation",
         "data.evaluation",
     ),
     Rule(
         f"!{UNSUPERVISED} || self.data.train.all(d, !has(d.columns.textPair)) && "
         "self.data.replay.all(d, !has(d.columns.textPair))",
-        "pairs are given or made of one text: remove columns.textPair of data.train and data.replay, or unsupervised",
+        "unsupervised training uses single texts: remove columns.textPair of data.train and data.replay, or unsupervised",
         "objective.textContrastive.unsupervised",
     ),
     Rule(
         f"!{UNSUPERVISED} || !(has(self.data.evaluationFraction) || has(self.data.folds))",
-        "texts that are held out are seen twice the same without dropout, which measures nothing: remove "
-        "data.evaluationFraction or data.folds, and give pairs in data.evaluation",
+        "without dropout both views of a text are equal, so evaluation needs pairs: remove data.evaluationFraction or "
+        "data.folds, and set data.evaluation to pairs",
         "data.evaluation",
     ),
     Rule(
         f"!(self.objective.type in {COMPARING}) || !has({CONTINUAL}) || !has({CONTINUAL}.ewc)",
-        "importance is measured row by row, and a row alone is told from nothing: use training.continualLearning.replay",
+        "ewc estimates importance on single rows, and this loss compares rows: use training.continualLearning.replay",
         "training.continualLearning.ewc",
     ),
     Rule(
         f"!(self.objective.type in {COMPARING}) || self.training.batchSize > 1",
-        "a row is told from the others of its step: raise training.batchSize",
+        "the loss compares the rows of a batch: set training.batchSize to more than 1",
         "training.batchSize",
     ),
 )

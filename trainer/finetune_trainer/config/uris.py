@@ -1,4 +1,4 @@
-"""Where in a document addresses stand: wherever a section has a `source` to read or a `storage` to write to."""
+"""Finds the URIs in a document: the `source` or `storage` of any section."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 Location = tuple[int | str, ...]
-FREE_FORM = "config"  # settings of transformers and DeepSpeed, which are not ours to understand
+FREE_FORM = "config"  # settings of transformers and DeepSpeed, which can contain any key
 
 
 class UriReference(NamedTuple):
-    """One section of a document, as it stands in YAML, that holds an address or names the Secret for one."""
+    """A section of a document, as in YAML, with a URI or with the Secret for one."""
 
     section: dict[str, Any]
     key: str
     where: Location
-    """The section's place in the document."""
+    """The section's path in the document."""
 
     @property
     def uri(self) -> str | None:
-        """The address, if the section has one."""
+        """The URI, if the section has one."""
         return self.section.get(self.key)
 
     @property
     def credentials(self) -> str | None:
-        """The Secret that opens it."""
+        """The Secret with the credentials for the URI."""
         return self.section.get("credentials")
 
     @property
     def writes(self) -> bool:
-        """Whether something is stored there."""
+        """Whether the run writes to the URI."""
         return self.key == "storage"
 
     @property
     def field(self) -> Location:
-        """The address's own place in the document."""
+        """The path of the URI's field in the document."""
         return (*self.where, self.key)
 
 
 def uri_references(document: dict[str, Any], *where: int | str) -> Iterator[UriReference]:
-    """All of them, in the order of the document; `where` is the document's own place in a larger one."""
+    """All references of a document, in its order; `where` is the path of the document in a larger one."""
     key = "storage" if "storage" in document else "source"
     if key in document or "credentials" in document:
         yield UriReference(document, key, where)
@@ -55,5 +55,5 @@ def uri_references(document: dict[str, Any], *where: int | str) -> Iterator[UriR
 
 
 def dotted_path(where: Location) -> str:
-    """The place as people write it: spec.data.train[0]."""
+    """A path in dotted form: spec.data.train[0]."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")

@@ -1,6 +1,6 @@
-"""What `predict` asks models by that transformers 5 has no pipeline for: encoder-decoders and question answering.
+"""Pipelines for tasks that transformers 5 has none for: encoder-decoder models and question answering.
 
-What the exported folder tells of its run says how: a prefix, beams, the length of a window and of an answer.
+Their settings (a prefix, beams, the length of windows and answers) come from the reports in the exported folder.
 """
 
 from __future__ import annotations
@@ -14,37 +14,39 @@ from pydantic import ValidationError
 
 from finetune_trainer.config import TrainSpec, explain
 from finetune_trainer.config.objectives import field_of
+from finetune_trainer.inference.formatting import shorten
 from finetune_trainer.protocol.outcome import ConfigurationError
 
-LONGEST = 512  # tokens of a window where neither the run nor the tokenizer says how many
+DEFAULT_WINDOW = 512  # tokens, if neither the run's document nor the tokenizer limits them
 
 
 def text_generator(folder: Path, base: Path, max_new_tokens: int) -> Callable[[Any], Any]:
-    """Writes a text upon reading one; raises ConfigurationError for a model that does not."""
+    """A function that generates a text from a text; raises ConfigurationError for a model that is no encoder-decoder."""
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
     from finetune_trainer.huggingface.pretrained import max_positions
 
-    options = _told(folder, "document").get("objective", {}).get(field_of("Seq2Seq"), {})
-    model, tokenizer = _loaded(AutoModelForSeq2SeqLM, folder, base)
+    options = _read_report(folder, "document").get("objective", {}).get(field_of("Seq2Seq"), {})
+    model, tokenizer = _load_model(AutoModelForSeq2SeqLM, folder, base)
     settings = {"num_beams": options["beams"]} if "beams" in options else {}
     positions = max_positions(model)
 
-    def ask(one: Any) -> Any:
-        if not isinstance(one, str):
-            raise ConfigurationError(f'--input: {short(one)} is no text: give one, or JSON such as {{"text": "…"}}')
-        read = tokenizer(options.get("prefix", "") + one, return_tensors="pt", return_token_type_ids=False).to(model.device)
-        validate_length(one, read["input_ids"].shape[1], positions)
+    def generate(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ConfigurationError(f'--input: {shorten(value)} is not a text: give one, or JSON such as {{"text": "…"}}')
+        text = options.get("prefix", "") + value
+        inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(model.device)
+        validate_length(value, inputs["input_ids"].shape[1], positions)
         with torch.no_grad():
-            tokens = model.generate(**read, do_sample=False, max_new_tokens=max_new_tokens, **settings)
+            tokens = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens, **settings)
         return [{"generated_text": tokenizer.decode(tokens[0], skip_special_tokens=True)}]
 
-    return ask
+    return generate
 
 
 def question_answerer(folder: Path, base: Path, max_new_tokens: int) -> Callable[[Any], Any]:
-    """Finds the answer to a question in its context, all of it, as the objective's evaluation does."""
+    """A function that finds the answer to a question anywhere in its context, as the objective's evaluation does."""
     import numpy as np
     import torch
     from transformers import AutoModelForQuestionAnswering
@@ -54,26 +56,26 @@ def question_answerer(folder: Path, base: Path, max_new_tokens: int) -> Callable
     from finetune_trainer.huggingface.pretrained import max_positions
     from finetune_trainer.objectives.question_answering import QuestionAnswering
 
-    model, tokenizer = _loaded(AutoModelForQuestionAnswering, folder, base)
-    window = min(tokenizer.model_max_length, max_positions(model) or LONGEST, LONGEST)
-    objective = QuestionAnswering(_spec(folder, window), tokenizer)
-    objective.set_statistics({"unanswerable": False} | _told(folder, "facts"))
+    model, tokenizer = _load_model(AutoModelForQuestionAnswering, folder, base)
+    window = min(tokenizer.model_max_length, max_positions(model) or DEFAULT_WINDOW, DEFAULT_WINDOW)
+    objective = QuestionAnswering(_question_answering_spec(folder, window), tokenizer)
+    objective.set_statistics({"unanswerable": False} | _read_report(folder, "facts"))
 
-    def ask(one: Any) -> Any:
-        if not isinstance(one, dict) or not {"question", "context"} <= one.keys():
-            advice = 'give JSON such as {"question": "…", "context": "…"}'
-            raise ConfigurationError(f"--input: {short(one)} is no question with its context: {advice}")
-        row = {"context": one["context"], "question": one["question"], "answers": []}
-        [encoded] = objective.encode([make_row(row, {name: name for name in row}, "--input")])
+    def answer(value: Any) -> Any:
+        if not isinstance(value, dict) or not {"question", "context"} <= value.keys():
+            remedy = 'give JSON such as {"question": "…", "context": "…"}'
+            raise ConfigurationError(f"--input: {shorten(value)} is not a question with its context: {remedy}")
+        fields = {"context": value["context"], "question": value["question"], "answers": []}
+        [encoded] = objective.encode([make_row(fields, {name: name for name in fields}, "--input")])
         if not encoded.examples:
-            raise ConfigurationError(f"--input: {short(one)} has no words to ask about: fill question and context")
-        rows = [{name: np.asarray(values) for name, values in example.items()} for example in encoded.examples]
+            raise ConfigurationError(f"--input: {shorten(value)} has an empty question or context: fill both")
+        samples = [{name: np.asarray(values) for name, values in example.items()} for example in encoded.examples]
         with torch.no_grad():
-            [said] = objective.answers(model, to_device(objective.collate(rows, [], Layout()), model.device))
-        text = one["context"][said.begin : said.end]
-        return {"answer": text, "score": said.probability, "start": said.begin, "end": said.end}
+            [span] = objective.answers(model, to_device(objective.collate(samples, [], Layout()), model.device))
+        text = value["context"][span.begin : span.end]
+        return {"answer": text, "score": span.probability, "start": span.begin, "end": span.end}
 
-    return ask
+    return answer
 
 
 TASKS: Mapping[str, Callable[[Path, Path, int], Callable[[Any], Any]]] = {
@@ -82,17 +84,20 @@ TASKS: Mapping[str, Callable[[Path, Path, int], Callable[[Any], Any]]] = {
     "translation": text_generator,
     "question-answering": question_answerer,
 }
-"""By the hub's names of tasks: what asks the model of a folder, or the adapter in it on the model of a second one."""
+"""Builders by the hub's names of tasks, called with the folder of the model or adapter, that of the base model, and the
+maximum number of new tokens."""
 
 
-def _loaded(auto: Any, folder: Path, base: Path) -> tuple[Any, Any]:
+def _load_model(auto_class: Any, folder: Path, base: Path) -> tuple[Any, Any]:
+    """Model and tokenizer; the folder holds the model or an adapter for the model in `base`."""
     import torch
     from transformers import AutoTokenizer
 
     try:
-        model = auto.from_pretrained(str(base))
-    except ValueError as error:  # a configuration of another kind of model
-        raise ConfigurationError(f"MODEL: {base} is no {auto.__name__}: name another, or another --task") from error
+        model = auto_class.from_pretrained(str(base))
+    except ValueError as error:  # the configuration of a model for another task
+        name = auto_class.__name__
+        raise ConfigurationError(f"MODEL: {name} cannot load {base}: name another model, or another --task") from error
     if base != folder:
         from peft import PeftModel
 
@@ -101,38 +106,34 @@ def _loaded(auto: Any, folder: Path, base: Path) -> tuple[Any, Any]:
     return model.to(device).eval(), AutoTokenizer.from_pretrained(str(folder))
 
 
-def _spec(folder: Path, window: int) -> TrainSpec:
-    """As much of the run's document as says how questions are asked; without one in windows of so many tokens."""
-    document, name = _told(folder, "document"), "QuestionAnswering"
+def _question_answering_spec(folder: Path, window: int) -> TrainSpec:
+    """A document with the objective and the window length of the run; `window` tokens if the folder has no document."""
+    document, name = _read_report(folder, "document"), "QuestionAnswering"
     options = document.get("objective", {}).get(field_of(name), {})
     window = document.get("data", {}).get("maxLength", window)
-    here = {"source": f"file://{folder}"}
+    source = {"source": f"file://{folder}"}
     try:
         return TrainSpec.model_validate(
             {
-                "model": here,
-                "data": {"train": [here], "maxLength": window},
+                "model": source,
+                "data": {"train": [source], "maxLength": window},
                 "objective": {"type": name, field_of(name): options},
-                "checkpoint": {"storage": here["source"]},
+                "checkpoint": {"storage": source["source"]},
             }
         )
     except ValidationError as error:
         raise ConfigurationError(f"MODEL: {folder}/training/document.json: {explain(error)[0]}") from error
 
 
-def _told(folder: Path, name: str) -> dict[str, Any]:
+def _read_report(folder: Path, name: str) -> dict[str, Any]:
     file = folder / "training" / f"{name}.json"
-    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return found
+    if not file.is_file():
+        return {}
+    report: dict[str, Any] = json.loads(file.read_text())
+    return report
 
 
-def validate_length(one: Any, length: int, most: int | None) -> None:
-    """Raises ConfigurationError for an input of more tokens than the model reads."""
-    if most is not None and length > most:
-        raise ConfigurationError(f"--input: {short(one)} is {length} tokens, and the model reads {most}: shorten it")
-
-
-def short(one: Any) -> str:
-    """An input, as much of it as fits into a sentence."""
-    text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def validate_length(value: Any, length: int, limit: int | None) -> None:
+    """Raise ConfigurationError for an input with more tokens than the model accepts."""
+    if limit is not None and length > limit:
+        raise ConfigurationError(f"--input: {shorten(value)} has {length} tokens, and the model accepts {limit}: shorten it")

@@ -1,4 +1,4 @@
-"""What the exported folder tells of the run: numbers, and pictures of them."""
+"""The reports in the exported folder: numbers, plots and the model card."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from finetune_trainer.tracking import plots
 from finetune_trainer.tracking.history import History
 
 
-def told(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
 
-def test_curves_of_whatever_was_measured(tmp_path: Path) -> None:
+def test_plots_the_reported_metrics(tmp_path: Path) -> None:
     history = History()
     history.add(1, 2.0, 0.1)
     reports.write_curves(tmp_path / "loss", history)
-    assert told(tmp_path / "loss") == {"history.jsonl", "loss.png"}
+    assert file_names(tmp_path / "loss") == {"history.jsonl", "loss.png"}
     history.add_evaluation(1, {"loss": 2.5})
     reports.write_curves(tmp_path / "evaluation loss", history)
-    assert told(tmp_path / "evaluation loss") == {"history.jsonl", "loss.png"}
+    assert file_names(tmp_path / "evaluation loss") == {"history.jsonl", "loss.png"}
     history.add_evaluation(0, {"loss": 3.0, "fewShot.loss": 2.5, "fewShot.accuracy": 0.4})
     for step in (2, 3):
         history.add_evaluation(step, {"loss": 2.5, "accuracy": 1 / step, "f1[a]": 0.5, "f1[b]": 0.25, "topic.loss": 1.0})
     reports.write_curves(tmp_path / "metrics", history)
-    assert told(tmp_path / "metrics") == {"history.jsonl", "loss.png", "metrics.png"}
-    with Image.open(tmp_path / "metrics/metrics.png") as picture:
-        assert picture.size == (1200, 300), "accuracy, f1 of each label, and topic.loss, side by side"
+    assert file_names(tmp_path / "metrics") == {"history.jsonl", "loss.png", "metrics.png"}
+    with Image.open(tmp_path / "metrics/metrics.png") as plot:
+        assert plot.size == (1200, 300), "accuracy, f1 of each label, and topic.loss, side by side"
 
 
 @pytest.mark.parametrize(("labels", "side"), [(2, 390), (4, 480), (30, 1650), (100, 2100)])
-def test_a_matrix_of_any_size_becomes_a_picture(labels: int, side: int, tmp_path: Path) -> None:
+def test_plots_confusion_matrices_of_every_size(labels: int, side: int, tmp_path: Path) -> None:
     counts = [[row * column % 7 for column in range(labels)] for row in range(labels)]
     names = [f"a label with a long name {number}" for number in range(labels)]
     plots.plot_confusion({"labels": names, "counts": counts}, tmp_path / "confusion.png")
-    with Image.open(tmp_path / "confusion.png") as picture:
-        assert picture.size == (side + 100, side)
+    with Image.open(tmp_path / "confusion.png") as plot:
+        assert plot.size == (side + 100, side)
 
 
-def test_the_matrix_of_the_last_evaluation_outlives_a_restart(tmp_path: Path) -> None:
+def test_the_confusion_matrix_survives_a_restart(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "objective": {"type": "SequenceClassification"}, "training": {"maxSteps": 4}, "evaluation": {"everySteps": 2},
         "checkpoint": {"credentials": "our-secret"},
@@ -59,15 +59,15 @@ def test_the_matrix_of_the_last_evaluation_outlives_a_restart(tmp_path: Path) ->
     before = {file.name: file.read_bytes() for file in (model / "training").iterdir()}
     table = json.loads(before["confusion.json"])
     assert table["labels"] == list(corpora.PACKAGES)
-    right = sum(table["counts"][label][label] for label in range(4))
+    correct = sum(table["counts"][label][label] for label in range(4))
     rows = sum(map(sum, table["counts"]))
-    assert right / rows == json.loads(before["metrics.json"])["accuracy"]
+    assert correct / rows == json.loads(before["metrics.json"])["accuracy"]
     _validate_card(model, json.loads(before["metrics.json"]))
     assert before.keys() >= {"confusion.png", "metrics.png", "loss.png", "history.jsonl", "document.json", "data.json"}
     # As if the run had ended between its last checkpoint and the export.
     shutil.rmtree(model)
-    [heard] = ranks.run(launch.live, 1, tmp_path / "train.json")
-    assert not [event for event in heard.events if event.event == "evaluated"]
+    [result] = ranks.run(launch.run_rank, 1, tmp_path / "train.json")
+    assert not [event for event in result.events if event.event == "evaluated"]
     assert {file.name: file.read_bytes() for file in (model / "training").iterdir()} == before
 
 
@@ -77,8 +77,8 @@ def _validate_card(model: Path, measured: dict[str, float]) -> None:
     assert {"accuracy", "f1", "matthews"} <= set(card.data.metrics)
     results = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert results == pytest.approx(measured, abs=1e-6)
-    for said in ("![confusion](training/confusion.png)", "![loss](training/loss.png)", "vocabSize: 600", "Nothing learned"):
-        assert said in card.text
+    for text in ("![confusion](training/confusion.png)", "![loss](training/loss.png)", "vocabSize: 600", "Nothing learned"):
+        assert text in card.text
     assert "our-secret" not in card.content
     code = card.text.partition("```python\n")[2].partition("```")[0].replace("PATH/TO/THIS/FOLDER", str(model))
     namespace: dict[str, Any] = {}
@@ -86,7 +86,7 @@ def _validate_card(model: Path, measured: dict[str, float]) -> None:
     assert namespace["model"]("import asyncio")[0]["label"] in corpora.PACKAGES
 
 
-def test_the_card_of_an_adapter_names_its_base(tmp_path: Path) -> None:
+def test_the_card_of_an_adapter_names_its_base_model(tmp_path: Path) -> None:
     source = {"source": "hf://organisation/texts/train/*.jsonl"}
     spec = tiny.spec(
         model={"initialization": "Pretrained", "source": "hf://organisation/llama", "tokenizer": None},
@@ -97,9 +97,13 @@ def test_the_card_of_an_adapter_names_its_base(tmp_path: Path) -> None:
     documents = {"data": {"rows": 3}, "metrics": {"loss": 1.0, "perplexity": float("inf")}, "report": report}
     write_card(tmp_path, spec, objectives.of(spec, tiny.tokenizer()), documents, tmp_path / "training")
     card = ModelCard.load(tmp_path / "README.md")
-    told = card.data.to_dict()
-    assert (told["base_model"], told["base_model_relation"], told["library_name"]) == ("organisation/llama", "adapter", "peft")
-    assert told["datasets"] == ["organisation/texts"]
+    metadata = card.data.to_dict()
+    assert (metadata["base_model"], metadata["base_model_relation"], metadata["library_name"]) == (
+        "organisation/llama",
+        "adapter",
+        "peft",
+    )
+    assert metadata["datasets"] == ["organisation/texts"]
     [result] = card.data.eval_results
     assert (result.dataset_type, result.metric_type, result.metric_value) == ("organisation/texts", "loss", 1.0)
     assert 'AutoModelForCausalLM.from_pretrained("organisation/llama")' in card.text

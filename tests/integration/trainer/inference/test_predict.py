@@ -1,4 +1,4 @@
-"""`finetune predict`: what a person sees of an exported folder, for each kind of model."""
+"""`finetune predict` with an exported folder of each kind of model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from tests.support import corpora, s3, tiny
-from tests.support.learning import BERT as READER
+from tests.support.learning import BERT as ENCODER
 from tests.support.learning import T5, learn
 from transformers import (
     AutoModel,
@@ -33,8 +33,9 @@ from transformers import (
 
 from finetune_operator.cli import main
 from finetune_trainer import config
+from finetune_trainer.data.records.row import make_row
 from finetune_trainer.data.sources.stream import is_held_out
-from finetune_trainer.inference import predict
+from finetune_trainer.inference import formatting, predict
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives.metrics.squad import agreement
 from finetune_trainer.storage.base import Credentials, Storage
@@ -52,13 +53,13 @@ HELD_OUT: dict[str, Any] = {"train": [{"source": "file:///rows"}], "evaluationFr
 
 @pytest.fixture
 def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def asked(model: str | Path, *words: str) -> list[str]:
+    def run(model: str | Path, *arguments: str) -> list[str]:
         capsys.readouterr()
-        code = predict.main([str(model), *words, f"--cache-dir={tmp_path}/cache"])
-        said = capsys.readouterr()
-        return said.out.splitlines() if code == 0 else [str(code), *said.err.splitlines()]
+        code = predict.main([str(model), *arguments, f"--cache-dir={tmp_path}/cache"])
+        captured = capsys.readouterr()
+        return captured.out.splitlines() if code == 0 else [str(code), *captured.err.splitlines()]
 
-    return asked
+    return run
 
 
 def bert(folder: Path, auto: Any) -> Path:
@@ -76,33 +77,33 @@ def llama(folder: Path) -> Path:
     return folder
 
 
-def test_labels_of_texts_and_pairs(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classifies_texts_and_pairs(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = bert(tmp_path / "model", AutoModelForSequenceClassification)
     first, second = ask(model, "--input", "some words", "--input", '{"text": "some", "text_pair": "words"}')
-    assert {word.split()[0] for word in first.removeprefix("some words: ").split(", ")} == {"bad", "good"}
+    assert {entry.split()[0] for entry in first.removeprefix("some words: ").split(", ")} == {"bad", "good"}
     assert second.startswith('{"text": "some", "text_pair": "words"}: ')
     (tmp_path / "rows.jsonl").write_text('{"text": "some words"}\n\n{"text": "some", "text_pair": "words"}\n')
-    [one, pair] = [json.loads(line) for line in ask(model, "--json", "--input", str(tmp_path / "rows.jsonl"))]
-    assert one["input"] == "some words"
-    assert sum(label["score"] for label in one["output"]) == pytest.approx(1)
-    assert pair["output"] != one["output"]
+    [text, pair] = [json.loads(line) for line in ask(model, "--json", "--input", str(tmp_path / "rows.jsonl"))]
+    assert text["input"] == "some words"
+    assert sum(label["score"] for label in text["output"]) == pytest.approx(1)
+    assert pair["output"] != text["output"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("some words\n"))
     assert ask(f"file://{model}") == [first]
 
 
-def test_other_tasks_of_texts(ask: Any, tmp_path: Path) -> None:
+def test_predicts_for_other_text_tasks(ask: Any, tmp_path: Path) -> None:
     [line] = ask(bert(tmp_path / "tokens", AutoModelForTokenClassification), "--input", "some words")
     assert line.startswith(("some words: good 'some words' 0.", "some words: bad 'some words' 0."))
     masked = bert(tmp_path / "masked", AutoModelForMaskedLM)
     [line] = ask(masked, "--input", "some [MASK]")
-    assert len(line.split(", ")) == predict.MOST_SHOWN
+    assert len(line.split(", ")) == formatting.MAX_ENTRIES
     [line] = ask(bert(tmp_path / "features", AutoModel), "--input", "some words")
     assert line == "some words: 1 x 4 x 16 numbers"
     [line] = ask(masked, "--task", "feature-extraction", "--input", "some words")
     assert line == "some words: 1 x 4 x 16 numbers"
 
 
-def test_texts_and_chats_go_on(ask: Any, tmp_path: Path) -> None:
+def test_continues_texts_and_chats(ask: Any, tmp_path: Path) -> None:
     model = llama(tmp_path / "model")
     chat = '{"messages": [{"role": "user", "content": "w1 w2"}]}'
     text, answer = ask(model, "--max-new-tokens", "3", "--input", "w1 w2", "--input", chat)
@@ -110,23 +111,25 @@ def test_texts_and_chats_go_on(ask: Any, tmp_path: Path) -> None:
     assert len(text.removeprefix("w1 w2: ").split()) == len(answer.partition("]: ")[2].split()) == 3
 
 
-def test_what_is_too_long_to_read_or_leaves_little_room(ask: Any, tmp_path: Path) -> None:
-    """Texts and JSON longer than any file name, beside models of 128 positions."""
-    tiny.gpt2().save_pretrained(tmp_path / "writer")
-    tiny.tokenizer().save_pretrained(tmp_path / "writer")
-    [line] = ask(tmp_path / "writer", "--json", "--input", "w1 " * 125)
+def test_rejects_inputs_longer_than_the_model_accepts(ask: Any, tmp_path: Path) -> None:
+    """Texts and JSON longer than a file name, for models of 128 positions."""
+    tiny.gpt2().save_pretrained(tmp_path / "decoder")
+    tiny.tokenizer().save_pretrained(tmp_path / "decoder")
+    [line] = ask(tmp_path / "decoder", "--json", "--input", "w1 " * 125)
     assert len(json.loads(line)["output"][0]["generated_text"].split()) <= 3
-    assert ask(tmp_path / "writer", "--input", "w1 " * 128)[1].endswith(" is 128 tokens, and the model reads 127: shorten it")
-    tiny.bert().save_pretrained(tmp_path / "reader")
-    tiny.tokenizer().save_pretrained(tmp_path / "reader")
+    assert ask(tmp_path / "decoder", "--input", "w1 " * 128)[1].endswith(
+        " has 128 tokens, and the model accepts 127: shorten it"
+    )
+    tiny.bert().save_pretrained(tmp_path / "encoder")
+    tiny.tokenizer().save_pretrained(tmp_path / "encoder")
     row = {"text": "w1 " * 60, "text_pair": "w2 " * 60, "label": "LABEL_1"}
-    [line] = ask(tmp_path / "reader", "--json", "--input", json.dumps(row))
+    [line] = ask(tmp_path / "encoder", "--json", "--input", json.dumps(row))
     assert len(json.loads(line)["output"]) == tiny.LABELS
     for longer in (row["text"] * 3, json.dumps(row | {"text": row["text"] * 3})):
-        assert ask(tmp_path / "reader", "--input", longer)[1].endswith("tokens, and the model reads 128: shorten it")
+        assert ask(tmp_path / "encoder", "--input", longer)[1].endswith("tokens, and the model accepts 128: shorten it")
 
 
-def test_an_adapter_is_asked_on_its_base(
+def test_loads_an_adapter_with_its_base_model(
     ask: Any, tmp_path: Path, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3_server.environment.items():
@@ -137,7 +140,7 @@ def test_an_adapter_is_asked_on_its_base(
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.5)
     tiny.tokenizer().save_pretrained(folder)
-    wanted = adapted.generate(**tiny.tokenizer()("w1 w2", return_tensors="pt"), max_new_tokens=5, do_sample=False)
+    expected = adapted.generate(**tiny.tokenizer()("w1 w2", return_tensors="pt"), max_new_tokens=5, do_sample=False)
     ModelCard("---\npipeline_tag: text-generation\n---\n").save(folder / "README.md")
     Storage.open(s3_server.uri("base"), Credentials()).upload_folder(base)
     for name in (str(base), s3_server.uri("base")):
@@ -146,11 +149,11 @@ def test_an_adapter_is_asked_on_its_base(
         Storage.open(s3_server.uri("adapter"), Credentials()).upload_folder(folder)
         for model in (folder, s3_server.uri("adapter")):
             [line] = ask(model, "--max-new-tokens", "5", "--input", "w1 w2")
-            assert line == f"w1 w2: {tiny.tokenizer().decode(wanted[0, 2:])}"
+            assert line == f"w1 w2: {tiny.tokenizer().decode(expected[0, 2:])}"
     assert ask(base, "--max-new-tokens", "5", "--input", "w1 w2") != [line]
 
 
-def test_labels_of_an_image(ask: Any, tmp_path: Path) -> None:
+def test_classifies_an_image(ask: Any, tmp_path: Path) -> None:
     config = ViTConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4,
         id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1},
@@ -167,33 +170,33 @@ def test_labels_of_an_image(ask: Any, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_an_encoder_decoder_writes_what_transformers_writes_after_the_objectives_prefix(ask: Any, tmp_path: Path) -> None:
+def test_an_encoder_decoder_generates_with_the_objectives_prefix_and_beams(ask: Any, tmp_path: Path) -> None:
     options = {"prefix": "spell: ", "maxTargetLength": 16, "metrics": [], "beams": 2}
     rows = corpora.spelt_out()[:150]
     model = learn(
         tmp_path, rows, model={"config": T5}, objective={"type": "Seq2Seq", "seq2Seq": options}, training={"maxSteps": 30},
     ).model  # fmt: skip
-    tokenizer, theirs = AutoTokenizer.from_pretrained(model), AutoModelForSeq2SeqLM.from_pretrained(model)
+    tokenizer, reference = AutoTokenizer.from_pretrained(model), AutoModelForSeq2SeqLM.from_pretrained(model)
 
-    def written(prefix: str, **settings: Any) -> str:
-        read = tokenizer(prefix + "run_forever", return_tensors="pt")
-        return str(tokenizer.decode(theirs.generate(**read, do_sample=False, **settings)[0], skip_special_tokens=True))
+    def generate(prefix: str, **settings: Any) -> str:
+        inputs = tokenizer(prefix + "run_forever", return_tensors="pt")
+        return str(tokenizer.decode(reference.generate(**inputs, do_sample=False, **settings)[0], skip_special_tokens=True))
 
-    wanted = written("spell: ", num_beams=2, max_new_tokens=9)
-    assert wanted
-    assert ask(model, "--max-new-tokens", "9", "--input", "run_forever") == [f"run_forever: {wanted}"]
+    expected = generate("spell: ", num_beams=2, max_new_tokens=9)
+    assert expected
+    assert ask(model, "--max-new-tokens", "9", "--input", "run_forever") == [f"run_forever: {expected}"]
     [line] = ask(model, "--json", "--max-new-tokens", "2", "--input", '{"text": "run_forever", "target": "run forever"}')
     assert json.loads(line) == {
-        "input": "run_forever", "output": [{"generated_text": written("spell: ", num_beams=2, max_new_tokens=2)}],
+        "input": "run_forever", "output": [{"generated_text": generate("spell: ", num_beams=2, max_new_tokens=2)}],
     }  # fmt: skip
     (model / "training/document.json").unlink()
     (model / "README.md").unlink()
-    assert ask(model, "--max-new-tokens", "9", "--input", "run_forever") == [f"run_forever: {written('', max_new_tokens=9)}"]
-    [refused] = ask(model, "--input", '[{"role": "user", "content": "x"}]')[1:]
-    assert refused.endswith('is no text: give one, or JSON such as {"text": "…"}')
+    assert ask(model, "--max-new-tokens", "9", "--input", "run_forever") == [f"run_forever: {generate('', max_new_tokens=9)}"]
+    [error] = ask(model, "--input", '[{"role": "user", "content": "x"}]')[1:]
+    assert error.endswith('is not a text: give one, or JSON such as {"text": "…"}')
 
 
-def test_an_adapter_of_an_encoder_decoder_writes_on_its_base(ask: Any, tmp_path: Path) -> None:
+def test_an_adapter_of_an_encoder_decoder_generates_with_its_base_model(ask: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     base, folder, tokenizer = tmp_path / "base", tmp_path / "adapter", tiny.tokenizer()
     bart = AutoModelForSeq2SeqLM.from_config(
@@ -205,7 +208,7 @@ def test_an_adapter_of_an_encoder_decoder_writes_on_its_base(ask: Any, tmp_path:
     )  # fmt: skip
     bart.save_pretrained(base)
     tokenizer.save_pretrained(base)
-    alone = ask(base, "--max-new-tokens", "6", "--json", "--input", "w1 w2")
+    base_output = ask(base, "--max-new-tokens", "6", "--json", "--input", "w1 w2")
     adapted = peft.get_peft_model(bart, peft.LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj", "fc1"], r=4))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -213,66 +216,66 @@ def test_an_adapter_of_an_encoder_decoder_writes_on_its_base(ask: Any, tmp_path:
     adapted.peft_config["default"].base_model_name_or_path = str(base)
     adapted.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    read = {name: tensor for name, tensor in tokenizer("w1 w2", return_tensors="pt").items() if "type" not in name}
-    tokens = adapted.eval().generate(**read, do_sample=False, max_new_tokens=6)[0]
+    inputs = {name: tensor for name, tensor in tokenizer("w1 w2", return_tensors="pt").items() if "type" not in name}
+    tokens = adapted.eval().generate(**inputs, do_sample=False, max_new_tokens=6)[0]
     [line] = ask(folder, "--task", "summarization", "--max-new-tokens", "6", "--json", "--input", "w1 w2")
     assert json.loads(line)["output"] == [{"generated_text": tokenizer.decode(tokens, skip_special_tokens=True)}]
-    assert [line] != alone
-    [refused] = ask(base, "--input", "w1 w2 " * 15)[1:]
-    assert refused.endswith("tokens, and the model reads 24: shorten it")
+    assert [line] != base_output
+    [error] = ask(base, "--input", "w1 w2 " * 15)[1:]
+    assert error.endswith("tokens, and the model accepts 24: shorten it")
 
 
-def test_a_question_is_answered_as_the_objectives_evaluation_answers_it(ask: Any, tmp_path: Path) -> None:
+def test_answers_questions_as_the_evaluation_does(ask: Any, tmp_path: Path) -> None:
     rows = corpora.asked(60)
-    learnt = learn(
-        tmp_path, rows, model={"config": READER}, data={"maxLength": 64},
+    run = learn(
+        tmp_path, rows, model={"config": ENCODER}, data={"maxLength": 64},
         objective={"type": "QuestionAnswering", "questionAnswering": {"stride": 16, "maxAnswerLength": 8}},
         training={"maxSteps": 60},
     )  # fmt: skip
-    held_out = [row for row in rows if is_held_out(row.make_row(row, ROLES, ""), config.DataConfig(**HELD_OUT))]
+    held_out = [row for row in rows if is_held_out(make_row(row, ROLES, ""), config.DataConfig(**HELD_OUT))]
     file = tmp_path / "held-out.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in held_out))
-    answers = [json.loads(line)["output"] for line in ask(learnt.model, "--json", "--input", str(file))]
-    agreed = [agreement(one["answer"], row["answers"]["text"]) for one, row in zip(answers, held_out, strict=True)]
-    exact, f1 = (sum(part) / len(agreed) for part in zip(*agreed, strict=True))
-    assert learnt.after["exactMatch"] == pytest.approx(exact)
-    assert learnt.after["f1"] == pytest.approx(f1)
-    assert {"", "self"} <= {one["answer"] for one in answers}, "some of the questions have no answer"
-    for one, row in zip(answers, held_out, strict=True):
-        assert one["answer"] == row["context"][one["start"] : one["end"]]
-        assert 0 < one["score"] <= 1
-    given = json.dumps({"question": held_out[0]["question"], "context": held_out[0]["context"]})
-    [line] = ask(learnt.model, "--input", given)
+    answers = [json.loads(line)["output"] for line in ask(run.model, "--json", "--input", str(file))]
+    scores = [agreement(answer["answer"], row["answers"]["text"]) for answer, row in zip(answers, held_out, strict=True)]
+    exact, f1 = (sum(score) / len(scores) for score in zip(*scores, strict=True))
+    assert run.after["exactMatch"] == pytest.approx(exact)
+    assert run.after["f1"] == pytest.approx(f1)
+    assert {"", "self"} <= {answer["answer"] for answer in answers}, "some of the questions have no answer"
+    for answer, row in zip(answers, held_out, strict=True):
+        assert answer["answer"] == row["context"][answer["start"] : answer["end"]]
+        assert 0 < answer["score"] <= 1
+    question = json.dumps({"question": held_out[0]["question"], "context": held_out[0]["context"]})
+    [line] = ask(run.model, "--input", question)
     assert line.endswith(f": {answers[0]['answer'] or 'no answer'} {answers[0]['score']:.3f}")
 
 
-def test_a_reader_without_its_document_is_asked_for_the_likeliest_span(ask: Any, tmp_path: Path) -> None:
+def test_answers_with_the_likeliest_span_without_a_document(ask: Any, tmp_path: Path) -> None:
     model = bert(tmp_path / "model", AutoModelForQuestionAnswering)
-    asked = {"question": "some?", "context": "some words to learn"}
-    [line] = ask(model, "--json", "--input", json.dumps(asked))
-    found = json.loads(line)["output"]
-    pair = TOKENIZER(*asked.values(), return_tensors="pt", return_offsets_mapping=True)
-    places, inside = pair.pop("offset_mapping")[0], torch.tensor([part == 1 for part in pair.sequence_ids(0)])
+    question = {"question": "some?", "context": "some words to learn"}
+    [line] = ask(model, "--json", "--input", json.dumps(question))
+    answer = json.loads(line)["output"]
+    pair = TOKENIZER(*question.values(), return_tensors="pt", return_offsets_mapping=True)
+    offsets, in_context = pair.pop("offset_mapping")[0], torch.tensor([part == 1 for part in pair.sequence_ids(0)])
     with torch.no_grad():
         outputs = AutoModelForQuestionAnswering.from_pretrained(model)(**pair)
     first, last = outputs.start_logits[0].softmax(0), outputs.end_logits[0].softmax(0)
-    spans = (first[:, None] * last[None]).triu() * inside[:, None] * inside[None]
+    spans = (first[:, None] * last[None]).triu() * in_context[:, None] * in_context[None]
     begin, end = divmod(int(spans.argmax()), len(last))
-    assert (found["start"], found["end"]) == (int(places[begin, 0]), int(places[end, 1]))
-    assert found["score"] == pytest.approx(float(spans.max()), rel=1e-4)
-    assert found["answer"] == asked["context"][found["start"] : found["end"]]
+    assert (answer["start"], answer["end"]) == (int(offsets[begin, 0]), int(offsets[end, 1]))
+    assert answer["score"] == pytest.approx(float(spans.max()), rel=1e-4)
+    assert answer["answer"] == question["context"][answer["start"] : answer["end"]]
     for given, message in (
-        ("some words", "some words is no question with its context: give JSON such as"),
-        ('{"question": " ", "context": "words"}', "has no words to ask about: fill question and context"),
+        ("some words", "some words is not a question with its context: give JSON such as"),
+        ('{"question": " ", "context": "words"}', "has an empty question or context: fill both"),
         ('{"question": null, "context": "words"}', "column question is null, not a string"),
     ):
-        code, refused = ask(model, "--input", given)
+        code, error = ask(model, "--input", given)
         assert code == "2"
-        assert refused.startswith("--input: ")
-        assert message in refused
+        assert error.startswith("--input: ")
+        assert message in error
 
 
-def test_what_cannot_be_asked(ask: Any, tmp_path: Path) -> None:
+def test_rejects_unusable_models_and_tasks(ask: Any, tmp_path: Path) -> None:
     absent = ask(tmp_path / "absent", "--input", "x")
     assert absent == [
         "2",
@@ -283,12 +286,12 @@ def test_what_cannot_be_asked(ask: Any, tmp_path: Path) -> None:
     assert "add --task" in ask(tmp_path / "empty", "--input", "x")[1]
     part = bert(tmp_path / "several/topic", AutoModelForSequenceClassification)
     assert ask(tmp_path / "several", "--task", "fill-mask", "--input", "x") == [
-        "2", f"MODEL: {tmp_path}/several holds no model: name one of {part}",
+        "2", f"MODEL: {tmp_path}/several contains no model: name one of {part}",
     ]  # fmt: skip
     assert ask(part, "--task", "guessing", "--input", "x")[1].startswith("--task: Unknown task guessing")
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_runs_as_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     model = bert(tmp_path / "model", AutoModelForSequenceClassification)
     monkeypatch.chdir(tmp_path)
     assert main.main(["predict", "model", "--input", "some words", "--json", "--task", "text-classification"]) == 0

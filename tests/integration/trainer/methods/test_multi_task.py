@@ -93,9 +93,9 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     document["checkpoint"]["storage"] = f"file://{tmp_path}/broken/storage"
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/train.json").write_text(json.dumps(document))
-    stopped = ranks.run(launch.live, size, tmp_path / "broken/train.json", {1: (signal.SIGTERM, 2)})
+    stopped = ranks.run(launch.run_rank, size, tmp_path / "broken/train.json", {1: (signal.SIGTERM, 2)})
     assert [one.outcome.reason for one in stopped] == [Reason.PREEMPTED] * size
-    resumed = ranks.run(launch.live, size, tmp_path / "broken/train.json")
+    resumed = ranks.run(launch.run_rank, size, tmp_path / "broken/train.json")
     assert [one.code for one in resumed] == [0] * size
     for task in rows_of():
         one, other = (

@@ -234,14 +234,14 @@ def test_told_to_stop_and_resumed_it_learns_the_same(tmp_path: Path) -> None:
         folder.mkdir()
         rows = folder / "pairs.jsonl"
         rows.write_text("".join(json.dumps(row) + "\n" for row in corpora.preferences(20)))
-        document = launch.prepare(
+        document = launch.write_document(
             folder, objective=CHANGES["objective"], data={"train": [{"source": f"file://{rows}"}], "maxLength": 64},
             training={"maxSteps": 16},
         )  # fmt: skip
-        heard = [ranks.run(launch.live, 1, document, told)[0]]
+        heard = [ranks.run(launch.run_rank, 1, document, told)[0]]
         if told:
             assert heard[0].code != 0
-            heard.append(ranks.run(launch.live, 1, document)[0])
+            heard.append(ranks.run(launch.run_rank, 1, document)[0])
         assert heard[-1].code == 0
         histories.append((folder / "storage/model/training/history.jsonl").read_text())
     assert histories[0] == histories[1]

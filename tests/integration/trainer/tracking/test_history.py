@@ -1,4 +1,4 @@
-"""The run's curve stays bounded, and is whole again after a restart."""
+"""The history stays bounded and is restored after a restart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from finetune_trainer.tracking.history import MAX_POINTS, History
 
 
-def grown(steps: range, history: History | None = None) -> History:
+def extended(steps: range, history: History | None = None) -> History:
     history = history or History()
     for step in steps:
         history.add(step, 1 / step, step / 10)
@@ -18,10 +18,10 @@ def grown(steps: range, history: History | None = None) -> History:
     return history
 
 
-def test_it_is_bounded_and_covers_the_run() -> None:
+def test_is_bounded_and_covers_the_run() -> None:
     history = History()
     history.add_evaluation(0, {"loss": 9.0})
-    grown(range(1, 30_001), history)
+    extended(range(1, 30_001), history)
     steps = [step for step, _, _ in history.training]
     assert MAX_POINTS / 2 <= len(steps) <= MAX_POINTS
     assert len({b - a for a, b in itertools.pairwise(steps)}) == 1
@@ -29,17 +29,17 @@ def test_it_is_bounded_and_covers_the_run() -> None:
     assert steps[-1] > 29_960
     assert len(history.evaluations) <= MAX_POINTS
     assert history.last_evaluated_step == 30_000
-    assert history.evaluation_at(0).metrics == {"loss": 9.0}, "what the model began with"
+    assert history.evaluation_at(0).metrics == {"loss": 9.0}, "the evaluation of the start is never dropped"
 
 
-def test_a_resumed_run_has_the_same_curve() -> None:
-    before = grown(range(1, 4_001))
+def test_a_resumed_run_has_the_same_history() -> None:
+    before = extended(range(1, 4_001))
     state = json.loads(json.dumps(before.to_dict()))
-    assert grown(range(4_001, 9_001), History.from_dict(state)).to_dict() == grown(range(1, 9_001)).to_dict()
+    assert extended(range(4_001, 9_001), History.from_dict(state)).to_dict() == extended(range(1, 9_001)).to_dict()
 
 
-def test_what_it_writes(tmp_path: Path) -> None:
-    history = grown(range(1, 4))
+def test_writes_points_in_the_order_of_steps(tmp_path: Path) -> None:
+    history = extended(range(1, 4))
     assert history.last_metrics == {"loss": 2 / 3}
     history.write(tmp_path / "training")
     lines = [json.loads(line) for line in (tmp_path / "training" / "history.jsonl").read_text().splitlines()]
@@ -51,7 +51,7 @@ def test_what_it_writes(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_is_written_as_nothing(tmp_path: Path) -> None:
+def test_an_empty_history_writes_an_empty_file(tmp_path: Path) -> None:
     History().write(tmp_path)
     assert (tmp_path / "history.jsonl").read_text() == ""
     assert (History().last_evaluated_step, History().last_metrics) == (None, {})

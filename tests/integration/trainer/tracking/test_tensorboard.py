@@ -1,4 +1,4 @@
-"""TensorBoard reads what a run recorded, over all its lives, wherever the checkpoints are."""
+"""TensorBoard reads the events of all attempts of a run, from every storage."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def step(number: int, loss: float) -> Step:
     return Step(progress=progress, gradient_norm=2.0, tokens=1, samples=1, padding_ratio=0.0)
 
 
-def live(storage: Storage, work_dir: Path, events: list[Event]) -> list[Event]:
-    """One life of a run that reports these events; what it passed on."""
+def record_attempt(storage: Storage, work_dir: Path, events: list[Event]) -> list[Event]:
+    """One attempt of a run that reports these events; returns the events that it passed on."""
     passed: list[Event] = []
     with record_to_tensorboard(passed.append, storage, work_dir) as report:
         for event in events:
@@ -37,7 +37,7 @@ def live(storage: Storage, work_dir: Path, events: list[Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize("kind", ["file", "s3"])
-def test_a_later_life_takes_back_what_was_not_kept(
+def test_a_later_attempt_purges_steps_after_its_checkpoint(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"file://{tmp_path}/storage"
@@ -53,18 +53,20 @@ def test_a_later_life_takes_back_what_was_not_kept(
         STORED,
         step(4, 4.0),
     ]
-    assert live(storage, tmp_path / "one node", first) == first
-    # The checkpoint of step 3 is where the next life begins, on another node.
-    live(storage, tmp_path / "another", [step(4, 40.0), Evaluated(step=4, metrics={"loss": 5.0, "accuracy": 0.5})])
+    assert record_attempt(storage, tmp_path / "first node", first) == first
+    # The next attempt resumes from the checkpoint of step 3, on another node.
+    record_attempt(
+        storage, tmp_path / "second node", [step(4, 40.0), Evaluated(step=4, metrics={"loss": 5.0, "accuracy": 0.5})]
+    )
     storage.child("tensorboard").download_folder(tmp_path / "all")
-    found = scalars(tmp_path / "all")
-    assert found["train/loss"] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
-    assert found["evaluation/loss"] == [(0, 9.0), (4, 5.0)]
-    assert found["evaluation/accuracy"] == [(4, 0.5)]
-    assert found.keys() >= {"train/learningRate", "train/gradientNorm", "train/epoch"}
+    curves = scalars(tmp_path / "all")
+    assert curves["train/loss"] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+    assert curves["evaluation/loss"] == [(0, 9.0), (4, 5.0)]
+    assert curves["evaluation/accuracy"] == [(4, 0.5)]
+    assert curves.keys() >= {"train/learningRate", "train/gradientNorm", "train/epoch"}
 
 
-def test_a_checkpoint_brings_them_to_the_storage(tmp_path: Path) -> None:
+def test_uploads_after_a_checkpoint(tmp_path: Path) -> None:
     storage = Storage.open(f"file://{tmp_path}/storage", Credentials())
     with record_to_tensorboard(lambda event: None, storage, tmp_path) as report:
         report(step(1, 1.0))
@@ -73,20 +75,20 @@ def test_a_checkpoint_brings_them_to_the_storage(tmp_path: Path) -> None:
     assert len(storage.list("tensorboard")) == 1
 
 
-def test_a_storage_that_refuses_fails_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_upload_failure_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "storage").touch()
     storage = Storage.open(f"file://{tmp_path}/storage/below", Credentials())
-    assert live(storage, tmp_path, [step(1, 1.0), STORED, step(2, 2.0)])
+    assert record_attempt(storage, tmp_path, [step(1, 1.0), STORED, step(2, 2.0)])
     assert "the event files for TensorBoard could not be stored: spec.checkpoint.storage: " in caplog.text
     assert scalars(tmp_path / "tensorboard")["train/loss"] == [(1, 1.0), (2, 2.0)]
 
 
-def test_a_run_that_was_broken_off_and_resumed(tmp_path: Path) -> None:
-    document = launch.prepare(tmp_path, training={"maxSteps": 8})
-    ranks.run(launch.live, 1, document, {0: (signal.SIGTERM, 4)})
-    [heard] = ranks.run(launch.live, 1, document)
-    assert heard.code == 0
-    found = scalars(tmp_path / "storage/tensorboard")
-    assert [number for number, _ in found["train/loss"]] == list(range(1, 9))
-    assert [number for number, _ in found["evaluation/perplexity"]] == [3, 6, 8]
-    assert found["train/loss"][-1][1] == pytest.approx(heard.outcome.metrics["loss"])
+def test_records_a_run_that_was_stopped_and_resumed(tmp_path: Path) -> None:
+    document = launch.write_document(tmp_path, training={"maxSteps": 8})
+    ranks.run(launch.run_rank, 1, document, {0: (signal.SIGTERM, 4)})
+    [result] = ranks.run(launch.run_rank, 1, document)
+    assert result.code == 0
+    curves = scalars(tmp_path / "storage/tensorboard")
+    assert [number for number, _ in curves["train/loss"]] == list(range(1, 9))
+    assert [number for number, _ in curves["evaluation/perplexity"]] == [3, 6, 8]
+    assert curves["train/loss"][-1][1] == pytest.approx(result.outcome.metrics["loss"])

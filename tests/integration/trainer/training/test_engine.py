@@ -1,4 +1,4 @@
-"""From the document to DeepSpeed's configuration, and which weights decay."""
+"""DeepSpeed's configuration, precision, gradient accumulation and weight decay."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
         ),
     ],
 )
-def test_configuration(changes: dict[str, Any], precision: Precision, expected: dict[str, Any]) -> None:
+def test_deepspeed_config(changes: dict[str, Any], precision: Precision, expected: dict[str, Any]) -> None:
     spec = tiny.spec(**changes)
     config = deepspeed_config(spec.training, spec.deepspeed, 2, precision)
     assert {key: config.get(key) for key in expected} == expected
@@ -58,29 +58,29 @@ def test_configuration(changes: dict[str, Any], precision: Precision, expected: 
         ({"a": 4}, {"a": {"b": 1}}, {"a": {"b": 1}}),
     ],
 )
-def test_merge(base: dict[str, Any], more: dict[str, Any], merged: dict[str, Any]) -> None:
+def test_merges_mappings(base: dict[str, Any], more: dict[str, Any], merged: dict[str, Any]) -> None:
     assert merge(base, more) == merged
 
 
 @pytest.mark.parametrize(("ranks", "expected"), [(1, 4), (2, 2), (4, 1)])
-def test_accumulation(ranks: int, expected: int) -> None:
+def test_accumulation_steps(ranks: int, expected: int) -> None:
     assert accumulation_steps(tiny.spec().training, ranks) == expected
 
 
 @pytest.mark.parametrize("ranks", [3, 8])
-def test_a_batch_that_does_not_divide_names_its_field(ranks: int) -> None:
+def test_rejects_a_batch_size_that_ranks_cannot_divide(ranks: int) -> None:
     with pytest.raises(ConfigurationError, match=r"^spec\.training\.batchSize: 8 is not a multiple"):
         accumulation_steps(tiny.spec().training, ranks)
 
 
-def test_precision_on_a_host() -> None:
+def test_precision_on_a_cpu() -> None:
     assert choose_precision("Auto", CPU) == "Float32"
     assert choose_precision("BFloat16", CPU) == "BFloat16"
     with pytest.raises(ConfigurationError, match=r"^spec\.training\.precision: "):
         choose_precision("Float16", CPU)
 
 
-def test_biases_and_norms_do_not_decay() -> None:
+def test_biases_and_norms_have_no_weight_decay() -> None:
     model = tiny.gpt2()
     model.transformer.wte.weight.requires_grad_(False)
     names = {id(parameter): name for name, parameter in model.named_parameters()}

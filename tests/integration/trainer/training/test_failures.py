@@ -1,4 +1,4 @@
-"""What each kind of exception means for the run."""
+"""The reason and the message for each kind of exception."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from finetune_trainer.training.failures import MAX_MESSAGE_CHARACTERS, classify_
         (StorageError("gone"), Reason.STORAGE_UNAVAILABLE),
         (Preempted("stored"), Reason.PREEMPTED),
         (PreemptedUnsaved("lost"), Reason.PREEMPTED_UNSAVED),
-        (Interrupted("told to stop"), Reason.PREEMPTED),
+        (Interrupted("stopped"), Reason.PREEMPTED),
         (MemoryError(), Reason.OUT_OF_MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), Reason.OUT_OF_MEMORY),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), Reason.OUT_OF_MEMORY),
@@ -42,17 +42,17 @@ from finetune_trainer.training.failures import MAX_MESSAGE_CHARACTERS, classify_
     ],
     ids=lambda value: f"{type(value).__name__} {value}"[:40],
 )
-def test_reason(error: BaseException, reason: Reason) -> None:
-    told, message = classify_error(error)
-    assert told is reason
+def test_classifies_errors(error: BaseException, reason: Reason) -> None:
+    actual, message = classify_error(error)
+    assert actual is reason
     assert message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("field", ["microBatchSize", "gradientCheckpointing", "zeroStage", "offload"])
-def test_out_of_memory_names_what_helps(field: str) -> None:
+def test_out_of_memory_message_names_remedies(field: str) -> None:
     assert field in classify_error(torch.OutOfMemoryError("CUDA out of memory"))[1]
 
 
-def test_a_long_message_is_cut() -> None:
+def test_shortens_a_long_message() -> None:
     assert len(classify_error(RuntimeError("x" * 10_000))[1]) == MAX_MESSAGE_CHARACTERS

@@ -1,4 +1,4 @@
-"""The loop's truth: one curve, whatever the ranks, the accumulation and the ZeRO stage."""
+"""Training gives the same curve at every world size, gradient accumulation and ZeRO stage, and stops and resumes exactly."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ def changes(stage: int, micro: int, **training_changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_every_layout_learns_the_same(size: int) -> None:
+def test_every_layout_gives_the_same_curve(size: int) -> None:
     cases = [changes(stage, micro) for stage, micro in itertools.product(range(4), {1, 8 // size})]
     cases += [changes(stage, 2, gradientCheckpointing=True) for stage in (0, 3)]
     cases += [changes(3, 2) | {"deepspeed": {"zeroStage": 3, "offload": {"optimizer": "CPU", "parameters": "CPU"}}}]
-    _retry("llama", size, cases)
+    _assert_reference_curve("llama", size, cases)
 
 
-def test_tied_weights_learn_the_same() -> None:
-    _retry("gpt2", 2, [changes(stage, 1) for stage in range(4)])
+def test_tied_weights_give_the_same_curve() -> None:
+    _assert_reference_curve("gpt2", 2, [changes(stage, 1) for stage in range(4)])
 
 
-def _retry(model: str, size: int, cases: list[dict[str, Any]]) -> None:
+def _assert_reference_curve(model: str, size: int, cases: list[dict[str, Any]]) -> None:
     expected = training.reference_curve(getattr(tiny, model)(), tiny.spec(**cases[0]), RATES)
     for case, curve in zip(cases, ranks.run(training.loss_curves, size, model, cases)[0], strict=True):
-        for got, wanted in zip(curve, expected, strict=True):
-            assert got == pytest.approx(wanted, rel=1e-4), case
+        for point, expected_point in zip(curve, expected, strict=True):
+            assert point == pytest.approx(expected_point, rel=1e-4), case
 
 
-def test_bfloat16_stays_close() -> None:
+def test_bfloat16_stays_close_to_float32() -> None:
     cases = [changes(stage, 1, precision="BFloat16") for stage in range(4)]
     expected = training.reference_curve(tiny.llama(), tiny.spec(**cases[0]), RATES)
     for case, curve in zip(cases, ranks.run(training.loss_curves, 2, "llama", cases)[0], strict=True):
-        for (loss, norm), (wanted_loss, wanted_norm) in zip(curve, expected, strict=True):
-            assert loss == pytest.approx(wanted_loss, rel=3e-3), case
-            assert norm == pytest.approx(wanted_norm, rel=5e-2), case
+        for (loss, norm), (expected_loss, expected_norm) in zip(curve, expected, strict=True):
+            assert loss == pytest.approx(expected_loss, rel=3e-3), case
+            assert norm == pytest.approx(expected_norm, rel=5e-2), case
 
 
-def test_a_loss_that_is_no_number_ends_the_run_at_once() -> None:
-    wild = {"optimizer": {"learningRate": 1e30}, "schedule": {"type": "Constant"}, "maxGradientNorm": 0, "maxSteps": 20}
-    cases: list[dict[str, Any]] = [{"training": wild, "deepspeed": {"zeroStage": stage}} for stage in range(4)]
-    cases += [{"training": wild | {"precision": "BFloat16"}, "deepspeed": {"zeroStage": stage}} for stage in (1, 2)]
-    of_ranks = ranks.run(training.non_finite_errors, 2, cases)
-    assert of_ranks[0] == of_ranks[1], "the ranks disagreed"
-    for case, (sentence, saved) in zip(cases, of_ranks[0], strict=True):
+def test_a_non_finite_loss_ends_the_run() -> None:
+    diverging = {"optimizer": {"learningRate": 1e30}, "schedule": {"type": "Constant"}, "maxGradientNorm": 0, "maxSteps": 20}
+    cases: list[dict[str, Any]] = [{"training": diverging, "deepspeed": {"zeroStage": stage}} for stage in range(4)]
+    cases += [{"training": diverging | {"precision": "BFloat16"}, "deepspeed": {"zeroStage": stage}} for stage in (1, 2)]
+    results = ranks.run(training.non_finite_errors, 2, cases)
+    assert results[0] == results[1], "the ranks disagreed"
+    for case, (sentence, saved) in zip(cases, results[0], strict=True):
         assert re.match(r"step \d+: (the loss|the gradient norm) became (nan|-?inf) \(", sentence), (case, sentence)
         assert "spec.training.optimizer.learningRate" in sentence
         failed = int(sentence.split()[1].rstrip(":"))
@@ -63,13 +63,13 @@ def test_a_loss_that_is_no_number_ends_the_run_at_once() -> None:
         assert expected in sentence
 
 
-@pytest.mark.parametrize(("told", "at"), [(0, 3), (1, 1), (1, 6)])
-def test_one_rank_told_to_stop_stops_all_at_the_same_step(told: int, at: int) -> None:
-    results = ranks.run(training.stop_and_resume, 2, changes(1, 2), told, at)
+@pytest.mark.parametrize(("signaled_rank", "signaled_step"), [(0, 3), (1, 1), (1, 6)])
+def test_a_signal_on_one_rank_stops_all_ranks_at_the_same_step(signaled_rank: int, signaled_step: int) -> None:
+    results = ranks.run(training.stop_and_resume, 2, changes(1, 2), signaled_rank, signaled_step)
     for result in results:
-        assert result["stopped"] == ([at - 1] if at > 1 else [])
+        assert result["stopped"] == ([signaled_step - 1] if signaled_step > 1 else [])
         assert result["saved"] == [*result["stopped"], STEPS]
-        assert f"step {at - 1}" in result["ended"]
+        assert f"step {signaled_step - 1}" in result["ended"]
     assert results[0]["steps"] == list(range(1, STEPS + 1))
-    straight = ranks.run(training.stop_and_resume, 2, changes(1, 2), -1, 0)[0]
-    assert results[0]["history"] == straight["history"]
+    uninterrupted = ranks.run(training.stop_and_resume, 2, changes(1, 2), -1, 0)[0]
+    assert results[0]["history"] == uninterrupted["history"]

@@ -1,4 +1,4 @@
-"""Penalties on leaving the starting weights, and rehearsal: definitions, any number of ranks, and that less is forgotten."""
+"""L2-SP, EWC and replay: their definitions, their independence of the world size and that they reduce forgetting."""
 
 from __future__ import annotations
 
@@ -20,62 +20,62 @@ from finetune_trainer.training.regularization import Regularizer, draw_samples, 
 
 ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
 OBJECTIVE = CausalLM(tiny.spec(data={"maxLength": 16}), tiny.tokenizer())
-RECORDS = [Row({"text": " ".join(f"w{(n * k) % 63 + 1}" for k in range(3 + n % 5))}, "rows", {}) for n in range(1, 12)]
+ROWS = [Row({"text": " ".join(f"w{(n * k) % 63 + 1}" for k in range(3 + n % 5))}, "rows", {}) for n in range(1, 12)]
 
 
 class Texts:
-    """A source of the records above."""
+    """A source of the rows above."""
 
     identity = None
 
     def rows(self) -> Any:
-        return iter(RECORDS)
+        return iter(ROWS)
 
 
 def test_the_penalty_is_half_the_weighted_square_of_the_distance() -> None:
     weights = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
     importances = [0.5, torch.rand(4)]
-    held = Regularizer(weights, importances)
-    assert held.penalty().item() == 0
+    regularizer = Regularizer(weights, importances)
+    assert regularizer.penalty().item() == 0
     moves = [torch.randn(3, 2), torch.randn(4)]
     for weight, move in zip(weights, moves, strict=True):
         weight.data += move
     expected = sum(0.5 * (i * move**2).sum() for i, move in zip(importances, moves, strict=True))
-    assert held.penalty().item() == pytest.approx(float(expected), rel=1e-5)
-    held.penalty().backward()
+    assert regularizer.penalty().item() == pytest.approx(float(expected), rel=1e-5)
+    regularizer.penalty().backward()
     for weight, i, move in zip(weights, importances, moves, strict=True):
         assert weight.grad is not None
         torch.testing.assert_close(weight.grad, i * move)
 
 
-def test_importance_is_the_mean_of_the_rows_squared_gradients() -> None:
+def test_importance_is_the_mean_squared_gradient() -> None:
     model = tiny.llama()
     weights = list(model.parameters())
     rows = draw_samples(OBJECTIVE, [Texts()], 8, seed=3)
     assert len(rows) == 8
-    found = estimate_importance(model, weights, OBJECTIVE, Layout(), rows, ALONE, lambda: None)
+    importances = estimate_importance(model, weights, OBJECTIVE, Layout(), rows, ALONE, lambda: None)
     expected = [torch.zeros_like(weight) for weight in weights]
     for row in rows:
         ids = torch.tensor(row["input_ids"])[None].long()
         loss = model(input_ids=ids, labels=ids).loss * (ids.shape[1] - 1)
         for total, gradient in zip(expected, torch.autograd.grad(loss, weights), strict=True):
             total += gradient**2 / 8
-    for got, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+    for importance, expected_importance in zip(importances, expected, strict=True):
+        torch.testing.assert_close(importance, expected_importance, rtol=1e-4, atol=1e-6)
     assert all(weight.grad is None for weight in weights)
 
 
-def test_each_record_is_as_likely_as_any_other() -> None:
-    counts = dict.fromkeys((record.values["text"] for record in RECORDS), 0)
+def test_samples_each_row_with_equal_probability() -> None:
+    counts = dict.fromkeys((row.values["text"] for row in ROWS), 0)
     for seed in range(2000):
-        for record in reservoir_sample(RECORDS, 4, seed):
-            counts[record.values["text"]] += 1
+        for row in reservoir_sample(ROWS, 4, seed):
+            counts[row.values["text"]] += 1
     assert all(count == pytest.approx(2000 * 4 / 11, rel=0.15) for count in counts.values())
-    assert reservoir_sample(RECORDS, 4, 7) == reservoir_sample(iter(RECORDS), 4, 7)
-    assert reservoir_sample(RECORDS, 20, 7) == RECORDS
+    assert reservoir_sample(ROWS, 4, 7) == reservoir_sample(iter(ROWS), 4, 7)
+    assert reservoir_sample(ROWS, 20, 7) == ROWS
 
 
-def test_nothing_to_measure_on_is_refused() -> None:
+def test_rejects_replay_data_without_rows() -> None:
     with pytest.raises(DataError, match=r"^spec.data.replay: no row is left to estimate importance on"):
         draw_samples(OBJECTIVE, [], 8, seed=0)
 
@@ -87,11 +87,11 @@ def document(folder: Path, **changes: Any) -> dict[str, Any]:
     return {"data": {"replay": [{"source": f"file://{folder}/earlier.jsonl"}]}, **changes}
 
 
-def test_any_number_of_ranks_is_held_back_alike(tmp_path: Path) -> None:
+def test_penalties_are_equal_at_every_world_size(tmp_path: Path) -> None:
     rows = [{"text": text} for _, text in corpora.functions("xml")[:60]]
     changes = document(tmp_path, model={"config": LLAMA})
-    wanted = {"l2sp": 0.1, "ewc": {"strength": 0.01, "rows": 10}}
-    training = {"maxSteps": 6, "batchSize": 12, "logEverySteps": 1, "continualLearning": wanted}
+    penalties = {"l2sp": 0.1, "ewc": {"strength": 0.01, "rows": 10}}
+    training = {"maxSteps": 6, "batchSize": 12, "logEverySteps": 1, "continualLearning": penalties}
     alone, together = (
         learn(tmp_path / str(size), rows, size, training=training | {"microBatchSize": 12 // size // 2}, **changes)
         for size in (1, 3)
@@ -110,43 +110,45 @@ def test_any_number_of_ranks_is_held_back_alike(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learnt functions of one package."""
+    """A model trained on functions of one package."""
     before = [{"text": text} for _, text in corpora.functions("asyncio")[:150]]
     return learn(tmp_path_factory.mktemp("first"), before, model={"config": LLAMA}, training={"maxSteps": 150}).model
 
 
-def again(folder: Path, first: Path, data: dict[str, Any], **training: Any) -> tuple[float, float]:
-    """The loss on the evaluation rows, and on the functions of another package that the first model has then learnt."""
+def train_on_other_package(folder: Path, first: Path, data: dict[str, Any], **training: Any) -> tuple[float, float]:
+    """Train the first model on functions of another package; returns its evaluation loss and its last training loss."""
     after = [{"text": text} for _, text in corpora.functions("xml")[:150]]
-    learnt = learn(
+    run = learn(
         folder, after, training={"maxSteps": 60, **training}, model={"source": f"file://{first}"},
         data={"evaluationFraction": None, **data},
     )  # fmt: skip
-    return learnt.after["loss"], learnt.losses[-1]
+    return run.after["loss"], run.losses[-1]
 
 
-def test_what_was_learnt_before_is_kept(tmp_path: Path, first: Path) -> None:
+def test_penalties_reduce_forgetting(tmp_path: Path, first: Path) -> None:
     earlier = document(tmp_path)["data"]["replay"]
-    known = {"evaluation": earlier}
-    free, new_free = again(tmp_path / "free", first, known)
-    elastic, new_elastic = again(
-        tmp_path / "elastic", first, known | {"replay": earlier}, continualLearning={"ewc": {"strength": 0.3, "rows": 64}}
+    evaluation = {"evaluation": earlier}
+    free, new_free = train_on_other_package(tmp_path / "free", first, evaluation)
+    elastic, new_elastic = train_on_other_package(
+        tmp_path / "elastic", first, evaluation | {"replay": earlier}, continualLearning={"ewc": {"strength": 0.3, "rows": 64}}
     )
-    pulled, new_pulled = again(tmp_path / "pulled", first, known, continualLearning={"l2sp": 1.0})
-    assert free > 3.2, "there is something to forget: it was 1.8"
+    pulled, new_pulled = train_on_other_package(tmp_path / "pulled", first, evaluation, continualLearning={"l2sp": 1.0})
+    assert free > 3.2, "without regularization the loss rises from 1.8"
     assert elastic < free - 0.8
     assert pulled < free - 0.8
-    # What matters is known to the one and not to the other, so that it can learn more of what is new.
+    # EWC knows which weights are important, L2-SP does not, so EWC learns more of the new data.
     assert new_free < new_elastic < new_pulled - 0.4
 
 
-def test_what_is_rehearsed_in_part_is_kept_as_a_whole(tmp_path: Path, first: Path) -> None:
+def test_replay_of_some_rows_reduces_forgetting_of_others(tmp_path: Path, first: Path) -> None:
     rows = [json.dumps({"text": text}) + "\n" for _, text in corpora.functions("asyncio")[:150]]
-    (tmp_path / "rehearsed.jsonl").write_text("".join(rows[::2]))
+    (tmp_path / "replayed.jsonl").write_text("".join(rows[::2]))
     (tmp_path / "others.jsonl").write_text("".join(rows[1::2]))
-    known = {"evaluation": [{"source": f"file://{tmp_path}/others.jsonl"}]}
-    earlier = {"replay": [{"source": f"file://{tmp_path}/rehearsed.jsonl"}]}
-    free, _ = again(tmp_path / "free", first, known)
-    kept, _ = again(tmp_path / "kept", first, known | earlier, continualLearning={"replay": {"share": 0.2}})
-    assert free > 3.2, "there is something to forget: it was 1.8"
+    evaluation = {"evaluation": [{"source": f"file://{tmp_path}/others.jsonl"}]}
+    earlier = {"replay": [{"source": f"file://{tmp_path}/replayed.jsonl"}]}
+    free, _ = train_on_other_package(tmp_path / "free", first, evaluation)
+    kept, _ = train_on_other_package(
+        tmp_path / "kept", first, evaluation | earlier, continualLearning={"replay": {"share": 0.2}}
+    )
+    assert free > 3.2, "without regularization the loss rises from 1.8"
     assert kept < free - 0.7

@@ -45,7 +45,7 @@ def test_loads_a_job_among_other_documents(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("s3://bucket/data", "ftp://x"), ":10: spec.data.train[0].source: 'ftp://x' is refused: begin the URI with"),
+        (("s3://bucket/data", "ftp://x"), ":10: spec.data.train[0].source: 'ftp://x' is invalid: begin the URI with"),
         (("learningRate", "learnRate"), ":13: spec.training.optimizer.learnRate: no such field; remove it or correct"),
         (("name: tiny", "name: TINY"), ":4: metadata.name: not a valid name for pods"),
         (("storage: s3://bucket/run", "keepLast: 3"), ":14: spec.checkpoint.storage: is required; add it"),

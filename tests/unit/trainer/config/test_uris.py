@@ -1,23 +1,23 @@
-"""Every section with an address is found, wherever it stands, and what is not ours is left alone."""
+"""Finds every section with a URI and ignores free-form fields."""
 
 from __future__ import annotations
 
 from finetune_trainer.config.uris import dotted_path, uri_references
 
 
-def test_all_places() -> None:
+def test_finds_all_uris() -> None:
     document = {
-        "model": {"source": "hf://a/b", "config": {"source": "not an address"}},
+        "model": {"source": "hf://a/b", "config": {"source": "not a URI"}},
         "data": {"train": [{"source": "file://a"}, {"source": "s3://b/c", "credentials": "keys"}]},
         "method": {"lora": {"frozenAdapters": [{"source": "pvc://d"}]}, "rank": 8},
         "checkpoint": {"storage": "s3://e"},
         "export": {"credentials": "others"},
     }
-    found = {
-        dotted_path(address.where): (address.uri, address.credentials, address.writes)
-        for address in uri_references(document, "spec")
+    references = {
+        dotted_path(reference.where): (reference.uri, reference.credentials, reference.writes)
+        for reference in uri_references(document, "spec")
     }
-    assert found == {
+    assert references == {
         "spec.model": ("hf://a/b", None, False),
         "spec.data.train[0]": ("file://a", None, False),
         "spec.data.train[1]": ("s3://b/c", "keys", False),

@@ -1,4 +1,4 @@
-"""What is said of a run's curves: learnt too little, too much, or enough."""
+"""The diagnosis of a run's loss curves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from finetune_trainer.tracking.diagnosis import diagnose
 from finetune_trainer.tracking.history import History
 
 
-def run_of(training: Sequence[float], evaluated: Sequence[float]) -> History:
-    """Evaluated after every step, the first time before the first one."""
+def history_of(training: Sequence[float], evaluated: Sequence[float]) -> History:
+    """A history with an evaluation before the first step and after every step."""
     history = History()
     for step, loss in enumerate(training, start=1):
         history.add(step, loss, 0.1)
@@ -51,16 +51,16 @@ def run_of(training: Sequence[float], evaluated: Sequence[float]) -> History:
         ([5, 4, 3], [6, 5, 4], "Unknown", "too few evaluations (2) "),
         ([], [], "Unknown", "too few evaluations (0) "),
         ([5], [], "Unknown", "too few evaluations (0) "),
-        # Adapters may leave the training loss as noisy as it was, and yet bring the evaluation loss down.
+        # With adapters the training loss can stay noisy while the evaluation loss falls.
         ([5, 6, 5, 4, 5], [6, 5, 4, 3, 2, 1], "StillLearning", "still learning: "),
     ],
 )  # fmt: skip
-def test_what_is_said(training: list[float], evaluated: list[float], kind: str, sentence: str) -> None:
-    fit = diagnose(run_of(training, evaluated))
-    assert (fit.kind, fit.sentence[: len(sentence)]) == (kind, sentence)
+def test_diagnoses_curves(training: list[float], evaluated: list[float], kind: str, sentence: str) -> None:
+    diagnosis = diagnose(history_of(training, evaluated))
+    assert (diagnosis.kind, diagnosis.sentence[: len(sentence)]) == (kind, sentence)
 
 
-def test_training_losses_are_compared_over_whole_stretches() -> None:
+def test_compares_mean_training_losses_between_evaluations() -> None:
     history = History()
     for step in range(1, 41):
         history.add(step, (3 if step <= 20 else 1) + step % 2, 0.1)

@@ -1,4 +1,4 @@
-"""Which evaluation was the best, and when there is no hope of a better one."""
+"""The ranking of evaluations, and when a run stops early."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from finetune_trainer.tracking import early_stopping, history
 NAN = float("nan")
 
 
-def run_of(values: Sequence[float], metric: str = "loss", every: int = 10) -> history.History:
-    run = history.History()
+def history_of(values: Sequence[float], metric: str = "loss", every: int = 10) -> history.History:
+    result = history.History()
     for number, value in enumerate(values):
-        run.add_evaluation(number * every, {"loss": 1.0, metric: value})
-    return run
+        result.add_evaluation(number * every, {"loss": 1.0, metric: value})
+    return result
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def run_of(values: Sequence[float], metric: str = "loss", every: int = 10) -> hi
         ("loss", None, [0], []),
     ],
 )
-def test_best_first(metric: str, goal: str | None, values: list[float], expected: list[int]) -> None:
+def test_ranks_steps(metric: str, goal: str | None, values: list[float], expected: list[int]) -> None:
     settings = EvaluationConfig.model_validate({"everySteps": 10, "metric": metric, "goal": goal})
-    assert early_stopping.rank_steps(run_of(values, metric), settings) == expected
+    assert early_stopping.rank_steps(history_of(values, metric), settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,35 +55,37 @@ def test_best_first(metric: str, goal: str | None, values: list[float], expected
         ([], 1, 0, None),
     ],
 )
-def test_when_to_stop(values: list[float], patience: int, minimum: float, best: int | None) -> None:
+def test_stops_after_patience(values: list[float], patience: int, minimum: float, best: int | None) -> None:
     stopping = EarlyStoppingConfig(patience=patience, minimum_change=minimum)
-    why = early_stopping.early_stop_reason(run_of(values), EvaluationConfig(every_steps=10), stopping)
-    assert (why is None) == (best is None)
-    assert why is None or f"since step {best} " in why
-    assert early_stopping.early_stop_reason(run_of(values), EvaluationConfig(every_steps=10), None) is None
+    reason = early_stopping.early_stop_reason(history_of(values), EvaluationConfig(every_steps=10), stopping)
+    assert (reason is None) == (best is None)
+    assert reason is None or f"since step {best} " in reason
+    assert early_stopping.early_stop_reason(history_of(values), EvaluationConfig(every_steps=10), None) is None
 
 
-def test_a_falling_score_is_told_as_it_was() -> None:
-    run = run_of([0, -0.2, -0.3], "r2")
-    why = early_stopping.early_stop_reason(run, EvaluationConfig(every_steps=10, metric="r2"), EarlyStoppingConfig(patience=1))
-    assert why == "evaluation r2 has not improved in 1 evaluation since step 10 (-0.2)"
+def test_reports_the_metric_with_its_sign() -> None:
+    negative = history_of([0, -0.2, -0.3], "r2")
+    reason = early_stopping.early_stop_reason(
+        negative, EvaluationConfig(every_steps=10, metric="r2"), EarlyStoppingConfig(patience=1)
+    )
+    assert reason == "evaluation r2 has not improved in 1 evaluation since step 10 (-0.2)"
 
 
-def test_a_long_history_forgets_neither_the_best_nor_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_history_keeps_the_best_and_the_last_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "MAX_POINTS", 20)
-    run = history.History()
+    result = history.History()
     for step in range(1, 101):
-        best = next(iter(early_stopping.rank_steps(run, EvaluationConfig())), None)
-        run.add_evaluation(step, {"loss": abs(step - 7.0)}, {"table": step}, best)
-    assert len(run.evaluations) <= 20
-    assert early_stopping.rank_steps(run, EvaluationConfig())[0] == 7
-    assert run.last_evaluated_step == 100
-    assert [one.step for one in run.evaluations if one.tables] == [7, 100]
+        best = next(iter(early_stopping.rank_steps(result, EvaluationConfig())), None)
+        result.add_evaluation(step, {"loss": abs(step - 7.0)}, {"table": step}, best)
+    assert len(result.evaluations) <= 20
+    assert early_stopping.rank_steps(result, EvaluationConfig())[0] == 7
+    assert result.last_evaluated_step == 100
+    assert [record.step for record in result.evaluations if record.tables] == [7, 100]
 
 
-def test_a_metric_that_is_not_reported() -> None:
+def test_rejects_a_metric_that_is_not_reported() -> None:
     settings = EvaluationConfig(metric="f1")
     early_stopping.validate_metric(history.History(), settings)
-    early_stopping.validate_metric(run_of([1, 2], "f1"), settings)
+    early_stopping.validate_metric(history_of([1, 2], "f1"), settings)
     with pytest.raises(ConfigurationError, match=r"^spec.evaluation.metric: f1 is not reported: choose one of loss, accuracy$"):
-        early_stopping.validate_metric(run_of([1, 2], "accuracy"), settings)
+        early_stopping.validate_metric(history_of([1, 2], "accuracy"), settings)

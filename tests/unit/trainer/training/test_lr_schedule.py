@@ -1,4 +1,4 @@
-"""The learning rate's factor at chosen steps, and the layers that move."""
+"""The learning rate factor at chosen steps."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from finetune_trainer.training.lr_schedule import learning_rate_factor
         ({"type": "Cosine", "warmupRatio": 1}, 2, {1: 0.5, 2: 1}),
     ],
 )
-def test_factor(schedule: dict[str, object], total: int, expected: dict[int, float]) -> None:
+def test_learning_rate_factor(schedule: dict[str, object], total: int, expected: dict[int, float]) -> None:
     parsed = ScheduleConfig.model_validate(schedule)
     assert {step: learning_rate_factor(parsed, step, total) for step in expected} == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["Linear", "Cosine"])
-def test_it_never_rises_after_the_warm_up(kind: str) -> None:
+def test_never_rises_after_the_warm_up(kind: str) -> None:
     schedule = ScheduleConfig.model_validate({"type": kind, "warmupSteps": 7, "minimumRatio": 0.1})
     factors = [learning_rate_factor(schedule, step, 50) for step in range(7, 51)]
     assert factors == sorted(factors, reverse=True)

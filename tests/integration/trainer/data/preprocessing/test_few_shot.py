@@ -235,6 +235,6 @@ def test_a_model_finds_the_answer_in_the_examples_where_it_could_only_guess(tmp_
     assert report["start"] == learnt.before
     # As if the run had ended between its last checkpoint and the export.
     shutil.rmtree(learnt.model)
-    [heard] = ranks.run(launch.live, 1, tmp_path / "own/train.json")
+    [heard] = ranks.run(launch.run_rank, 1, tmp_path / "own/train.json")
     assert not [event for event in heard.events if event.event == "evaluated"]
     assert json.loads((learnt.model / "training/report.json").read_text()) == report
