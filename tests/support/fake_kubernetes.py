@@ -121,8 +121,21 @@ class FakeKubernetesClient:
         pods = [body for (kind, _), body in self.objects.items() if kind == "Pod"]
         return ListSnapshot(self.resource_version, frozenset(body["metadata"]["uid"] for body in pods)), pods
 
+    async def list_jobs(self, namespace: str | None) -> ListSnapshot:
+        return self._list("FineTuneJob", namespace)
+
+    async def list_pods(self, namespace: str | None, _label: str) -> ListSnapshot:
+        return self._list("Pod", namespace)
+
     async def secret_exists(self, _namespace: str, name: str) -> bool:
         return name in self.secrets
+
+    def _list(self, kind: str, namespace: str | None) -> ListSnapshot:
+        uids = set()
+        for (object_kind, _), body in self.objects.items():
+            if object_kind == kind and namespace in (None, body["metadata"]["namespace"]):
+                uids.add(body["metadata"]["uid"])
+        return ListSnapshot(self.resource_version, frozenset(uids))
 
     def bump_version(self, body: dict[str, Any]) -> dict[str, Any]:
         """Give an object the next resourceVersion, as every write does."""

@@ -74,6 +74,15 @@ class Manager:
         if self._client is not None:
             await self._client.close()
 
+    async def resync(self, client: KubernetesClient) -> set[JobKey]:
+        """Remove objects from the cache that no longer exist. Returns the keys of the affected jobs."""
+        changed: set[JobKey] = set()
+        for namespace in self.settings.watched_namespaces or (None,):
+            jobs = await client.list_jobs(namespace)
+            pods = await client.list_pods(namespace, names.JOB_LABEL)
+            changed |= self.cache.remove_deleted(jobs, pods, namespace)
+        return changed
+
     def _record_run(self, job: CachedJob, pod_uid: str, run: RunStatus) -> None:
         if self.states.record_run(job, pod_uid, run):
             self.queue.add(job.key)
@@ -82,21 +91,12 @@ class Manager:
         while True:
             await asyncio.sleep(self.settings.resync_interval)
             try:
-                changed = await self._resync(client)
+                changed = await self.resync(client)
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 logger.warning("the caches could not be compared with the cluster: %s", error)
                 continue
             for key in changed:
                 self.queue.add(key)
-
-    async def _resync(self, client: KubernetesClient) -> set[JobKey]:
-        """Remove deleted objects from the cache. Returns the keys of the affected jobs."""
-        changed: set[JobKey] = set()
-        for namespace in self.settings.watched_namespaces or (None,):
-            jobs = await client.list_jobs(namespace)
-            pods = await client.list_pods(namespace, names.JOB_LABEL)
-            changed |= self.cache.remove_deleted(jobs, pods, namespace)
-        return changed
 
 
 def _exit_on_failure(task: asyncio.Task[None]) -> None:
