@@ -51,14 +51,15 @@ def _object(path: str, node: dict[str, Any]) -> Iterator[str]:
 
 
 def _rules(node: dict[str, Any]) -> Iterator[str]:
-    """List the rules of an object, each message once."""
-    messages = dict.fromkeys(rule["message"] for rule in node.get("x-kubernetes-validations", ()))
-    if not messages:
-        return
-    yield "Rules:\n"
-    for message in messages:
-        yield f"- {message}"
-    yield ""
+    """List the rules of an object with the field that each is about; rules with equal sentences are listed once."""
+    lines: dict[str, None] = {}
+    for rule in node.get("x-kubernetes-validations", ()):
+        field = rule.get("fieldPath", "").removeprefix(".")
+        lines[f"- `{field}`: {rule['message']}" if field else f"- {rule['message']}"] = None
+    if lines:
+        yield "Rules:\n"
+        yield from lines
+        yield ""
 
 
 def _type(field: dict[str, Any]) -> str:
@@ -72,7 +73,8 @@ def _type(field: dict[str, Any]) -> str:
     if isinstance(values, dict):
         has_type = "type" in values or "anyOf" in values
         return f"map of {_type(values)}" if has_type else "any object"
-    return str(field["type"]) + _bounds(field, "Length", " characters") + _bounds(field, "imum")
+    length, value_range = _bounds(field, "Length", " characters"), _bounds(field, "imum")
+    return f"{field['type']}{length}{value_range}"
 
 
 def _bounds(field: dict[str, Any], suffix: str, unit: str = "") -> str:
@@ -118,8 +120,8 @@ def _exit_codes() -> Iterator[str]:
         "*Counted*: a replacement counts towards `spec.runPolicy.backoffLimit`.\n\n"
         "| Code | Reason | Meaning | Restart in place | Replace pod | Counted |\n|---|---|---|---|---|---|"
     )
-    for reason, exit_policy in EXIT_POLICIES.items():
-        is_counted = exit_policy.retry and not exit_policy.disruption
-        flags = " | ".join("yes" if flag else "no" for flag in (exit_policy.in_place, exit_policy.retry, is_counted))
-        yield f"| {exit_policy.exit_code} | {reason} | {exit_policy.meaning} | {flags} |"
+    for reason, policy in EXIT_POLICIES.items():
+        is_counted = policy.retry and not policy.disruption
+        flags = " | ".join("yes" if flag else "no" for flag in (policy.in_place, policy.retry, is_counted))
+        yield f"| {policy.exit_code} | {reason} | {policy.meaning} | {flags} |"
     yield ""

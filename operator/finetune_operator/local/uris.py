@@ -7,26 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from finetune_operator.api import FineTuneJob
-from finetune_trainer.config import storage_schemes
+from finetune_trainer.config.storage_schemes import FILE, PVC, StorageScheme
 from finetune_trainer.config.uris import Location, UriReference, dotted_path, uri_references
-
-FILE_SCHEME, CLAIM_SCHEME = storage_schemes.FILE.prefix, storage_schemes.PVC.prefix
 
 
 def resolve_file_uris(document: dict[str, Any], base_directory: Path) -> dict[str, Any]:
     """Make each relative file:// URI of the trainer's document absolute, in place; returns the document."""
     for reference in uri_references(document):
-        if reference.uri is not None and reference.uri.startswith(FILE_SCHEME):
-            path = base_directory / reference.uri.removeprefix(FILE_SCHEME)
-            reference.section[reference.key] = f"{FILE_SCHEME}{path}"
+        if reference.uri is not None and FILE.matches(reference.uri):
+            path = base_directory / FILE.path(reference.uri)
+            reference.section[reference.key] = f"{FILE.prefix}{path}"
     return document
 
 
 def missing_files(job: FineTuneJob, base_directory: Path) -> list[tuple[Location, str]]:
     """Find the file:// URIs to read from that match no file: the location of each field and an error sentence."""
     missing = []
-    for reference in _references_with(FILE_SCHEME, job):
-        path = base_directory / str(reference.uri).removeprefix(FILE_SCHEME)
+    for reference in _references_with(FILE, job):
+        path = base_directory / FILE.path(str(reference.uri))
         if not reference.writes and not _exists(path):
             field = dotted_path(reference.field)
             sentence = f"{field}: {reference.uri} does not exist: correct the path, or put the file there"
@@ -37,7 +35,7 @@ def missing_files(job: FineTuneJob, base_directory: Path) -> list[tuple[Location
 def cluster_only_uris(job: FineTuneJob) -> list[tuple[Location, str]]:
     """Find the pvc:// URIs: the location of each field and an error sentence."""
     errors = []
-    for reference in _references_with(CLAIM_SCHEME, job):
+    for reference in _references_with(PVC, job):
         field = dotted_path(reference.field)
         sentence = f"{field}: {reference.uri} exists in a cluster only: use file:// to run on this machine"
         errors.append((reference.field, sentence))
@@ -46,12 +44,12 @@ def cluster_only_uris(job: FineTuneJob) -> list[tuple[Location, str]]:
 
 def local_path(uri: str) -> Path | None:
     """The path of a file:// URI; None for other schemes."""
-    return Path(uri.removeprefix(FILE_SCHEME)) if uri.startswith(FILE_SCHEME) else None
+    return Path(FILE.path(uri)) if FILE.matches(uri) else None
 
 
-def _references_with(scheme: str, job: FineTuneJob) -> list[UriReference]:
+def _references_with(scheme: StorageScheme, job: FineTuneJob) -> list[UriReference]:
     references = uri_references(job.spec.train_spec().document(), "spec")
-    return [reference for reference in references if reference.uri is not None and reference.uri.startswith(scheme)]
+    return [reference for reference in references if scheme.matches(reference.uri)]
 
 
 def _exists(path: Path) -> bool:
