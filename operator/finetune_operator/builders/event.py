@@ -18,7 +18,7 @@ class JobReference(NamedTuple):
     uid: str
 
 
-def event(job: JobReference, event_type: str, reason: str, message: str, now: datetime, reporter: str) -> dict[str, Any]:
+def build_event(job: JobReference, event_type: str, reason: str, message: str, now: datetime, reporter: str) -> dict[str, Any]:
     """Build an event of type Normal or Warning; `reporter` is the name of the operator's pod."""
     note = message
     if len(note) > MAX_NOTE_CHARACTERS:

@@ -7,11 +7,11 @@ from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
-from finetune_operator.builders.metadata import metadata
+from finetune_operator.builders.metadata import build_metadata
 from finetune_trainer.config import TrainSpec
 
 
-def service(job: FineTuneJob) -> dict[str, Any]:
+def build_service(job: FineTuneJob) -> dict[str, Any]:
     """Build the headless Service that gives each pod a DNS name.
 
     It also publishes pods that are not ready, because a pod becomes ready only after its rendezvous with the others.
@@ -19,7 +19,7 @@ def service(job: FineTuneJob) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(job, job.metadata.name),
+        "metadata": build_metadata(job, job.metadata.name),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -32,7 +32,7 @@ def service(job: FineTuneJob) -> dict[str, Any]:
     }
 
 
-def config_map(job: FineTuneJob) -> dict[str, Any]:
+def build_config_map(job: FineTuneJob) -> dict[str, Any]:
     """Build the ConfigMap with the trainer's part of the document.
 
     It includes the defaults, so that a pod created by a later version of the operator reads the same document.
@@ -41,7 +41,7 @@ def config_map(job: FineTuneJob) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(job, job.metadata.name),
+        "metadata": build_metadata(job, job.metadata.name),
         "immutable": True,
         "data": {names.DOCUMENT_KEY: json.dumps(document, indent=2, ensure_ascii=False)},
     }

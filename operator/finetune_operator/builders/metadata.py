@@ -8,7 +8,7 @@ from finetune_operator import names
 from finetune_operator.api import API_VERSION, KIND, FineTuneJob
 
 
-def metadata(
+def build_metadata(
     job: FineTuneJob,
     name: str,
     extra_labels: dict[str, str] | None = None,

@@ -6,14 +6,14 @@ from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
-from finetune_operator.builders.metadata import metadata
-from finetune_operator.builders.volumes import volumes
+from finetune_operator.builders.metadata import build_metadata
+from finetune_operator.builders.volumes import build_volumes
 from finetune_operator.settings import Settings
 
 USER_ID = 1000
 
 
-def pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
+def build_pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
     """Build the pod of node `index`.
 
     spec.workers.template adds to the pod; its schema is the list of fields that a user may set.
@@ -26,7 +26,7 @@ def pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
         "prometheus.io/path": "/metrics",
     } | template.annotations
     name = names.pod_name(job.metadata.name, index)
-    pod_volumes, mounts = volumes(job)
+    pod_volumes, mounts = build_volumes(job)
     optional = {
         "nodeSelector": template.node_selector,
         "imagePullSecrets": [{"name": secret} for secret in template.image_pull_secrets],
@@ -38,7 +38,7 @@ def pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": metadata(job, name, labels, annotations),
+        "metadata": build_metadata(job, name, labels, annotations),
         "spec": {
             "restartPolicy": "Never",
             "hostname": name,
@@ -55,7 +55,7 @@ def pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
     }
 
 
-def command(job: FineTuneJob, index: int) -> list[str]:
+def agent_command(job: FineTuneJob, index: int) -> list[str]:
     """Build the command line of the agent, which docs/concepts/worker-group.md describes."""
     name, namespace, workers = job.metadata.name, job.metadata.namespace, job.spec.workers
     arguments = {
@@ -81,7 +81,7 @@ def _container(job: FineTuneJob, index: int, settings: Settings) -> dict[str, An
     container: dict[str, Any] = {
         "name": names.CONTAINER,
         "image": workers.image or settings.trainer_image,
-        "command": command(job, index),
+        "command": agent_command(job, index),
         "env": _environment(job),
         "ports": [
             {"name": "metrics", "containerPort": names.HTTP_PORT},

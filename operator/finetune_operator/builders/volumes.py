@@ -11,7 +11,7 @@ from finetune_operator.builders.uri_references import referenced_claims, referen
 VolumesWithMounts = list[tuple[dict[str, Any], dict[str, Any]]]
 
 
-def volumes(job: FineTuneJob) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def build_volumes(job: FineTuneJob) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Build the volumes and volumeMounts of a pod.
 
     Volumes are numbered, because the name of a Secret may be too long or contain characters that a volume's name may not.

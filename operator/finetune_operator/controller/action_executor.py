@@ -54,8 +54,8 @@ class ActionExecutor:
         """Create the Service and the ConfigMap, then execute the other actions, because pods need both."""
         if CreateJobResources() in actions and job.document is not None:
             await asyncio.gather(
-                self._create(job, state, builders.service(job.document)),
-                self._create(job, state, builders.config_map(job.document)),
+                self._create(job, state, builders.build_service(job.document)),
+                self._create(job, state, builders.build_config_map(job.document)),
             )
         others = [action for action in actions if not isinstance(action, CreateJobResources)]
         await _wait_for_all(self._execute_one(job, state, action) for action in others)
@@ -63,7 +63,7 @@ class ActionExecutor:
     async def _execute_one(self, job: CachedJob, state: JobState, action: Action) -> None:
         match action:
             case CreatePod(index) if job.document is not None and state.create_error is None:
-                await self._create(job, state, builders.pod(job.document, index, self._settings))
+                await self._create(job, state, builders.build_pod(job.document, index, self._settings))
             case DeletePod(name, uid, force):
                 await self._client.delete_pod(job.key.namespace, name, uid, force)
             case DeleteJob():

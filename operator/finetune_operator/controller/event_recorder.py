@@ -25,7 +25,7 @@ class EventRecorder:
         for event in events:
             logger.info("%s: %s: %s", job.key, event.reason, event.message)
             reference = builders.JobReference(*job.key, job.uid)
-            body = builders.event(reference, event.type, event.reason, event.message, self._clock(), self._instance)
+            body = builders.build_event(reference, event.type, event.reason, event.message, self._clock(), self._instance)
             try:
                 await self._client.create(body)
             except ApiError as error:

@@ -28,7 +28,7 @@ def job(nodes: int = 2, **changes: Any) -> FineTuneJob:
 
 
 def pod(index: int = 0, **changes: Any) -> dict[str, Any]:
-    return builders.pod(job(**changes), index, Settings(trainer_image="trainer:1"))
+    return builders.build_pod(job(**changes), index, Settings(trainer_image="trainer:1"))
 
 
 def container(**changes: Any) -> dict[str, Any]:
@@ -56,14 +56,14 @@ def test_renders_a_document_without_uid_without_owner() -> None:
 
 
 def test_service_publishes_pods_that_are_not_ready() -> None:
-    spec = builders.service(job())["spec"]
+    spec = builders.build_service(job())["spec"]
     assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
     assert spec["selector"] == {"finetune-operator.io/job": "j"}
 
 
 def test_config_map_contains_the_trainers_part_of_the_document() -> None:
     spec = job().spec
-    text = builders.config_map(job())["data"]["train.json"]
+    text = builders.build_config_map(job())["data"]["train.json"]
     assert TrainSpec.model_validate_json(text) == spec.train_spec()
 
 
@@ -151,7 +151,7 @@ def test_sets_image_and_resources() -> None:
     custom = container(workers__image="mine:2", workers__resources=limits)
     assert (custom["image"], custom["resources"]["limits"]) == ("mine:2", {"nvidia.com/gpu": 8, "memory": "64Gi"})
     assert "imagePullPolicy" not in custom
-    always = builders.pod(job(), 0, Settings(image_pull_policy="Always"))
+    always = builders.build_pod(job(), 0, Settings(image_pull_policy="Always"))
     assert always["spec"]["containers"][0]["imagePullPolicy"] == "Always"
 
 
@@ -200,7 +200,7 @@ def test_spreads_pods_over_nodes(nodes: int, affinity: dict[str, Any], expected:
 
 def test_event_truncates_its_note() -> None:
     now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    body = builders.event(builders.JobReference("team", "j", "u"), "Warning", "Crashed", "x" * 3000, now, "operator-0")
+    body = builders.build_event(builders.JobReference("team", "j", "u"), "Warning", "Crashed", "x" * 3000, now, "operator-0")
     assert (body["type"], body["reason"], body["regarding"]["uid"]) == ("Warning", "Crashed", "u")
     assert body["eventTime"] == "2026-01-01T12:00:00.000000Z"
     assert len(body["note"]) <= 1024
