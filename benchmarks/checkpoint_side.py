@@ -20,6 +20,7 @@ from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finetune_trainer import objectives
+from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.manager import CheckpointManager
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
@@ -66,10 +67,11 @@ class Ours(Side):
     """finetune_trainer.checkpoint, with a directory as storage."""
 
     def __init__(self, model: Any, folder: Path, spec: TrainSpec, group: process_group.ProcessGroup) -> None:
-        self._checkpoints = CheckpointManager(
-            engine=model, storage=Storage.open(spec.checkpoint.storage, Credentials()), settings=spec.checkpoint,
-            identity=identity(spec), world=group, attempt="bench", work_dir=folder / "work", report=lambda event: None,
+        context = CheckpointContext(
+            storage=Storage.open(spec.checkpoint.storage, Credentials()), identity=identity(spec), group=group, attempt="bench",
+            work_dir=folder / "work", report=lambda event: None,
         )  # fmt: skip
+        self._checkpoints = CheckpointManager(model, spec.checkpoint, context)
         self._checkpoints.restore()
 
     def save(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""What a rank does in the tests of checkpoints: a real engine on a small network, its own storage and folder."""
+"""Ranks for the checkpoint tests: a DeepSpeed engine on a small network, with its own storage and directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ import torch
 from tests.support.ranks import Place
 from tests.support.training import joined
 
+from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.manager import CheckpointManager
+from finetune_trainer.checkpoint.writer import WriterTimeouts
 from finetune_trainer.config import CheckpointConfig
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol.events import CheckpointFailed, CheckpointStored, Event
@@ -26,12 +28,12 @@ from finetune_trainer.protocol.outcome import StorageError
 from finetune_trainer.storage.base import Credentials, Storage
 
 IDENTITY = {"training": {"seed": 1, "batchSize": 8}, "model": {"config": {"model_type": "small"}}}
-WIDTH = 160  # so that weights exceed what a snapshot copies at once
+WIDTH = 160  # makes the weights larger than the tensors that a snapshot copies at once
 
 
 @dataclass(frozen=True)
-class Life:
-    """One life of a process group: what it trains, where it saves, and how far it goes."""
+class Attempt:
+    """One attempt of a run: its model and engine, where it saves, and its number of steps."""
 
     uri: str
     work_dir: str
@@ -42,18 +44,18 @@ class Life:
     every: int = 2
     keep: int = 10
     identity: Mapping[str, Any] = field(default_factory=lambda: IDENTITY)
-    attempt: str = "first"
-    retry_seconds: tuple[float, ...] = ()
-    part_seconds: float = 60
-    acts: Mapping[int, Callable[[Life, ProcessGroup, CheckpointManager], None]] = field(
+    name: str = "first"
+    retry_pauses: tuple[float, ...] = ()
+    parts_timeout: float = 60
+    faults: Mapping[int, Callable[[Attempt, ProcessGroup, CheckpointManager], None]] = field(
         default_factory=dict
-    )  # what goes wrong before a step
-    plain: bool = False  # no dropout, running means or noise, so that the loss does not depend on the number of ranks
+    )  # faults to inject, by the step before which they happen
+    is_deterministic: bool = False  # no dropout, running means or noise, so that the loss does not depend on the ranks
 
 
 @dataclass
-class Lived:
-    """What came of it on one rank: losses by step, where it resumed, and what it reported."""
+class AttemptResult:
+    """One rank's losses by step, the step it resumed from, and its events."""
 
     resumed: int | None
     losses: dict[int, float]
@@ -66,19 +68,19 @@ class Lived:
 
     @property
     def failed(self) -> dict[int, str]:
-        """Steps whose checkpoints were reported as failed, and why."""
+        """Steps whose checkpoints were reported as failed, and the messages."""
         return {event.step: event.message for event in self.events if isinstance(event, CheckpointFailed)}
 
 
 class Network(torch.nn.Module):
-    """Has what makes a resume hard: dropout, running means that a forward pass changes, tied and frozen weights."""
+    """Has everything that makes a resume hard: dropout, running means that a forward pass changes, tied and frozen weights."""
 
-    def __init__(self, plain: bool) -> None:
+    def __init__(self, is_deterministic: bool) -> None:
         super().__init__()
-        self.dropout = 0.0 if plain else 0.2
+        self.dropout = 0.0 if is_deterministic else 0.2
         self.first = torch.nn.Linear(8, WIDTH)
         self.middle = torch.nn.Linear(WIDTH, WIDTH)
-        self.norm = torch.nn.Identity() if plain else torch.nn.BatchNorm1d(WIDTH, affine=False)
+        self.norm = torch.nn.Identity() if is_deterministic else torch.nn.BatchNorm1d(WIDTH, affine=False)
         self.tied = torch.nn.Linear(WIDTH, WIDTH)
         self.tied.weight = self.middle.weight
         self.frozen = torch.nn.Linear(WIDTH, WIDTH).requires_grad_(False)
@@ -90,15 +92,15 @@ class Network(torch.nn.Module):
         return self.last(torch.tanh(self.frozen(self.tied(hidden))))
 
 
-def engine_of(stage: int, precision: str, model: Callable[[], torch.nn.Module]) -> Any:
-    """A DeepSpeed engine on a freshly initialised network, with AdamW."""
+def build_engine(stage: int, precision: str, model: Callable[[], torch.nn.Module]) -> Any:
+    """A DeepSpeed engine on a freshly initialized network, with AdamW."""
     import deepspeed
 
     torch.manual_seed(3)
     network = model()
-    decayed = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
-    others = [p for p in network.parameters() if p.requires_grad and p.dim() == 1]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    matrices = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
+    vectors = [p for p in network.parameters() if p.requires_grad and p.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 4,
         "gradient_clipping": 1.0,
@@ -112,71 +114,73 @@ def engine_of(stage: int, precision: str, model: Callable[[], torch.nn.Module]) 
     return engine
 
 
-def checkpoints_of(here: ProcessGroup, life: Life, engine: Any, events: list[Event]) -> CheckpointManager:
-    """The checkpoints of a life, on one rank."""
-    os.environ.update(life.environment)
-    work_dir = Path(life.work_dir)
+def build_manager(group: ProcessGroup, attempt: Attempt, engine: Any, events: list[Event]) -> CheckpointManager:
+    """The checkpoint manager of an attempt, on one rank."""
+    os.environ.update(attempt.environment)
+    work_dir = Path(attempt.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
-    return CheckpointManager(
-        engine=engine, storage=Storage.open(life.uri, Credentials()), identity=life.identity, world=here,
-        settings=CheckpointConfig(storage=life.uri, every_steps=life.every, keep_last=life.keep), attempt=life.attempt,
-        work_dir=work_dir, report=events.append, retry_seconds=life.retry_seconds, part_seconds=life.part_seconds,
+    context = CheckpointContext(
+        storage=Storage.open(attempt.uri, Credentials()), identity=attempt.identity, group=group, attempt=attempt.name,
+        work_dir=work_dir, report=events.append,
     )  # fmt: skip
+    config = CheckpointConfig(storage=attempt.uri, every_steps=attempt.every, keep_last=attempt.keep)
+    timeouts = WriterTimeouts(attempt.retry_pauses, attempt.parts_timeout)
+    return CheckpointManager(engine, config, context, timeouts=timeouts)
 
 
-def step(here: ProcessGroup, engine: Any, number: int) -> float:
-    """One step on rows that depend on its number alone, dealt to the ranks; the mean loss over them."""
+def train_step(group: ProcessGroup, engine: Any, number: int) -> float:
+    """One step on rows that depend only on its number, split across the ranks; returns the mean loss over the ranks."""
     generator = torch.Generator().manual_seed(number)
-    rows = torch.randn(8, 8, generator=generator)
-    share = 8 // here.size
-    mine = rows[here.rank * share : (here.rank + 1) * share].to(next(engine.module.parameters()).dtype)
-    loss = (engine(mine).float().squeeze(1) - mine.float().sum(1)).square().mean()
+    all_rows = torch.randn(8, 8, generator=generator)
+    share = 8 // group.size
+    rows = all_rows[group.rank * share : (group.rank + 1) * share].to(next(engine.module.parameters()).dtype)
+    loss = (engine(rows).float().squeeze(1) - rows.float().sum(1)).square().mean()
     if engine.module.dropout:
-        # What the generators say goes into the loss, so that a resume must bring them back.
+        # The loss includes random numbers, so that a resume must restore the generators.
         loss = loss + random.random() + float(numpy.random.rand())
     engine.backward(loss)
     engine.step()
-    return here.sums(loss.item())[0] / here.size
+    return group.sums(loss.item())[0] / group.size
 
 
-def live(place: Place, life: Life) -> Lived:
-    """Resumes, trains to the end, saves when due and waits for the last checkpoint."""
-    with joined(place) as here:
-        engine = engine_of(life.stage, life.precision, lambda: Network(life.plain))
+def run_attempt(place: Place, attempt: Attempt) -> AttemptResult:
+    """Resumes, trains to the last step, saves when due and waits for the last checkpoint."""
+    with joined(place) as group:
+        engine = build_engine(attempt.stage, attempt.precision, lambda: Network(attempt.is_deterministic))
         events: list[Event] = []
-        checkpoints = checkpoints_of(here, life, engine, events)
-        _seed(100 + here.rank)
+        checkpoints = build_manager(group, attempt, engine, events)
+        _seed(100 + group.rank)
         state = checkpoints.restore()
         resumed = state["step"] if state else None
         losses = {}
-        for number in range((resumed or 0) + 1, life.steps + 1):
-            if number in life.acts:
-                life.acts[number](life, here, checkpoints)
-            losses[number] = step(here, engine, number)
+        for number in range((resumed or 0) + 1, attempt.steps + 1):
+            if number in attempt.faults:
+                attempt.faults[number](attempt, group, checkpoints)
+            losses[number] = train_step(group, engine, number)
             if checkpoints.due(number):
-                checkpoints.save(number, {"step": number, "history": [losses[number]], "rank": torch.tensor(here.rank)})
+                checkpoints.save(number, {"step": number, "history": [losses[number]], "rank": torch.tensor(group.rank)})
         checkpoints.finish()
-        return Lived(resumed, losses, events)
+        return AttemptResult(resumed, losses, events)
 
 
-def live_beside_the_dying(place: Place, life: Life) -> Lived:
-    """Stores a checkpoint after step 1; during the upload of the next one rank 1 is killed, and rank 0 waits for its part."""
-    with joined(place) as here:
-        engine = engine_of(life.stage, life.precision, lambda: Network(life.plain))
+def run_until_rank_1_dies(place: Place, attempt: Attempt) -> AttemptResult:
+    """Stores a checkpoint after step 1; rank 1 is killed during the upload of the next one, and rank 0 waits for its part."""
+    with joined(place) as group:
+        engine = build_engine(attempt.stage, attempt.precision, lambda: Network(attempt.is_deterministic))
         events: list[Event] = []
-        checkpoints = checkpoints_of(here, life, engine, events)
+        checkpoints = build_manager(group, attempt, engine, events)
         checkpoints.restore()
-        step(here, engine, 1)
+        train_step(group, engine, 1)
         checkpoints.save(1, {"step": 1})
         checkpoints.finish()
-        step(here, engine, 2)
-        if here.rank == 1:
+        train_step(group, engine, 2)
+        if group.rank == 1:
             _die_at_second_upload()
         checkpoints.save(2, {"step": 2})
         deadline = time.monotonic() + 60
         while len(events) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-        return Lived(None, {}, events)
+        return AttemptResult(None, {}, events)
 
 
 def _die_at_second_upload() -> None:
@@ -190,31 +194,31 @@ def _die_at_second_upload() -> None:
     Storage.put = put_or_die  # type: ignore[method-assign]  # this process is about to end
 
 
-def close_gate(life: Life, here: ProcessGroup, checkpoints: CheckpointManager) -> None:
-    """From now on the storage hangs up; what was on its way has arrived."""
+def close_gate(attempt: Attempt, group: ProcessGroup, checkpoints: CheckpointManager) -> None:
+    """Makes the storage close every connection from now on, after the pending checkpoint is stored."""
     checkpoints.finish()
-    Path(life.work_dir, "closed").touch()
+    Path(attempt.work_dir, "closed").touch()
 
 
-def open_gate(life: Life, here: ProcessGroup, checkpoints: CheckpointManager) -> None:
-    """The storage is back."""
-    Path(life.work_dir, "closed").unlink()
+def open_gate(attempt: Attempt, group: ProcessGroup, checkpoints: CheckpointManager) -> None:
+    """Makes the storage available again."""
+    Path(attempt.work_dir, "closed").unlink()
 
 
-def break_disk_of_rank_1(life: Life, here: ProcessGroup, checkpoints: CheckpointManager) -> None:
-    """Rank 1 finds a file where its folder should be; what was on its way has arrived."""
+def break_disk_of_rank_1(attempt: Attempt, group: ProcessGroup, checkpoints: CheckpointManager) -> None:
+    """Puts a file where rank 1 creates its upload folder, after the pending checkpoint is stored."""
     checkpoints.finish()
-    if here.rank == 1:
-        Path(life.work_dir, "upload").mkdir(exist_ok=True)
-        Path(life.work_dir, "upload/rank-00001").touch()
+    if group.rank == 1:
+        Path(attempt.work_dir, "upload").mkdir(exist_ok=True)
+        Path(attempt.work_dir, "upload/rank-00001").touch()
 
 
-def mend_disk_of_rank_1(life: Life, here: ProcessGroup, checkpoints: CheckpointManager) -> None:
-    """The file is gone again, after it did its harm."""
+def repair_disk_of_rank_1(attempt: Attempt, group: ProcessGroup, checkpoints: CheckpointManager) -> None:
+    """Deletes the file, after the pending checkpoint has failed."""
     with contextlib.suppress(StorageError):
         checkpoints.finish()
-    if here.rank == 1:
-        Path(life.work_dir, "upload/rank-00001").unlink()
+    if group.rank == 1:
+        Path(attempt.work_dir, "upload/rank-00001").unlink()
 
 
 def _seed(seed: int) -> None:

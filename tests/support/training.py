@@ -17,6 +17,8 @@ from tests.support.methods import apply_method
 from tests.support.ranks import Place
 
 from finetune_trainer import objectives
+from finetune_trainer.checkpoint.context import CheckpointContext
+from finetune_trainer.checkpoint.manager import CheckpointManager
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.dataloader import MicroBatch
@@ -310,15 +312,14 @@ def train_attempts(place: Place, cases: list[ExportCase], attempts: tuple[str, .
 
 
 def _train_attempts(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec, attempts: tuple[str, ...]) -> Any:
-    from finetune_trainer.checkpoint.manager import CheckpointManager
-
     results = []
     for attempt in attempts:
         run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
-        checkpoints = CheckpointManager(
-            engine=run.engine, storage=Storage.open(f"file://{folder}", Credentials()), settings=spec.checkpoint,
-            identity=identity(spec), world=group, attempt=attempt, work_dir=folder / "work", report=run.events.append,
+        context = CheckpointContext(
+            storage=Storage.open(f"file://{folder}", Credentials()), identity=identity(spec), group=group, attempt=attempt,
+            work_dir=folder / "work", report=run.events.append,
         )  # fmt: skip
+        checkpoints = CheckpointManager(run.engine, spec.checkpoint, context)
         run.loop.checkpoints = checkpoints
         run.loop.state.step = (checkpoints.restore() or {"step": 0})["step"]
         run.loop.run()

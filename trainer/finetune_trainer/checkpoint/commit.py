@@ -1,4 +1,14 @@
-"""Turns the parts of all ranks into a checkpoint, by one manifest that is put last."""
+"""The commit of a checkpoint: all ranks store their files, then rank 0 stores one manifest.
+
+Invariants:
+
+- A checkpoint exists if and only if its manifest exists. The manifest is written last, in one atomic request.
+- A manifest is written only if every rank has stored a part without an error, and a rank stores its part only after all its
+  files.
+- A manifest is written only by the attempt that the object `attempt` names, so that a process of an earlier attempt that is
+  still alive cannot commit.
+- A readable manifest is never overwritten.
+"""
 
 from __future__ import annotations
 
@@ -11,62 +21,72 @@ from finetune_trainer.checkpoint.manifest import OWNER, Manifest, Part, manifest
 from finetune_trainer.protocol.outcome import StorageError
 from finetune_trainer.storage.base import Storage
 
+_POLL_SECONDS = 0.05
+_MAX_POLL_SECONDS = 2.0
 
-class Refused(StorageError):
-    """A checkpoint cannot be committed, and trying again would not help."""
 
-
-_POLL_SECONDS = (0.05, 2.0)  # from, to
+class CommitError(StorageError):
+    """A checkpoint cannot be committed, and a retry would not help."""
 
 
 def put_part(storage: Storage, step: int, attempt: str, part: Part) -> None:
-    """Says that all files of a rank are stored, or why they are not."""
+    """Records that all files of a rank are stored, or the error that prevented it."""
     storage.put(part_path(step, attempt, part.rank), part.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
 def collect_parts(
-    storage: Storage, step: int, attempt: str, world_size: int, patience: float, clock: Callable[[], float] = time.monotonic
-) -> list[Part]:
-    """The parts of all ranks, in order; waits at most `patience` seconds for them.
+    storage: Storage, step: int, attempt: str, world_size: int, timeout_seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Part]:  # fmt: skip
+    """The parts of all ranks, in rank order; waits at most `timeout_seconds` for them.
 
-    Raises Refused when a part is still missing then, or says that its rank failed.
+    Raises CommitError when a part is still missing then, or as soon as a part contains an error.
     """
     parts: dict[int, Part] = {}
-    deadline, pause = clock() + patience, _POLL_SECONDS[0]
+    deadline = clock() + timeout_seconds
+    pause = _POLL_SECONDS
     while True:
-        for rank in range(world_size):
-            path = part_path(step, attempt, rank)
-            if rank not in parts and storage.exists(path):
-                parts[rank] = Part.model_validate_json(storage.get(path))
-                if parts[rank].error:
-                    raise Refused(f"rank {rank}: {parts[rank].error}")
+        missing = [rank for rank in range(world_size) if rank not in parts]
+        for rank in missing:
+            part = _read_part(storage, part_path(step, attempt, rank))
+            if part is not None:
+                parts[rank] = part
         if len(parts) == world_size:
             return [parts[rank] for rank in range(world_size)]
         if clock() >= deadline:
-            missing = ", ".join(str(rank) for rank in range(world_size) if rank not in parts)
-            raise Refused(f"the checkpoint of step {step} lacks the part of rank {missing} after {patience:.0f} s")
+            ranks = ", ".join(str(rank) for rank in range(world_size) if rank not in parts)
+            raise CommitError(f"the checkpoint of step {step} lacks the part of rank {ranks} after {timeout_seconds:.0f} s")
         time.sleep(pause)
-        pause = min(2 * pause, _POLL_SECONDS[1])
+        pause = min(2 * pause, _MAX_POLL_SECONDS)
 
 
 def commit(storage: Storage, manifest: Manifest) -> None:
-    """Puts the manifest, if this attempt still owns the storage and there is none of that step.
+    """Writes the manifest, if this attempt still owns the storage and no manifest of that step exists.
 
-    Raises Refused otherwise; nothing that was committed before is ever overwritten.
+    Raises CommitError otherwise.
     """
     owner = storage.get(OWNER).decode()
     if owner != manifest.attempt:
-        raise Refused(f"the checkpoint of step {manifest.step} is not committed: attempt {owner} has taken over this run")
+        raise CommitError(f"the checkpoint of step {manifest.step} is not committed: attempt {owner} has taken over this run")
     path, content = manifest_path(manifest.step), manifest.model_dump_json(by_alias=True).encode()
     if storage.put_if_absent(path, content):
         return
     try:
-        present = Manifest.model_validate_json(storage.get(path))
+        existing = Manifest.model_validate_json(storage.get(path))
     except ValidationError:
-        # What cannot be read is no checkpoint, and would keep this step from ever having one.
+        # An unreadable manifest is no checkpoint, and would prevent this step from ever having one.
         storage.put(path, content)
         return
-    # A request whose answer was lost is sent again, and then meets its own manifest.
-    if present.attempt != manifest.attempt:
-        where = storage.child(path).uri
-        raise Refused(f"the checkpoint of step {manifest.step} is already committed by {present.attempt}: {where}")
+    # The client repeats a request whose response was lost; the repeated request then finds its own manifest.
+    if existing.attempt != manifest.attempt:
+        uri = storage.child(path).uri
+        raise CommitError(f"the checkpoint of step {manifest.step} is already committed by {existing.attempt}: {uri}")
+
+
+def _read_part(storage: Storage, path: str) -> Part | None:
+    if not storage.exists(path):
+        return None
+    part = Part.model_validate_json(storage.get(path))
+    if part.error:
+        raise CommitError(f"rank {part.rank}: {part.error}")
+    return part

@@ -1,4 +1,7 @@
-"""DeepSpeed's seam for checkpoints: what it saves is snapshotted, what it loads comes through torch's safe path."""
+"""DeepSpeed's checkpoint engine: saves go to a snapshot in host memory, loads run no code of the file.
+
+Import this module only after the process group was joined; the import fails otherwise.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
 
+from finetune_trainer.checkpoint.files import load
 from finetune_trainer.checkpoint.snapshot import HostMemory
+from finetune_trainer.distributed.process_group import import_deepspeed
 
-# Everything beside tensors and plain containers that DeepSpeed stores; any other class in a file is refused.
+import_deepspeed()
+from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine  # noqa: E402
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler  # noqa: E402
+from deepspeed.runtime.zero.config import ZeroStageEnum  # noqa: E402
+from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
+
+# All classes that DeepSpeed stores apart from tensors and plain containers; `load` rejects a file with any other class.
 torch.serialization.add_safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address])
 
 
 class SnapshotEngine(CheckpointEngine):  # type: ignore[misc]  # DeepSpeed ships no types
-    """Gathers one checkpoint's files in host memory; a writer takes them from there."""
+    """Collects the files of one checkpoint in host memory, from where the writer takes them."""
 
     def __init__(self, memory: HostMemory) -> None:
         super().__init__()
@@ -33,13 +40,13 @@ class SnapshotEngine(CheckpointEngine):  # type: ignore[misc]  # DeepSpeed ships
         self._memory.begin(changing)
 
     def create(self, info: CheckpointCommitInfo) -> None:
-        """Nothing to prepare: `begin` did, before DeepSpeed was asked."""
+        """Does nothing: `begin` is called before DeepSpeed saves."""
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """No folders: nothing is written where DeepSpeed believes that it is."""
+        """Does nothing: no file is written to the folder that DeepSpeed was given."""
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Snapshots one file's content; its name alone matters, the folder is chosen by the writer."""
+        """Takes a snapshot of one file's content. Only the file's name is used; the writer chooses the folder."""
         self.files[Path(path).name] = self._memory.take(state_dict)
 
     def load(self, path: str, map_location: Any = None) -> Any:
@@ -47,11 +54,6 @@ class SnapshotEngine(CheckpointEngine):  # type: ignore[misc]  # DeepSpeed ships
         return load(Path(path))
 
     def commit(self, info: CheckpointCommitInfo) -> bool:
-        """All of this rank is in `files`: copying may start."""
+        """Starts copying: `files` holds the whole state of this rank."""
         self._memory.start()
         return True
-
-
-def load(path: Path) -> Any:
-    """The content of a file of a checkpoint, on the host; no code in it is run."""
-    return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Files of a checkpoint on a local disk: written with their hash in one pass, and compared with it."""
+"""Files of a checkpoint on a local disk: written and hashed in one pass, verified, and loaded."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch.utils.serialization import config as serialization
 from finetune_trainer.checkpoint.manifest import File
 
 _CHUNK_BYTES = 4 << 20
-_FLUSH_BYTES = 64 << 20  # what may wait in memory for the disk
+_FLUSH_BYTES = 64 << 20  # how much may be in the page cache and not on the disk
 
 
 def write(content: Any, path: Path, rank: int, *, read_soon: bool) -> File:
-    """Stores `content` with torch.save; the file appears when it is complete and on the disk.
+    """Stores `content` with torch.save; the file appears when it is complete and flushed to the disk.
 
-    It goes to the disk piece by piece: a checkpoint's worth of pages to write back at the end would slow the training down, as
-    would finding memory for them. Unless it is to be `read_soon`, no page of it stays in memory.
+    It is flushed piece by piece: to write back a whole checkpoint at the end, or to find memory for it in the page cache, would
+    slow training down. Unless the file is to be `read_soon`, its pages are dropped from the cache.
 
     Raises OSError when the disk is full or fails.
     """
@@ -30,8 +30,8 @@ def write(content: Any, path: Path, rank: int, *, read_soon: bool) -> File:
     temporary = path.with_name(f"{path.name}.partial")
     try:
         with temporary.open("wb", buffering=0) as file:
-            hashing = _Hashing(file, read_soon)
-            # The archive's own checksums would be computed on top of the SHA-256 and read by nobody.
+            hashing = _HashingFile(file, read_soon)
+            # Nothing reads the CRC-32 of the archive: the SHA-256 covers the whole file.
             with cast(Any, serialization).patch({"save.compute_crc32": False}):
                 torch.save(content, cast(IO[bytes], hashing))
             os.fsync(file.fileno())
@@ -42,7 +42,7 @@ def write(content: Any, path: Path, rank: int, *, read_soon: bool) -> File:
 
 
 def is_intact(path: Path, file: File) -> bool:
-    """Whether the file at `path` has the size and the hash that the manifest names."""
+    """Whether the file at `path` has the size and the hash in the manifest."""
     if not path.is_file() or path.stat().st_size != file.size:
         return False
     digest = hashlib.sha256()
@@ -52,8 +52,13 @@ def is_intact(path: Path, file: File) -> bool:
     return digest.hexdigest() == file.sha256
 
 
-class _Hashing(io.RawIOBase):
-    """Hashes what passes through to a file. Both the hash and the write leave Python's lock to the training meanwhile."""
+def load(path: Path) -> Any:
+    """The content of a checkpoint file, on the CPU; runs no code of the file."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _HashingFile(io.RawIOBase):
+    """Hashes the bytes written to a file. Hashing and writing both release the GIL, so that training continues meanwhile."""
 
     def __init__(self, file: io.FileIO, read_soon: bool) -> None:
         self.size = 0

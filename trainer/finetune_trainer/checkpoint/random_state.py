@@ -1,4 +1,4 @@
-"""The state of every random generator that a training step draws from, as tensors and plain lists."""
+"""The state of every random number generator that a training step draws from, as tensors and plain lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def capture() -> dict[str, Any]:
-    """The state of this process's generators: Python's, NumPy's, torch's and those of its GPU."""
+    """The state of this process's generators: Python's, NumPy's, torch's and that of its GPU."""
     version, words, gauss = random.getstate()
     generator = numpy.random.get_state(legacy=False)
     return {
@@ -22,7 +22,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Puts the generators where `capture` found them; a GPU's only if there was one and is one."""
+    """Sets the generators to a captured state; that of the GPU only if there was one then and is one now."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     words = numpy.array(state["numpy"]["state"]["key"], dtype=numpy.uint32)

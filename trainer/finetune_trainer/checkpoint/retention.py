@@ -1,4 +1,4 @@
-"""Removes checkpoints that are no longer kept, and files of attempts that died before they committed."""
+"""Deletes checkpoints that are no longer kept, and files of attempts that died before they committed."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from finetune_trainer.checkpoint.manifest import Manifest, committed_steps, mani
 from finetune_trainer.storage.base import Storage
 
 
-def retain(storage: Storage, keep_last: int, newest: Manifest, best_first: Sequence[int] = ()) -> None:
-    """Keeps the last `keep_last` checkpoints, among them `newest`, which this attempt has just committed.
+def apply_retention(storage: Storage, keep_last: int, newest: Manifest, best_first: Sequence[int] = ()) -> None:
+    """Keeps the last `keep_last` checkpoints up to `newest`, which this attempt has just committed.
 
-    Of the steps `best_first` the first that has a checkpoint keeps it.
+    Also keeps the best checkpoint: the first of the steps `best_first` that has one.
 
-    Manifests go first: a removal that is interrupted leaves files that nobody finds, never a checkpoint that lacks some.
-    Then goes every file up to the newest step that no manifest names; files of later steps may be on their way.
+    Manifests are deleted before files: an interrupted deletion leaves files that no manifest lists, never a checkpoint that
+    lacks a file. Then every file of a step up to the newest that no manifest lists is deleted; files of later steps may belong
+    to a save in progress.
     """
-    # A later step is of a life that this one has not resumed from, hence does not trust.
+    # A later step was committed by an earlier attempt that this attempt did not resume from, so it does not count as one.
     steps = [step for step in committed_steps(storage) if step <= newest.step]
     best = next((step for step in best_first if step in steps), None)
     for step in steps[max(keep_last, 1) :]:
         if step != best:
             storage.delete(manifest_path(step))
-    kept = {(newest.step, newest.attempt)} | {
-        (step, Manifest.model_validate_json(storage.get(manifest_path(step))).attempt)
-        for step in committed_steps(storage)
-        if step != newest.step
-    }
-    for step, attempt, path in stored_files(storage):
-        if step <= newest.step and (step, attempt) not in kept:
-            storage.delete(path)
+    kept = {(newest.step, newest.attempt)}
+    for step in committed_steps(storage):
+        if step != newest.step:
+            manifest = Manifest.model_validate_json(storage.get(manifest_path(step)))
+            kept.add((step, manifest.attempt))
+    for file in stored_files(storage):
+        if file.step <= newest.step and (file.step, file.attempt) not in kept:
+            storage.delete(file.path)

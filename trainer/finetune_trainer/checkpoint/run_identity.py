@@ -1,4 +1,4 @@
-"""What a checkpoint must agree on with the document that resumes from it."""
+"""The part of the document that a checkpoint must agree with before a run resumes from it."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from typing import Any
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.uris import uri_references
 
+_TRAINING_FIELDS = (
+    "epochs",
+    "maxSteps",
+    "batchSize",
+    "optimizer",
+    "schedule",
+    "maxGradientNorm",
+    "labelSmoothing",
+    "continualLearning",
+    "seed",
+)
+
 
 def identity(spec: TrainSpec) -> dict[str, Any]:
-    """All of the document that decides what the weights mean and where in the data a step is.
+    """All fields that determine what the weights mean and which rows of the data a step reads.
 
-    Left out is what may change between two lives of a run: where things are stored and by whose credentials, how often
-    something is logged, evaluated or saved, what is only reported of the data, and how the work is spread (micro-batches, ZeRO
+    Excluded are the fields that may change when a run resumes: where objects are stored and with which credentials; how often
+    the run logs, evaluates or saves; checks of the data that only report; and how the work is distributed (micro-batches, ZeRO
     stage, precision, attention).
     """
     document = spec.document()
-    training = document["training"]
-    for address in uri_references(document):
-        address.section.pop("credentials", None)
-    model = {key: value for key, value in document["model"].items() if key != "attention"}
-    data = {key: value for key, value in document["data"].items() if key != "evaluation"}
+    for reference in uri_references(document):
+        reference.section.pop("credentials", None)
+    model, data, training = document["model"], document["data"], document["training"]
+    model.pop("attention", None)
+    data.pop("evaluation", None)
     data.get("augmentation", {}).get("backTranslation", {}).pop("batchSize", None)
     data["checks"] = spec.data.checks.identity
-    kept = (
-        "epochs",
-        "maxSteps",
-        "batchSize",
-        "optimizer",
-        "schedule",
-        "maxGradientNorm",
-        "labelSmoothing",
-        "continualLearning",
-        "seed",
-    )
     return {
         "model": model,
         "data": data,
         "objective": document["objective"],
         "method": document["method"],
-        "training": {key: training[key] for key in kept if key in training},
+        "training": {field: training[field] for field in _TRAINING_FIELDS if field in training},
     }

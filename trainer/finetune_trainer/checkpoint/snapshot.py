@@ -1,8 +1,8 @@
-"""Copies training state to host memory while training goes on.
+"""Snapshots of the training state in host memory, copied while training continues.
 
-The tensors that make a checkpoint large, weights and optimizer state, change in one place only: the optimizer's step. So
-`take` copies at once only what may change earlier, and leaves the rest to a thread that copies while the next forward and
-backward passes run; the optimizer's step waits until it is through. What training loses is that wait, if there is one.
+The tensors that make a checkpoint large, weights and optimizer state, change only in the optimizer step. So `take` copies at
+once only the tensors that may change earlier, and leaves the others to a thread that copies them during the next forward and
+backward passes. The optimizer step waits until the thread is done; this wait, if any, is all that training loses.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ _IMMUTABLE = (str, bytes, int, float, bool, type(None), torch.dtype, torch.devic
 
 
 class HostMemory:
-    """Host tensors that hold one snapshot, used again for the next one; pinned where they are copied from a GPU."""
+    """CPU tensors that hold one snapshot and are reused for the next one; pinned where they are copied from a GPU."""
 
     def __init__(self) -> None:
-        self.stalled = 0.0  # seconds that optimizer steps waited for the present snapshot
+        self.stalled = 0.0  # seconds that optimizer steps have waited for the current snapshot
         self._buffers: list[torch.Tensor] = []
-        self._used = 0
+        self._buffers_used = 0
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._known: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._copies: dict[tuple[Any, ...], torch.Tensor] = {}
         self._changing: set[int] = set()
         self._copied = threading.Event()
         self._copied.set()
         self._failure: Exception | None = None
 
     def guard(self, optimizer: torch.optim.Optimizer) -> None:
-        """From now on a step of `optimizer` waits until a snapshot under way has its copies."""
-        optimizer.register_step_pre_hook(lambda *_: self._before_step())
+        """Makes every future step of `optimizer` wait until a snapshot in progress has all its copies."""
+        optimizer.register_step_pre_hook(lambda *_: self._wait_before_step())
 
     def begin(self, changing: Iterable[torch.Tensor] = ()) -> None:
-        """Starts a snapshot; the one before must have been written, as its memory is used again.
+        """Starts a snapshot. The previous one must have been written to disk, because its memory is reused.
 
-        `changing` are tensors that already a forward pass may alter, such as running means; they are copied at once.
+        `changing` are tensors that a forward pass may change, such as running means; they are copied at once.
         """
         self._copied.wait()
-        self._used, self._failure, self.stalled = 0, None, 0.0
+        self._buffers_used, self._failure, self.stalled = 0, None, 0.0
         self._changing = {tensor.data_ptr() for tensor in changing}
 
     def take(self, state: Any) -> Any:
-        """The same structure with tensors on the host, whose content is complete after `wait`.
+        """A copy of the structure with CPU tensors, whose content is complete after `wait`.
 
-        One tensor in two places of `state` is one in the result as well. Objects other than tensors are copied at once.
+        A tensor that is in two places of `state` is one tensor in the result too. Other objects are copied at once.
         """
         match state:
             case Enum():
-                # Python up to 3.11.3 pickles a member as a call of getattr, which no weights-only load permits.
+                # Python up to 3.11.3 pickles a member as a call of getattr, which a weights-only load rejects.
                 return state.value
             case torch.Tensor():
-                return self._tensor(state.detach())
+                return self._take_tensor(state.detach())
             case OrderedDict():
                 copied = OrderedDict((key, self.take(value)) for key, value in state.items())
-                # A module's state carries versions of its layers beside the entries.
+                # A module's state dict has the versions of its layers as an attribute.
                 copied.__dict__.update(copy.deepcopy(vars(state)))
                 return copied
             case dict():
@@ -74,43 +74,46 @@ class HostMemory:
                 return state if isinstance(state, _IMMUTABLE) else copy.deepcopy(state)
 
     def start(self) -> None:
-        """Starts copying what `take` left; the caller may go on with anything but an optimizer step."""
+        """Starts copying the tensors that `take` deferred. The caller may do anything but an optimizer step meanwhile."""
         self._copied.clear()
         ready = None
         if any(source.is_cuda for source, _ in self._pending):
-            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no annotation here
             ready.record()
         threading.Thread(target=self._copy, args=(ready,), name="checkpoint-snapshot", daemon=True).start()
 
     def wait(self) -> None:
-        """Returns when the snapshot is complete; raises what went wrong with it."""
+        """Returns when the snapshot is complete; raises the error of a copy that failed."""
         self._copied.wait()
         if self._failure:
             raise self._failure
 
-    def _before_step(self) -> None:
+    def _wait_before_step(self) -> None:
         if not self._copied.is_set():
             started = time.monotonic()
             self._copied.wait()
             self.stalled += time.monotonic() - started
 
-    def _tensor(self, source: torch.Tensor) -> torch.Tensor:
+    def _take_tensor(self, source: torch.Tensor) -> torch.Tensor:
         if source.nbytes <= _SMALL_BYTES or source.data_ptr() in self._changing:
             return source.to("cpu", copy=True)
         key = (source.data_ptr(), source.dtype, source.shape, source.stride())
-        if key not in self._known:
-            self._known[key] = self._buffer(source)
-            self._pending.append((source, self._known[key]))
-        return self._known[key]
+        if key not in self._copies:
+            self._copies[key] = self._next_buffer(source)
+            self._pending.append((source, self._copies[key]))
+        return self._copies[key]
 
-    def _buffer(self, like: torch.Tensor) -> torch.Tensor:
-        at, self._used = self._used, self._used + 1
-        if at < len(self._buffers) and (self._buffers[at].shape, self._buffers[at].dtype) == (like.shape, like.dtype):
-            return self._buffers[at]
-        # The order is that of the state, which is the same at every save of a run.
-        del self._buffers[at:]
-        self._buffers.append(torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda))
-        return self._buffers[at]
+    def _next_buffer(self, source: torch.Tensor) -> torch.Tensor:
+        index = self._buffers_used
+        self._buffers_used += 1
+        if index < len(self._buffers):
+            buffer = self._buffers[index]
+            if (buffer.shape, buffer.dtype) == (source.shape, source.dtype):
+                return buffer
+        # Every save of a run visits the state in one order, so a buffer that does not fit means that the state changed.
+        del self._buffers[index:]
+        self._buffers.append(torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda))
+        return self._buffers[index]
 
     def _copy(self, ready: torch.cuda.Event | None) -> None:
         try:
@@ -122,12 +125,12 @@ class HostMemory:
         except Exception as error:
             self._failure = error
         finally:
-            self._pending, self._known = [], {}
+            self._pending, self._copies = [], {}
             self._copied.set()
 
     def _copy_from_gpu(self, ready: torch.cuda.Event) -> None:
         device = next(source.device for source, _ in self._pending if source.is_cuda)
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no annotation here
         with torch.cuda.device(device), torch.cuda.stream(stream):
             stream.wait_event(ready)
             for source, target in self._pending:

@@ -1,4 +1,4 @@
-"""How training state is spread over files, which decides who can read them."""
+"""How the training state is distributed over files, which determines which runs can read them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune_trainer.protocol.outcome import ConfigurationError
 
 @dataclass(frozen=True)
 class Topology:
-    """ZeRO stage, ranks, and the model's number format."""
+    """ZeRO stage, number of ranks, and the model's number format."""
 
     zero_stage: int
     world_size: int
@@ -19,21 +19,25 @@ class Topology:
     @classmethod
     def of(cls, engine: Any, world_size: int) -> Self:
         """The topology of a DeepSpeed engine."""
-        precision = "bfloat16" if engine.bfloat16_enabled() else "float16" if engine.fp16_enabled() else "float32"
+        precision = "float32"
+        if engine.bfloat16_enabled():
+            precision = "bfloat16"
+        elif engine.fp16_enabled():
+            precision = "float16"
         return cls(int(engine.zero_optimization_stage()), world_size, precision)
 
-    def reads(self, stored: Topology) -> bool:
-        """Whether this topology reads the files of `stored` as they are."""
+    def can_read(self, stored: Topology) -> bool:
+        """Whether this topology can load the files of `stored` without a conversion."""
         if self.zero_stage == 0 and stored.zero_stage == 0:
-            # All state is whole on each rank.
+            # Every rank has the whole state.
             return self.precision == stored.precision
         return self == stored
 
     def validate_conversion_from(self, stored: Topology) -> None:
-        """Raises ConfigurationError where not even a conversion leads from `stored` to here."""
-        if self.reads(stored):
+        """Raises ConfigurationError where `stored` cannot be converted to this topology."""
+        if self.can_read(stored):
             return
-        if _family(self.zero_stage) != _family(stored.zero_stage):
+        if _universal_format(self.zero_stage) != _universal_format(stored.zero_stage):
             raise ConfigurationError(
                 f"spec.deepspeed.zeroStage: the checkpoint is of stage {stored.zero_stage}, which cannot be converted to stage "
                 f"{self.zero_stage}: restore the old stage, or choose an empty spec.checkpoint.storage"
@@ -45,6 +49,6 @@ class Topology:
             )
 
 
-def _family(zero_stage: int) -> str:
-    """Stages whose universal checkpoints are alike: 1 and 2 keep whole parameters, 3 has names and contents of its own."""
+def _universal_format(zero_stage: int) -> str:
+    """Stages with the same format of universal checkpoints: 1 and 2 keep whole parameters, 3 uses other names and contents."""
     return {0: "whole", 3: "parameters"}.get(zero_stage, "optimizer")

@@ -1,7 +1,7 @@
 """Loads a checkpoint of another topology, by DeepSpeed's universal checkpoints.
 
 Lian et al. 2024, "Universal Checkpointing" (arXiv:2406.18820): each parameter and each of its optimizer states becomes a file
-of its own, whole, which every topology can cut its part from.
+of its own, unpartitioned, from which every topology can load its partition.
 """
 
 from __future__ import annotations
@@ -18,41 +18,46 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.checkpoint.engine import load
-from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.checkpoint.files import load
+from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
 
 log = logging.getLogger(__name__)
 
 
-def load_converted(engine: Any, folder: Path, scratch: Path, world: ProcessGroup) -> dict[str, Any]:
-    """Converts the verified files in `folder` once a node, loads the result into `engine`, and returns the client state."""
-    if world.local_rank == 0:
-        log.info("the checkpoint is of another topology and is converted")
-        shutil.rmtree(scratch, ignore_errors=True)
-        _convert(folder, scratch)
-    world.barrier()
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in engine.basic_optimizer.param_groups]
-    with _universal(engine), _safe_loading():
-        _, state = engine.load_checkpoint(str(scratch.parent), tag=scratch.name)
-    _repair(engine, groups)
-    _load_buffers(engine, scratch)
-    result: dict[str, Any] = state
-    return result
+def load_converted(engine: Any, folder: Path, converted: Path, group: ProcessGroup) -> dict[str, Any]:
+    """Converts the verified files in `folder` once per node, loads the result into `engine`, and returns the client state.
+
+    The conversion is written to `converted`, which is replaced if it exists. Collective.
+    """
+    if group.local_rank == 0:
+        log.info("the checkpoint has another topology and is converted")
+        shutil.rmtree(converted, ignore_errors=True)
+        _convert(folder, converted)
+    group.barrier()
+    settings = []
+    for parameter_group in engine.basic_optimizer.param_groups:
+        settings.append({key: value for key, value in parameter_group.items() if key != "params"})
+    with _universal_loading(engine), _safe_loading():
+        _, state = engine.load_checkpoint(str(converted.parent), tag=converted.name)
+    _repair(engine, settings)
+    _load_buffers(engine, converted)
+    client_state: dict[str, Any] = state
+    return client_state
 
 
-def _repair(engine: Any, groups: list[dict[str, Any]]) -> None:
-    """Undoes what DeepSpeed 0.19's loading for stage 3 gets wrong."""
-    # It gives every group the first one's settings, so that biases and norms would be decayed like matrices.
-    for group, settings in zip(engine.basic_optimizer.param_groups, groups, strict=True):
-        group.update(settings)
-    # It lets all groups share one step counter, which each of them would then advance.
+def _repair(engine: Any, settings: list[dict[str, Any]]) -> None:
+    """Corrects two errors of the stage 3 loading in DeepSpeed 0.19."""
+    # It gives every parameter group the settings of the first, so that biases and norms would get the matrices' weight decay.
+    for group, group_settings in zip(engine.basic_optimizer.param_groups, settings, strict=True):
+        group.update(group_settings)
+    # It makes all groups share one step counter, which each of them would then advance.
     for state in engine.basic_optimizer.state.values():
         if isinstance(state.get("step"), torch.Tensor):
             state["step"] = state["step"].clone()
 
 
 def _load_buffers(engine: Any, folder: Path) -> None:
-    """Running means and the like, which are in the files but which DeepSpeed leaves out."""
+    """Loads buffers such as running means, which the files contain but DeepSpeed does not load."""
     stored = load(next(iter(sorted(folder.glob("*_model_states.pt")))))["module"]
     for name, buffer in engine.module.named_buffers():
         if name in stored:
@@ -60,6 +65,7 @@ def _load_buffers(engine: Any, folder: Path) -> None:
 
 
 def _convert(folder: Path, target: Path) -> None:
+    import_deepspeed()
     from deepspeed.checkpoint import ds_to_universal
 
     arguments = argparse.Namespace(
@@ -72,26 +78,27 @@ def _convert(folder: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _universal(engine: Any) -> Iterator[None]:
-    """DeepSpeed takes this from its configuration at the start, when it is not yet known."""
-    before = engine._config.load_universal_checkpoint
+def _universal_loading(engine: Any) -> Iterator[None]:
+    """Makes the engine load a universal checkpoint: DeepSpeed reads this from its configuration, which is older than the
+    decision."""
+    previous = engine._config.load_universal_checkpoint
     engine._config.load_universal_checkpoint = True
     try:
         yield
     finally:
-        engine._config.load_universal_checkpoint = before
+        engine._config.load_universal_checkpoint = previous
 
 
 @contextlib.contextmanager
 def _safe_loading() -> Iterator[None]:
-    """DeepSpeed's conversion asks torch to run whatever code is in a file; this has torch refuse."""
+    """Makes torch refuse to run code of a file: DeepSpeed's conversion loads files with weights_only=False."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
+    previous = os.environ.get(name)
     os.environ[name] = "1"
     try:
         yield
     finally:
-        if before is None:
+        if previous is None:
             del os.environ[name]
         else:
-            os.environ[name] = before
+            os.environ[name] = previous

@@ -1,7 +1,7 @@
-"""Stores snapshots in the background: write and hash, upload, and on rank 0 commit; training never waits for a storage.
+"""Stores snapshots in the background: write and hash, upload, and on rank 0 commit. Training never waits for the storage.
 
-One checkpoint is on its way at a time. Its host memory is used again by the next one, and two at once would only share the
-same bandwidth and cores.
+One checkpoint is stored at a time: its host memory is reused by the next one, and two at once would only share the bandwidth
+and the cores.
 """
 
 from __future__ import annotations
@@ -16,161 +16,173 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_trainer.checkpoint import commit, files
-from finetune_trainer.checkpoint.manifest import File, Manifest, Part, folder_of
-from finetune_trainer.checkpoint.retention import retain
+from finetune_trainer.checkpoint.context import CheckpointContext
+from finetune_trainer.checkpoint.manifest import File, Manifest, Part, checkpoint_folder
+from finetune_trainer.checkpoint.retention import apply_retention
 from finetune_trainer.checkpoint.snapshot import HostMemory
-from finetune_trainer.protocol.events import CheckpointFailed, CheckpointPhase, CheckpointStored, EventSink
+from finetune_trainer.protocol.events import CheckpointFailed, CheckpointPhase, CheckpointStored
 from finetune_trainer.protocol.outcome import TrainerError
-from finetune_trainer.storage.base import Storage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # pauses between attempts to reach the storage
-PART_SECONDS = 300.0  # how much longer than rank 0 another rank may take
-_NICENESS = 10  # of the writing thread: it gets what cores the training leaves
+_NICENESS = 10  # of the writer thread, so that training gets the cores first
+
+
+@dataclass(frozen=True)
+class WriterTimeouts:
+    """How long the writer keeps trying, in seconds."""
+
+    retry_pauses: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    """Pauses between tries of a request to the storage."""
+    parts: float = 300.0
+    """How long rank 0 waits for the other ranks after it stored its own files."""
 
 
 @dataclass
 class PendingSave:
-    """One checkpoint of one rank on its way to the storage."""
+    """One rank's part of a checkpoint that is being stored."""
 
     step: int
     files: dict[str, Any]
-    blocked: float  # seconds that the training stood still for it until now
-    best_first: Sequence[int] = ()  # steps; retention keeps the first of them that it finds
+    blocked: float  # seconds that the save has blocked training
+    best_first: Sequence[int] = ()  # evaluated steps, best first; retention keeps the first that has a checkpoint
     done: threading.Event = field(default_factory=threading.Event)
-    troubled: threading.Event = field(default_factory=threading.Event)  # done, or an attempt to reach the storage failed
+    done_or_retrying: threading.Event = field(default_factory=threading.Event)  # done, or a request to the storage failed
     error: str | None = None
     manifest: Manifest | None = None
 
 
 class Writer:
-    """The background thread of one rank.
-
-    `describe(step, files)` makes the manifest of a step from the files of all ranks.
-    """
+    """The background thread of one rank. `create_manifest(step, files)` builds the manifest from the files of all ranks."""
 
     def __init__(
         self,
-        storage: Storage,
+        context: CheckpointContext,
         memory: HostMemory,
-        describe: Callable[[int, list[File]], Manifest],
+        create_manifest: Callable[[int, list[File]], Manifest],
         *,
-        attempt: str,
-        rank: int,
-        world_size: int,
         keep_last: int,
-        work_dir: Path,
-        report: EventSink,
-        retry_seconds: tuple[float, ...] = RETRY_SECONDS,
-        part_seconds: float = PART_SECONDS,
+        timeouts: WriterTimeouts,
     ) -> None:
-        self._storage, self._memory, self._describe, self._report = storage, memory, describe, report
-        self._attempt, self._rank, self._world_size, self._keep_last = attempt, rank, world_size, keep_last
-        self._retry_seconds, self._part_seconds = retry_seconds, part_seconds
-        self._local = work_dir / "upload" / f"rank-{rank:05d}"
-        # What a killed process of this rank left behind would fill the disk.
-        shutil.rmtree(self._local, ignore_errors=True)
-        self._thread = ThreadPoolExecutor(1, "checkpoint-writer", initializer=_step_back)
+        self._context, self._memory, self._create_manifest = context, memory, create_manifest
+        self._keep_last, self._timeouts = keep_last, timeouts
+        # The files of a process of this rank that was killed would fill the disk.
+        shutil.rmtree(context.upload_dir, ignore_errors=True)
+        self._thread = ThreadPoolExecutor(1, "checkpoint-writer", initializer=_lower_priority)
 
-    def submit(self, job: PendingSave) -> None:
-        """Starts storing; the job says itself when it is done and how it went."""
-        self._thread.submit(self._run, job)
+    def submit(self, save: PendingSave) -> None:
+        """Starts to store the save; its events and fields report the progress and the result."""
+        self._thread.submit(self._run, save)
 
     def close(self) -> None:
-        """Ends the thread when its job is done."""
+        """Stops the thread after its last save."""
         self._thread.shutdown()
 
-    def _run(self, job: PendingSave) -> None:
+    def _run(self, save: PendingSave) -> None:
         try:
-            self._store(job)
+            self._store(save)
         except Exception as error:
-            job.error = _sentence(error)
-            log.warning("the checkpoint of step %d could not be stored: %s", job.step, job.error)
-            if self._rank == 0:
-                self._report(CheckpointFailed(step=job.step, message=job.error[:1000]))
-            else:
-                self._tell_first_rank(job)
+            save.error = _error_sentence(error)
+            log.warning("the checkpoint of step %d could not be stored: %s", save.step, save.error)
+            self._report_failure(save, save.error)
         finally:
-            job.files = {}
-            shutil.rmtree(self._local, ignore_errors=True)
-            job.troubled.set()
-            job.done.set()
+            save.files = {}
+            shutil.rmtree(self._context.upload_dir, ignore_errors=True)
+            save.done_or_retrying.set()
+            save.done.set()
 
-    def _store(self, job: PendingSave) -> None:
+    def _store(self, save: PendingSave) -> None:
         self._memory.wait()
         started = time.monotonic()
-        folder, target = folder_of(job.step, self._attempt), self._storage.folder
-        # Where the storage is a folder, files are written where they stay.
-        local = target / folder if target else self._local
-        written = [
-            files.write(content, local / name, self._rank, read_soon=target is None) for name, content in job.files.items()
-        ]
-        job.files = {}
-        wrote = time.monotonic()
-        if target is None:
+        written = self._write_files(save)
+        write_seconds = time.monotonic() - started
+        started = time.monotonic()
+        self._upload(save, written)
+        if self._context.group.is_first:
+            manifest = self._commit(save)
+            self._report_stored(save, manifest, write_seconds, time.monotonic() - started)
+
+    def _write_files(self, save: PendingSave) -> list[File]:
+        storage = self._context.storage
+        folder = self._context.upload_dir
+        if storage.folder is not None:
+            # A storage that is a folder gets the files in place.
+            folder = storage.folder / checkpoint_folder(save.step, self._context.attempt)
+        is_uploaded = storage.folder is None
+        written = []
+        for name, content in save.files.items():
+            written.append(files.write(content, folder / name, self._context.group.rank, read_soon=is_uploaded))
+        save.files = {}
+        return written
+
+    def _upload(self, save: PendingSave, written: list[File]) -> None:
+        """Stores all files of this rank and after them its part, which promises that they are stored."""
+        storage, attempt = self._context.storage, self._context.attempt
+        if storage.folder is None:
+            folder = checkpoint_folder(save.step, attempt)
             for file in written:
-                self._retry(job, partial(self._storage.put, f"{folder}/{file.name}", local / file.name))
-        part = Part(rank=self._rank, files=written)
-        self._retry(job, lambda: commit.put_part(self._storage, job.step, self._attempt, part))
-        if self._rank == 0:
-            self._commit(job)
-            self._announce(job, wrote - started, time.monotonic() - wrote)
+                self._retry(save, partial(storage.put, f"{folder}/{file.name}", self._context.upload_dir / file.name))
+        part = Part(rank=self._context.group.rank, files=written)
+        self._retry(save, lambda: commit.put_part(storage, save.step, attempt, part))
 
-    def _commit(self, job: PendingSave) -> None:
-        parts = self._retry(
-            job, lambda: commit.collect_parts(self._storage, job.step, self._attempt, self._world_size, self._part_seconds)
-        )
-        manifest = self._describe(job.step, [file for part in parts for file in part.files])
-        self._retry(job, lambda: commit.commit(self._storage, manifest))
-        job.manifest = manifest
+    def _commit(self, save: PendingSave) -> Manifest:
+        storage, attempt, world_size = self._context.storage, self._context.attempt, self._context.group.size
+        parts = self._retry(save, lambda: commit.collect_parts(storage, save.step, attempt, world_size, self._timeouts.parts))
+        manifest = self._create_manifest(save.step, [file for part in parts for file in part.files])
+        self._retry(save, lambda: commit.commit(storage, manifest))
+        save.manifest = manifest
         try:
-            retain(self._storage, self._keep_last, manifest, job.best_first)
+            apply_retention(storage, self._keep_last, manifest, save.best_first)
         except Exception as error:
-            # What is committed stays committed, whatever becomes of its predecessors.
-            log.warning("old checkpoints could not be removed: %s", error)
+            # The checkpoint is committed, whether or not older ones can be deleted.
+            log.warning("old checkpoints could not be deleted: %s", error)
+        return manifest
 
-    def _announce(self, job: PendingSave, write: float, upload: float) -> None:
-        assert job.manifest is not None
-        seconds: dict[CheckpointPhase, float] = {
-            "snapshot": job.blocked + self._memory.stalled,
-            "write": write,
-            "upload": upload,
-        }
-        saved = job.manifest.saved(self._storage)
-        self._report(CheckpointStored(checkpoint=saved, size_bytes=job.manifest.size, seconds=seconds))
-
-    def _retry(self, job: PendingSave, action: Callable[[], T]) -> T:
-        """Tries again, with growing pauses, what a storage refused; raises the last create_error."""
-        for pause in self._retry_seconds:
+    def _retry(self, save: PendingSave, action: Callable[[], T]) -> T:
+        """Repeats a request that the storage refused, with growing pauses; raises its last error."""
+        for pause in self._timeouts.retry_pauses:
             try:
                 return action()
-            except commit.Refused:
+            except commit.CommitError:
                 raise
             except TrainerError as error:
-                log.info("the checkpoint of step %d is tried again in %.0f s: %s", job.step, pause, error)
-                job.troubled.set()
+                log.info("storing the checkpoint of step %d is retried in %.0f s: %s", save.step, pause, error)
+                save.done_or_retrying.set()
                 time.sleep(pause)
         return action()
 
-    def _tell_first_rank(self, job: PendingSave) -> None:
-        # If this fails as well, rank 0 finds out by waiting.
+    def _report_stored(self, save: PendingSave, manifest: Manifest, write_seconds: float, upload_seconds: float) -> None:
+        seconds: dict[CheckpointPhase, float] = {
+            "snapshot": save.blocked + self._memory.stalled,
+            "write": write_seconds,
+            "upload": upload_seconds,
+        }
+        checkpoint = manifest.to_saved_checkpoint(self._context.storage)
+        self._context.report(CheckpointStored(checkpoint=checkpoint, size_bytes=manifest.size, seconds=seconds))
+
+    def _report_failure(self, save: PendingSave, error: str) -> None:
+        context = self._context
+        if context.group.is_first:
+            context.report(CheckpointFailed(step=save.step, message=error[:1000]))
+            return
+        # If this request fails as well, rank 0 waits for the part until its timeout.
         with suppress(TrainerError):
-            commit.put_part(self._storage, job.step, self._attempt, Part(rank=self._rank, error=job.error))
+            commit.put_part(context.storage, save.step, context.attempt, Part(rank=context.group.rank, error=error))
 
 
-def _step_back() -> None:
-    # Linux gives each thread a niceness of its own; where that is not so, the thread competes as an equal.
+def _lower_priority() -> None:
+    # Linux has a niceness per thread; elsewhere the thread keeps the priority of the process.
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
-def _sentence(error: Exception) -> str:
+def _error_sentence(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.strerror or error} ({error.filename or 'local disk'}): make room on the trainer's disk"
-    return str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, TrainerError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from finetune_trainer import methods, objectives
+from finetune_trainer.checkpoint.context import CheckpointContext
+from finetune_trainer.checkpoint.manager import CheckpointManager
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.methods.lora import AdapterConfig
@@ -177,15 +179,12 @@ class Trainer:
 
     def _build_loop(self, regularizer: Regularizer | None) -> TrainingLoop:
         """The training loop in the state of the newest checkpoint, or at step 0 if there is none."""
-        # checkpoint.manager imports DeepSpeed, which must not happen before the process group is joined.
-        process_group.import_deepspeed()
-        from finetune_trainer.checkpoint.manager import CheckpointManager
-
         spec, training, group = self.spec, self.spec.training, self.group
-        checkpoints = CheckpointManager(
-            engine=self.engine, storage=self.storage, settings=spec.checkpoint, identity=identity(spec), world=group,
-            attempt=self.launch.attempt, work_dir=self.launch.work_dir, report=self.report,
+        context = CheckpointContext(
+            storage=self.storage, identity=identity(spec), group=group, attempt=self.launch.attempt,
+            work_dir=self.launch.work_dir, report=self.report,
         )  # fmt: skip
+        checkpoints = CheckpointManager(self.engine, spec.checkpoint, context)
         torch.manual_seed(training.seed + group.rank)  # for dropout; a checkpoint restores its own random state
         restored = checkpoints.restore()
         state = TrainState() if restored is None else TrainState.from_dict(restored)

@@ -1,4 +1,4 @@
-"""What makes files a checkpoint, what does not, and what is removed; no training needed."""
+"""Commit, retention and choice of the manifest to restore, without training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from finetune_trainer.checkpoint.manifest import (
     File,
     Manifest,
     Part,
+    checkpoint_folder,
     committed_steps,
     first_difference,
-    folder_of,
-    hash_of,
+    hash_identity,
     manifest_path,
 )
-from finetune_trainer.checkpoint.restore import newest
-from finetune_trainer.checkpoint.retention import retain
+from finetune_trainer.checkpoint.restore import find_manifest
+from finetune_trainer.checkpoint.retention import apply_retention
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials, Storage
 
@@ -39,35 +39,35 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path, s3_server: s3.Server
 def manifest(step: int, attempt: str = "mine", identity: dict[str, Any] | None = None) -> Manifest:
     identity = identity or IDENTITY
     return Manifest(
-        step=step, attempt=attempt, world_size=1, zero_stage=1, precision="float32", identity_hash=hash_of(identity),
+        step=step, attempt=attempt, world_size=1, zero_stage=1, precision="float32", identity_hash=hash_identity(identity),
         identity=identity, files=[File(name="f", size=1, sha256="0", rank=0)], time="2026-01-01T00:00:00Z", deepspeed="0",
         torch="0",
     )  # fmt: skip
 
 
-def store(storage: Storage, step: int, attempt: str = "mine", identity: dict[str, Any] | None = None) -> None:
-    """A committed checkpoint with one file."""
+def store_checkpoint(storage: Storage, step: int, attempt: str = "mine", identity: dict[str, Any] | None = None) -> None:
+    """Commits a checkpoint with one file."""
     storage.put(OWNER, attempt.encode())
-    storage.put(f"{folder_of(step, attempt)}/f", b"1")
+    storage.put(f"{checkpoint_folder(step, attempt)}/f", b"1")
     commit.commit(storage, manifest(step, attempt, identity))
 
 
-def test_a_step_is_committed_once(storage: Storage) -> None:
-    store(storage, 1, "first")
+def test_commits_a_step_once(storage: Storage) -> None:
+    store_checkpoint(storage, 1, "first")
     before = storage.get(manifest_path(1))
-    with pytest.raises(commit.Refused, match="step 1 is already committed by first"):
-        store(storage, 1, "second")
+    with pytest.raises(commit.CommitError, match="step 1 is already committed by first"):
+        store_checkpoint(storage, 1, "second")
     assert storage.get(manifest_path(1)) == before
 
 
-def test_a_commit_whose_answer_was_lost_is_no_failure(storage: Storage) -> None:
-    store(storage, 1)
+def test_accepts_own_manifest_when_commit_is_repeated(storage: Storage) -> None:
+    store_checkpoint(storage, 1)
     commit.commit(storage, manifest(1))
 
 
-def test_an_attempt_that_was_replaced_cannot_commit(storage: Storage) -> None:
+def test_rejects_commit_of_replaced_attempt(storage: Storage) -> None:
     storage.put(OWNER, b"new")
-    with pytest.raises(commit.Refused, match="attempt new has taken over"):
+    with pytest.raises(commit.CommitError, match="attempt new has taken over"):
         commit.commit(storage, manifest(1, "old"))
     assert committed_steps(storage) == []
 
@@ -79,71 +79,75 @@ def test_an_attempt_that_was_replaced_cannot_commit(storage: Storage) -> None:
         ([Part(rank=0), Part(rank=1, error="No space left"), Part(rank=2)], "rank 1: No space left"),
     ],
 )
-def test_all_ranks_must_have_stored_their_part(storage: Storage, parts: list[Part], message: str) -> None:
+def test_requires_parts_of_all_ranks(storage: Storage, parts: list[Part], message: str) -> None:
     for part in parts:
         commit.put_part(storage, 1, "mine", part)
-    with pytest.raises(commit.Refused, match=message):
-        commit.collect_parts(storage, 1, "mine", 3, patience=0)
+    with pytest.raises(commit.CommitError, match=message):
+        commit.collect_parts(storage, 1, "mine", 3, timeout_seconds=0)
 
 
 @pytest.mark.parametrize(
-    ("steps", "keep", "left"),
+    ("steps", "keep_last", "expected"),
     [([1], 1, [1]), ([1, 2], 1, [2]), ([1, 2, 3], 2, [3, 2]), ([1, 2, 3], 9, [3, 2, 1])],
 )
-def test_the_last_ones_are_kept(storage: Storage, steps: list[int], keep: int, left: list[int]) -> None:
+def test_keeps_last_checkpoints(storage: Storage, steps: list[int], keep_last: int, expected: list[int]) -> None:
     for step in steps:
-        store(storage, step)
-    retain(storage, keep, manifest(steps[-1]))
-    assert committed_steps(storage) == left
-    assert [entry.path for entry in storage.list("checkpoints")] == [f"{folder_of(step, 'mine')}/f" for step in reversed(left)]
+        store_checkpoint(storage, step)
+    apply_retention(storage, keep_last, manifest(steps[-1]))
+    assert committed_steps(storage) == expected
+    assert [entry.path for entry in storage.list("checkpoints")] == [
+        f"{checkpoint_folder(step, 'mine')}/f" for step in reversed(expected)
+    ]
 
 
-@pytest.mark.parametrize(("best_first", "left"), [([1, 2, 3], [4, 1]), ([9, 2, 1], [4, 2]), ([4, 1], [4]), ([], [4])])
-def test_the_best_one_is_kept_too(storage: Storage, best_first: list[int], left: list[int]) -> None:
+@pytest.mark.parametrize(("best_first", "expected"), [([1, 2, 3], [4, 1]), ([9, 2, 1], [4, 2]), ([4, 1], [4]), ([], [4])])
+def test_keeps_best_checkpoint(storage: Storage, best_first: list[int], expected: list[int]) -> None:
     for step in (1, 2, 3, 4):
-        store(storage, step)
-    retain(storage, 1, manifest(4), best_first)
-    assert committed_steps(storage) == left
-    assert len(storage.list("checkpoints")) == len(left)
+        store_checkpoint(storage, step)
+    apply_retention(storage, 1, manifest(4), best_first)
+    assert committed_steps(storage) == expected
+    assert len(storage.list("checkpoints")) == len(expected)
 
 
-def test_files_of_dead_attempts_are_swept(storage: Storage) -> None:
-    store(storage, 5)
+def test_deletes_files_of_dead_attempts(storage: Storage) -> None:
+    store_checkpoint(storage, 5)
     for step, attempt in [(3, "dead"), (5, "dead"), (6, "mine")]:
-        storage.put(f"{folder_of(step, attempt)}/f", b"1")
-    retain(storage, 2, manifest(5))
-    left = [entry.path for entry in storage.list("checkpoints")]
-    assert left == [f"{folder_of(5, 'mine')}/f", f"{folder_of(6, 'mine')}/f"], "a later step may be on its way"
+        storage.put(f"{checkpoint_folder(step, attempt)}/f", b"1")
+    apply_retention(storage, 2, manifest(5))
+    paths = [entry.path for entry in storage.list("checkpoints")]
+    assert paths == [f"{checkpoint_folder(5, 'mine')}/f", f"{checkpoint_folder(6, 'mine')}/f"], (
+        "files of a later step may belong to a save in progress"
+    )
 
 
-def test_another_runs_checkpoints_are_refused_and_left_alone(storage: Storage) -> None:
-    store(storage, 1)
+def test_rejects_checkpoints_of_another_run_and_keeps_them(storage: Storage) -> None:
+    store_checkpoint(storage, 1)
     before = storage.list()
     other = {"training": {"seed": 2}, "model": {"source": "hf://a/b"}}
     message = r"spec\.checkpoint\.storage: .* holds checkpoints of another run \(spec\.training\.seed is 1 there and 2 here\)"
     with pytest.raises(ConfigurationError, match=message):
-        newest(storage, other)
+        find_manifest(storage, other)
     assert storage.list() == before
 
 
-def test_a_manifest_that_cannot_be_read_is_passed_over(storage: Storage) -> None:
-    store(storage, 1)
+def test_ignores_unreadable_manifest(storage: Storage) -> None:
+    store_checkpoint(storage, 1)
     storage.put(manifest_path(2), b'{"step": 2, "att')
-    found = newest(storage, IDENTITY)
-    assert found
-    assert found.step == 1
-    store(storage, 2)
-    assert newest(storage, IDENTITY) == manifest(2)
+    restored = find_manifest(storage, IDENTITY)
+    assert restored
+    assert restored.step == 1
+    store_checkpoint(storage, 2)
+    assert find_manifest(storage, IDENTITY) == manifest(2)
 
 
-def test_a_manifest_of_another_version_is_refused(storage: Storage) -> None:
+def test_rejects_manifest_of_another_version(storage: Storage) -> None:
     storage.put(manifest_path(2), b'{"version": 99}')
     with pytest.raises(ConfigurationError, match="another version of the trainer"):
-        newest(storage, IDENTITY)
+        find_manifest(storage, IDENTITY)
 
 
 @pytest.mark.parametrize(
-    ("stored", "wanted", "sentence"),
+    ("stored", "current", "sentence"),
     [
         ({"a": 1}, {"a": 1}, None),
         ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, "spec.a.c is 2 there and 3 here"),
@@ -151,15 +155,13 @@ def test_a_manifest_of_another_version_is_refused(storage: Storage) -> None:
         ({"a": [1]}, {"a": [1, 2]}, "spec.a is [1] there and [1, 2] here"),
     ],
 )
-def test_the_field_that_differs_is_named(stored: dict[str, Any], wanted: dict[str, Any], sentence: str | None) -> None:
-    assert first_difference(stored, wanted) == sentence
+def test_names_first_difference(stored: dict[str, Any], current: dict[str, Any], sentence: str | None) -> None:
+    assert first_difference(stored, current) == sentence
 
 
 @pytest.mark.parametrize("read_soon", [True, False])
 @pytest.mark.parametrize("damage", ["none", "flip", "truncate", "remove"])
-def test_a_file_is_compared_with_its_manifest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, read_soon: bool
-) -> None:
+def test_detects_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, read_soon: bool) -> None:
     monkeypatch.setattr(files, "_FLUSH_BYTES", 100)  # so that a small file goes to the disk in pieces too
     path = tmp_path / "folder/f.pt"
     file = files.write({"numbers": list(range(1000))}, path, rank=0, read_soon=read_soon)

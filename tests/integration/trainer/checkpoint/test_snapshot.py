@@ -1,4 +1,4 @@
-"""A snapshot is the state at one moment, whatever training does to it afterwards."""
+"""A snapshot keeps the state of one moment while training changes it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from finetune_trainer.checkpoint import random_state
 from finetune_trainer.checkpoint.snapshot import HostMemory
 
-LARGE = 8 << 20  # numbers; long enough to copy that a step would come before the end
+LARGE = 8 << 20  # elements; the copy takes long enough for a step to start before it ends
 
 
-def test_an_optimizer_step_waits_for_the_copies() -> None:
+def test_optimizer_step_waits_for_copies() -> None:
     weight = torch.nn.Parameter(torch.zeros(LARGE))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     memory = HostMemory()
@@ -29,10 +29,10 @@ def test_an_optimizer_step_waits_for_the_copies() -> None:
         memory.wait()
         assert bool((taken["weight"] == expected).all())
         addresses.add(taken["weight"].data_ptr())
-    assert len(addresses) == 1, "the memory is used again"
+    assert len(addresses) == 1, "the memory is reused"
 
 
-def test_what_a_forward_pass_changes_is_copied_at_once() -> None:
+def test_copies_changing_tensors_at_once() -> None:
     running, counter, settings = torch.zeros(LARGE), torch.zeros(()), {"scale": [1.0]}
     memory = HostMemory()
     memory.begin(changing=[running])
@@ -47,7 +47,7 @@ def test_what_a_forward_pass_changes_is_copied_at_once() -> None:
     assert taken["settings"] == {"scale": [1.0]}
 
 
-def test_tied_weights_stay_tied() -> None:
+def test_keeps_tied_weights_tied() -> None:
     weight = torch.ones(LARGE)
     memory = HostMemory()
     memory.begin()
@@ -57,7 +57,7 @@ def test_tied_weights_stay_tied() -> None:
     assert taken["embedding"] is taken["head"]
 
 
-def test_random_generators_go_on_where_they_were() -> None:
+def test_restores_random_generators() -> None:
     def draw() -> list[float]:
         return [random.random(), random.gauss(), float(numpy.random.rand()), float(torch.rand(()))]
 

@@ -1,4 +1,4 @@
-"""A run goes on with another number of ranks, another ZeRO stage or another number format than its checkpoint's."""
+"""A run resumes with another number of ranks, another ZeRO stage or another number format than its checkpoint has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import ranks, s3
-from tests.support.checkpoints import Life, live
+from tests.support.checkpoints import Attempt, run_attempt
 
 
 @pytest.mark.parametrize(
@@ -22,20 +22,22 @@ from tests.support.checkpoints import Life, live
         pytest.param((2, 1, "fp32"), (2, 1, "bf16"), 5e-2, id="bfloat16 from float32"),
     ],
 )
-def test_the_curve_goes_on(
+def test_resumes_in_another_topology(
     tmp_path: Path, s3_server: s3.Server, before: tuple[int, int, str], after: tuple[int, int, str], tolerance: float
 ) -> None:
     name = "-".join(map(str, (*before, *after)))
-    life = Life(s3_server.uri(f"topology-{name}"), f"{tmp_path}/work", s3_server.environment, steps=7, every=4, plain=True)
-    whole = ranks.run(live, before[0], replace(life, stage=before[1], precision=before[2]))
-    resumed = ranks.run(live, after[0], replace(life, stage=after[1], precision=after[2], attempt="second"))
-    assert {lived.resumed for lived in resumed} == {4}
-    expected = {number: loss for number, loss in whole[0].losses.items() if number > 4}
+    attempt = Attempt(
+        s3_server.uri(f"topology-{name}"), f"{tmp_path}/work", s3_server.environment, steps=7, every=4, is_deterministic=True
+    )
+    uninterrupted = ranks.run(run_attempt, before[0], replace(attempt, stage=before[1], precision=before[2]))
+    resumed = ranks.run(run_attempt, after[0], replace(attempt, stage=after[1], precision=after[2], name="second"))
+    assert {result.resumed for result in resumed} == {4}
+    expected = {number: loss for number, loss in uninterrupted[0].losses.items() if number > 4}
     assert resumed[0].losses == pytest.approx(expected, rel=tolerance)
 
 
-def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
-    life = Life(f"file://{tmp_path}/out", f"{tmp_path}/work", stage=0, steps=1, every=1)
-    ranks.run(live, 1, life)
+def test_rejects_impossible_conversion(tmp_path: Path) -> None:
+    attempt = Attempt(f"file://{tmp_path}/out", f"{tmp_path}/work", stage=0, steps=1, every=1)
+    ranks.run(run_attempt, 1, attempt)
     with pytest.raises(AssertionError, match=r"ConfigurationError: spec\.deepspeed\.zeroStage: the checkpoint is of stage 0"):
-        ranks.run(live, 1, replace(life, stage=1))
+        ranks.run(run_attempt, 1, replace(attempt, stage=1))

@@ -1,4 +1,4 @@
-"""Which changes of a document make it another run."""
+"""Which changes of a document make it another run, and which a resumed run may have."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """The identity with the field at `path` set."""
+def identity_with(path: str, value: Any) -> dict[str, Any]:
+    """The identity of the document with the field at `path` set to `value`."""
     document: Any = TrainSpec.model_validate(DOCUMENT).document()
     *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
     section = document
@@ -70,8 +70,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("training.labelSmoothing", 0.1),
     ],
 )
-def test_another_run(path: str, value: Any) -> None:
-    assert changed(path, value) != identity(TrainSpec.model_validate(DOCUMENT))
+def test_change_makes_another_run(path: str, value: Any) -> None:
+    assert identity_with(path, value) != identity(TrainSpec.model_validate(DOCUMENT))
 
 
 @pytest.mark.parametrize(
@@ -102,5 +102,5 @@ def test_another_run(path: str, value: Any) -> None:
         ("export.mergeAdapters", False),
     ],
 )
-def test_the_same_run(path: str, value: Any) -> None:
-    assert changed(path, value) == identity(TrainSpec.model_validate(DOCUMENT))
+def test_change_keeps_run(path: str, value: Any) -> None:
+    assert identity_with(path, value) == identity(TrainSpec.model_validate(DOCUMENT))

@@ -159,7 +159,7 @@ def test_models_and_datasets_of_the_hub(hub: str, tmp_path: Path) -> None:
         ),
         (
             {"kind": "model", "uri": "hf://org/model", "secret": "absent"},
-            "ConfigurationError: spec.model.credentials: there is no Secret absent: create it in the job's namespace, or "
+            "ConfigurationError: spec.model.credentials: Secret absent does not exist: create it in the job's namespace, or "
             "correct the name",
         ),
         (

@@ -1,0 +1,37 @@
+"""The run, the attempt and the rank that checkpoints belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.protocol.events import EventSink
+from finetune_trainer.storage.base import Storage
+
+
+@dataclass(frozen=True)
+class CheckpointContext:
+    """What every stage of a checkpoint needs to know about the run and about its own rank."""
+
+    storage: Storage
+    identity: Mapping[str, Any]
+    """The part of the document that a checkpoint must agree with; see `run_identity`."""
+    group: ProcessGroup
+    attempt: str
+    """The name of this attempt: one lifetime of the process group, from rendezvous to exit."""
+    work_dir: Path
+    """A directory on this node's own disk."""
+    report: EventSink
+
+    @property
+    def upload_dir(self) -> Path:
+        """Where this rank writes its files before it uploads them."""
+        return self.work_dir / "upload" / f"rank-{self.group.rank:05d}"
+
+    @property
+    def restore_dir(self) -> Path:
+        """Where the ranks of this node download and convert files; deleted after a restore."""
+        return self.work_dir / "restore"
