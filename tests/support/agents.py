@@ -1,7 +1,7 @@
 """Agents as real processes, whose ranks are real processes too (`fake_rank`).
 
-Importing torch takes longer than a test, so one process does it once and each agent is a fork of that. It is not the fork
-server of `ranks`, which has to import much more.
+Importing torch takes longer than a test, so one process imports it once and forks every agent. It is not the fork server of
+`ranks`, which has to import much more.
 """
 
 from __future__ import annotations
@@ -23,34 +23,42 @@ from finetune_trainer.agent.stop_signals import StopSignals
 from finetune_trainer.protocol.outcome import Outcome, RunStatus
 
 FAKE_RANK = Path(__file__).parent
-LIMITS = Limits(tick=0.05, first_cause=0.5, kill_grace=0.2, farewell=3.0, reconnect_most=0.5)
-PATIENCE = 30.0
+LIMITS = Limits(poll_interval=0.05, cause_delay=0.5, kill_grace=0.2, end_grace=3.0, max_reconnect_pause=0.5)
+TIMEOUT_SECONDS = 30.0
 
-Seen = TypeVar("Seen")
+Value = TypeVar("Value")
 
 
-def wait_for(look: Callable[[], Seen | None], what: str) -> Seen:
-    """The first thing that `look` finds."""
-    until = time.monotonic() + PATIENCE
-    while not (seen := look()):
-        assert time.monotonic() < until, f"{what}: not within {PATIENCE:.0f} s"
+def wait_for(read: Callable[[], Value | None], description: str) -> Value:
+    """Calls `read` until it returns a true value, and returns that."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not (value := read()):
+        assert time.monotonic() < deadline, f"{description}: not within {TIMEOUT_SECONDS:.0f} s"
         time.sleep(0.02)
-    return seen
+    return value
 
 
-class Nursery:
-    """The process that agents are forked from."""
+class ForkServer:
+    """The process that forks the agents."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_fork_agents, args=(theirs,), daemon=True)
+        self._pipe, child_pipe = context.Pipe()
+        self._process = context.Process(target=_fork_agents, args=(child_pipe,), daemon=True)
         self._process.start()
-        theirs.close()
+        child_pipe.close()
 
-    def ask(self, *question: Any) -> Any:
-        self._pipe.send(question)
-        return self._pipe.recv()
+    def start(self, settings: Settings) -> int:
+        """Forks an agent; returns its pid."""
+        self._pipe.send(("start", settings))
+        pid: int = self._pipe.recv()
+        return pid
+
+    def exit_code(self, pid: int) -> int | None:
+        """The exit code of an agent; None while it runs."""
+        self._pipe.send(("exit code", pid))
+        code: int | None = self._pipe.recv()
+        return code
 
     def close(self) -> None:
         self._pipe.close()
@@ -58,7 +66,7 @@ class Nursery:
 
 
 def _fork_agents(pipe: Connection) -> None:
-    from finetune_trainer.agent import command
+    from finetune_trainer.agent import cli
 
     os.environ["PYTHONPATH"] = str(FAKE_RANK)
     while True:
@@ -70,7 +78,7 @@ def _fork_agents(pipe: Connection) -> None:
                         pipe.close()
                         stops = StopSignals()
                         stops.install()
-                        os._exit(command.run(settings, stops))
+                        os._exit(cli.run(settings, stops))
                     pipe.send(pid)
                 case ("exit code", pid):
                     ended, status = os.waitpid(pid, os.WNOHANG)
@@ -80,35 +88,35 @@ def _fork_agents(pipe: Connection) -> None:
 
 
 class Agent:
-    """One started agent."""
+    """A started agent."""
 
-    def __init__(self, nursery: Nursery, settings: Settings) -> None:
+    def __init__(self, fork_server: ForkServer, settings: Settings) -> None:
         self.settings = settings
-        self._nursery = nursery
-        self.pid: int = nursery.ask("start", settings)
-        self.code: int | None = None
+        self._fork_server = fork_server
+        self.pid = fork_server.start(settings)
+        self.exit_code: int | None = None
 
     @property
-    def ended(self) -> bool:
-        if self.code is None:
-            self.code = self._nursery.ask("exit code", self.pid)
-        return self.code is not None
+    def has_ended(self) -> bool:
+        if self.exit_code is None:
+            self.exit_code = self._fork_server.exit_code(self.pid)
+        return self.exit_code is not None
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """kill -9, and the end of it."""
-        if not self.ended:
+        """Sends SIGKILL and waits for the end of the process."""
+        if not self.has_ended:
             self.signal(signal.SIGKILL)
-            wait_for(lambda: self.ended, "an agent's death")
+            wait_for(lambda: self.has_ended, "the death of an agent")
 
-    def end(self) -> Outcome:
-        """The last word of an agent that ends by itself; its exit code is that of the outcome."""
-        wait_for(lambda: self.ended, f"the end of agent {self.settings.node_rank}")
+    def wait(self) -> Outcome:
+        """The termination message of an agent that ends by itself; checks that its exit code matches."""
+        wait_for(lambda: self.has_ended, f"the end of agent {self.settings.node_rank}")
         assert self.settings.termination_log is not None
         outcome = Outcome.model_validate_json(self.settings.termination_log.read_bytes())
-        assert self.code == outcome.exit_policy.exit_code
+        assert self.exit_code == outcome.exit_policy.exit_code
         return outcome
 
     def status(self) -> RunStatus:
@@ -120,16 +128,18 @@ class Agent:
 
 
 class Cluster:
-    """The nodes of one job: what their ranks shall do, and the notes these leave."""
+    """The nodes of one job. `behaviors` has the behaviors of each rank's attempts, which leave records in a shared folder."""
 
-    def __init__(self, nursery: Nursery, folder: Path, nodes: int, per_node: int, limits: Limits, lives: dict[int, list[str]]):
-        self._nursery, self._folder = nursery, folder
+    def __init__(
+        self, fork_server: ForkServer, folder: Path, nodes: int, per_node: int, limits: Limits, behaviors: dict[int, list[str]]
+    ) -> None:
+        self._fork_server, self._folder = fork_server, folder
         self._nodes, self._per_node, self._limits = nodes, per_node, limits
         self._store_port = free_ports(1)[0]
         self._started: list[Agent] = []
         self.shared = folder / "shared"
         self.shared.mkdir()
-        (folder / "train.json").write_text(json.dumps(lives))
+        (folder / "train.json").write_text(json.dumps(behaviors))
 
     def start(self, node: int) -> Agent:
         settings = Settings(
@@ -148,23 +158,24 @@ class Cluster:
             rank_module="fake_rank",
             limits=self._limits,
         )
-        self._started.append(Agent(self._nursery, settings))
+        self._started.append(Agent(self._fork_server, settings))
         return self._started[-1]
 
     def start_all(self) -> list[Agent]:
         return [self.start(node) for node in range(self._nodes)]
 
-    def life(self, rank: int, life: int) -> dict[str, Any]:
-        """What a rank was given in that life, once it lives."""
-        note = self.shared / f"life-{rank}-{life}"
-        wait_for(note.exists, f"life {life} of rank {rank}")
-        return dict(json.loads(note.read_text()))
+    def record(self, rank: int, attempt: int) -> dict[str, Any]:
+        """The arguments and pid of a rank in its given attempt, from 0; waits until it has started."""
+        path = self.shared / f"attempt-{rank}-{attempt}"
+        wait_for(path.exists, f"attempt {attempt} of rank {rank}")
+        return dict(json.loads(path.read_text()))
 
-    def lives(self, rank: int) -> int:
-        return len(list(self.shared.glob(f"life-{rank}-*")))
+    def attempts(self, rank: int) -> int:
+        """How often a rank was started."""
+        return len(list(self.shared.glob(f"attempt-{rank}-*")))
 
     def finish(self) -> None:
-        """Let ranks that train complete."""
+        """Lets ranks that train complete."""
         (self.shared / "finish").touch()
 
     def close(self) -> None:
@@ -172,7 +183,7 @@ class Cluster:
             agent.kill()
 
 
-def alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -157,7 +157,7 @@ def run_attempt(place: Place, attempt: Attempt) -> AttemptResult:
             if number in attempt.faults:
                 attempt.faults[number](attempt, group, checkpoints)
             losses[number] = train_step(group, engine, number)
-            if checkpoints.due(number):
+            if checkpoints.is_due(number):
                 checkpoints.save(number, {"step": number, "history": [losses[number]], "rank": torch.tensor(group.rank)})
         checkpoints.finish()
         return AttemptResult(resumed, losses, events)

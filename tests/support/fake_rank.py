@@ -1,8 +1,8 @@
-"""A rank that does as it is told: it speaks the pipe's protocol and imports nothing heavy, so that tests start it quickly.
+"""A rank with a given behavior: it sends real events and imports only the standard library, so that tests start it quickly.
 
-The document is {"RANK": [behaviour of its first life, of the second, ...]}, the last one for all later lives; ranks that are
-not named do as the environment's FAKE_RANK says, or complete. Ranks leave notes in the cache directory, by which they also
-learn of a stop elsewhere, as a real one does by a collective.
+The document is {"RANK": [behavior of its first attempt, of the second, ...]}; the last behavior applies to all later attempts.
+Other ranks have the behavior in the environment variable FAKE_RANK, or complete. Every attempt leaves a record in the cache
+directory. A file there also tells all ranks about a stop of one, as a collective does for real ranks.
 """
 
 import argparse
@@ -24,44 +24,44 @@ class FakeRank:
             parser.add_argument(f"--{name}")
         for name in ("rank", "world-size", "local-rank", "processes-per-node", "attempt", "telemetry-fd"):
             parser.add_argument(f"--{name}", type=int)
-        self.given = parser.parse_args()
-        self.shared = Path(self.given.cache_dir)
-        self.life = len(list(self.shared.glob(f"life-{self.given.rank}-*")))
-        note = vars(self.given) | {"pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"]}
-        self.stop = self.shared / f"stop-{self.given.attempt}"
+        self.options = parser.parse_args()
+        self.shared = Path(self.options.cache_dir)
+        self.attempt = len(list(self.shared.glob(f"attempt-{self.options.rank}-*")))
+        record = vars(self.options) | {"pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"]}
+        self.stop = self.shared / f"stop-{self.options.attempt}"
         signal.signal(signal.SIGTERM, lambda *_: self.stop.touch())
-        draft = self.shared / f".draft-{self.given.rank}"
-        draft.write_text(json.dumps(note))
-        draft.rename(self.shared / f"life-{self.given.rank}-{self.life}")
+        draft = self.shared / f".draft-{self.options.rank}"
+        draft.write_text(json.dumps(record))
+        draft.rename(self.shared / f"attempt-{self.options.rank}-{self.attempt}")
 
-    def say(self, event: str, **content: object) -> None:
-        os.write(self.given.telemetry_fd, json.dumps({"event": event} | content).encode() + b"\n")
+    def send(self, event: str, **content: object) -> None:
+        os.write(self.options.telemetry_fd, json.dumps({"event": event} | content).encode() + b"\n")
 
     def step(self, step: int) -> None:
-        self.say("step_time", seconds=0.02, dataWaitSeconds=0.001)
-        if self.given.rank == 0:
+        self.send("step_time", seconds=0.02, dataWaitSeconds=0.001)
+        if self.options.rank == 0:
             progress = PROGRESS | {"step": step}
-            self.say("step", progress=progress, gradientNorm=1.5, tokens=100, samples=2, paddingRatio=0.25)
+            self.send("step", progress=progress, gradientNorm=1.5, tokens=100, samples=2, paddingRatio=0.25)
 
     def end(self, reason: str, message: str = "") -> None:
-        self.say("ended", outcome={"reason": reason, "message": message, "progress": {"step": 7}})
+        self.send("ended", outcome={"reason": reason, "message": message, "progress": {"step": 7}})
         sys.exit(EXIT_CODES[reason])
 
     def train(self, until: str) -> None:
-        """Steps until the test leaves a note of that name, or somebody was told to stop."""
-        step = 100 * self.life
+        """Steps until the file `until` exists, or any rank was asked to stop."""
+        step = 100 * self.attempt
         while not (self.shared / until).exists():
             step += 1
             self.step(step)
             time.sleep(0.02)
             if self.stop.exists():
-                self.end("Preempted", f"rank {self.given.rank} stored a checkpoint")
+                self.end("Preempted", f"rank {self.options.rank} stored a checkpoint")
 
-    def behave(self) -> None:
-        lives = json.loads(Path(self.given.document).read_text()).get(
-            str(self.given.rank), [os.environ.get("FAKE_RANK", "complete")]
+    def run(self) -> None:
+        behaviors = json.loads(Path(self.options.document).read_text()).get(
+            str(self.options.rank), [os.environ.get("FAKE_RANK", "complete")]
         )
-        match lives[min(self.life, len(lives) - 1)].split(":"):
+        match behaviors[min(self.attempt, len(behaviors) - 1)].split(":"):
             case ["complete"]:
                 self.step(1)
             case ["train"]:
@@ -72,24 +72,24 @@ class FakeRank:
                 os.kill(os.getpid(), int(number))
             case ["fail", reason, seconds]:
                 time.sleep(float(seconds))
-                self.end(reason, f"rank {self.given.rank} says {reason}")
+                self.end(reason, f"rank {self.options.rank} reports {reason}")
             case ["progress-and-crash"]:
-                self.step(self.life + 1)
+                self.step(self.attempt + 1)
                 time.sleep(0.3)
                 sys.exit(1)
             case ["silent"]:
                 self.step(1)
                 signal.pause()
-            case ["deaf"]:
+            case ["ignore-sigterm"]:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 while True:
                     self.step(1)
                     time.sleep(0.05)
             case ["noise"]:
-                os.write(self.given.telemetry_fd, b'not JSON\n{"event": "unknown"}\n\n')
+                os.write(self.options.telemetry_fd, b'not JSON\n{"event": "unknown"}\n\n')
                 self.step(3)
             case ["late"]:
-                self.say("ended", outcome={"reason": "Complete"})
+                self.send("ended", outcome={"reason": "Complete"})
                 sys.exit(139)
             case other:
                 raise ValueError(other)
@@ -97,4 +97,4 @@ class FakeRank:
 
 
 if __name__ == "__main__":
-    FakeRank().behave()
+    FakeRank().run()

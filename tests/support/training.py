@@ -73,7 +73,7 @@ class RecordedCheckpoints:
     states: list[dict[str, Any]] = field(default_factory=list)
     last: SavedCheckpoint | None = None
 
-    def due(self, step: int, /) -> bool:
+    def is_due(self, step: int, /) -> bool:
         return step % self.every_steps == 0
 
     def save(self, step: int, client_state: dict[str, Any], best_steps: Sequence[int] = (), /) -> None:

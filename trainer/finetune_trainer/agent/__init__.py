@@ -1,4 +1,4 @@
-"""Process 1 of a pod: launches the ranks of its node, keeps them in step with the other nodes, and says how it went.
+"""Process 1 of a pod: starts the ranks of its node, coordinates with the agents of the other nodes, and reports the outcome.
 
-Importing the package imports no torch; `store` and what stands on it do, for the TCPStore.
+Importing the package does not import torch; `store` and the modules that use it do, for the TCPStore.
 """

@@ -1,4 +1,10 @@
-"""The agent's loop: round after round until the run is over. docs/concepts/rendezvous.md is its contract."""
+"""The agent's state machine. docs/concepts/rendezvous.md is its contract.
+
+    connect to the store -> join a round -> wait for all nodes -> run the ranks -> wait for all nodes to complete -> end
+
+Three exceptions are the other transitions: `RoundEnded` leads back to joining the next round, `StoreLostError` to connecting
+again, and `RunEnded` to the end.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +20,19 @@ from finetune_trainer.agent.rendezvous import Rendezvous, RendezvousState
 from finetune_trainer.agent.settings import Settings
 from finetune_trainer.agent.stop_signals import StopSignals
 from finetune_trainer.agent.store import Store, StoreLostError
-from finetune_trainer.agent.worker_group import WorkerGroup, severity
+from finetune_trainer.agent.worker_group import WorkerGroup
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 LOG = logging.getLogger("finetune.agent")
-FIRST_PAUSE = 0.2  # seconds before the first new try to reach a lost store
+FIRST_RECONNECT_PAUSE = 0.2  # seconds
 
 
-class RoundOver(Exception):
-    """The ranks start anew in the next round."""
+class RoundEnded(Exception):
+    """The ranks restart in the next round."""
 
 
-class RunOver(Exception):
-    """This agent's part is over."""
+class RunEnded(Exception):
+    """The run is over for this agent."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.reason)
@@ -34,209 +40,228 @@ class RunOver(Exception):
 
 
 class Agent:
-    """Launches and watches this node's ranks, in step with the agents of the other nodes."""
+    """Starts and monitors the ranks of this node, in step with the agents of the other nodes."""
 
     def __init__(self, settings: Settings, monitor: Monitor, stops: StopSignals, environment: Mapping[str, str]) -> None:
         self._settings = settings
         self._limits = settings.limits
         self._monitor = monitor
         self._stops = stops
-        self._gang = WorkerGroup(settings, monitor, environment)
-        self._round = 0  # the last one this agent took part in
-        self._fresh = True
-        self._forgiven_step = 0
-        self._stopped_by_peer: Outcome | None = None
+        self._workers = WorkerGroup(settings, monitor, environment)
+        self._round = 0  # the last round that this agent joined; 0 before the first
+        self._has_reset_failures = False
+        self._highest_step = 0  # when the failure count was last reset
+        self._peer_preemption: Outcome | None = None
+
+    @property
+    def _is_host(self) -> bool:
+        """Whether this agent hosts the store."""
+        return self._settings.node_rank == 0
+
+    # The three nested loops: connections, rounds of a connection, polls of a round.
 
     def run(self) -> Outcome:
-        """Take part until the run is over. A store that is gone is waited for as long as it takes: the operator, which
-        replaces pod 0, knows when to give up."""
-        pause, began = FIRST_PAUSE, time.monotonic()
+        """Runs rounds until the run is over and returns its outcome.
+
+        A lost store is waited for without a limit: the operator, which replaces pod 0, decides when to give up.
+        """
+        pause, started = FIRST_RECONNECT_PAUSE, time.monotonic()
         try:
             while True:
                 try:
-                    rounds = self._connect()
-                    pause = FIRST_PAUSE
-                    self._take_part(rounds)
+                    rendezvous = self._connect()
+                    pause = FIRST_RECONNECT_PAUSE
+                    self._run_rounds(rendezvous)
                 except StoreLostError as error:
-                    if pause == FIRST_PAUSE:
+                    if pause == FIRST_RECONNECT_PAUSE:
                         LOG.info("%s: %s", "waiting for the store" if self._round == 0 else "the store is lost", error)
-                    rounds = None  # agent 0 must free the port before it can host another
-                    self._note_stop_by_peer()
-                    self._gang.end()
-                    if self._hosts and self._round == 0 and time.monotonic() - began > self._limits.store_port:
-                        raise RunOver(self._no_store(error)) from error
-                self._pause(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, self._limits.reconnect_most)
-        except RunOver as over:
-            return self._monitor.completed(over.outcome)
+                    rendezvous = None  # closes the connection: agent 0 must free the port before it can host another store
+                    self._remember_peer_preemption()
+                    self._workers.shut_down()
+                    if self._is_host and self._round == 0 and time.monotonic() - started > self._limits.port_timeout:
+                        raise RunEnded(self._hosting_failure(error)) from error
+                self._wait_before_reconnect(pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, self._limits.max_reconnect_pause)
+        except RunEnded as end:
+            return self._monitor.complete_outcome(end.outcome)
         finally:
-            self._gang.end()
-
-    @property
-    def _hosts(self) -> bool:
-        return self._settings.node_rank == 0
+            self._workers.shut_down()
 
     def _connect(self) -> Rendezvous:
         host, port = self._settings.rendezvous_host, self._settings.rendezvous_port
-        return Rendezvous(Store(host, port, self._hosts, self._limits.store_answer), self._settings.node_rank)
+        return Rendezvous(Store(host, port, self._is_host, self._limits.store_timeout), self._settings.node_rank)
 
-    def _take_part(self, rounds: Rendezvous) -> None:
-        """Rounds over one connection; leaves it by RunOver or StoreLostError."""
+    def _run_rounds(self, rendezvous: Rendezvous) -> None:
+        """Runs rounds over one connection; ends by RunEnded or StoreLostError."""
         try:
             while True:
-                with contextlib.suppress(RoundOver):
-                    self._one_round(rounds)
-                self._note_stop_by_peer()
-                self._gang.end()
-        except RunOver as over:
-            self._gang.end()
-            if not over.outcome.exit_policy.disruption:
-                self._farewell(rounds)
+                with contextlib.suppress(RoundEnded):
+                    self._run_round(rendezvous)
+                self._remember_peer_preemption()
+                self._workers.shut_down()
+        except RunEnded as end:
+            self._workers.shut_down()
+            if not end.outcome.exit_policy.disruption:
+                self._wait_for_acknowledgements(rendezvous)
             raise
 
-    def _one_round(self, rounds: Rendezvous) -> None:
-        rounds.join(self._round, f"{self._settings.rendezvous_host}:{free_ports(1)[0]}" if self._hosts else "")
-        self._round = rounds.number
-        if self._fresh:
-            rounds.forgive()
-            self._fresh = False
+    def _run_round(self, rendezvous: Rendezvous) -> None:
+        """Runs one round; ends by RoundEnded, RunEnded or StoreLostError."""
+        self._join(rendezvous)
         LOG.info("round %d: waiting for %d nodes", self._round, self._settings.nodes)
-        while self._look(rounds).announced < self._settings.nodes:
+        while self._poll(rendezvous).announced < self._settings.nodes:
             pass
-        master = rounds.master()
-        LOG.info("round %d: starting %d ranks, which meet at %s", self._round, self._settings.processes_per_node, master)
-        self._stopped_by_peer = None
-        self._gang.start(self._round, master)
-        complete = self._watch(rounds)
-        rounds.done()
-        while self._look(rounds).done < self._settings.nodes:
+        master = rendezvous.master()
+        LOG.info("round %d: starting %d ranks; master is %s", self._round, self._settings.processes_per_node, master)
+        self._peer_preemption = None
+        self._workers.start(self._round, master)
+        completion = self._monitor_ranks(rendezvous)
+        rendezvous.mark_done()
+        while self._poll(rendezvous).done < self._settings.nodes:
             pass
-        raise RunOver(complete)
+        raise RunEnded(completion)
 
-    def _watch(self, rounds: Rendezvous) -> Outcome:
-        """Until all ranks of this node completed: the first one's last word."""
-        failed_since: float | None = None
-        while (complete := self._gang.complete()) is None:
-            self._look(rounds)
-            self._forgive(rounds)
-            failure = self._gang.failure()
+    def _join(self, rendezvous: Rendezvous) -> None:
+        master = ""
+        if self._is_host:
+            master = f"{self._settings.rendezvous_host}:{free_ports(1)[0]}"
+        rendezvous.join(self._round, master)
+        self._round = rendezvous.round
+        if not self._has_reset_failures:  # this is a new pod, whose restarts the operator counts
+            rendezvous.reset_failures()
+            self._has_reset_failures = True
+
+    def _monitor_ranks(self, rendezvous: Rendezvous) -> Outcome:
+        """Waits until all ranks of this node have completed; returns the outcome of the first one."""
+        failed_at: float | None = None
+        while (completion := self._workers.completion()) is None:
+            self._poll(rendezvous)
+            self._reset_failures_after_progress(rendezvous)
+            failure = self._workers.first_failure()
             if failure is not None:
-                failed_since = failed_since or time.monotonic()
-                self._judge(rounds, failure, time.monotonic() - failed_since)
-        return complete
+                failed_at = failed_at or time.monotonic()
+                self._handle_failure(rendezvous, failure, time.monotonic() - failed_at)
+        return completion
 
-    def _judge(self, rounds: Rendezvous, failure: Outcome, seconds_ago: float) -> None:
-        """Decide what a failure of a rank here means for all; returns when it is too early to tell."""
+    def _poll(self, rendezvous: Rendezvous) -> RendezvousState:
+        """Waits for one poll interval and returns the state of the other agents, unless it ends the round or the run."""
+        self._tick()
+        if self._stops.count:
+            raise RunEnded(self._stop(rendezvous))
+        state = rendezvous.state()
+        if state.fatal is not None:
+            raise RunEnded(state.fatal)
+        if state.round != rendezvous.round:
+            raise RoundEnded
+        return state
+
+    def _tick(self) -> None:
+        self._monitor.heartbeat()
+        self._workers.reap_orphans()
+        time.sleep(self._limits.poll_interval)
+
+    # Failures of a rank.
+
+    def _handle_failure(self, rendezvous: Rendezvous, failure: Outcome, seconds_ago: float) -> None:
+        """Ends the round or the run because of a failure here; returns while the cause may still be unknown."""
         if failure.exit_policy.disruption:
-            # Another node was told to stop, and all ranks stopped with it: wait for its return.
-            if not self._gang.running:
-                rounds.end()
-                raise RoundOver
+            # Another node was stopped, and all ranks stopped with it: wait for that node's return.
+            if not self._workers.is_running:
+                rendezvous.end_round()
+                raise RoundEnded
             return
-        if failure.reason is Reason.RENDEZVOUS_FAILED and seconds_ago < self._limits.first_cause:
+        if failure.reason is Reason.RENDEZVOUS_FAILED and seconds_ago < self._limits.cause_delay:
             return
         LOG.error("%s: %s", failure.reason, failure.message)
         if failure.exit_policy.in_place:
-            if rounds.end_failed(self._limits.in_place_restarts):
-                raise RoundOver
-            restarts = f"; so it went {self._limits.in_place_restarts + 1} times without a new step in between"
-            failure = failure.model_copy(update={"message": failure.message + restarts})
-        raise RunOver(self._give_up(rounds, failure))
+            if rendezvous.end_failed_round(self._limits.max_in_place_restarts):
+                raise RoundEnded
+            failures = f"; it failed {self._limits.max_in_place_restarts + 1} times without a new step in between"
+            failure = failure.model_copy(update={"message": failure.message + failures})
+        raise RunEnded(self._publish_failure(rendezvous, failure))
 
-    def _give_up(self, rounds: Rendezvous, failure: Outcome) -> Outcome:
+    def _publish_failure(self, rendezvous: Rendezvous, failure: Outcome) -> Outcome:
         try:
-            return rounds.give_up(self._monitor.completed(failure))
-        except StoreLostError:  # nobody is left to be told
+            return rendezvous.publish_failure(self._monitor.complete_outcome(failure))
+        except StoreLostError:  # no other agent can read it
             return failure
 
-    def _forgive(self, rounds: Rendezvous) -> None:
-        # Only agent 0 hears of steps. A step that was already made before the last restart is no progress.
-        if self._monitor.highest_step > self._forgiven_step:
-            self._forgiven_step = self._monitor.highest_step
-            if self._hosts:
-                rounds.forgive()
+    def _reset_failures_after_progress(self, rendezvous: Rendezvous) -> None:
+        # Only agent 0 receives step events. A step that was already made before the last restart is not progress.
+        if self._monitor.highest_step > self._highest_step:
+            self._highest_step = self._monitor.highest_step
+            if self._is_host:
+                rendezvous.reset_failures()
 
-    def _look(self, rounds: Rendezvous) -> RendezvousState:
-        """One turn of the loop: what the others did, unless it ends this round or the run."""
-        self._turn()
-        if self._stops.count:
-            raise RunOver(self._stop(rounds))
-        view = rounds.view()
-        if view.fatal is not None:
-            raise RunOver(view.fatal)
-        if view.number != rounds.number:
-            raise RoundOver
-        return view
+    def _hosting_failure(self, error: StoreLostError) -> Outcome:
+        message = f"agent 0 cannot host the store on port {self._settings.rendezvous_port}: {error}"
+        return Outcome(reason=Reason.RENDEZVOUS_FAILED, message=message, node=0)
 
-    def _turn(self) -> None:
-        self._monitor.beat()
-        self._gang.reap()
-        time.sleep(self._limits.tick)
+    # Stops by SIGTERM.
 
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self._turn()
-            if self._stops.count:
-                raise RunOver(self._stopped_without_ranks())
-
-    def _stop(self, rounds: Rendezvous) -> Outcome:
-        """Told to stop: the ranks store a checkpoint, for which they have as long as whoever told us waits."""
-        LOG.info("told to stop: the ranks store a checkpoint first")
-        self._gang.ask_to_stop()
-        failed_since: float | None = None
-        while self._gang.running:
-            self._turn()
-            failure = self._gang.failure()
+    def _stop(self, rendezvous: Rendezvous) -> Outcome:
+        """Makes the ranks store a checkpoint and exit. They have time until SIGKILL, or until a second signal."""
+        LOG.info("stop requested: the ranks store a checkpoint first")
+        self._workers.terminate()
+        failed_at: float | None = None
+        while self._workers.is_running:
+            self._tick()
+            failure = self._workers.first_failure()
             if failure is not None and not failure.exit_policy.disruption:
-                failed_since = failed_since or time.monotonic()
-            hopeless = failed_since is not None and time.monotonic() - failed_since > self._limits.first_cause
-            if hopeless or self._stops.count > 1:
-                self._gang.kill()
-        return self._stopped(rounds)
+                failed_at = failed_at or time.monotonic()
+            is_hopeless = failed_at is not None and time.monotonic() - failed_at > self._limits.cause_delay
+            if is_hopeless or self._stops.count > 1:
+                self._workers.kill()
+        return self._outcome_of_stop(rendezvous)
 
-    def _stopped(self, rounds: Rendezvous) -> Outcome:
-        """How a stop ended, now that no rank runs."""
-        failure, complete = self._gang.failure(), self._gang.complete()
-        if complete is not None:
-            self._finish_in_haste(rounds)
-            return complete
+    def _outcome_of_stop(self, rendezvous: Rendezvous) -> Outcome:
+        """The outcome of a stop whose ranks have all exited."""
+        failure, completion = self._workers.first_failure(), self._workers.completion()
+        if completion is not None:
+            self._announce_completion(rendezvous)
+            return completion
         if failure is None:
             return self._stopped_without_ranks()
         if failure.exit_policy.disruption:
             return failure
-        if severity(failure) == 0:
-            return self._give_up(rounds, failure)
-        message = f"told to stop; the work since the last checkpoint is lost because {failure.message}"
+        if not failure.exit_policy.in_place:
+            return self._publish_failure(rendezvous, failure)
+        message = f"stopped on request; the work since the last checkpoint is lost because {failure.message}"
         return failure.model_copy(update={"reason": Reason.PREEMPTED_UNSAVED, "message": message})
 
-    def _finish_in_haste(self, rounds: Rendezvous) -> None:
-        """The run completed while it was told to stop: the other nodes may know, but not for long."""
-        until = time.monotonic() + self._limits.farewell
+    def _announce_completion(self, rendezvous: Rendezvous) -> None:
+        """The run completed during the stop: lets the other nodes see it, for a limited time."""
+        deadline = time.monotonic() + self._limits.end_grace
         with contextlib.suppress(StoreLostError):
-            rounds.done()
-            while rounds.view().done < self._settings.nodes and time.monotonic() < until:
-                self._turn()
+            rendezvous.mark_done()
+            while rendezvous.state().done < self._settings.nodes and time.monotonic() < deadline:
+                self._tick()
 
     def _stopped_without_ranks(self) -> Outcome:
-        if self._stopped_by_peer is not None:
-            return self._stopped_by_peer
-        return Outcome(reason=Reason.PREEMPTED_UNSAVED, message="told to stop while no rank ran")
+        if self._peer_preemption is not None:
+            return self._peer_preemption
+        return Outcome(reason=Reason.PREEMPTED_UNSAVED, message="stopped on request while no rank ran")
 
-    def _note_stop_by_peer(self) -> None:
-        """Remember that the ranks here stopped in order, should this agent be told to stop a moment later."""
-        failure = self._gang.failure()
+    def _remember_peer_preemption(self) -> None:
+        """Keeps the outcome of ranks that stored a checkpoint because another node was stopped: if this agent is stopped a
+        moment later, it is the outcome of its stop too."""
+        failure = self._workers.first_failure()
         if failure is not None and failure.exit_policy.disruption:
-            self._stopped_by_peer = failure
+            self._peer_preemption = failure
 
-    def _farewell(self, rounds: Rendezvous) -> None:
-        """Agent 0 takes the store along, so it waits a little for the others to read there how the run ended."""
-        until = time.monotonic() + self._limits.farewell
+    # Waits outside a round.
+
+    def _wait_before_reconnect(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._tick()
+            if self._stops.count:
+                raise RunEnded(self._stopped_without_ranks())
+
+    def _wait_for_acknowledgements(self, rendezvous: Rendezvous) -> None:
+        """Keeps the store of agent 0 up until the other agents have read how the run ended, for a limited time."""
+        deadline = time.monotonic() + self._limits.end_grace
         with contextlib.suppress(StoreLostError):
-            rounds.acknowledge()
-            while self._hosts and rounds.acknowledged() < self._settings.nodes and time.monotonic() < until:
-                self._turn()
-
-    def _no_store(self, error: StoreLostError) -> Outcome:
-        message = f"agent 0 cannot host the store on port {self._settings.rendezvous_port}: {error}"
-        return Outcome(reason=Reason.RENDEZVOUS_FAILED, message=message, node=0)
+            rendezvous.acknowledge()
+            while self._is_host and rendezvous.count_acknowledgements() < self._settings.nodes and time.monotonic() < deadline:
+                self._tick()

@@ -10,28 +10,28 @@ from pathlib import Path
 from finetune_trainer.agent.settings import Settings
 
 GPU_DEVICES = tuple(Path(path) for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
-# Where a container finds its share of the cores, in microseconds of a period: cgroup v2 in one file, v1 in two.
+# Files with the container's CPU quota and its period in microseconds: cgroup v2 has one file, v1 has two.
 CPU_QUOTAS = (
     (Path("/sys/fs/cgroup/cpu.max"),),
     (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
 )
-# glibc gives large blocks back to the system as soon as they are freed; a step of training on the CPU may then spend a third of
-# of its time on asking for them again. Kept, they cost memory instead: the process stays at its peak.
+# glibc returns large freed blocks to the system at once; a training step on the CPU may then spend a third of its time on
+# allocating them again. Keeping them costs memory instead: the process stays at its peak.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 def rank_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the agent was started with, and a default for whatever is unset there and matters.
+    """The inherited variables, and defaults for variables that are unset there.
 
-    Caches lie below the work directory because the root file system of a pod is read-only.
+    Caches are below the work directory because the root file system of a pod is read-only.
     """
-    work = settings.work_dir
+    work_dir = settings.work_dir
     defaults = {
         "OMP_NUM_THREADS": str(max(1, available_cores() // settings.processes_per_node)),
-        "HF_HOME": str(work / "hub"),
-        "MPLCONFIGDIR": str(work / "matplotlib"),
-        "TORCH_EXTENSIONS_DIR": str(work / "torch-extensions"),
-        "TRITON_CACHE_DIR": str(work / "triton"),
+        "HF_HOME": str(work_dir / "hub"),
+        "MPLCONFIGDIR": str(work_dir / "matplotlib"),
+        "TORCH_EXTENSIONS_DIR": str(work_dir / "torch-extensions"),
+        "TRITON_CACHE_DIR": str(work_dir / "triton"),
         "TOKENIZERS_PARALLELISM": "false",
     }
     if not has_gpu(inherited):
@@ -40,18 +40,20 @@ def rank_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[s
 
 
 def has_gpu(environment: Mapping[str, str]) -> bool:
-    """Whether a GPU can be seen; asking its driver would cost memory on it."""
-    hidden = environment.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
-    return not hidden and any(device.exists() for device in GPU_DEVICES)
+    """Whether a GPU is visible. Looks at device files, because a query of the driver would allocate memory on the GPU."""
+    is_hidden = environment.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    return not is_hidden and any(device.exists() for device in GPU_DEVICES)
 
 
 def available_cores() -> int:
-    """Cores this process may use: its affinity, and the container's share of them."""
+    """Cores that this process may use: its CPU affinity, limited by the container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for files in CPU_QUOTAS:
         try:
             quota, period = (int(number) for file in files for number in file.read_text().replace("max", "-1").split())
         except (OSError, ValueError):
             continue
-        return max(1, min(cores, math.ceil(quota / period))) if quota > 0 else cores
+        if quota > 0:
+            return max(1, min(cores, math.ceil(quota / period)))
+        return cores
     return cores

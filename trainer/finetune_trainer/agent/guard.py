@@ -1,8 +1,8 @@
-"""Starts a Python module that must not outlive the process that started it.
+"""Runs a Python module that must not outlive its parent process.
 
-`python -m finetune_trainer.agent.guard SIGNAL PARENT MODULE [ARGUMENT...]` asks the kernel for SIGNAL at the death of the
-parent (its pid is PARENT), however that dies, and then becomes the module. A hook between fork and exec would do the same,
-but runs Python in a fork of a process with threads. Linux; elsewhere the module runs unguarded.
+`python -m finetune_trainer.agent.guard SIGNAL PARENT MODULE [ARGUMENT...]` makes the kernel send SIGNAL when the
+parent process, whose pid is PARENT, dies for any reason, and then runs the module. A hook between fork and exec could do this
+too, but would run Python in a fork of a process with threads. On systems other than Linux the module runs unguarded.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ PR_SET_PDEATHSIG = 1
 
 
 def command(signal_number: signal.Signals, module: str) -> list[str]:
-    """The beginning of a command line that runs `module` guarded; its arguments follow."""
+    """The beginning of a command line that runs `module` guarded; append the module's arguments."""
     return [sys.executable, "-m", "finetune_trainer.agent.guard", str(int(signal_number)), str(os.getpid()), module]
 
 
 def main() -> None:
-    """Become the module named on the command line."""
+    """Runs the module of the command line."""
     signal_number, parent, module = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number)
-        if os.getppid() != parent:  # it died before the kernel was asked
-            sys.exit(f"process {parent}, which started this one, is gone")
+        if os.getppid() != parent:  # the parent died before the call of prctl
+            sys.exit(f"the parent process {parent} has died")
     sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of a trainer pod, each declared once. Base units; a step is a value and never a label."""
+"""The Prometheus metrics of a trainer pod, each declared once, in base units. A step is a value, never a label."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JOB = ("namespace", "job")
 
 
 class Metrics:
-    """All metrics of one agent, fed with the events of its ranks. A metric appears with its first value."""
+    """All metrics of one agent, updated by the events of its ranks. A metric appears with its first value."""
 
     def __init__(self, namespace: str, job: str) -> None:
         self.registry = CollectorRegistry()
@@ -26,59 +26,64 @@ class Metrics:
     def _declare_gauges(self) -> None:
         self.loss = self._gauge("loss", "Mean loss per token of the last step, over all ranks (nats).")
         self.eval_loss = self._gauge("eval_loss", "Mean loss per token on the evaluation data (nats).")
-        self.eval_metric = self._gauge("eval_metric", "A metric on the evaluation data, in its own unit.", "metric")
+        self.eval_metric = self._gauge(
+            "eval_metric", "A metric of the objective on the evaluation data, in the metric's unit.", "metric"
+        )
         self.learning_rate = self._gauge("learning_rate", "Learning rate of the last step (1).")
         self.gradient_norm = self._gauge("grad_norm", "L2 norm of the gradient before clipping (1).")
-        self.step = self._gauge("step", "Finished optimizer steps (1).")
+        self.step = self._gauge("step", "Completed optimizer steps (1).")
         self.total_steps = self._gauge("total_steps", "Optimizer steps of the whole run (1).")
         self.epoch = self._gauge("epoch", "Passes over the training data so far (1).")
-        self.padding_ratio = self._gauge("padding_ratio", "Share of the last step's token positions that were padding (0-1).")
+        self.padding_ratio = self._gauge("padding_ratio", "Share of padding in the token positions of the last step (0-1).")
         self.checkpoint_size = self._gauge("checkpoint_bytes", "Size of the newest checkpoint (bytes).")
         self.checkpoint_time = self._gauge(
             "last_checkpoint_timestamp_seconds", "When the newest checkpoint was committed (seconds since 1970)."
         )
 
     def _declare_counters(self) -> None:
-        self.tokens = self._counter("tokens", "Tokens learnt from; a step repeated after a restart counts again (tokens).")
-        self.samples = self._counter("samples", "Sequences learnt from; a step repeated counts again (sequences).")
-        self.data_wait = self._counter("data_wait_seconds", "Time this node's ranks waited for data (rank-seconds).")
+        self.tokens = self._counter("tokens", "Training tokens; steps repeated after a restart count again (tokens).")
+        self.samples = self._counter("samples", "Training sequences; steps repeated after a restart count again (sequences).")
+        self.data_wait = self._counter("data_wait_seconds", "Time that the ranks of this node waited for data (rank-seconds).")
         self.checkpoint_stall = self._counter(
-            "checkpoint_stall_seconds", "Time training stood still for snapshots of checkpoints (seconds)."
+            "checkpoint_stall_seconds", "Time that snapshots of checkpoints blocked training (seconds)."
         )
         self.checkpoint_failures = self._counter("checkpoint_failures", "Checkpoints that could not be stored (1).")
-        self.restarts = self._counter("in_place_restarts", "How often this agent started its ranks anew (1).")
+        self.restarts = self._counter("in_place_restarts", "Restarts of this node's ranks without a new pod (1).")
 
     def _declare_histograms(self) -> None:
         self.step_duration = self._histogram(
-            "step_duration_seconds", "Time of one optimizer step of a rank (seconds).", STEP_BUCKETS, "rank"
+            "step_duration_seconds", "Duration of one optimizer step of a rank (seconds).", STEP_BUCKETS, "rank"
         )
         self.checkpoint_duration = self._histogram(
-            "checkpoint_duration_seconds", "Time of one phase of storing a checkpoint (seconds).", CHECKPOINT_BUCKETS, "phase"
+            "checkpoint_duration_seconds",
+            "Duration of one phase of a checkpoint: snapshot, write or upload (seconds).",
+            CHECKPOINT_BUCKETS,
+            "phase",
         )
 
-    def restarted(self) -> None:
-        """The ranks of this node are started anew."""
+    def count_restart(self) -> None:
+        """Counts a restart of this node's ranks."""
         self.restarts.labels(*self._job).inc()
 
     def observe(self, rank: int, event: Event, now: float) -> None:
-        """Count one event of a rank; `now` is the time in seconds since 1970."""
+        """Updates the metrics by one event of a rank; `now` is the time in seconds since 1970."""
         match event:
             case Step():
-                self._step(event)
+                self._observe_step(event)
             case StepTime():
-                for _ in range(event.steps):  # fast ones are told together: each counts as their mean
+                for _ in range(event.steps):  # one event may cover several fast steps: each counts as their mean
                     self.step_duration.labels(*self._job, rank).observe(event.seconds / event.steps)
                 self.data_wait.labels(*self._job).inc(event.data_wait_seconds)
             case Evaluated():
-                self._evaluated(event)
+                self._observe_evaluation(event)
             case CheckpointStored():
-                self._stored(event, now)
+                self._observe_checkpoint(event, now)
             case CheckpointFailed():
                 self.checkpoint_failures.labels(*self._job).inc()
             case _:
                 pass
 
-    def _step(self, event: Step) -> None:
+    def _observe_step(self, event: Step) -> None:
         progress = event.progress
         gauges = (
             (self.loss, progress.loss),
@@ -95,25 +100,25 @@ class Metrics:
         self.tokens.labels(*self._job).inc(event.tokens)
         self.samples.labels(*self._job).inc(event.samples)
 
-    def _evaluated(self, event: Evaluated) -> None:
+    def _observe_evaluation(self, event: Evaluated) -> None:
         for name, value in event.metrics.items():
             if name == "loss":
                 self.eval_loss.labels(*self._job).set(value)
             else:
                 self.eval_metric.labels(*self._job, name).set(value)
 
-    def _stored(self, event: CheckpointStored, now: float) -> None:
+    def _observe_checkpoint(self, event: CheckpointStored, now: float) -> None:
         self.checkpoint_size.labels(*self._job).set(event.size_bytes)
         self.checkpoint_time.labels(*self._job).set(now)
         for phase, seconds in event.seconds.items():
             self.checkpoint_duration.labels(*self._job, phase).observe(seconds)
         self.checkpoint_stall.labels(*self._job).inc(event.seconds.get("snapshot", 0.0))
 
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(f"finetune_{name}", meaning, (*JOB, *labels), registry=self.registry)
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(f"finetune_{name}", help_text, (*JOB, *labels), registry=self.registry)
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(f"finetune_{name}", meaning, (*JOB, *labels), registry=self.registry)
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(f"finetune_{name}", help_text, (*JOB, *labels), registry=self.registry)
 
-    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"finetune_{name}", meaning, (*JOB, *labels), registry=self.registry, buckets=buckets)
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"finetune_{name}", help_text, (*JOB, *labels), registry=self.registry, buckets=buckets)

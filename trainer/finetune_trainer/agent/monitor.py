@@ -1,4 +1,4 @@
-"""What the ranks of this node said: kept here so that it outlives a restarted rank."""
+"""The state of this node's ranks, kept in the agent so that it survives a restart of the ranks."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ from finetune_trainer.agent.metrics import Metrics
 from finetune_trainer.protocol.events import Alive, CheckpointFailed, CheckpointStored, DataFound, Evaluated, Event, Step
 from finetune_trainer.protocol.outcome import Outcome, RunStatus
 
-NO_DETAIL = {"detail": None, "share": None}  # whatever was said of an activity ends with it
+NO_DETAIL = {"detail": None, "share": None}  # the detail and share of an activity end with it
 
 
 class Monitor:
-    """Status and metrics of the node. Reader threads feed it, the HTTP server and the agent's loop ask it."""
+    """Status and metrics of the node. Reader threads update it; the HTTP server and the agent's loop read it."""
 
-    def __init__(self, metrics: Metrics, first_rank: int, healthy_seconds: float = 30.0) -> None:
+    def __init__(self, metrics: Metrics, first_rank: int, max_loop_seconds: float = 30.0) -> None:
         self.metrics = metrics
         self._first_rank = first_rank
-        self._healthy_seconds = healthy_seconds
+        self._max_loop_seconds = max_loop_seconds
         self._lock = threading.Lock()
         self._status = RunStatus()
         self._highest_step = 0
-        self._started = False
-        self._beat = time.monotonic()
+        self._has_ranks = False
+        self._last_heartbeat = time.monotonic()
 
     def observe(self, rank: int, event: Event) -> None:
-        """Take notice of one event of a rank."""
+        """Updates status and metrics by one event of a rank."""
         with self._lock:
-            self._status = self._after(rank, event)
+            self._status = self._next_status(rank, event)
             self._highest_step = max(self._highest_step, self._status.progress.step)
         self.metrics.observe(rank, event, time.time())
 
-    def _after(self, rank: int, event: Event) -> RunStatus:
+    def _next_status(self, rank: int, event: Event) -> RunStatus:
         status = self._status
         match event:
             case Alive() if rank == self._first_rank or event.detail is not None:
-                same = event.detail is None and event.activity == status.activity
-                told = status if same else event
-                return status.model_copy(update={"activity": event.activity, "detail": told.detail, "share": told.share})
+                keeps_detail = event.detail is None and event.activity == status.activity
+                source = status if keeps_detail else event
+                return status.model_copy(update={"activity": event.activity, "detail": source.detail, "share": source.share})
             case DataFound():
                 return status.model_copy(update={"data": event.data} | NO_DETAIL)
             case Step():
-                kept = {} if event.progress.eval_loss is not None else {"eval_loss": status.progress.eval_loss}
-                progress = event.progress.model_copy(update=kept)
+                progress = event.progress
+                if progress.eval_loss is None:
+                    progress = progress.model_copy(update={"eval_loss": status.progress.eval_loss})
                 return status.model_copy(update={"progress": progress, "activity": "Training"} | NO_DETAIL)
             case Evaluated() if "loss" in event.metrics:
                 progress = status.progress.model_copy(update={"eval_loss": event.metrics["loss"]})
@@ -55,49 +56,51 @@ class Monitor:
             case _:
                 return status
 
-    def ranks_started(self, anew: bool) -> None:
-        """The ranks were started, for the first time or anew."""
+    def ranks_started(self, is_restart: bool) -> None:
+        """Records that the ranks were started."""
         with self._lock:
-            self._started = True
-            restarts = self._status.in_place_restarts + anew
+            self._has_ranks = True
+            restarts = self._status.in_place_restarts + is_restart
             self._status = self._status.model_copy(update={"activity": "Starting", "in_place_restarts": restarts} | NO_DETAIL)
-        if anew:
-            self.metrics.restarted()
+        if is_restart:
+            self.metrics.count_restart()
 
     def ranks_stopped(self) -> None:
-        """No rank runs: the agent waits for the other nodes."""
+        """Records that no rank runs."""
         with self._lock:
-            self._started = False
+            self._has_ranks = False
 
-    def beat(self) -> None:
-        """The agent's loop turned once more."""
-        self._beat = time.monotonic()
+    def heartbeat(self) -> None:
+        """Records that the agent's loop runs."""
+        self._last_heartbeat = time.monotonic()
 
     @property
     def highest_step(self) -> int:
-        """The furthest the run ever was, restarts that fell back behind it left aside."""
+        """The highest step of the run, even if a restart fell back to an earlier one."""
         return self._highest_step
 
     def status(self) -> RunStatus:
-        """What `GET /progress` answers."""
+        """The answer to `GET /progress`."""
         with self._lock:
             return self._status
 
-    def complaint(self) -> str | None:
-        """Why the pod is not ready, or None when it is."""
-        silence = time.monotonic() - self._beat
-        if silence > self._healthy_seconds:
-            return f"the agent's loop has stood still for {silence:.0f} seconds"
-        return None if self._started else "the agent waits for the other nodes; no rank runs"
+    def unready_reason(self) -> str | None:
+        """Why the pod is not ready; None when it is."""
+        seconds = time.monotonic() - self._last_heartbeat
+        if seconds > self._max_loop_seconds:
+            return f"the agent's loop has not run for {seconds:.0f} seconds"
+        if not self._has_ranks:
+            return "no rank is running: the agent waits for the other nodes"
+        return None
 
-    def completed(self, outcome: Outcome) -> Outcome:
-        """The outcome, with what this node knows of progress and checkpoint where it says nothing of them."""
+    def complete_outcome(self, outcome: Outcome) -> Outcome:
+        """The outcome, with this node's progress, checkpoint and data where it has none."""
         status = self.status()
-        known: dict[str, object] = {}
+        update: dict[str, object] = {}
         if outcome.progress.step == 0:
-            known["progress"] = status.progress
+            update["progress"] = status.progress
         if outcome.checkpoint is None:
-            known["checkpoint"] = status.checkpoint
+            update["checkpoint"] = status.checkpoint
         if outcome.data is None:
-            known["data"] = status.data
-        return outcome.model_copy(update=known)
+            update["data"] = status.data
+        return outcome.model_copy(update=update)

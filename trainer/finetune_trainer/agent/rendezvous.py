@@ -1,8 +1,17 @@
-"""Rounds: which life of the process group it is, agreed on by all agents through the store.
+"""The rendezvous of all agents: they agree on the current round through the store.
 
-Keys: `round` (the number of the current round), `fatal` (the Outcome all must end with, or empty), `failures` (in-place
-restarts since the last new step), `acknowledged` (agents that know of the end), and below each round's number `node/<i>` (who
-announced itself as node i), `announced`, `done` and `raised` (counters) and `master` (where its ranks meet).
+A round is one lifetime of the process group; all ranks start together in it. Keys of the store:
+
+- `round`: the number of the current round
+- `fatal`: the Outcome that all agents must end with, or empty
+- `failures`: in-place restarts since the last new step
+- `acknowledged`: the number of agents that have read how the run ended
+
+and for each round, below its number:
+
+- `node/<i>`: the token of the agent that announced node i
+- `announced`, `done`, `raised`: the number of nodes that were announced and that completed, and of agents that ended the round
+- `master`: where the ranks meet, HOST:PORT
 """
 
 from __future__ import annotations
@@ -12,94 +21,95 @@ import uuid
 from typing import NamedTuple
 
 from finetune_trainer.agent.store import Store
-from finetune_trainer.agent.termination_message import bounded
+from finetune_trainer.agent.termination_message import encode_bounded
 from finetune_trainer.protocol.outcome import Outcome
 
 
 class RendezvousState(NamedTuple):
-    """What an agent sees of the others at one glance."""
+    """The current round, and the state of the round that this agent joined."""
 
-    number: int
+    round: int
     fatal: Outcome | None
     announced: int
     done: int
 
 
 class Rendezvous:
-    """One agent's part in the rounds, over one connection to the store. Every call may raise StoreLostError."""
+    """One agent's part in the rendezvous, over one connection to the store. Every method may raise StoreLostError."""
 
     def __init__(self, store: Store, node: int) -> None:
         self._store = store
         self._node = node
-        self.number = 0
+        self.round = 0
         if node == 0:
             store.write("fatal", "")
-            # Rounds of a new store come after those of a lost one, and ranks use the number to tell their attempts apart.
+            # Rounds of a new store must be later than those of a lost one: ranks name their attempt after the round.
             store.write("round", str(time.time_ns() // 1_000_000))
         else:
             store.wait_for("round")
 
     def join(self, later_than: int, master: str = "") -> None:
-        """Announce this node for the current round; agent 0 says where the ranks will meet.
+        """Announces this node for the current round; agent 0 also publishes the master address of the ranks.
 
-        A round this agent was in before, or one in which another agent already stood for this node (a pod that was
-        replaced), is over: it is raised first.
+        A round is over if this agent was in it before, or if another agent announced this node in it (the agent of a pod that
+        was replaced). Such a round is ended first.
         """
         token = uuid.uuid4().hex
         while True:
-            self.number = int(self._store.read(["round"])[0])
-            if self.number <= later_than:
-                self._store.replace("round", str(self.number), str(later_than + 1))
-            elif self._store.replace(f"{self.number}/node/{self._node}", "", token) == token:
+            self.round = int(self._store.read(["round"])[0])
+            if self.round <= later_than:
+                self._store.replace("round", str(self.round), str(later_than + 1))
+            elif self._store.replace(f"{self.round}/node/{self._node}", "", token) == token:
                 break
             else:
-                self._store.replace("round", str(self.number), str(self.number + 1))
-        self._store.add(f"{self.number}/done", 0)
+                self._store.replace("round", str(self.round), str(self.round + 1))
+        self._store.add(f"{self.round}/done", 0)
         if master:
-            self._store.write(f"{self.number}/master", master)
-        self._store.add(f"{self.number}/announced", 1)
+            self._store.write(f"{self.round}/master", master)
+        self._store.add(f"{self.round}/announced", 1)
 
-    def view(self) -> RendezvousState:
-        """The state of the joined round."""
-        number, fatal, announced, done = self._store.read(["round", "fatal", f"{self.number}/announced", f"{self.number}/done"])
-        return RendezvousState(int(number), Outcome.model_validate_json(fatal) if fatal else None, int(announced), int(done))
+    def state(self) -> RendezvousState:
+        """The current round, and the state of the joined one."""
+        number, fatal, announced, done = self._store.read(["round", "fatal", f"{self.round}/announced", f"{self.round}/done"])
+        outcome = Outcome.model_validate_json(fatal) if fatal else None
+        return RendezvousState(int(number), outcome, int(announced), int(done))
 
     def master(self) -> str:
-        """Where the ranks of this round meet, host:port; known once all nodes are announced."""
-        return self._store.read([f"{self.number}/master"])[0]
+        """Where the ranks of this round meet, HOST:PORT; call it when all nodes are announced."""
+        return self._store.read([f"{self.round}/master"])[0]
 
-    def end(self) -> None:
-        """Raise the round: every agent stops its ranks and joins the next one."""
-        self._store.replace("round", str(self.number), str(self.number + 1))
+    def end_round(self) -> None:
+        """Ends the round: every agent stops its ranks and joins the next one."""
+        self._store.replace("round", str(self.round), str(self.round + 1))
 
-    def end_failed(self, most: int) -> bool:
-        """The same because a rank failed. False, and nothing done, when that happened `most` times without a new step.
+    def end_failed_round(self, max_restarts: int) -> bool:
+        """Ends the round because a rank failed, and counts one failure even if several agents call this.
 
-        Several agents may see the same failure; it counts once.
+        Returns False, and changes nothing, after `max_restarts` failures without a new step.
         """
-        if self._store.add("failures", 0) >= most:
+        if self._store.add("failures", 0) >= max_restarts:
             return False
-        if self._store.add(f"{self.number}/raised", 1) == 1:
+        if self._store.add(f"{self.round}/raised", 1) == 1:
             self._store.add("failures", 1)
-        self.end()
+        self.end_round()
         return True
 
-    def forgive(self) -> None:
-        """Forget earlier failures: the run went further than ever, or a pod was replaced, which the operator counts."""
+    def reset_failures(self) -> None:
+        """Sets the failure count to zero: the run made a new step, or a pod was replaced, which the operator counts."""
         self._store.write("failures", "0")
 
-    def give_up(self, outcome: Outcome) -> Outcome:
-        """End all nodes with this outcome, or with the one that came first; the one it is."""
-        return Outcome.model_validate_json(self._store.replace("fatal", "", bounded(outcome).decode()))
+    def publish_failure(self, outcome: Outcome) -> Outcome:
+        """Ends all nodes with this outcome, or with one that was published before; returns the outcome that holds."""
+        return Outcome.model_validate_json(self._store.replace("fatal", "", encode_bounded(outcome).decode()))
 
-    def done(self) -> None:
-        """All ranks of this node completed."""
-        self._store.add(f"{self.number}/done", 1)
+    def mark_done(self) -> None:
+        """Records that all ranks of this node completed."""
+        self._store.add(f"{self.round}/done", 1)
 
     def acknowledge(self) -> None:
-        """This agent knows how the run ended and needs the store no longer."""
+        """Records that this agent has read how the run ended and no longer needs the store."""
         self._store.add("acknowledged", 1)
 
-    def acknowledged(self) -> int:
-        """How many agents do."""
+    def count_acknowledgements(self) -> int:
+        """The number of agents that no longer need the store."""
         return self._store.add("acknowledged", 0)

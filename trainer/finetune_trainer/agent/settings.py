@@ -1,4 +1,4 @@
-"""What an agent is told when it starts, and every limit it goes by."""
+"""The agent's command line, and every limit that it applies."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
-    """How long things may take, in seconds, and how often they may fail."""
+    """Times in seconds, and the number of failures that are tolerated."""
 
-    tick: float = 0.1  # between two looks at children and store
-    start: float = 30 * 60  # without a sign of life while a rank loads, evaluates or exports
-    step: float = 10 * 60  # without a sign of life while it trains
-    first_cause: float = 2.0  # a lost peer is mostly another rank's fault: wait so long for it to be named
-    kill_grace: float = 1.0  # between SIGTERM and SIGKILL for ranks that are to start anew
-    last_word: float = 30.0  # for a rank to exit after it said that it ended
-    store_answer: float = 30.0  # for the store to answer before it counts as lost
-    store_port: float = 60.0  # for the store's port to become free
-    farewell: float = 15.0  # for the other agents to take notice of the end before agent 0 takes the store along
-    reconnect_most: float = 5.0  # between two tries to reach the store
-    in_place_restarts: int = 3  # with no new step between them
+    poll_interval: float = 0.1  # between two polls of ranks and store
+    start_timeout: float = 30 * 60  # without a heartbeat while a rank loads, evaluates or exports
+    step_timeout: float = 10 * 60  # without a heartbeat while a rank trains
+    cause_delay: float = 2.0  # a lost peer is usually the consequence of another rank's failure: wait for that to be reported
+    kill_grace: float = 1.0  # between SIGTERM and SIGKILL for ranks that are restarted
+    exit_grace: float = 30.0  # for a rank to exit after it reported its outcome
+    store_timeout: float = 30.0  # for an answer of the store before it counts as lost
+    port_timeout: float = 60.0  # for the store's port to become free
+    end_grace: float = 15.0  # for the other agents to read how the run ended before agent 0 closes the store
+    max_reconnect_pause: float = 5.0  # between two tries to reach the store
+    max_in_place_restarts: int = 3  # without a new step in between
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,5 @@ class Settings:
         return self.nodes * self.processes_per_node
 
     def rank(self, local_rank: int) -> int:
-        """A rank never changes its place, whatever was restarted."""
+        """The rank of a local rank; restarts never change it."""
         return self.node_rank * self.processes_per_node + local_rank

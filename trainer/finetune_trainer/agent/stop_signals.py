@@ -1,4 +1,4 @@
-"""How often the agent was told to stop."""
+"""Counts requests to stop the agent."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import signal
 
 
 class StopSignals:
-    """How often the process was told to stop: once asks for a checkpoint, twice does not wait for it."""
+    """The number of SIGTERM and SIGINT signals: the first requests a checkpoint and a stop, the second an immediate stop."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def install(self) -> None:
-        """Count SIGTERM and SIGINT from now on."""
+        """Counts signals from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.tell())
+            signal.signal(number, self._on_signal)
 
-    def tell(self) -> None:
-        """Told once more."""
+    def _on_signal(self, *_: object) -> None:
         self.count += 1

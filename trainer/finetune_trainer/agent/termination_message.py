@@ -1,4 +1,4 @@
-"""The termination message: an `Outcome` as JSON that fits where kubelet looks for it."""
+"""The termination message: an `Outcome` as JSON within the size limit of the kubelet."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from pathlib import Path
 
 from finetune_trainer.protocol.outcome import Outcome
 
-MOST_BYTES = 4096  # kubelet cuts what is longer, and half an object is none
+MAX_BYTES = 4096  # the kubelet truncates longer messages, and truncated JSON is unreadable
 
 
-def bounded(outcome: Outcome) -> bytes:
-    """The outcome as JSON of at most 4096 bytes: first the message is cut, then findings and metrics are left out,
-    the last ones first."""
-    while len(text := _json(outcome)) > MOST_BYTES:
-        excess = len(text) - MOST_BYTES
+def encode_bounded(outcome: Outcome) -> bytes:
+    """The outcome as JSON of at most 4096 bytes.
+
+    If it is longer, first the message is shortened; then findings and metrics are dropped, the last ones first; and finally the
+    URIs of checkpoint and model.
+    """
+    while len(text := _encode(outcome)) > MAX_BYTES:
+        excess = len(text) - MAX_BYTES
         if len(outcome.message) > 256:
-            # A character may take several bytes, so this cuts at most what must go and the loop sees to the rest.
-            outcome = _shorter(outcome, max(255, len(outcome.message) - excess // 6 - 2))
+            # A character may take up to six bytes, so this never removes too much; the loop removes the rest.
+            outcome = _shorten(outcome, max(255, len(outcome.message) - excess // 6 - 2))
         elif outcome.data is not None and outcome.data.findings:
             data = outcome.data.model_copy(update={"findings": outcome.data.findings[:-1]})
             outcome = outcome.model_copy(update={"data": data})
@@ -28,14 +31,14 @@ def bounded(outcome: Outcome) -> bytes:
 
 
 def write(outcome: Outcome, path: Path | None) -> None:
-    """Leave the message where the container's runtime reads it."""
+    """Writes the message to the file that the container runtime reads; does nothing without a path."""
     if path is not None:
-        path.write_bytes(bounded(outcome))
+        path.write_bytes(encode_bounded(outcome))
 
 
-def _shorter(outcome: Outcome, length: int) -> Outcome:
+def _shorten(outcome: Outcome, length: int) -> Outcome:
     return outcome.model_copy(update={"message": outcome.message[:length] + "…"})
 
 
-def _json(outcome: Outcome) -> bytes:
+def _encode(outcome: Outcome) -> bytes:
     return outcome.model_dump_json(by_alias=True, exclude_none=True).encode()

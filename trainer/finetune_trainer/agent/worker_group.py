@@ -13,34 +13,42 @@ from finetune_trainer.agent.worker_process import WorkerProcess
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 
-def severity(outcome: Outcome) -> int:
-    """Which of several failures is told: the lowest. What cannot be mended first, then causes, then consequences."""
+def cause_priority(outcome: Outcome) -> int:
+    """Which of several failures is reported: the one with the lowest number.
+
+    Failures that a restart cannot fix come first, then other causes, then consequences of another rank's failure.
+    """
     exit_policy = outcome.exit_policy
+    if outcome.reason is Reason.PREEMPTED:
+        return 4
     if exit_policy.disruption:
-        return 4 if outcome.reason is Reason.PREEMPTED else 3
+        return 3
     if outcome.reason is Reason.RENDEZVOUS_FAILED:
         return 2
-    return 1 if exit_policy.in_place else 0
+    if exit_policy.in_place:
+        return 1
+    return 0
 
 
 class WorkerGroup:
-    """Starts, watches and stops this node's ranks."""
+    """Starts, monitors and stops this node's ranks."""
 
     def __init__(self, settings: Settings, monitor: Monitor, environment: Mapping[str, str]) -> None:
         self._settings = settings
         self._monitor = monitor
         self._environment = environment
-        self._children: list[WorkerProcess] = []
-        self._lives = 0
+        self._workers: list[WorkerProcess] = []
+        self._was_started = False
 
-    def start(self, number: int, master: str) -> None:
-        """Start the ranks of round `number`, which meet at `master` (host:port)."""
-        self._monitor.ranks_started(anew=self._lives > 0)
-        self._lives += 1
-        per_node = range(self._settings.processes_per_node)
-        self._children = [self._child(local_rank, number, master) for local_rank in per_node]
+    def start(self, round_number: int, master: str) -> None:
+        """Starts the ranks of a round, which meet at `master` (HOST:PORT)."""
+        self._monitor.ranks_started(is_restart=self._was_started)
+        self._was_started = True
+        self._workers = []
+        for local_rank in range(self._settings.processes_per_node):
+            self._workers.append(self._start_worker(local_rank, round_number, master))
 
-    def _child(self, local_rank: int, number: int, master: str) -> WorkerProcess:
+    def _start_worker(self, local_rank: int, round_number: int, master: str) -> WorkerProcess:
         settings = self._settings
         rank = settings.rank(local_rank)
         options = {
@@ -51,71 +59,77 @@ class WorkerGroup:
             "local-rank": local_rank,
             "processes-per-node": settings.processes_per_node,
             "master": master,
-            "attempt": number,
+            "attempt": round_number,
             "work-dir": settings.work_dir,
             "cache-dir": settings.cache_dir,
-            **({"credentials-dir": settings.credentials_dir} if settings.credentials_dir else {}),
         }
+        if settings.credentials_dir is not None:
+            options["credentials-dir"] = settings.credentials_dir
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         return WorkerProcess(rank, settings.node_rank, settings.rank_module, arguments, self._environment, self._monitor)
 
     @property
-    def running(self) -> bool:
-        """Whether any rank's process is there."""
-        return any(child.running for child in self._children)
+    def is_running(self) -> bool:
+        """Whether the process of any rank runs."""
+        return any(worker.is_running for worker in self._workers)
 
     def outcomes(self) -> list[Outcome]:
-        """How those ranks ended that did, the first rank's first."""
-        return [outcome for child in self._children if (outcome := child.outcome(self._settings.limits)) is not None]
+        """The outcomes of the ranks that have ended, in rank order."""
+        outcomes = [worker.outcome(self._settings.limits) for worker in self._workers]
+        return [outcome for outcome in outcomes if outcome is not None]
 
-    def failure(self) -> Outcome | None:
-        """The first cause among the ranks that failed or fell silent; None while all is well."""
-        limits = self._settings.limits
-        failed = [outcome for outcome in self.outcomes() if outcome.reason is not Reason.COMPLETE]
-        longest_silent_first = sorted(self._children, key=lambda child: child.last_sign)
-        failed += [hang for child in longest_silent_first if (hang := child.silence(limits)) is not None]
-        return min(failed, key=severity, default=None)
+    def first_failure(self) -> Outcome | None:
+        """The failure to report among the ranks that failed or hang; None if there is none."""
+        failures = [outcome for outcome in self.outcomes() if outcome.reason is not Reason.COMPLETE]
+        longest_silent_first = sorted(self._workers, key=lambda worker: worker.last_heartbeat)
+        for worker in longest_silent_first:
+            hang = worker.hang(self._settings.limits)
+            if hang is not None:
+                failures.append(hang)
+        return min(failures, key=cause_priority, default=None)
 
-    def complete(self) -> Outcome | None:
-        """The first rank's last word once all ranks of the node completed and exited."""
+    def completion(self) -> Outcome | None:
+        """The outcome of the first rank once all ranks of the node have completed and exited; None before."""
         outcomes = self.outcomes()
-        if self.running or len(outcomes) < len(self._children):
+        if self.is_running or len(outcomes) < len(self._workers):
             return None
-        return outcomes[0] if all(outcome.reason is Reason.COMPLETE for outcome in outcomes) else None
+        if any(outcome.reason is not Reason.COMPLETE for outcome in outcomes):
+            return None
+        return outcomes[0]
 
-    def ask_to_stop(self) -> None:
-        """Tell every rank to store a checkpoint and stop."""
-        for child in self._children:
-            child.ask_to_stop()
+    def terminate(self) -> None:
+        """Sends SIGTERM to every rank: it stores a checkpoint and exits."""
+        for worker in self._workers:
+            worker.terminate()
 
     def kill(self) -> None:
-        """Force all ranks, and what they started, to stop."""
-        for child in self._children:
-            child.kill()
+        """Sends SIGKILL to all ranks and their child processes."""
+        for worker in self._workers:
+            worker.kill()
 
-    def end(self) -> None:
-        """Stop all ranks and what they started, whose last words count no more: asked first, then forced."""
+    def shut_down(self) -> None:
+        """Stops all ranks and their child processes, by SIGTERM and then SIGKILL; ignores their further events."""
         self._monitor.ranks_stopped()
-        for child in self._children:
-            child.abandon()
-        if self.running:
-            self.ask_to_stop()
+        for worker in self._workers:
+            worker.ignore_events()
+        if self.is_running:
+            self.terminate()
             deadline = time.monotonic() + self._settings.limits.kill_grace
-            while self.running and time.monotonic() < deadline:
+            while self.is_running and time.monotonic() < deadline:
                 time.sleep(0.02)
         self.kill()
-        while self.running:
+        while self.is_running:
             time.sleep(0.01)
-        self._children = []
+        self._workers = []
 
-    def reap(self) -> None:
-        """Collect orphans: as process 1 of a container the agent inherits every one of them."""
-        own = {child.pid for child in self._children if child.running}
+    def reap_orphans(self) -> None:
+        """Reaps orphaned processes, all of which the agent inherits as process 1 of a container."""
+        ranks = {worker.pid for worker in self._workers if worker.is_running}
         while sys.platform == "linux":
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if ended is None or ended.si_pid in own:  # a rank's exit status belongs to its Child
+            if ended is None or ended.si_pid in ranks:  # the exit status of a rank belongs to its WorkerProcess
                 return
             os.waitpid(ended.si_pid, os.WNOHANG)

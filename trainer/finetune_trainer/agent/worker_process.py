@@ -1,4 +1,4 @@
-"""One rank as a child process: its telemetry pipe, its signs of life and how it ended."""
+"""One rank as a child process: its telemetry pipe, its heartbeats and its outcome."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from finetune_trainer.protocol.outcome import EXIT_POLICIES, REASON_OF_EXIT_CODE
 
 LOG = logging.getLogger("finetune.agent")
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
-LONGEST_LINE = 1 << 20  # bytes; an event is far below, and a rank that writes without end must not fill the agent's memory
+MAX_LINE_BYTES = 1 << 20  # far more than an event; a rank that writes without end must not fill the agent's memory
 
 
 def out_of_memory_kills() -> int:
-    """How many processes of this container the kernel killed because its memory was used up."""
+    """How many processes of this container the kernel has killed because its memory was exhausted."""
     try:
         counts = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
     except (OSError, ValueError):
@@ -41,124 +41,126 @@ class WorkerProcess:
         self, rank: int, node: int, module: str, arguments: Sequence[str], environment: Mapping[str, str], monitor: Monitor
     ) -> None:
         self.rank, self.node = rank, node
-        self.last_sign = time.monotonic()
+        self.last_heartbeat = time.monotonic()
         self.activity = "Starting"
         self._monitor = monitor
-        self._ended: Outcome | None = None
-        self._ended_at: float | None = None
-        self._abandoned = False
+        self._outcome: Outcome | None = None
+        self._outcome_at: float | None = None
+        self._ignores_events = False
         self._kills_before = out_of_memory_kills()
-        reading, writing = os.pipe()
+        read_end, write_end = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [*guard.command(signal.SIGKILL, module), *arguments, "--telemetry-fd", str(writing)],
-                pass_fds=(writing,),
+                [*guard.command(signal.SIGKILL, module), *arguments, "--telemetry-fd", str(write_end)],
+                pass_fds=(write_end,),
                 env=dict(environment),
                 process_group=0,
                 stdin=subprocess.DEVNULL,
             )
         finally:
-            os.close(writing)
-        self._reader = threading.Thread(target=self._read, args=(reading,), name=f"rank-{rank}", daemon=True)
+            os.close(write_end)
+        self._reader = threading.Thread(target=self._read_events, args=(read_end,), name=f"rank-{rank}", daemon=True)
         self._reader.start()
 
     @property
     def pid(self) -> int:
-        """The rank's process, which also names its process group."""
+        """The pid of the rank, which is also the id of its process group."""
         return self._process.pid
 
     @property
-    def running(self) -> bool:
-        """Whether the process is there."""
+    def is_running(self) -> bool:
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def outcome(self, limits: Limits) -> Outcome | None:
-        """How the rank ended; None as long as it neither said so nor exited.
+        """The outcome of the rank; None as long as it has neither reported one nor exited.
 
-        Its own word goes before its exit code: a crash in the interpreter's last breath does not undo a finished run.
+        A reported outcome takes precedence over the exit code: a crash during interpreter shutdown does not undo the run.
         """
-        if self._ended is None and not self.running:
-            self._reader.join(1.0)  # the last word may still be in the pipe
-            if self._ended is None:
-                self._ended = self._from_exit_code()
-        if self._ended is not None and self._ended_at is None:
-            self._ended_at = time.monotonic()
-        if self._ended_at is not None and self.running and time.monotonic() - self._ended_at > limits.last_word:
-            LOG.warning("rank %d said how it ended but did not exit: it is killed", self.rank)
+        if self._outcome is None and not self.is_running:
+            self._reader.join(1.0)  # the outcome may still be in the pipe
+            if self._outcome is None:
+                self._outcome = self._outcome_from_exit_code()
+        if self._outcome is not None and self._outcome_at is None:
+            self._outcome_at = time.monotonic()
+        if self._outcome_at is not None and self.is_running and time.monotonic() - self._outcome_at > limits.exit_grace:
+            LOG.warning("rank %d reported its outcome but did not exit: killing it", self.rank)
             self.kill()
-        return self._ended
+        return self._outcome
 
-    def silence(self, limits: Limits) -> Outcome | None:
-        """A Hang when the rank gave no sign of life for longer than what it does may take."""
-        if self._ended is not None:
+    def hang(self, limits: Limits) -> Outcome | None:
+        """A Hang outcome if the last heartbeat is older than the limit for the rank's activity; else None."""
+        if self._outcome is not None:
             return None
-        silent = time.monotonic() - self.last_sign
-        if silent < (limits.step if self.activity == "Training" else limits.start):
+        silent_seconds = time.monotonic() - self.last_heartbeat
+        limit = limits.step_timeout if self.activity == "Training" else limits.start_timeout
+        if silent_seconds < limit:
             return None
-        return self._outcome(
-            Reason.HANG, f"gave no sign of life for {silent:.0f} seconds while it was {self.activity.lower()}; see its log"
-        )
+        activity = self.activity.lower()
+        return self._failure(Reason.HANG, f"sent no heartbeat for {silent_seconds:.0f} seconds while {activity}; see its log")
 
-    def ask_to_stop(self) -> None:
-        """SIGTERM for the rank alone: those it started, such as loaders of data, must live until it stored its checkpoint."""
+    def terminate(self) -> None:
+        """Sends SIGTERM to the rank only: its child processes, such as data loaders, must live until it stored a checkpoint."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """SIGKILL for the rank and all it started, or what is left of that when the rank itself is gone."""
+        """Sends SIGKILL to the rank and its child processes, even if the rank itself has exited."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def abandon(self) -> None:
-        """What the rank says from now on counts no more: it is being stopped for another's sake."""
-        self._abandoned = True
+    def ignore_events(self) -> None:
+        """Ignores all further events: the rank is being stopped because of another rank."""
+        self._ignores_events = True
 
-    def _read(self, descriptor: int) -> None:
+    def _read_events(self, descriptor: int) -> None:
         with open(descriptor, "rb") as pipe:
-            while line := pipe.readline(LONGEST_LINE):
-                if not self._abandoned:
-                    self._hear(line)
+            while line := pipe.readline(MAX_LINE_BYTES):
+                if not self._ignores_events:
+                    self._handle_line(line)
 
-    def _hear(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         try:
             event = parse(line)
         except ValidationError:
-            LOG.warning("rank %d sent what is no event: %r", self.rank, line[:200])
+            LOG.warning("rank %d sent an invalid event: %r", self.rank, line[:200])
             return
-        self.last_sign = time.monotonic()
+        self.last_heartbeat = time.monotonic()
         match event:
             case Alive():
                 self.activity = event.activity
             case StepTime():
                 self.activity = "Training"
             case Ended():
-                self._ended = event.outcome.model_copy(update=self._place(event.outcome))
+                self._outcome = self._locate(event.outcome)
         self._monitor.observe(self.rank, event)
 
-    def _place(self, outcome: Outcome) -> dict[str, int]:
+    def _locate(self, outcome: Outcome) -> Outcome:
+        """Adds the rank and node of a failure to its outcome."""
         if outcome.reason is Reason.COMPLETE:
-            return {}
-        return {"rank": self.rank if outcome.rank is None else outcome.rank, "node": self.node}
+            return outcome
+        rank = self.rank if outcome.rank is None else outcome.rank
+        return outcome.model_copy(update={"rank": rank, "node": self.node})
 
-    def _from_exit_code(self) -> Outcome:
+    def _outcome_from_exit_code(self) -> Outcome:
         code = self._process.wait()
         if code < 0:
-            return self._killed_by(-code)
+            return self._outcome_from_signal(-code)
         reason = REASON_OF_EXIT_CODE.get(code, Reason.CRASHED)
         if reason is Reason.COMPLETE:
             return Outcome(reason=reason)
-        return self._outcome(reason, f"exited with code {code} ({EXIT_POLICIES[reason].meaning}); see its log")
+        return self._failure(reason, f"exited with code {code} ({EXIT_POLICIES[reason].meaning}); see its log")
 
-    def _killed_by(self, number: int) -> Outcome:
+    def _outcome_from_signal(self, number: int) -> Outcome:
         try:
             name = f"signal {number} ({signal.Signals(number).name})"
         except ValueError:
             name = f"signal {number}"
         if number == signal.SIGKILL and out_of_memory_kills() > self._kills_before:
-            return self._outcome(
+            return self._failure(
                 Reason.OUT_OF_MEMORY,
-                f"was killed by {name} because the container's memory was used up: raise its limit, or lower microBatchSize",
+                f"was killed by {name} because the container ran out of memory: raise its limit, or lower microBatchSize",
             )
-        return self._outcome(Reason.CRASHED, f"was killed by {name}")
+        return self._failure(Reason.CRASHED, f"was killed by {name}")
 
-    def _outcome(self, reason: Reason, what: str) -> Outcome:
-        return Outcome(reason=reason, message=f"rank {self.rank} on node {self.node} {what}", rank=self.rank, node=self.node)
+    def _failure(self, reason: Reason, text: str) -> Outcome:
+        return Outcome(reason=reason, message=f"rank {self.rank} on node {self.node} {text}", rank=self.rank, node=self.node)

@@ -32,11 +32,11 @@ class _SaveRequest(NamedTuple):
 
     step: int
     client_state: dict[str, Any]
-    best_first: Sequence[int]
+    ranked_steps: Sequence[int]
 
 
 class CheckpointManager:
-    """One rank's part in the checkpoints of a run. All methods are collective; `due`, `last` and `stalled` are local.
+    """One rank's part in the checkpoints of a run. All methods are collective; `is_due`, `last` and `stalled` are local.
 
     A save blocks training only while DeepSpeed gathers references to its state. The copying runs during the next forward and
     backward passes, and everything after it in the background. While a checkpoint is being stored, the next save waits for it,
@@ -87,29 +87,29 @@ class CheckpointManager:
         self.last = restored.manifest.to_saved_checkpoint(self._context.storage)
         return restored.client_state
 
-    def load_best(self, best_first: Sequence[int]) -> int | None:
+    def load_best(self, ranked_steps: Sequence[int]) -> int | None:
         """Loads the first of these steps that has a complete checkpoint and returns it; None if none of them has one.
 
         Raises StorageError when the storage does not answer.
         """
-        restored = restore(self._engine, self._context, best_first)
+        restored = restore(self._engine, self._context, ranked_steps)
         return restored.manifest.step if restored else None
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether to save after `step`. For an interval in minutes, True only on rank 0, whose clock decides."""
         if self._config.every_steps:
             return step % self._config.every_steps == 0
         seconds = 60 * (self._config.every_minutes or DEFAULT_MINUTES)
         return self._context.group.is_first and self._clock() - self._saved_at >= seconds
 
-    def save(self, step: int, client_state: dict[str, Any], best_first: Sequence[int] = ()) -> None:
+    def save(self, step: int, client_state: dict[str, Any], ranked_steps: Sequence[int] = ()) -> None:
         """Takes a checkpoint after `step`; returns before it is stored. `client_state` holds tensors and plain values.
 
-        Of the steps `best_first`, the first that has a checkpoint is kept regardless of its age.
+        Of the steps `ranked_steps`, the first that has a checkpoint is kept regardless of its age.
         """
         started = time.monotonic()
         self._saved_at = self._clock()
-        request = _SaveRequest(step, client_state, best_first)
+        request = _SaveRequest(step, client_state, ranked_steps)
         previous = self._pending
         if previous is not None:
             previous.done_or_retrying.wait(MAX_WAIT_SECONDS)
@@ -150,7 +150,7 @@ class CheckpointManager:
         client_state = {CLIENT_KEY: request.client_state}
         self._engine.save_checkpoint(str(scratch), tag="snapshot", client_state=client_state, save_latest=False)
         self._pending = PendingSave(
-            request.step, self._snapshot_engine.files, blocked=time.monotonic() - started, best_first=request.best_first
+            request.step, self._snapshot_engine.files, blocked=time.monotonic() - started, ranked_steps=request.ranked_steps
         )
         self._writer.submit(self._pending)
 

@@ -8,10 +8,10 @@ from finetune_trainer.checkpoint.manifest import Manifest, committed_steps, mani
 from finetune_trainer.storage.base import Storage
 
 
-def apply_retention(storage: Storage, keep_last: int, newest: Manifest, best_first: Sequence[int] = ()) -> None:
+def apply_retention(storage: Storage, keep_last: int, newest: Manifest, ranked_steps: Sequence[int] = ()) -> None:
     """Keeps the last `keep_last` checkpoints up to `newest`, which this attempt has just committed.
 
-    Also keeps the best checkpoint: the first of the steps `best_first` that has one.
+    Also keeps the best checkpoint: the first of the steps `ranked_steps` that has one.
 
     Manifests are deleted before files: an interrupted deletion leaves files that no manifest lists, never a checkpoint that
     lacks a file. Then every file of a step up to the newest that no manifest lists is deleted; files of later steps may belong
@@ -19,7 +19,7 @@ def apply_retention(storage: Storage, keep_last: int, newest: Manifest, best_fir
     """
     # A later step was committed by an earlier attempt that this attempt did not resume from, so it does not count as one.
     steps = [step for step in committed_steps(storage) if step <= newest.step]
-    best = next((step for step in best_first if step in steps), None)
+    best = next((step for step in ranked_steps if step in steps), None)
     for step in steps[max(keep_last, 1) :]:
         if step != best:
             storage.delete(manifest_path(step))

@@ -49,7 +49,7 @@ class PendingSave:
     step: int
     files: dict[str, Any]
     blocked: float  # seconds that the save has blocked training
-    best_first: Sequence[int] = ()  # evaluated steps, best first; retention keeps the first that has a checkpoint
+    ranked_steps: Sequence[int] = ()  # evaluated steps, best first; retention keeps the first that has a checkpoint
     done: threading.Event = field(default_factory=threading.Event)
     done_or_retrying: threading.Event = field(default_factory=threading.Event)  # done, or a request to the storage failed
     error: str | None = None
@@ -136,7 +136,7 @@ class Writer:
         self._retry(save, lambda: commit.commit(storage, manifest))
         save.manifest = manifest
         try:
-            apply_retention(storage, self._keep_last, manifest, save.best_first)
+            apply_retention(storage, self._keep_last, manifest, save.ranked_steps)
         except Exception as error:
             # The checkpoint is committed, whether or not older ones can be deleted.
             log.warning("old checkpoints could not be deleted: %s", error)

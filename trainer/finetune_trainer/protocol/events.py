@@ -1,7 +1,7 @@
-"""What a rank tells its agent: one JSON object a line through an inherited pipe.
+"""Events that a rank sends to its agent: one JSON object per line through an inherited pipe.
 
-The agent keeps the counters and serves them, so that they outlive a restarted rank and the training loop waits for
-nobody. Every event is also a sign of life. Ranks other than 0 send `Alive` and `StepTime` only.
+The agent keeps and serves the counters, so that they survive a restart of the rank and the training loop never waits for a
+reader. Every event is also a heartbeat. Ranks other than 0 send only `Alive` and `StepTime`.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, Sa
 
 
 class Alive(Section):
-    """A sign of life outside of steps, with what the rank is doing."""
+    """A heartbeat between steps, with the rank's current activity."""
 
     event: Literal["alive"] = "alive"
     activity: Literal["Starting", "Preparing", "Training", "Evaluating", "Exporting"]
-    detail: str | None = Field(None, description="How far it is with that.")
-    share: float | None = Field(None, description="The share of it that is done, where that is known.")
+    detail: str | None = Field(None, description="Progress of the activity, as a sentence.")
+    share: float | None = Field(None, description="Completed share of the activity, if known.")
 
 
 class DataFound(Section):
-    """What the data is like; told before the first step."""
+    """A summary of the data, sent before the first step."""
 
     event: Literal["data_found"] = "data_found"
     data: DataSummary
 
 
 class Step(Section):
-    """A finished optimizer step, as rank 0 saw it; sums are over all ranks.
+    """A completed optimizer step, sent by rank 0; sums are over all ranks.
 
-    Steps that come very fast are not all told: tokens and samples count from the event before this one.
+    Very fast steps share an event: tokens and samples are counted since the previous event.
     """
 
     event: Literal["step"] = "step"
     progress: Progress
     gradient_norm: float = Field(description="L2 norm over all parameters, before clipping.")
-    tokens: int = Field(description="Tokens learnt from since the event before.")
-    samples: int = Field(description="Sequences since the event before.")
-    padding_ratio: float = Field(description="Share of the step's token positions that were padding.")
+    tokens: int = Field(description="Training tokens since the previous event.")
+    samples: int = Field(description="Training sequences since the previous event.")
+    padding_ratio: float = Field(description="Share of padding in the step's token positions.")
 
 
 class StepTime(Section):
-    """How long a rank took for its optimizer steps since the event before, and how long of that it waited for data; seconds."""
+    """Time of a rank's optimizer steps since the previous event, and the part of it that it waited for data; in seconds."""
 
     event: Literal["step_time"] = "step_time"
     steps: int = 1
@@ -55,7 +55,7 @@ class StepTime(Section):
 
 
 class Evaluated(Section):
-    """Metrics on the evaluation data after a step; `loss` is always among them."""
+    """Metrics on the evaluation data after a step; they always include `loss`."""
 
     event: Literal["evaluated"] = "evaluated"
     step: int
@@ -66,7 +66,7 @@ CheckpointPhase = Literal["snapshot", "write", "upload"]
 
 
 class CheckpointStored(Section):
-    """A checkpoint is committed. Durations in seconds by phase: snapshot (training stood still), write, upload."""
+    """A committed checkpoint. `seconds` has the duration of each phase: snapshot (which blocks training), write and upload."""
 
     event: Literal["checkpoint_stored"] = "checkpoint_stored"
     checkpoint: SavedCheckpoint
@@ -75,7 +75,7 @@ class CheckpointStored(Section):
 
 
 class CheckpointFailed(Section):
-    """A checkpoint could not be stored; training goes on."""
+    """A checkpoint that could not be stored; training continues."""
 
     event: Literal["checkpoint_failed"] = "checkpoint_failed"
     step: int
@@ -83,7 +83,7 @@ class CheckpointFailed(Section):
 
 
 class Ended(Section):
-    """The rank's last word: how its part of the run ended."""
+    """The rank's outcome, its last event."""
 
     event: Literal["ended"] = "ended"
     outcome: Outcome
@@ -96,13 +96,13 @@ _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class EventSink(Protocol):
-    """Where the loop says what happened."""
+    """A receiver of events."""
 
     def __call__(self, event: Event) -> None: ...
 
 
 class PipeEventSink:
-    """Writes events to a file descriptor; safe from several threads, as each event is one write below PIPE_BUF."""
+    """Writes events to a file descriptor. Thread-safe: each event is a single write of less than PIPE_BUF bytes."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -112,5 +112,5 @@ class PipeEventSink:
 
 
 def parse(line: bytes | str) -> Event:
-    """The event of one line; raises pydantic's ValidationError for anything else."""
+    """Parses one line; raises pydantic's ValidationError if it is not an event."""
     return _EVENTS.validate_json(line)

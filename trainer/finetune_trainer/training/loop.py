@@ -34,7 +34,7 @@ class Checkpoints(Protocol):
     @property
     def last(self) -> SavedCheckpoint | None: ...
 
-    def due(self, step: int, /) -> bool: ...
+    def is_due(self, step: int, /) -> bool: ...
 
     def save(self, step: int, client_state: dict[str, Any], best_steps: Sequence[int] = (), /) -> None: ...
 
@@ -127,7 +127,7 @@ class TrainingLoop:
             sum(micro_batch.tokens for micro_batch in micro_batches),
             sum(micro_batch.positions for micro_batch in micro_batches),
             self.stop.requested,
-            has_unsaved_step and self.checkpoints.due(self.state.step),
+            has_unsaved_step and self.checkpoints.is_due(self.state.step),
             *self.train_step.count_terms(micro_batches),
         )
         is_best = self._is_evaluated and self.ranked_steps[:1] == [self.state.step]

@@ -40,7 +40,7 @@ def start_run(folder: Path, rank_behavior: str, **options: Any) -> subprocess.Po
 
 def test_stops_on_ctrl_c_and_rejects_a_second_run_of_the_job(folder: Path) -> None:
     run = start_run(folder, "train")
-    wait_for((folder / ".finetune/cache/life-0-0").exists, "the rank")
+    wait_for((folder / ".finetune/cache/attempt-0-0").exists, "the rank")
     second = start_run(folder, "train")
     output, _ = second.communicate(timeout=30)
     assert second.returncode == 2
@@ -68,9 +68,9 @@ def test_prints_the_reason_of_a_failure_and_the_log_in_a_terminal(folder: Path) 
     assert run.wait(30) == 3
     output = content.decode().replace("\r\n", "\n")
     assert "Starting" in output
-    assert "failed (InvalidData): rank 0 says InvalidData\n" in output
+    assert "failed (InvalidData): rank 0 reports InvalidData\n" in output
     assert f"last lines of {folder}/.finetune/tiny/node-0.log:\n" in output
-    assert output.rstrip().endswith("agent 0: the end: InvalidData: rank 0 says InvalidData")
+    assert output.rstrip().endswith("agent 0: ended: InvalidData: rank 0 reports InvalidData")
 
 
 def read_chunk(descriptor: int) -> bytes:
@@ -82,7 +82,7 @@ def read_chunk(descriptor: int) -> bytes:
 
 def test_ends_the_run_when_its_agents_are_killed(folder: Path) -> None:
     run = start_run(folder, "train")
-    wait_for((folder / ".finetune/cache/life-0-0").exists, "the rank")
+    wait_for((folder / ".finetune/cache/attempt-0-0").exists, "the rank")
     agent = child_of(run.pid)
     os.kill(agent, signal.SIGKILL)
     output, _ = run.communicate(timeout=30)

@@ -100,11 +100,11 @@ def test_keeps_last_checkpoints(storage: Storage, steps: list[int], keep_last: i
     ]
 
 
-@pytest.mark.parametrize(("best_first", "expected"), [([1, 2, 3], [4, 1]), ([9, 2, 1], [4, 2]), ([4, 1], [4]), ([], [4])])
-def test_keeps_best_checkpoint(storage: Storage, best_first: list[int], expected: list[int]) -> None:
+@pytest.mark.parametrize(("ranked_steps", "expected"), [([1, 2, 3], [4, 1]), ([9, 2, 1], [4, 2]), ([4, 1], [4]), ([], [4])])
+def test_keeps_best_checkpoint(storage: Storage, ranked_steps: list[int], expected: list[int]) -> None:
     for step in (1, 2, 3, 4):
         store_checkpoint(storage, step)
-    apply_retention(storage, 1, manifest(4), best_first)
+    apply_retention(storage, 1, manifest(4), ranked_steps)
     assert committed_steps(storage) == expected
     assert len(storage.list("checkpoints")) == len(expected)
 

@@ -1,4 +1,4 @@
-"""Ranks without an agent's loop."""
+"""Fixtures for a node's ranks without the agent's loop."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from finetune_trainer.agent.settings import Limits, Settings
 from finetune_trainer.agent.worker_group import WorkerGroup
 
 FAKE_RANK = Path(__file__).parents[3] / "support"
-FormGang = Callable[..., WorkerGroup]
+StartWorkers = Callable[..., WorkerGroup]
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Node 1 of two, with two ranks."""
+    """Settings of node 1 of two, with two ranks per node."""
     return Settings(
         document=tmp_path / "train.json",
         namespace="research",
@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
         work_dir=tmp_path / "work",
         cache_dir=tmp_path,
         rank_module="fake_rank",
-        limits=Limits(kill_grace=0.1, last_word=0.3),
+        limits=Limits(kill_grace=0.1, exit_grace=0.3),
     )
 
 
@@ -44,15 +44,15 @@ def monitor() -> Monitor:
 
 
 @pytest.fixture
-def start(settings: Settings, monitor: Monitor) -> Iterator[FormGang]:
-    """Starts ranks 2 and 3 as fake ranks that behave as said."""
+def start(settings: Settings, monitor: Monitor) -> Iterator[StartWorkers]:
+    """Starts ranks 2 and 3 as fake ranks with the given behaviors."""
     environment = rank_environment(settings, os.environ | {"PYTHONPATH": str(FAKE_RANK)})
-    gang = WorkerGroup(settings, monitor, environment)
+    workers = WorkerGroup(settings, monitor, environment)
 
     def start(rank_2: str, rank_3: str) -> WorkerGroup:
         settings.document.write_text(json.dumps({"2": [rank_2], "3": [rank_3]}))
-        gang.start(1, "localhost:1")
-        return gang
+        workers.start(1, "localhost:1")
+        return workers
 
     yield start
-    gang.end()
+    workers.shut_down()

@@ -1,4 +1,4 @@
-"""What ranks find in their environment."""
+"""The environment variables of a rank."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from finetune_trainer.agent.settings import Settings
         (["200000\n", "100000\n"], 2),
     ],
 )
-def test_cores_are_those_of_the_container(
-    quota: list[str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_limits_cores_to_container_quota(quota: list[str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: set(range(8)))
     files = tuple(tmp_path / str(index) for index in range(len(quota)))
     for file, text in zip(files, quota, strict=True):
@@ -37,20 +35,20 @@ def test_cores_are_those_of_the_container(
 @pytest.mark.parametrize(
     ("visible", "device", "expected"), [(None, True, True), (None, False, False), ("", True, False), ("-1", True, False)]
 )
-def test_a_gpu_must_be_there_and_visible(
+def test_detects_visible_gpu(
     visible: str | None, device: bool, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "GPU_DEVICES", (tmp_path if device else tmp_path / "absent",))
     assert has_gpu({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}) is expected
 
 
-def test_ranks_share_the_cores_and_keep_what_was_set(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divides_cores_and_keeps_inherited_variables(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "available_cores", lambda: 8)
     monkeypatch.setattr(environment, "GPU_DEVICES", ())
-    found = rank_environment(settings, {"HF_HOME": "/elsewhere", "PATH": "/bin"})
-    assert found["OMP_NUM_THREADS"] == "4"
-    assert found["DS_ACCELERATOR"] == "cpu"
-    assert found["MALLOC_MMAP_MAX_"] == "0"
-    assert (found["HF_HOME"], found["PATH"]) == ("/elsewhere", "/bin")
-    assert found["TRITON_CACHE_DIR"] == str(settings.work_dir / "triton")
+    variables = rank_environment(settings, {"HF_HOME": "/elsewhere", "PATH": "/bin"})
+    assert variables["OMP_NUM_THREADS"] == "4"
+    assert variables["DS_ACCELERATOR"] == "cpu"
+    assert variables["MALLOC_MMAP_MAX_"] == "0"
+    assert (variables["HF_HOME"], variables["PATH"]) == ("/elsewhere", "/bin")
+    assert variables["TRITON_CACHE_DIR"] == str(settings.work_dir / "triton")
     assert rank_environment(settings, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"

@@ -1,4 +1,4 @@
-"""What the agent remembers of its ranks and serves."""
+"""The agent's status, metrics and HTTP server."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def step(number: int, loss: float = 2.0) -> Step:
         (Ended(outcome=Outcome(reason=Reason.COMPLETE)), "loss", {}, None),
     ],
 )
-def test_each_event_reaches_its_metric(
+def test_updates_metrics_from_events(
     monitor: Monitor, event: Event, sample: str, labels: dict[str, str], value: float | None
 ) -> None:
     monitor.observe(2, event)
@@ -82,13 +82,13 @@ def test_each_event_reaches_its_metric(
         ([CheckpointFailed(step=9, message="disk full"), STORED], {"checkpoint_error": None, "checkpoint": CHECKPOINT}),
     ],
 )
-def test_status_follows_the_events(monitor: Monitor, events: list[Event], expected: dict[str, Any]) -> None:
+def test_updates_status_from_events(monitor: Monitor, events: list[Event], expected: dict[str, Any]) -> None:
     for event in events:
         monitor.observe(2, event)
     assert {name: getattr(monitor.status(), name) for name in expected} == expected
 
 
-def test_the_last_evaluation_stays_while_steps_go_on_and_the_furthest_step_is_kept(monitor: Monitor) -> None:
+def test_keeps_last_evaluation_and_highest_step(monitor: Monitor) -> None:
     for event in (step(5), Evaluated(step=5, metrics={"loss": 1.25}), step(6), step(3, loss=1.0)):
         monitor.observe(2, event)
     progress = monitor.status().progress
@@ -96,23 +96,23 @@ def test_the_last_evaluation_stays_while_steps_go_on_and_the_furthest_step_is_ke
     assert monitor.highest_step == 6
 
 
-def test_another_ranks_activity_is_not_the_runs(monitor: Monitor) -> None:
+def test_ignores_activity_of_other_ranks(monitor: Monitor) -> None:
     monitor.observe(2, Alive(activity="Training"))
     monitor.observe(3, Alive(activity="Exporting"))
     assert monitor.status().activity == "Training"
 
 
-def test_an_outcome_gets_what_it_does_not_say(monitor: Monitor) -> None:
+def test_completes_outcome_with_status(monitor: Monitor) -> None:
     monitor.observe(2, step(7))
     monitor.observe(2, STORED)
     monitor.observe(2, DataFound(data=DATA))
-    completed = monitor.completed(Outcome(reason=Reason.CRASHED))
+    completed = monitor.complete_outcome(Outcome(reason=Reason.CRASHED))
     assert (completed.progress.step, completed.checkpoint, completed.data) == (7, CHECKPOINT, DATA)
-    own = Outcome(reason=Reason.COMPLETE, progress=Progress(step=10))
-    assert monitor.completed(own).progress.step == 10
+    outcome = Outcome(reason=Reason.COMPLETE, progress=Progress(step=10))
+    assert monitor.complete_outcome(outcome).progress.step == 10
 
 
-def test_the_server_answers_metrics_progress_and_health(monitor: Monitor) -> None:
+def test_serves_metrics_progress_and_health(monitor: Monitor) -> None:
     monitor.observe(2, step(7))
     port = serve(0, monitor)
     families = {family.name: family for family in text_string_to_metric_families(_get(port, "/metrics"))}
@@ -120,18 +120,18 @@ def test_the_server_answers_metrics_progress_and_health(monitor: Monitor) -> Non
     assert RunStatus.model_validate_json(_get(port, "/progress")) == monitor.status()
     with pytest.raises(urllib.error.HTTPError, match="503"):
         _get(port, "/healthz")
-    monitor.ranks_started(anew=False)
+    monitor.ranks_started(is_restart=False)
     assert _get(port, "/healthz") == "ok"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         _get(port, "/")
 
 
-def test_a_loop_that_stands_still_is_not_healthy(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monitor.ranks_started(anew=False)
-    monitor.beat()
-    now = monitor._beat
+def test_stalled_loop_is_not_ready(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor.ranks_started(is_restart=False)
+    monitor.heartbeat()
+    now = monitor._last_heartbeat
     monkeypatch.setattr("finetune_trainer.agent.monitor.time.monotonic", lambda: now + 100)
-    assert monitor.complaint() == "the agent's loop has stood still for 100 seconds"
+    assert monitor.unready_reason() == "the agent's loop has not run for 100 seconds"
 
 
 def _get(port: int, path: str) -> str:

@@ -1,4 +1,4 @@
-"""How a node's ranks end, with ranks that are real processes."""
+"""Outcomes of a node's ranks, which are real processes."""
 
 from __future__ import annotations
 
@@ -14,79 +14,79 @@ import pytest
 
 from finetune_trainer.agent import guard, worker_process
 from finetune_trainer.agent.monitor import Monitor
-from finetune_trainer.agent.worker_group import WorkerGroup, severity
+from finetune_trainer.agent.worker_group import WorkerGroup, cause_priority
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 Start = Callable[[str, str], WorkerGroup]
 
 
-def wait_until(look: Callable[[], object]) -> None:
-    until = time.monotonic() + 10
-    while not look():
-        assert time.monotonic() < until
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
     ("rank_2", "rank_3", "reason", "rank", "message"),
     [
-        ("complete", "exit:1", Reason.CRASHED, 3, "rank 3 on node 1 exited with code 1 (a rank died: "),
+        ("complete", "exit:1", Reason.CRASHED, 3, "rank 3 on node 1 exited with code 1 (a rank died of "),
         ("complete", "exit:77", Reason.CRASHED, 3, "rank 3 on node 1 exited with code 77 "),
         ("complete", "exit:3", Reason.INVALID_DATA, 3, "rank 3 on node 1 exited with code 3 (a file or row of the data "),
         ("kill:9", "complete", Reason.CRASHED, 2, "rank 2 on node 1 was killed by signal 9 (SIGKILL)"),
         ("kill:11", "complete", Reason.CRASHED, 2, "rank 2 on node 1 was killed by signal 11 (SIGSEGV)"),
         ("fail:RendezvousFailed:0", "exit:1", Reason.CRASHED, 3, "rank 3 on node 1 exited"),
-        ("exit:1", "fail:InvalidData:0", Reason.INVALID_DATA, 3, "rank 3 says InvalidData"),
-        ("fail:Preempted:0", "fail:RendezvousFailed:0", Reason.RENDEZVOUS_FAILED, 3, "rank 3 says RendezvousFailed"),
+        ("exit:1", "fail:InvalidData:0", Reason.INVALID_DATA, 3, "rank 3 reports InvalidData"),
+        ("fail:Preempted:0", "fail:RendezvousFailed:0", Reason.RENDEZVOUS_FAILED, 3, "rank 3 reports RendezvousFailed"),
     ],
 )
-def test_the_first_cause_is_told(start: Start, rank_2: str, rank_3: str, reason: Reason, rank: int, message: str) -> None:
-    gang = start(rank_2, rank_3)
-    wait_until(lambda: not gang.running)
-    failure = gang.failure()
+def test_reports_first_cause(start: Start, rank_2: str, rank_3: str, reason: Reason, rank: int, message: str) -> None:
+    workers = start(rank_2, rank_3)
+    wait_until(lambda: not workers.is_running)
+    failure = workers.first_failure()
     assert failure is not None
     assert (failure.reason, failure.rank, failure.node) == (reason, rank, 1)
     assert failure.message.startswith(message)
-    assert gang.complete() is None
+    assert workers.completion() is None
 
 
-@pytest.mark.parametrize("behaviour", ["complete", "noise", "late"])
-def test_a_rank_that_said_it_completed_did(start: Start, behaviour: str) -> None:
-    gang = start(behaviour, "complete")
-    wait_until(lambda: not gang.running)
-    assert gang.failure() is None
-    complete = gang.complete()
-    assert complete is not None
-    assert complete.reason is Reason.COMPLETE
+@pytest.mark.parametrize("behavior", ["complete", "noise", "late"])
+def test_reported_completion_takes_precedence_over_exit_code(start: Start, behavior: str) -> None:
+    workers = start(behavior, "complete")
+    wait_until(lambda: not workers.is_running)
+    assert workers.first_failure() is None
+    completion = workers.completion()
+    assert completion is not None
+    assert completion.reason is Reason.COMPLETE
 
 
-def test_a_kill_for_lack_of_memory_is_no_mere_crash(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_out_of_memory_kill(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 1\noom_kill 1\n")
     monkeypatch.setattr(worker_process, "MEMORY_EVENTS", events)
-    gang = start("kill:9", "complete")
+    workers = start("kill:9", "complete")
     events.write_text("low 0\noom 2\noom_kill 2\n")
-    wait_until(lambda: not gang.running)
-    failure = gang.failure()
+    wait_until(lambda: not workers.is_running)
+    failure = workers.first_failure()
     assert failure is not None
     assert failure.reason is Reason.OUT_OF_MEMORY
 
 
-def test_ending_leaves_no_process_and_hears_nothing_more(start: Start, monitor: Monitor) -> None:
-    gang = start("deaf", "train")
+def test_shutdown_leaves_no_process_and_ignores_events(start: Start, monitor: Monitor) -> None:
+    workers = start("ignore-sigterm", "train")
     wait_until(lambda: monitor.status().progress.step or monitor.metrics.registry.get_sample_value(
         "finetune_step_duration_seconds_count", {"namespace": "research", "job": "demo", "rank": "3"}))  # fmt: skip
-    pids = [child.pid for child in gang._children]
-    gang.end()
-    assert not gang.running
+    pids = [worker.pid for worker in workers._workers]
+    workers.shut_down()
+    assert not workers.is_running
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    assert monitor.complaint() == "the agent waits for the other nodes; no rank runs"
+    assert monitor.unready_reason() == "no rank is running: the agent waits for the other nodes"
 
 
 @pytest.mark.parametrize(
-    ("worse", "better"),
+    ("cause", "consequence"),
     [
         (Reason.INVALID_DATA, Reason.CRASHED),
         (Reason.STORAGE_UNAVAILABLE, Reason.HANG),
@@ -95,42 +95,42 @@ def test_ending_leaves_no_process_and_hears_nothing_more(start: Start, monitor: 
         (Reason.PREEMPTED_UNSAVED, Reason.PREEMPTED),
     ],
 )
-def test_causes_go_before_consequences(worse: Reason, better: Reason) -> None:
-    assert severity(Outcome(reason=worse)) < severity(Outcome(reason=better))
+def test_causes_precede_consequences(cause: Reason, consequence: Reason) -> None:
+    assert cause_priority(Outcome(reason=cause)) < cause_priority(Outcome(reason=consequence))
 
 
-def test_a_guarded_module_dies_with_its_parent() -> None:
-    # The process in the middle starts `timeit`, which would run for minutes, and is killed.
-    words = [*guard.command(signal.SIGKILL, "timeit"), "-n", "1", "-r", "1", "import time; time.sleep(300)"]
+def test_guarded_module_dies_with_its_parent() -> None:
+    # A parent process starts `timeit`, which would run for minutes, and is killed.
+    command = [*guard.command(signal.SIGKILL, "timeit"), "-n", "1", "-r", "1", "import time; time.sleep(300)"]
     script = (
         "import os, subprocess, sys, time\n"
-        f"words = {words!r}\n"
-        "words[4] = str(os.getpid())\n"
-        "print(subprocess.Popen(words).pid, flush=True)\n"
+        f"command = {command!r}\n"
+        "command[4] = str(os.getpid())\n"
+        "print(subprocess.Popen(command).pid, flush=True)\n"
         "time.sleep(300)\n"
     )
-    middle = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-    assert middle.stdout is not None
-    child = int(middle.stdout.readline())
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
     time.sleep(0.3)
-    middle.kill()
-    middle.communicate()
-    wait_until(lambda: not _alive(child))
+    parent.kill()
+    parent.communicate()
+    wait_until(lambda: not _is_alive(pid))
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_orphans_are_reaped_and_ranks_are_not(start: Start) -> None:
-    gang = start("exit:1", "train")
+def test_reaps_orphans_but_not_ranks(start: Start) -> None:
+    workers = start("exit:1", "train")
     orphan = os.posix_spawn("/bin/true", ["true"], {})
-    wait_until(lambda: not _alive(orphan))
-    gang.reap()
+    wait_until(lambda: not _is_alive(orphan))
+    workers.reap_orphans()
     with pytest.raises(ProcessLookupError):
         os.kill(orphan, 0)
-    wait_until(gang.failure)
-    assert gang.running
+    wait_until(workers.first_failure)
+    assert workers.is_running

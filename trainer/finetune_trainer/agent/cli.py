@@ -1,4 +1,4 @@
-"""The agent's command line, and its last word."""
+"""The agent's command line and its termination message."""
 
 from __future__ import annotations
 
@@ -22,59 +22,59 @@ LOG = logging.getLogger("finetune.agent")
 
 
 def main(stops: StopSignals, arguments: Sequence[str] | None = None) -> int:
-    """Run one agent; its exit code. `stops` counts signals already."""
+    """Runs one agent and returns its exit code; `stops` is installed already."""
     return run(parse(arguments), stops)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
-    """The settings of a command line; ends the process with a usage message when it is wrong."""
+    """The settings of a command line; exits with a usage message if it is invalid."""
     parser = argparse.ArgumentParser("finetune_trainer.agent", description="Process 1 of a trainer pod.")
-    parser.add_argument("--document", type=Path, required=True, help="train.json")
+    parser.add_argument("--document", type=Path, required=True, help="the TrainSpec as JSON")
     parser.add_argument("--job", required=True, metavar="NAMESPACE/NAME")
     parser.add_argument("--node-rank", type=int, required=True)
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--processes-per-node", type=int, required=True)
-    parser.add_argument("--rendezvous", required=True, metavar="HOST:PORT", help="where agent 0 hosts the store")
+    parser.add_argument("--rendezvous", required=True, metavar="HOST:PORT", help="address of the store, which agent 0 hosts")
     parser.add_argument("--work-dir", type=Path, required=True)
-    parser.add_argument("--cache-dir", type=Path, help="prepared data; by default in the work directory")
-    parser.add_argument("--http-port", type=int, default=9400, help="of /metrics, /progress and /healthz; 0: none")
-    parser.add_argument("--credentials-dir", type=Path)
-    parser.add_argument("--termination-log", type=Path, help="where the last word goes")
+    parser.add_argument("--cache-dir", type=Path, help="for models and prepared data; by default below the work directory")
+    parser.add_argument("--http-port", type=int, default=9400, help="port of /metrics, /progress and /healthz; 0 for no server")
+    parser.add_argument("--credentials-dir", type=Path, help="one directory per Secret, one file per key")
+    parser.add_argument("--termination-log", type=Path, help="file for the termination message")
     parser.add_argument("--rank-module", default="finetune_trainer.training", help="the Python module that a rank runs")
-    given = parser.parse_args(arguments)
-    namespace, slash, job = given.job.partition("/")
-    host, colon, port = given.rendezvous.rpartition(":")
+    options = parser.parse_args(arguments)
+    namespace, slash, job = options.job.partition("/")
+    host, colon, port = options.rendezvous.rpartition(":")
     if not (namespace and slash and job):
-        parser.error(f"--job {given.job}: write NAMESPACE/NAME")
+        parser.error(f"--job {options.job}: write NAMESPACE/NAME")
     if not (host and colon and port.isdecimal()):
-        parser.error(f"--rendezvous {given.rendezvous}: write HOST:PORT")
-    if not 0 <= given.node_rank < given.nodes:
-        parser.error(f"--node-rank {given.node_rank}: must be below --nodes {given.nodes}")
+        parser.error(f"--rendezvous {options.rendezvous}: write HOST:PORT")
+    if not 0 <= options.node_rank < options.nodes:
+        parser.error(f"--node-rank {options.node_rank}: must be below --nodes {options.nodes}")
     return Settings(
-        document=given.document,
+        document=options.document,
         namespace=namespace,
         job=job,
-        node_rank=given.node_rank,
-        nodes=given.nodes,
-        processes_per_node=given.processes_per_node,
+        node_rank=options.node_rank,
+        nodes=options.nodes,
+        processes_per_node=options.processes_per_node,
         rendezvous_host=host.strip("[]"),
         rendezvous_port=int(port),
-        work_dir=given.work_dir,
-        cache_dir=given.cache_dir or given.work_dir / "cache",
-        http_port=given.http_port,
-        credentials_dir=given.credentials_dir,
-        termination_log=given.termination_log,
-        rank_module=given.rank_module,
+        work_dir=options.work_dir,
+        cache_dir=options.cache_dir or options.work_dir / "cache",
+        http_port=options.http_port,
+        credentials_dir=options.credentials_dir,
+        termination_log=options.termination_log,
+        rank_module=options.rank_module,
     )
 
 
 def run(settings: Settings, stops: StopSignals) -> int:
-    """Run the agent to its end and leave its last word; the exit code."""
+    """Runs the agent, writes its termination message and returns its exit code."""
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s agent {settings.node_rank}: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
     )
     try:
-        outcome = _run(settings, stops)
+        outcome = _run_agent(settings, stops)
     except OSError as error:
         LOG.exception("the agent failed")
         outcome = Outcome(reason=Reason.CRASHED, message=f"agent {settings.node_rank} failed: {error}", node=settings.node_rank)
@@ -82,12 +82,12 @@ def run(settings: Settings, stops: StopSignals) -> int:
         LOG.exception("the agent failed")
         message = f"agent {settings.node_rank} failed with {type(error).__name__}: {error}; the traceback is in its log"
         outcome = Outcome(reason=Reason.INTERNAL_ERROR, message=message, node=settings.node_rank)
-    LOG.info("the end: %s", f"{outcome.reason}: {outcome.message}" if outcome.message else outcome.reason)
+    LOG.info("ended: %s: %s", outcome.reason, outcome.message or outcome.exit_policy.meaning)
     termination_message.write(outcome, settings.termination_log)
     return outcome.exit_policy.exit_code
 
 
-def _run(settings: Settings, stops: StopSignals) -> Outcome:
+def _run_agent(settings: Settings, stops: StopSignals) -> Outcome:
     for directory in (settings.work_dir, settings.cache_dir):
         directory.mkdir(parents=True, exist_ok=True)
     monitor = Monitor(Metrics(settings.namespace, settings.job), settings.rank(0))
