@@ -12,13 +12,12 @@ from finetune_trainer.distributed.process_group import ProcessGroup
 
 def without_rows(contrastive: Any, learner: Any, world: ProcessGroup) -> None:
     """A rank without rows computes as often as the others, learns nothing, and measures nothing."""
-    batches = [contrastive.collate([], [], Layout()) for _ in range(2)]
-    assert [contrastive.count(batch) for batch in batches] == [[0], [0]]
-    contrastive.prepare_step(learner, batches, world)
-    for batch in batches:
-        total = contrastive.loss_sum(learner, batch)
+    batches = [contrastive.collator.collate([], [], Layout()) for _ in range(2)]
+    assert [contrastive.collator.count_terms(batch) for batch in batches] == [[0], [0]]
+    for prepared in contrastive.loss.prepare_step(learner, batches, world):
+        total = contrastive.loss.loss_sum(learner, prepared)
         total.sum().backward()
         assert total.tolist() == [0]
     with torch.no_grad():
-        contrastive.prepare_step(learner, batches, world)
-        assert contrastive.measure(learner, batches[0]).statistics.tolist() == [0, 0, 0, 0]
+        first, _ = contrastive.loss.prepare_step(learner, batches, world)
+        assert contrastive.metrics.measure(learner, first).statistics.tolist() == [0, 0, 0, 0]

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.objectives import Objective
 from finetune_trainer.training.engine import merge
@@ -109,10 +110,21 @@ def labelled(count: int, length: int = 16, seed: int = 1) -> dict[str, torch.Ten
     return batch | {"labels": (batch["input_ids"][:, :1] % LABELS).float()}
 
 
-def micro(batch: dict[str, torch.Tensor], objective: Objective) -> MicroBatch:
+def batch(arguments: dict[str, torch.Tensor]) -> Batch:
+    """A batch of these arguments of the model, of which the labels are the target."""
+    inputs = {name: tensor for name, tensor in arguments.items() if name != "labels"}
+    return Batch(inputs, {"labels": arguments["labels"]})
+
+
+def model_arguments(batch: Batch) -> dict[str, torch.Tensor]:
+    """The arguments with which transformers' model computes the loss of the batch itself."""
+    return batch.inputs | batch.targets
+
+
+def micro(batch: Batch, objective: Objective) -> MicroBatch:
     """The batch as the loader hands it to the loop."""
-    tokens = int(batch["attention_mask"].sum())
-    return MicroBatch(batch, objective.count(batch), tokens, batch["input_ids"].numel())
+    tokens = int(batch.inputs["attention_mask"].sum())
+    return MicroBatch(batch, objective.collator.count_terms(batch), tokens, batch.inputs["input_ids"].numel())
 
 
 def part(batch: dict[str, torch.Tensor], begin: int, end: int) -> dict[str, torch.Tensor]:

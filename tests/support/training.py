@@ -59,8 +59,8 @@ ROWS = {"CausalLM": tiny.rows, "SequenceClassification": tiny.labelled}
 
 def objective_of(spec: TrainSpec) -> objectives.Objective:
     """The document's objective with its labels set."""
-    objective = objectives.of(spec, tiny.tokenizer())
-    objective.set_statistics({"labels": [str(label) for label in range(tiny.LABELS)]})
+    objective = objectives.from_spec(spec, tiny.tokenizer())
+    objective.encoder.set_statistics({"labels": [str(label) for label in range(tiny.LABELS)]})
     return objective
 
 
@@ -124,7 +124,8 @@ def build_run(group: ProcessGroup, spec: TrainSpec, model: Any) -> TrainingRun:
         for step in range(finished_steps + 1, steps + 1):
             rows = ROWS[spec.objective.type](training.batch_size, seed=step)
             begins = range(group.rank * rows_per_rank, (group.rank + 1) * rows_per_rank, training.micro_batch_size)
-            yield [tiny.micro(tiny.part(rows, begin, begin + training.micro_batch_size), objective) for begin in begins]
+            parts = [tiny.part(rows, begin, begin + training.micro_batch_size) for begin in begins]
+            yield [tiny.micro(tiny.batch(part), objective) for part in parts]
 
     events: list[Event] = []
     checkpoints = RecordedCheckpoints()
@@ -263,7 +264,7 @@ def stop_and_resume(place: Place, changes: dict[str, Any], signaled_rank: int, s
 def evaluate_row_counts(place: Place, counts: list[int], stage: int) -> list[EvaluationResult | None]:
     """The result for each number of rows, distributed unevenly over the ranks; the last one is interrupted."""
     spec = tiny.spec(deepspeed={"zeroStage": stage})
-    objective = objectives.of(spec, tiny.tokenizer())
+    objective = objectives.from_spec(spec, tiny.tokenizer())
     with joined(place) as group:
         model = engine.build_engine(tiny.llama(), spec.training, spec.deepspeed, None, group, "Float32")
         results = []
@@ -274,7 +275,7 @@ def evaluate_row_counts(place: Place, counts: list[int], stage: int) -> list[Eva
             steps = []
             for row in range(group.rank, rows_per_rank * group.size, group.size):
                 batch = tiny.part(rows, row, row + 1) if row < count else empty
-                steps.append([tiny.micro(batch, objective)])
+                steps.append([tiny.micro(tiny.batch(batch), objective)])
             results.append(evaluate(model, objective, steps, group, lambda: True))
         results.append(evaluate(model, objective, steps, group, lambda: False))
     return results

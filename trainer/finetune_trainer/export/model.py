@@ -48,18 +48,18 @@ def save_model(
         objective.processor.save_pretrained(folder)
     else:
         _save_full_models(model.get_base_model() if is_peft_model(model) else model, objective, state, folder)
-    write_json_files(folder, objective.extra_files())
+    write_json_files(folder, objective.model_setup.extra_files())
     heartbeat()
 
 
 def _save_full_models(model: Any, objective: Objective, state: Weights, folder: Path) -> None:
     """Save the model of each task with its weights and its processor."""
     names = module_names(model)
-    for name, task_model in objective.parts(model).items():
+    for name, task_model in objective.exported_models(model).items():
         prefix = f"{names[id(task_model)]}.".lstrip(".")
         task_state = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
         task_model.config.use_cache = True
-        processor = objective.members()[name].processor
+        processor = objective.members[name].processor
         _limit_to_positions(task_model, processor)
         task_model.save_pretrained(folder / name, state_dict=task_state, max_shard_size=SHARD_SIZE)
         processor.save_pretrained(folder / name)

@@ -59,14 +59,15 @@ def _metadata(spec: TrainSpec, objective: Objective, metrics: Mapping[str, float
     results = []
     for name, value in metrics.items():
         result = EvalResult(
-            task_type=objective.task, dataset_type=evaluation_dataset or "custom",
+            task_type=objective.model_setup.pipeline_task, dataset_type=evaluation_dataset or "custom",
             dataset_name=evaluation_dataset or "evaluation data", metric_type=name.partition("[")[0], metric_name=name,
             metric_value=round(value, 6),
         )  # fmt: skip
         results.append(result)
     metric_types = dict.fromkeys(name.partition("[")[0] for name in metrics if name != "loss")
     return ModelCardData(
-        library_name=library, pipeline_tag=objective.task, base_model=base_model, datasets=datasets or None,
+        library_name=library, pipeline_tag=objective.model_setup.pipeline_task, base_model=base_model,
+        datasets=datasets or None,
         metrics=list(metric_types) or None, model_name=_title(spec), eval_results=results or None, tags=["finetune-operator"],
         **relation,
     )  # fmt: skip
@@ -85,7 +86,7 @@ def _loading_code(library: str, spec: TrainSpec, objective: Objective) -> str:
     if library == "sentence-transformers":
         lines = ["from sentence_transformers import SentenceTransformer", "", f'model = SentenceTransformer("{FOLDER}")']
     elif library == "peft":
-        name = objective.auto_class.__name__
+        name = objective.model_setup.auto_class.__name__
         lines = [
             "from peft import PeftModel",
             f"from transformers import {name}",
@@ -101,14 +102,15 @@ def _loading_code(library: str, spec: TrainSpec, objective: Objective) -> str:
 def _transformers_code(objective: Objective) -> list[str]:
     imports: set[str] = set()
     lines: list[str] = []
-    for task, task_objective in objective.members().items():
+    for task, task_objective in objective.members.items():
         path = f"{FOLDER}/{task}" if task else FOLDER
         variable = task or "model"
-        if task_objective.task in SUPPORTED_TASKS:
+        pipeline_task = task_objective.model_setup.pipeline_task
+        if pipeline_task in SUPPORTED_TASKS:
             imports.add("pipeline")
-            lines.append(f'{variable} = pipeline("{task_objective.task}", "{path}")')
+            lines.append(f'{variable} = pipeline("{pipeline_task}", "{path}")')
         else:
-            name = task_objective.auto_class.__name__
+            name = task_objective.model_setup.auto_class.__name__
             imports |= {"AutoProcessor", name}
             lines.append(f'{variable} = {name}.from_pretrained("{path}")')
             lines.append(f'processor = AutoProcessor.from_pretrained("{path}")')

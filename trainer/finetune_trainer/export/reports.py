@@ -12,6 +12,7 @@ from finetune_trainer.config import TrainSpec
 from finetune_trainer.export.model import write_json_files
 from finetune_trainer.export.model_card import write_card
 from finetune_trainer.objectives import Objective
+from finetune_trainer.objectives.multi_task import single_task_spec
 from finetune_trainer.tracking.diagnosis import diagnose
 from finetune_trainer.tracking.history import History
 
@@ -50,22 +51,23 @@ def write_run_reports(folder: Path, summary: RunSummary) -> None:
     documents = {
         "data": summary.data,
         "document": summary.spec.document(),
-        "facts": summary.objective.facts,
+        "facts": summary.objective.encoder.statistics,
         "metrics": evaluation.metrics,
         "report": report,
     }
     reports = folder / REPORTS
     write_curves(reports, summary.history)
     write_documents(reports, documents | evaluation.tables)
-    _write_task_documents(folder, summary.objective)
+    _write_task_documents(folder, summary.spec, summary.objective)
     write_card(folder, summary.spec, summary.objective, documents, reports)
 
 
-def _write_task_documents(folder: Path, objective: Objective) -> None:
+def _write_task_documents(folder: Path, spec: TrainSpec, objective: Objective) -> None:
     """Write the document and the facts of each task next to the task's model, where `predict` reads them."""
-    for name, task_objective in objective.members().items():
+    for name, task_objective in objective.members.items():
         if name:
-            documents = {"document": task_objective.spec.document(), "facts": task_objective.facts}
+            task_spec = single_task_spec(spec, name)
+            documents = {"document": task_spec.document(), "facts": task_objective.encoder.statistics}
             write_documents(folder / name / REPORTS, documents)
 
 

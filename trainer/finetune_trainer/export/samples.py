@@ -46,11 +46,12 @@ def _generate(model: Any, objective: Objective, generation: GenerationConfig) ->
 
     samples: list[dict[str, str]] = []
     try:
-        generate = pipeline(objective.task, model=model, tokenizer=objective.processor, device=_choose_device(model))
+        task = objective.model_setup.pipeline_task
+        generate = pipeline(task, model=model, tokenizer=objective.processor, device=_choose_device(model))
         generate.model.generation_config.max_length = None  # transformers warns of it each time max_new_tokens is set too
         positions = max_positions(generate.model)
         for prompt in generation.prompts:
-            text, max_new_tokens = objective.asked(prompt), generation.max_new_tokens
+            text, max_new_tokens = objective.model_setup.format_prompt(prompt), generation.max_new_tokens
             if positions is not None:
                 max_new_tokens = min(max_new_tokens, positions - count_tokens(text, objective.processor))
             if max_new_tokens < 1:

@@ -51,27 +51,28 @@ def question_answerer(folder: Path, base: Path, max_new_tokens: int) -> Callable
     import torch
     from transformers import AutoModelForQuestionAnswering
 
-    from finetune_trainer.data.loading.collate import Layout, to_device
+    from finetune_trainer.data.loading.collate import Layout
     from finetune_trainer.data.records.row import make_row
     from finetune_trainer.huggingface.pretrained import max_positions
     from finetune_trainer.objectives.question_answering import QuestionAnswering
 
     model, tokenizer = _load_model(AutoModelForQuestionAnswering, folder, base)
     window = min(tokenizer.model_max_length, max_positions(model) or DEFAULT_WINDOW, DEFAULT_WINDOW)
-    objective = QuestionAnswering(_question_answering_spec(folder, window), tokenizer)
-    objective.set_statistics({"unanswerable": False} | _read_report(folder, "facts"))
+    objective = QuestionAnswering.from_spec(_question_answering_spec(folder, window), tokenizer)
+    objective.encoder.set_statistics({"unanswerable": False} | _read_report(folder, "facts"))
 
     def answer(value: Any) -> Any:
         if not isinstance(value, dict) or not {"question", "context"} <= value.keys():
             remedy = 'give JSON such as {"question": "…", "context": "…"}'
             raise ConfigurationError(f"--input: {shorten(value)} is not a question with its context: {remedy}")
         fields = {"context": value["context"], "question": value["question"], "answers": []}
-        [encoded] = objective.encode([make_row(fields, {name: name for name in fields}, "--input")])
+        [encoded] = objective.encoder.encode([make_row(fields, {name: name for name in fields}, "--input")])
         if not encoded.examples:
             raise ConfigurationError(f"--input: {shorten(value)} has an empty question or context: fill both")
         samples = [{name: np.asarray(values) for name, values in example.items()} for example in encoded.examples]
         with torch.no_grad():
-            [span] = objective.answers(model, to_device(objective.collate(samples, [], Layout()), model.device))
+            batch = objective.collator.collate(samples, [], Layout()).to(model.device)
+            [span] = objective.metrics.answers(model, batch)
         text = value["context"][span.begin : span.end]
         return {"answer": text, "score": span.probability, "start": span.begin, "end": span.end}
 

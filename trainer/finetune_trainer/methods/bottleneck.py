@@ -53,7 +53,7 @@ class Bottleneck(Method[BottleneckConfig]):
             body.set_submodule(name, UpProjection(body.get_submodule(name), size))
         for name in layers.down:
             body.set_submodule(name, DownProjection(body.get_submodule(name), size))
-        for part in context.objective.parts(model).values():
+        for part in context.objective.exported_models(model).values():
             part.config.update(widths)
         model.disable_adapter = partial(adapters_disabled, model)  # the method of peft's models of the same name
         log_trainable_share(model, "Bottleneck")

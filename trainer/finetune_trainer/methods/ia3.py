@@ -38,6 +38,6 @@ class IA3(Method[IA3Config]):
             target_modules=targets or None,
             feedforward_modules=inputs if targets else None,
             modules_to_save=new_heads or None,
-            task_type=context.objective.adapter_task,
+            task_type=context.objective.model_setup.peft_task_type,
         )
         return add_adapters(model, ia3_config)

@@ -51,7 +51,7 @@ class LoRA(Method[LoRAConfig]):
             use_rslora=self.config.rank_stabilized,
             target_modules=self.config.target_modules or _all_linear_layers(model, new_heads),
             modules_to_save=new_heads or None,
-            task_type=context.objective.adapter_task,
+            task_type=context.objective.model_setup.peft_task_type,
         )
         peft_model = add_adapters(model, lora_config)
         if self.config.frozen_adapters:

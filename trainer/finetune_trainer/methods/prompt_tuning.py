@@ -26,7 +26,7 @@ class PromptTuning(Method[PromptTuningConfig]):
         prompt_config = peft.PromptTuningConfig(
             num_virtual_tokens=virtual_tokens,
             prompt_tuning_init=peft.PromptTuningInit.SAMPLE_VOCAB,
-            task_type=context.objective.adapter_task,
+            task_type=context.objective.model_setup.peft_task_type,
         )
         peft_model = add_adapters(model, prompt_config)
         if self.config.initial_text is not None:

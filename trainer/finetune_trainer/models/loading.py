@@ -83,14 +83,14 @@ def _load_pretrained(
     config: ModelConfig, folder: Path, model_config: Any, dtype: torch.dtype, objective: Objective
 ) -> PreTrainedModel:
     with explain_errors(f"spec.model.source: the model at {config.source} cannot be loaded", "correct it or spec.model.config"):
-        loaded, loading_info = objective.auto_class.from_pretrained(
+        loaded, loading_info = objective.model_setup.auto_class.from_pretrained(
             folder, config=model_config, dtype=dtype, attn_implementation=ATTENTION_IMPLEMENTATIONS[config.attention],
             output_loading_info=True, trust_remote_code=config.trust_remote_code,
-            ignore_mismatched_sizes=objective.has_new_head,
+            ignore_mismatched_sizes=objective.model_setup.has_new_head,
         )  # fmt: skip
     model: PreTrainedModel = loaded
     missing = missing_weights(loading_info)
-    if objective.has_new_head:
+    if objective.model_setup.has_new_head:
         missing = {name for name in missing if _is_in_body(name, model)}
     source = f"spec.model.source: {config.source}"
     validate_weights(model, missing, source, "name another source, or correct spec.model.config")
@@ -105,7 +105,7 @@ def _is_in_body(weight: str, model: PreTrainedModel) -> bool:
 
 def _create_from_scratch(config: ModelConfig, model_config: Any, dtype: torch.dtype, objective: Objective) -> PreTrainedModel:
     with explain_errors("spec.model.config", "correct its values"):
-        model: PreTrainedModel = objective.auto_class.from_config(
+        model: PreTrainedModel = objective.model_setup.auto_class.from_config(
             model_config, dtype=dtype, attn_implementation=ATTENTION_IMPLEMENTATIONS[config.attention],
             trust_remote_code=config.trust_remote_code,
         )  # fmt: skip

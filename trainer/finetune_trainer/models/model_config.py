@@ -26,7 +26,7 @@ def build_model_config(config: ModelConfig, folder: Path | None, objective: Obje
     are not the document's to set.
     """
     overrides = dict(config.config)
-    objective_overrides = objective.model_config_overrides()
+    objective_overrides = objective.model_setup.config_overrides()
     base = _base_config(config, folder, overrides.pop("model_type", None))
     owners = RESERVED_FIELDS | dict.fromkeys(objective_overrides, "the objective")
     for name in overrides:

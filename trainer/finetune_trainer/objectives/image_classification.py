@@ -2,53 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow
 from transformers import AutoModelForImageClassification
 
-from finetune_trainer.config import ImageObjectiveConfig, TrainSpec
+from finetune_trainer.config import ImageAugmentationConfig
+from finetune_trainer.config.objectives.image_classification import ImageClassificationConfig
 from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.objectives.classification import TARGET, TARGET_TYPE, Classification
-from finetune_trainer.objectives.images import MOST_AT_ONCE, PIXELS, VALUES, Images, validate_image_shape
+from finetune_trainer.objectives.base import Collator, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.inputs.class_labels import TARGET, TARGET_TYPE, ClassLabels, LabeledEncoder
+from finetune_trainer.objectives.inputs.images import (
+    IMAGES_AT_ONCE,
+    PIXEL_VALUES,
+    PIXELS,
+    ImagePreprocessor,
+    run_on_images,
+)
+from finetune_trainer.objectives.losses.classification import ClassificationLoss
+from finetune_trainer.objectives.metrics.classification import classification_metrics
 
 
-class ImageClassification(Classification):
-    """A batch has `pixel_values` [rows, channels, height, width]."""
+class ImageClassification(Objective):
+    """One label, several labels or a number for each image.
 
-    task: ClassVar[str] = "image-classification"
-    auto_class: ClassVar[Any] = AutoModelForImageClassification
-    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {PIXELS: pyarrow.list_(pyarrow.uint8()), TARGET: TARGET_TYPE}
-    encode_batch_size: ClassVar[int] = MOST_AT_ONCE
+    A batch has the input `pixel_values` [rows, channels, height, width] and the targets of `ClassificationLoss`.
+    """
 
-    def __init__(self, spec: TrainSpec, processor: Any) -> None:
-        super().__init__(spec, processor)
-        options = spec.objective.config
-        assert isinstance(options, ImageObjectiveConfig)
-        self._augmentation = options.augmentation
-        self._images = Images(processor)
+    @classmethod
+    def assemble(cls, config: ImageClassificationConfig, context: ObjectiveContext, processor: Any) -> Self:
+        """Raises ConfigurationError for an image processor that does more than resize, crop, rescale and normalize."""
+        labels = ClassLabels(config, context.section)
+        images = ImagePreprocessor(processor)
+        loss = ClassificationLoss(labels, context.label_smoothing)
+        return cls(
+            encoder=LabeledImageEncoder(processor, context, labels, images),
+            collator=LabeledImageCollator(images, labels, config.augmentation),
+            model_setup=ImageClassificationSetup(labels=labels, images=images),
+            loss=loss,
+            metrics=classification_metrics(loss, labels),
+        )
+
+
+class LabeledImageEncoder(LabeledEncoder):
+    """Images with their labels."""
+
+    fields = MappingProxyType({PIXELS: pyarrow.list_(pyarrow.uint8()), TARGET: TARGET_TYPE})
+    batch_size = IMAGES_AT_ONCE
+
+    def __init__(self, processor: Any, context: ObjectiveContext, labels: ClassLabels, images: ImagePreprocessor) -> None:
+        super().__init__(processor, context, labels)
+        self.images = images
 
     @property
-    def identity(self) -> Any:
-        return [self._images.identity, *self.target_identity]
+    def fingerprint(self) -> Any:
+        return [self.images.fingerprint, *self.labels.fingerprint]
 
-    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
-        """Every record is kept: there is no image without content."""
-        for record, pixels in zip(records, self._images.pixels(records), strict=True):
-            yield EncodedRow([{PIXELS: pixels, TARGET: self.target(record)}], EncodeStatus.KEPT)
+    def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
+        """Every row is kept: no image is empty."""
+        for row, pixels in zip(rows, self.images.decode(rows), strict=True):
+            yield EncodedRow([{PIXELS: pixels, TARGET: self.labels.encode(row)}], EncodeStatus.KEPT)
 
-    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """Altered as the document says, if they are to learn from."""
-        altered = self._augmentation if layout.training else None
-        images = self._images.values([row[PIXELS] for row in rows], layout.dtype, altered, randoms)
-        return {VALUES: images, "labels": self.targets(rows)}
 
-    def start(self, model: Any, world: ProcessGroup) -> None:
-        """Raises ConfigurationError for a model that cannot take the images."""
-        validate_image_shape(model, self.collate([], [], Layout(dtype=model.dtype))[VALUES])
+class LabeledImageCollator(Collator):
+    """Augments the images of training batches."""
+
+    def __init__(self, images: ImagePreprocessor, labels: ClassLabels, augmentation: ImageAugmentationConfig) -> None:
+        self.images = images
+        self.labels = labels
+        self.augmentation = augmentation
+
+    def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        augmentation = self.augmentation if layout.training else None
+        pixels = [sample[PIXELS] for sample in samples]
+        values = self.images.pixel_values(pixels, layout.dtype, augmentation, generators)
+        return Batch({PIXEL_VALUES: values}, {"labels": self.labels.collate(samples)})
+
+    def count_terms(self, batch: Batch) -> Sequence[float]:
+        """Known labels, or their weights."""
+        return [self.labels.count_terms(batch.targets["labels"])]
+
+
+@dataclass(kw_only=True)
+class ImageClassificationSetup(ModelSetup):
+    """An image model with a classification head."""
+
+    labels: ClassLabels
+    images: ImagePreprocessor
+    pipeline_task: str = "image-classification"
+    auto_class: Any = AutoModelForImageClassification
+    has_new_head: bool = True
+
+    def config_overrides(self) -> dict[str, Any]:
+        """The labels."""
+        return self.labels.config_overrides()
+
+    def prepare(self, model: Any, group: ProcessGroup) -> None:
+        """Raises ConfigurationError for a model that cannot read the images."""
+        run_on_images(model, self.images.pixel_values([], model.dtype))

@@ -1,97 +1,149 @@
-"""Tell one view of an image from those of all others of the step (SimCLR, Chen et al. 2020, arXiv:2002.05709)."""
+"""Match two views of an image among those of all images of the step (SimCLR, Chen et al. 2020, arXiv:2002.05709)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow
 import torch
 from torch.nn import functional
+from transformers import AutoModel
 
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.image_contrastive import ImageContrastiveConfig as Options
+from finetune_trainer.config import ImageAugmentationConfig
+from finetune_trainer.config.objectives.image_contrastive import ImageContrastiveConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.objectives.forward import forward
-from finetune_trainer.objectives.images import MOST_AT_ONCE, PIXELS, VALUES, Images, validate_image_shape
-from finetune_trainer.objectives.losses.contrastive import Contest, Contrastive, Views
+from finetune_trainer.objectives.base import Collator, Encoder, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.inputs.images import (
+    IMAGES_AT_ONCE,
+    PIXEL_VALUES,
+    PIXELS,
+    ImagePreprocessor,
+    run_on_images,
+)
+from finetune_trainer.objectives.losses.contrastive import Comparison, ContrastiveLoss, Views
+from finetune_trainer.objectives.losses.from_outputs import count_labels
+from finetune_trainer.objectives.metrics.retrieval import RetrievalMetrics
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 FIRST, SECOND = VIEWS = range(2)
 
 
-class ImageContrastive(Contrastive):
-    """NT-Xent: cross entropy of an image's other view among the views of all images of the step but itself, in float32.
+class ImageContrastive(Objective):
+    """NT-Xent: cross entropy of an image's other view among the views of all images of the step, except the view itself.
 
-    Both views are altered by the row's own random numbers, one after the other. A batch has `pixel_values` [images, channels,
-    height, width], the first views of all rows and then the second ones; `labels` [images] says which of these an image is,
-    -100 for none. The embedding is the mean of the last hidden states over all places, scaled to length 1: every family has
-    these, and a pooler only some. There is no projection head, which the paper throws away after training.
+    A batch has the input `pixel_values` [images, channels, height, width], the first views of all rows and then the second
+    ones, and the target `views` [images]: which view each image is, -100 for none.
     """
 
-    task: ClassVar[str] = "image-feature-extraction"
-    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {PIXELS: pyarrow.list_(pyarrow.uint8())}
-    encode_batch_size: ClassVar[int] = MOST_AT_ONCE
+    @classmethod
+    def assemble(cls, config: ImageContrastiveConfig, context: ObjectiveContext, processor: Any) -> Self:
+        """Raises ConfigurationError for an image processor that does more than resize, crop, rescale and normalize."""
+        images = ImagePreprocessor(processor)
+        return cls(
+            encoder=ImageEncoder(processor, context, images),
+            collator=ViewsCollator(images, config.augmentation),
+            model_setup=ImageContrastiveSetup(images=images),
+            loss=NTXentLoss(config.temperature),
+            metrics=RetrievalMetrics(),
+        )
 
-    def __init__(self, spec: TrainSpec, processor: Any) -> None:
-        super().__init__(spec, processor)
-        options = spec.objective.config
-        assert isinstance(options, Options)
-        self._options = options
-        self._images = Images(processor)
+
+class ImageEncoder(Encoder):
+    """Images without labels."""
+
+    fields = MappingProxyType({PIXELS: pyarrow.list_(pyarrow.uint8())})
+    batch_size = IMAGES_AT_ONCE
+
+    def __init__(self, processor: Any, context: ObjectiveContext, images: ImagePreprocessor) -> None:
+        super().__init__(processor, context)
+        self.images = images
 
     @property
-    def identity(self) -> Any:
-        return self._images.identity
+    def fingerprint(self) -> Any:
+        return self.images.fingerprint
 
-    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
-        """Every record is kept: there is no image without content."""
-        for pixels in self._images.pixels(records):
+    def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
+        """Every row is kept: no image is empty."""
+        for pixels in self.images.decode(rows):
             yield EncodedRow([{PIXELS: pixels}], EncodeStatus.KEPT)
 
-    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """All views of the batch as one, so that the model is called once; altered in an evaluation too."""
-        pixels = [row[PIXELS] for row in rows]
-        # One view after the other: images are altered in threads, and those of a row share its random numbers.
-        views = [self._images.values(pixels, layout.dtype, self._options.augmentation, randoms) for _ in VIEWS]
-        labels = torch.tensor(VIEWS if rows else [IGNORE_INDEX, IGNORE_INDEX]).repeat_interleave(len(views[0]))
-        return {VALUES: torch.cat(views), "labels": labels}
 
-    def count(self, batch: Batch) -> Sequence[int]:
+class ViewsCollator(Collator):
+    """Two augmented views of each image, in an evaluation too; the row's random generator draws one after the other."""
+
+    def __init__(self, images: ImagePreprocessor, augmentation: ImageAugmentationConfig) -> None:
+        self.images = images
+        self.augmentation = augmentation
+
+    def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        """All views as one batch, so that the model is called once."""
+        pixels = [sample[PIXELS] for sample in samples]
+        # One view after the other: images are augmented in threads, and both views of a row share its random generator.
+        views = [self.images.pixel_values(pixels, layout.dtype, self.augmentation, generators) for _ in VIEWS]
+        view_numbers = torch.tensor(VIEWS if samples else [IGNORE_INDEX, IGNORE_INDEX]).repeat_interleave(len(views[0]))
+        return Batch({PIXEL_VALUES: torch.cat(views)}, {"views": view_numbers})
+
+    def count_terms(self, batch: Batch) -> Sequence[int]:
         """One for each view."""
-        return [int((batch["labels"] != IGNORE_INDEX).sum())]
+        return [count_labels(batch.targets["views"])]
 
-    def start(self, model: Any, world: ProcessGroup) -> None:
-        """Raises ConfigurationError for a model that cannot take the images, or does not embed them."""
-        outputs = validate_image_shape(model, self.collate([], [], Layout(dtype=model.dtype))[VALUES])
+
+@dataclass(kw_only=True)
+class ImageContrastiveSetup(ModelSetup):
+    """A model that embeds images. The paper's projection head is left out: it is discarded after training."""
+
+    images: ImagePreprocessor
+    pipeline_task: str = "image-feature-extraction"
+    auto_class: Any = AutoModel
+    has_new_head: bool = True  # some families have a pooler, which is not used here and often missing
+
+    def prepare(self, model: Any, group: ProcessGroup) -> None:
+        """Raises ConfigurationError for a model that cannot read the images, or has no embeddings of them."""
+        # Two images, as a batch without rows has.
+        black = self.images.pixel_values([], model.dtype)
+        outputs = run_on_images(model, torch.cat([black, black]))
         if not hasattr(outputs, "last_hidden_state"):
             raise ConfigurationError(
                 f"spec.model: this {model.config.model_type} gives no last_hidden_state for an image: use a model such as ViT "
                 "or ResNet"
             )
 
-    def _embed(self, model: Any, batch: Batch) -> Views:
-        """The embeddings [n, width] of the first and the second views."""
-        embeddings = functional.normalize(_mean(forward(model, batch).last_hidden_state), dim=-1)
-        return tuple(embeddings[batch["labels"] == view] for view in VIEWS)
 
-    def _contests(self, views: Views, rows: torch.Tensor) -> Sequence[Contest]:
+class NTXentLoss(ContrastiveLoss):
+    """Cross entropy, in float32, of the cosine similarities divided by the temperature.
+
+    An embedding is the mean of the last hidden states over all positions, scaled to length 1: every family has these, and only
+    some have a pooler.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def embed(self, model: Any, batch: Batch) -> Views:
+        """The embeddings [n, width] of the first and of the second views."""
+        embeddings = functional.normalize(_mean_over_positions(model(**batch.inputs).last_hidden_state), dim=-1)
+        return tuple(embeddings[batch.targets["views"] == view] for view in VIEWS)
+
+    def compare(self, views: Views, rows: torch.Tensor) -> Sequence[Comparison]:
+        """The first views with all second ones and the other first ones, and vice versa."""
         first, second = views
-        return [self._contest(first, second, rows), self._contest(second, first, rows)]
+        return [self._compare_view(first, second, rows), self._compare_view(second, first, rows)]
 
-    def _contest(self, own: torch.Tensor, others: torch.Tensor, rows: torch.Tensor) -> Contest:
-        """Of views with those of the other kind, and with those of their own but themselves."""
-        across, beside = own[rows] @ others.T, own[rows] @ own.T
-        itself = rows[:, None] == torch.arange(len(own), device=rows.device)
-        scores = torch.cat([across, beside.masked_fill(itself, -torch.inf)], dim=1)
-        return Contest(scores / self._options.temperature, rows)
+    def _compare_view(self, own: torch.Tensor, other: torch.Tensor, rows: torch.Tensor) -> Comparison:
+        across, within = own[rows] @ other.T, own[rows] @ own.T
+        is_itself = rows[:, None] == torch.arange(len(own), device=rows.device)
+        scores = torch.cat([across, within.masked_fill(is_itself, -torch.inf)], dim=1)
+        return Comparison(scores / self.temperature, rows)
 
 
-def _mean(states: torch.Tensor) -> torch.Tensor:
-    """Over tokens [n, tokens, width] or a map [n, width, height, width], float32 [n, width]."""
+def _mean_over_positions(states: torch.Tensor) -> torch.Tensor:
+    """The mean over tokens [n, tokens, width] or over a map [n, width, height, width], float32 [n, width]."""
     return states.mean(1, dtype=torch.float32) if states.dim() == 3 else states.mean((2, 3), dtype=torch.float32)

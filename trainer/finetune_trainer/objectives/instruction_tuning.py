@@ -2,113 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow
 
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.instruction_tuning import InstructionTuningConfig as Options
-from finetune_trainer.data.loading.collate import Batch
+from finetune_trainer.config.objectives.instruction_tuning import InstructionTuningConfig
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.objectives import chat
-from finetune_trainer.objectives.base import BatchStatistics
-from finetune_trainer.objectives.causal_lm import CausalLM, following
-from finetune_trainer.objectives.chat import ASSISTANT, LEARNT, Chat, Messages, Written
-from finetune_trainer.objectives.forward import forward
-from finetune_trainer.objectives.losses.cross_entropy import guesses, summed_cross_entropy
+from finetune_trainer.objectives.base import Encoder, Objective, ObjectiveContext
+from finetune_trainer.objectives.causal_lm import CausalLMCollator
+from finetune_trainer.objectives.inputs.chat import (
+    ASSISTANT,
+    LOSS_MASK,
+    ChatRenderer,
+    Messages,
+    RenderedChat,
+    masked_labels,
+)
+from finetune_trainer.objectives.inputs.tokenization import require_eos_token, tokenizer_fingerprint
+from finetune_trainer.objectives.losses.from_outputs import NextTokenLoss
+from finetune_trainer.objectives.metrics.token_accuracy import TokenAccuracy
+from finetune_trainer.objectives.model_setups.causal import ChatModelSetup
 
 
-class InstructionTuning(CausalLM):
-    """CausalLM's loss, over the tokens that the assistant says.
+class InstructionTuning(Objective):
+    """Cross entropy of the next token, over the tokens that the assistant says; batches are those of CausalLM."""
 
-    A conversation is never divided. In a batch the others' tokens have the label -100.
-    """
+    @classmethod
+    def assemble(cls, config: InstructionTuningConfig, context: ObjectiveContext, processor: Any) -> Self:
+        """Raises ConfigurationError for a tokenizer without end-of-text token, or with a chat template that cannot be used."""
+        require_eos_token(processor)
+        renderer = ChatRenderer(config, context, processor)
+        loss = NextTokenLoss(context.label_smoothing)
+        return cls(
+            encoder=ChatEncoder(processor, context, config, renderer),
+            collator=MaskedLabelsCollator(processor),
+            model_setup=ChatModelSetup(renderer=renderer),
+            loss=loss,
+            metrics=TokenAccuracy(loss, "accuracy", with_perplexity=True),
+        )
 
-    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
-        TOKENS: pyarrow.list_(pyarrow.int32()),
-        LEARNT: pyarrow.list_(pyarrow.int8()),
-    }
 
-    def __init__(self, spec: TrainSpec, processor: Any) -> None:
-        super().__init__(spec, processor)
-        options = spec.objective.config
-        assert isinstance(options, Options)
-        self._options = options
-        self._chat = Chat(spec, processor)
+class MaskedLabelsCollator(CausalLMCollator):
+    """Sequences in which only the tokens of the loss mask are labels."""
+
+    def labels(self, sample: Sample) -> Tokens:
+        """The labels of a sample, [tokens] int64, -100 where the loss mask is 0."""
+        return masked_labels(sample)
+
+
+class ChatEncoder(Encoder):
+    """Conversations, rendered by the chat template and never split."""
+
+    fields = MappingProxyType({TOKENS: pyarrow.list_(pyarrow.int32()), LOSS_MASK: pyarrow.list_(pyarrow.int8())})
+
+    def __init__(
+        self, processor: Any, context: ObjectiveContext, config: InstructionTuningConfig, renderer: ChatRenderer
+    ) -> None:
+        super().__init__(processor, context)
+        self.config = config
+        self.renderer = renderer
 
     @property
-    def identity(self) -> Any:
-        return [super().identity, self._chat.template, self._options.format, self._options.loss_on]
+    def fingerprint(self) -> Any:
+        tokens = [tokenizer_fingerprint(self.processor), self.context.max_length, self.context.overlong]
+        return [tokens, self.renderer.template, self.config.format, self.config.loss_on]
 
-    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
-        """A conversation by the chat template; what is too long loses its end, and all of it where nothing learnt is left."""
-        for tokens, learnt in self._chat.tokenize([self._written(record) for record in records]):
-            pieces, status = split_or_truncate(np.arange(len(tokens)), self.spec.data.max_length, self.spec.overlong)
-            if pieces and not learnt[pieces[0]][1:].any():  # the first token is never predicted
+    def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
+        """A conversation that is too long is truncated at its end, and left out if no label remains."""
+        max_length, overlong = self.context.max_length, self.context.overlong
+        for tokens, mask in self.renderer.tokenize([self._render(row) for row in rows]):
+            pieces, status = split_or_truncate(np.arange(len(tokens)), max_length, overlong)
+            if pieces and not mask[pieces[0]][1:].any():  # the first token is never predicted
                 pieces, status = [], EncodeStatus.MASKED
-            yield EncodedRow([{TOKENS: tokens[piece], LEARNT: learnt[piece]} for piece in pieces], status)
+            yield EncodedRow([{TOKENS: tokens[piece], LOSS_MASK: mask[piece]} for piece in pieces], status)
 
-    def labels(self, row: Sample) -> Tokens:
-        return chat.labels(row)
-
-    def start(self, model: Any, world: ProcessGroup) -> None:
-        self._chat.stop_generation(model)
-
-    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
-        """Statistics: learnt tokens that were guessed, and all."""
-        logits, labels = forward(model, batch, use_cache=False).logits, following(batch["labels"])
-        losses = summed_cross_entropy(logits.flatten(0, 1), labels.flatten())[None]
-        return BatchStatistics(losses, guesses(logits, labels))
-
-    def asked(self, prompt: str) -> Any:
-        """The prompt is what a user says."""
-        return [{"role": "user", "content": prompt}]
-
-    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Loss, perplexity, and the share of learnt tokens that were the likeliest."""
-        guessed, learnt = statistics
-        return super().metrics(losses, statistics) | {"accuracy": float(guessed / max(learnt, 1))}
-
-    def _written(self, record: Row) -> Written:
-        messages, role = self._messages(record)
-        begin = _instructed(messages)
-        shown = [message for example in record.examples for message in self._solved(example)]
-        written = self._chat.write([*messages[:begin], *shown, *messages[begin:]], record, role, begin + len(shown))
-        match self._options.loss_on:
+    def _render(self, row: Row) -> RenderedChat:
+        """The row's conversation, with its examples after its instructions."""
+        messages, role = self._messages(row)
+        instructions = _count_instructions(messages)
+        examples = [message for example in row.examples for message in self._example_turns(example)]
+        chat = self.renderer.render(
+            [*messages[:instructions], *examples, *messages[instructions:]], row, role, instructions + len(examples)
+        )
+        match self.config.loss_on:
             case "All":
-                return written._replace(answers=[(0, len(written.text))])
+                return chat._replace(answers=[(0, len(chat.text))])
             case "LastAssistant":
-                return written._replace(answers=written.answers[-1:])
-        return written
+                return chat._replace(answers=chat.answers[-1:])
+        return chat
 
-    def _solved(self, example: Row) -> Messages:
-        """An example as turns of another conversation: without what the system says, up to the assistant's last word."""
+    def _example_turns(self, example: Row) -> Messages:
+        """An example as turns of another conversation: from after its instructions to the assistant's last message."""
         messages, _ = self._messages(example)
         end = max(index for index, message in enumerate(messages, start=1) if message["role"] == ASSISTANT)
-        return messages[_instructed(messages) : end]
+        return messages[_count_instructions(messages) : end]
 
-    def _messages(self, record: Row) -> tuple[Messages, str]:
-        """The conversation, and the role of the column that is to blame if it cannot be used."""
-        if self._options.format == "PromptCompletion":
-            if not isinstance(record.values["prompt"], str):
-                raise record.error_for("prompt", "is a list, and PromptCompletion needs a string: correct the row")
-            return [
-                {"role": "user", "content": record.values["prompt"]},
-                {"role": ASSISTANT, "content": record.values["completion"]},
-            ], "completion"
-        messages = record.values["messages"]
-        if self._options.loss_on != "All" and all(message["role"] != ASSISTANT for message in messages):
-            raise record.error_for(
+    def _messages(self, row: Row) -> tuple[Messages, str]:
+        """The conversation, and the role of the column that an error about it names."""
+        if self.config.format == "PromptCompletion":
+            if not isinstance(row.values["prompt"], str):
+                raise row.error_for("prompt", "is a list, and PromptCompletion needs a string: correct the row")
+            prompt = {"role": "user", "content": row.values["prompt"]}
+            return [prompt, {"role": ASSISTANT, "content": row.values["completion"]}], "completion"
+        messages = row.values["messages"]
+        if self.config.loss_on != "All" and all(message["role"] != ASSISTANT for message in messages):
+            raise row.error_for(
                 "messages", "has no message of the assistant, so there is nothing to learn: correct or remove the row"
             )
         return messages, "messages"
 
 
-def _instructed(messages: Messages) -> int:
-    """How many messages come before the first one of the conversation itself."""
-    return next((at for at, message in enumerate(messages) if message["role"] not in ("system", "developer")), len(messages))
+def _count_instructions(messages: Messages) -> int:
+    """The number of system and developer messages at the start."""
+    for index, message in enumerate(messages):
+        if message["role"] not in ("system", "developer"):
+            return index
+    return len(messages)

@@ -3,142 +3,164 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow
-import torch
 from transformers import AutoModelForMaskedLM
 
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.masked_lm import MaskedLMConfig as Options
+from finetune_trainer.config.objectives.masked_lm import MaskedLMConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, split_or_truncate
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.objectives.base import BatchStatistics, Objective
-from finetune_trainer.objectives.forward import forward
-from finetune_trainer.objectives.losses.cross_entropy import guesses, summed_cross_entropy
-from finetune_trainer.objectives.tokenization import fingerprint, frame
+from finetune_trainer.objectives.base import Collator, Encoder, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.inputs.tokenization import special_tokens, tokenizer_fingerprint
+from finetune_trainer.objectives.losses.from_outputs import TokenLoss, count_labels
+from finetune_trainer.objectives.metrics.token_accuracy import TokenAccuracy
 from finetune_trainer.protocol.outcome import ConfigurationError
 
-BEGINS = "begins"  # of each token: 1 if a word begins with it, 0 if one goes on, or
-NEVER = -1  # if the tokenizer added it: it is never hidden
+WORD_STARTS = "begins"  # of each token: 1 if it starts a word, 0 if it continues one, or
+SPECIAL = -1  # if the tokenizer added it: such a token is never hidden
 
 
 class MaskedLM(Objective):
-    """Cross entropy of the hidden tokens, in float32.
+    """Cross entropy of the hidden tokens.
 
-    Which tokens are hidden is drawn anew in each pass over the data, and depends on the seed, the pass and the row alone.
-    A batch has `input_ids`, `labels` (-100 but at hidden tokens) and `attention_mask` or `position_ids`.
+    A batch has the inputs `input_ids` and `attention_mask` or `position_ids`, and the targets `labels`, -100 except at hidden
+    tokens; all [sequences, tokens].
     """
 
-    task: ClassVar[str] = "fill-mask"
-    auto_class: ClassVar[Any] = AutoModelForMaskedLM
-    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
-        TOKENS: pyarrow.list_(pyarrow.int32()),
-        BEGINS: pyarrow.list_(pyarrow.int8()),
-    }
-    causal: ClassVar[bool | None] = False
+    @classmethod
+    def assemble(cls, config: MaskedLMConfig, context: ObjectiveContext, processor: Any) -> Self:
+        """Raises ConfigurationError for a tokenizer that has no mask token, or none of the word boundaries of `wholeWord`."""
+        require_mask_token(processor, config)
+        loss = TokenLoss(context.label_smoothing)
+        setup = ModelSetup(pipeline_task="fill-mask", auto_class=AutoModelForMaskedLM, is_causal=False)
+        return cls(
+            encoder=MaskedLMEncoder(processor, context, config.whole_word),
+            collator=MaskedLMCollator(processor, config),
+            model_setup=setup,
+            loss=loss,
+            metrics=TokenAccuracy(loss, "accuracy", with_perplexity=False),
+        )
 
-    def __init__(self, spec: TrainSpec, processor: Any) -> None:
-        super().__init__(spec, processor)
-        options = spec.objective.config
-        assert isinstance(options, Options)
-        self._options = options
-        self._frames: Sequence[Tokens] = frame(processor)
-        if processor.mask_token_id is None:
-            raise ConfigurationError(
-                "spec.model.tokenizer: it has no mask token to hide others behind: set mask_token in its "
-                "tokenizer_config.json, or use a tokenizer made for masked language models"
-            )
-        if options.whole_word and not processor.is_fast:
-            raise ConfigurationError(
-                "spec.objective: wholeWord needs a tokenizer that tells where words begin: use its fast version, or set "
-                "wholeWord: false"
-            )
 
-    @property
-    def identity(self) -> Any:
-        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, self._options.whole_word]
+def require_mask_token(tokenizer: Any, config: MaskedLMConfig) -> None:
+    """Raises ConfigurationError for a tokenizer that cannot hide tokens as the config says."""
+    if tokenizer.mask_token_id is None:
+        raise ConfigurationError(
+            "spec.model.tokenizer: it has no mask token to hide others behind: set mask_token in its "
+            "tokenizer_config.json, or use a tokenizer made for masked language models"
+        )
+    if config.whole_word and not tokenizer.is_fast:
+        raise ConfigurationError(
+            "spec.objective: wholeWord needs a tokenizer that tells where words begin: use its fast version, or set "
+            "wholeWord: false"
+        )
 
-    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
-        """A document is its text between the tokens that the tokenizer puts around one; so is each of its pieces."""
-        for marked in self._marked([record.values["text"] for record in records]):
-            # Positions are cut instead of tokens, since there are two numbers at each.
-            pieces, status = split_or_truncate(np.arange(marked.shape[1]), self._room, self.spec.overlong)
-            yield EncodedRow([self._example(marked[:, piece]) for piece in pieces], status)
 
-    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """Tokens are hidden one by one, or word by word."""
-        hidden = [self._hide(row, random) for row, random in zip(rows, randoms, strict=True)]
-        changed = [{**row, TOKENS: tokens} for row, (tokens, _) in zip(rows, hidden, strict=True)]
-        labels = [labels for _, labels in hidden]
-        return collate(changed, self.processor.pad_token_id, layout, labels=labels, causal=False)
+class WordTokenizer:
+    """Tokenizes texts and marks the tokens that start a word."""
 
-    def count(self, batch: Batch) -> Sequence[int]:
-        """Hidden tokens."""
-        return [int((batch["labels"] != IGNORE_INDEX).sum())]
+    def __init__(self, tokenizer: Any, whole_word: bool) -> None:
+        """Without `whole_word` each token is a word."""
+        self.tokenizer = tokenizer
+        self.whole_word = whole_word
 
-    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Summed cross entropy of `model` on the batch."""
-        logits = forward(model, batch).logits.flatten(0, 1)
-        return summed_cross_entropy(logits, batch["labels"].flatten(), self.spec.training.label_smoothing)[None]
-
-    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
-        """Statistics: hidden tokens that were guessed, and all."""
-        logits, labels = forward(model, batch).logits, batch["labels"]
-        loss = summed_cross_entropy(logits.flatten(0, 1), labels.flatten())
-        return BatchStatistics(loss[None], guesses(logits, labels))
-
-    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Loss, and the share of hidden tokens that were guessed."""
-        guessed, hidden = statistics.tolist()
-        return {"loss": losses[0], "accuracy": guessed / max(hidden, 1)}
-
-    @property
-    def _room(self) -> int:
-        """Tokens of text in a row."""
-        return self.spec.data.max_length - sum(map(len, self._frames))
-
-    def _marked(self, texts: Sequence[str]) -> Iterator[Tokens]:
-        """Each text's tokens and, below them, whether a word begins there [2, tokens]."""
-        encoded = self.processor(
+    def tokenize(self, texts: Sequence[str]) -> Iterator[Tokens]:
+        """For each text its tokens and, in a second row, 1 where a word starts: [2, tokens] int32."""
+        encoded = self.tokenizer(
             list(texts), add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )
         for index, ids in enumerate(encoded["input_ids"]):
-            yield np.stack([np.array(ids, np.int32), self._begins(encoded, index, len(ids))])
+            yield np.stack([np.array(ids, np.int32), self._word_starts(encoded, index, len(ids))])
 
-    def _begins(self, encoded: Any, index: int, count: int) -> Tokens:
-        if not self._options.whole_word:
+    def _word_starts(self, encoded: Any, index: int, count: int) -> Tokens:
+        if not self.whole_word:
             return np.ones(count, np.int32)
         words = np.array([-1 if word is None else word for word in encoded.word_ids(index)], np.int32)
-        begins: Tokens = np.diff(words, prepend=-2) != 0
-        return begins.astype(np.int32)
+        word_starts: Tokens = np.diff(words, prepend=-2) != 0
+        return word_starts.astype(np.int32)
 
-    def _example(self, *marked: Tokens) -> Mapping[str, Any]:
-        """Pieces of text between the tokens that the tokenizer puts around them."""
-        frames = [np.stack([tokens, np.full_like(tokens, NEVER)]) for tokens in self._frames]
-        whole = np.concatenate([frames[0], *chain.from_iterable(zip(map(_piece, marked), frames[1:], strict=True))], axis=1)
-        return {TOKENS: whole[0], BEGINS: whole[1].astype(np.int8)}
 
-    def _hide(self, row: Sample, random: np.random.Generator) -> tuple[Tokens, Tokens]:
-        """The row's tokens as the model sees them, and the labels."""
-        tokens, marks, options = row[TOKENS].astype(np.int64), row[BEGINS], self._options
+class MaskedLMEncoder(Encoder):
+    """A document is its text between the tokenizer's special tokens; so is each piece of a split one."""
+
+    fields = MappingProxyType({TOKENS: pyarrow.list_(pyarrow.int32()), WORD_STARTS: pyarrow.list_(pyarrow.int8())})
+
+    def __init__(self, processor: Any, context: ObjectiveContext, whole_word: bool) -> None:
+        super().__init__(processor, context)
+        self.words = WordTokenizer(processor, whole_word)
+        self.special_tokens = special_tokens(processor)
+
+    @property
+    def fingerprint(self) -> Any:
+        context = self.context
+        return [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, self.words.whole_word]
+
+    def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
+        room = self.context.max_length - self.special_tokens.total
+        for marked in self.words.tokenize([row.values["text"] for row in rows]):
+            # Positions are split instead of tokens, since each has two numbers.
+            pieces, status = split_or_truncate(np.arange(marked.shape[1]), room, self.context.overlong)
+            special = self.special_tokens
+            examples = [join_pieces([special.prefix, special.suffix], [marked[:, piece]]) for piece in pieces]
+            yield EncodedRow(examples, status)
+
+
+def join_pieces(separators: Sequence[Tokens], pieces: Sequence[Tokens]) -> Mapping[str, Any]:
+    """An example of pieces of text [2, tokens] between special tokens [tokens], of which there is one set more than pieces."""
+    columns = [_mark_special(separators[0])]
+    for piece, separator in zip(pieces, separators[1:], strict=True):
+        columns += [_start_word(piece), _mark_special(separator)]
+    tokens, word_starts = np.concatenate(columns, axis=1)
+    return {TOKENS: tokens, WORD_STARTS: word_starts.astype(np.int8)}
+
+
+def _mark_special(tokens: Tokens) -> Tokens:
+    return np.stack([tokens, np.full_like(tokens, SPECIAL)])
+
+
+def _start_word(piece: Tokens) -> Tokens:
+    """A piece starts a word, even where the cut divided one: the rest of it counts as a word."""
+    started = piece.copy()
+    started[1, :1] = 1
+    return started
+
+
+class MaskedLMCollator(Collator):
+    """Hides tokens one by one, or word by word.
+
+    The choice is drawn again in each pass over the data, and depends on the seed, the pass and the row only.
+    """
+
+    def __init__(self, tokenizer: Any, config: MaskedLMConfig) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+
+    def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        masked, labels = [], []
+        for sample, generator in zip(samples, generators, strict=True):
+            tokens, sample_labels = self._mask(sample, generator)
+            masked.append({**sample, TOKENS: tokens})
+            labels.append(sample_labels)
+        return collate(masked, self.tokenizer.pad_token_id, layout, labels=labels, causal=False)
+
+    def count_terms(self, batch: Batch) -> Sequence[int]:
+        """Hidden tokens."""
+        return [count_labels(batch.targets["labels"])]
+
+    def _mask(self, sample: Sample, generator: np.random.Generator) -> tuple[Tokens, Tokens]:
+        """The sample's tokens as the model reads them, and the labels: [tokens] int64 each."""
+        tokens, marks, config = sample[TOKENS].astype(np.int64), sample[WORD_STARTS], self.config
         words = np.cumsum(marks == 1) - 1
-        drawn = random.random(int((marks == 1).sum())) < options.probability
-        hidden = (marks != NEVER) & np.append(drawn, False)[words]
+        is_chosen = generator.random(int((marks == 1).sum())) < config.probability
+        hidden = (marks != SPECIAL) & np.append(is_chosen, False)[words]
         labels = np.where(hidden, tokens, IGNORE_INDEX)
-        way = random.random(len(tokens))
-        tokens[hidden & (way < options.mask_share)] = self.processor.mask_token_id
-        other = hidden & (way >= options.mask_share) & (way < options.mask_share + options.random_share)
-        tokens[other] = random.integers(0, len(self.processor), int(other.sum()))
+        draw = generator.random(len(tokens))
+        tokens[hidden & (draw < config.mask_share)] = self.tokenizer.mask_token_id
+        randomized = hidden & (draw >= config.mask_share) & (draw < config.mask_share + config.random_share)
+        tokens[randomized] = generator.integers(0, len(self.tokenizer), int(randomized.sum()))
         return tokens, labels
-
-
-def _piece(marked: Tokens) -> Tokens:
-    """A piece of text begins with a word, or the rest of one that a cut divided."""
-    begun = marked.copy()
-    begun[1, :1] = 1
-    return begun

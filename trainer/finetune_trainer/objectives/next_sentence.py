@@ -5,126 +5,135 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow
 import torch
 from transformers import AutoModelForPreTraining
 
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.next_sentence import NextSentenceConfig as Options
+from finetune_trainer.config.objectives.next_sentence import NextSentenceConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, pad_to_shape
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.objectives.base import BatchStatistics
-from finetune_trainer.objectives.forward import forward
-from finetune_trainer.objectives.losses.cross_entropy import guesses, summed_cross_entropy
-from finetune_trainer.objectives.masked_lm import MaskedLM
-from finetune_trainer.objectives.tokenization import SEGMENTS, between, output_of
+from finetune_trainer.objectives.base import (
+    BatchStatistics,
+    Collator,
+    Encoder,
+    Metrics,
+    ModelSetup,
+    Objective,
+    ObjectiveContext,
+    Statistics,
+)
+from finetune_trainer.objectives.inputs.tokenization import (
+    SEGMENTS,
+    run_on_short_texts,
+    separator_tokens,
+    special_tokens,
+    tokenizer_fingerprint,
+)
+from finetune_trainer.objectives.losses.cross_entropy import summed_cross_entropy
+from finetune_trainer.objectives.losses.from_outputs import OutputLoss, count_labels
+from finetune_trainer.objectives.masked_lm import (
+    MaskedLMCollator,
+    MaskedLMEncoder,
+    WordTokenizer,
+    join_pieces,
+    require_mask_token,
+)
+from finetune_trainer.objectives.metrics.token_accuracy import count_correct
 
-FOREIGN = "foreign"  # 0 if the second piece follows the first, or 1: so the models have it
+FOREIGN = "foreign"  # 0 if the second piece follows the first, or 1, as in the models' labels
 FOREIGN_LABELS = "next_sentence_labels"
 # A sentence ends before a new line, after a full stop and the like before a blank, or after those of Chinese and Japanese.
 BOUNDARY = re.compile(r"(?<!\n)(?=\n)|(?<=[.!?])(?=\s)|(?<=[\u3002\uff01\uff1f])")
+Document = Sequence[Tokens]
+"""Its pieces: sentences, or parts of long ones, each [2, tokens] as `WordTokenizer` makes them."""
 
 
-class NextSentence(MaskedLM):
-    """Cross entropy of the hidden tokens, and that of whether the second piece follows the first; in float32.
+class NextSentence(Objective):
+    """Cross entropy of the hidden tokens, and that of whether the second piece follows the first.
 
-    A batch has `input_ids`, `token_type_ids`, `labels` (-100 but at hidden tokens) and `attention_mask`, all [rows, tokens],
-    and `next_sentence_labels` [rows].
+    A batch has the inputs `input_ids`, `token_type_ids` and `attention_mask` [rows, tokens], and the targets `labels`
+    [rows, tokens], -100 except at hidden tokens, and `next_sentence_labels` [rows].
     """
 
-    auto_class: ClassVar[Any] = AutoModelForPreTraining
-    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
-        **MaskedLM.fields,
-        SEGMENTS: pyarrow.list_(pyarrow.int8()),
-        FOREIGN: pyarrow.int8(),
-    }
-    losses: Sequence[str] = ("masked", "nextSentence")
-    causal: ClassVar[bool | None] = None
+    @classmethod
+    def assemble(cls, config: NextSentenceConfig, context: ObjectiveContext, processor: Any) -> Self:
+        """Raises ConfigurationError for a tokenizer that has no mask token, or none of the word boundaries of `wholeWord`."""
+        require_mask_token(processor, config)
+        loss = NextSentenceLoss()
+        return cls(
+            encoder=SentencePairEncoder(processor, context, config),
+            collator=SentencePairCollator(MaskedLMCollator(processor, config)),
+            model_setup=NextSentenceSetup(),
+            loss=loss,
+            metrics=NextSentenceMetrics(loss),
+        )
 
-    def __init__(self, spec: TrainSpec, processor: Any) -> None:
-        super().__init__(spec, processor)
-        options = spec.objective.config
-        assert isinstance(options, Options)
-        self._share = options.next_sentence_share
-        before, after = self._frames
-        self._frames = [before, between(processor), after]
+
+class SentencePairEncoder(Encoder):
+    """Pairs of pieces of text that together fill a row.
+
+    A second piece that does not follow the first is from another of the documents that are encoded together; a document
+    without others has only pairs that follow.
+    """
+
+    fields = MappingProxyType({**MaskedLMEncoder.fields, SEGMENTS: pyarrow.list_(pyarrow.int8()), FOREIGN: pyarrow.int8()})
+
+    def __init__(self, processor: Any, context: ObjectiveContext, config: NextSentenceConfig) -> None:
+        super().__init__(processor, context)
+        self.words = WordTokenizer(processor, config.whole_word)
+        self.next_sentence_share = config.next_sentence_share
+        special = special_tokens(processor)
+        self.separators = [special.prefix, separator_tokens(processor), special.suffix]
+        self.room = context.max_length - sum(map(len, self.separators))
 
     @property
-    def identity(self) -> Any:
-        return [super().identity, self._share]
+    def fingerprint(self) -> Any:
+        context = self.context
+        tokens = [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, self.words.whole_word]
+        return [tokens, self.next_sentence_share]
 
-    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
-        """Pairs of pieces that together fill a row, as many as the document gives; one sentence alone gives none.
-
-        What does not follow is of another of these documents. Where there is no other, all pairs follow.
-        """
-        texts = [record.values["text"] for record in records]
-        of_texts = [sentences(text) for text in texts]
-        marked = self._marked(list(chain.from_iterable(of_texts)))
-        documents = [self._divided([next(marked) for _ in of_text]) for of_text in of_texts]
-        others = [document for document in documents if document]
-        position = 0  # of the document among those
+    def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
+        """As many pairs as the document gives; a single sentence gives none."""
+        texts = [row.values["text"] for row in rows]
+        documents = self._tokenize(texts)
+        non_empty = [document for document in documents if document]
+        position = 0  # of the document in `non_empty`
         for text, document in zip(texts, documents, strict=True):
             if len(document) < 2:
                 yield EncodedRow([], EncodeStatus.EMPTY)
             else:
-                pairs = self._pairs(document, others[:position] + others[position + 1 :], _random_of(text))
-                yield self._encoded(document, pairs)
+                others = non_empty[:position] + non_empty[position + 1 :]
+                yield self._encode_document(document, self._pairs(document, others, _generator_for(text)))
             position += bool(document)
 
-    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """The same as for masked texts, beside which piece a token belongs to, and whether the second follows."""
-        batch = super().collate(rows, randoms, layout)
-        batch[SEGMENTS] = pad_to_shape([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
-        batch[FOREIGN_LABELS] = torch.tensor([int(row[FOREIGN]) for row in rows] or [IGNORE_INDEX])
-        return batch
+    def _tokenize(self, texts: Sequence[str]) -> list[Document]:
+        """The pieces of each text. A sentence longer than half a row becomes several, so that two pieces always fit."""
+        max_length = self.room // 2
+        text_sentences = [split_sentences(text) for text in texts]
+        tokenized = self.words.tokenize(list(chain.from_iterable(text_sentences)))
+        documents: list[Document] = []
+        for sentences in text_sentences:
+            pieces = []
+            for _ in sentences:
+                tokens = next(tokenized)
+                for begin in range(0, tokens.shape[1], max_length):
+                    pieces.append(tokens[:, begin : begin + max_length])
+            documents.append(pieces)
+        return documents
 
-    def count(self, batch: Batch) -> Sequence[int]:
-        """Hidden tokens, and pairs."""
-        return [*super().count(batch), int((batch[FOREIGN_LABELS] != IGNORE_INDEX).sum())]
-
-    def start(self, model: Any, world: ProcessGroup) -> None:
-        """Raises ConfigurationError for a model that does not compare two pieces."""
-        output_of(model, "seq_relationship_logits", "use a family that is pretrained like BERT, such as ERNIE or MegatronBERT")
-
-    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Summed cross entropies of `model` on the batch."""
-        return _losses(forward(model, batch), batch)
-
-    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
-        """Statistics: hidden tokens that were guessed, and all; pairs that were, and all."""
-        outputs = forward(model, batch)
-        found = [
-            guesses(outputs.prediction_logits, batch["labels"]),
-            guesses(outputs.seq_relationship_logits, batch[FOREIGN_LABELS]),
-        ]
-        return BatchStatistics(_losses(outputs, batch), torch.cat(found))
-
-    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Both losses and their sum, and the shares of hidden tokens and of pairs that were guessed."""
-        found = {"loss": sum(losses)}
-        for name, loss, (right, count) in zip(self.losses, losses, statistics.reshape(2, 2).tolist(), strict=True):
-            found |= {f"{name}.loss": loss, f"{name}.accuracy": right / max(count, 1)}
-        return found
-
-    def _divided(self, whole: Sequence[Tokens]) -> list[Tokens]:
-        """Sentences [2, tokens], those longer than half a row in several pieces: so two always fit."""
-        most = self._room // 2
-        return [
-            sentence[:, begin : begin + most] for sentence in whole for begin in range(0, sentence.shape[1], most)
-        ]  # fmt: skip
-
-    def _encoded(self, document: Sequence[Tokens], pairs: Iterator[Mapping[str, Any]]) -> EncodedRow:
-        if sum(piece.shape[1] for piece in document) <= self._room:
+    def _encode_document(self, document: Document, pairs: Iterator[Mapping[str, Any]]) -> EncodedRow:
+        if sum(piece.shape[1] for piece in document) <= self.room:
             return EncodedRow(list(pairs), EncodeStatus.KEPT)
-        match self.spec.overlong:
+        match self.context.overlong:
             case "Drop":
                 return EncodedRow([], EncodeStatus.DROPPED)
             case "Truncate":
@@ -133,44 +142,102 @@ class NextSentence(MaskedLM):
                 return EncodedRow(list(pairs), EncodeStatus.SPLIT)
 
     def _pairs(
-        self, document: Sequence[Tokens], others: Sequence[Sequence[Tokens]], random: np.random.Generator
+        self, document: Document, others: Sequence[Document], generator: np.random.Generator
     ) -> Iterator[Mapping[str, Any]]:
-        """As much of the document as fits in a row is divided anywhere between two pieces.
+        """As many pieces of the document as fit in a row, divided at random into a first and a second part.
 
-        If another document's are to stand behind the first part, there are as many of them, so that their length tells little,
-        and the second part begins the next row.
+        Where the second part is to be foreign, it has as many pieces of another document, so that its length reveals little,
+        and the document's own second part starts the next row.
         """
         ends = np.cumsum([0, *(piece.shape[1] for piece in document)])
         begin = 0
         while begin + 1 < len(document):
-            end = int(np.searchsorted(ends, ends[begin] + self._room, side="right")) - 1
-            middle = int(random.integers(begin + 1, end))
+            end = int(np.searchsorted(ends, ends[begin] + self.room, side="right")) - 1
+            middle = int(generator.integers(begin + 1, end))
             first, second = document[begin:middle], document[middle:end]
-            foreign = len(others) > 0 and random.random() >= self._share
-            if foreign:
-                other = others[int(random.integers(len(others)))]
-                start = int(random.integers(max(1, len(other) - len(second) + 1)))
+            is_foreign = len(others) > 0 and generator.random() >= self.next_sentence_share
+            if is_foreign:
+                other = others[int(generator.integers(len(others)))]
+                start = int(generator.integers(max(1, len(other) - len(second) + 1)))
                 second = other[start : start + len(second)]
-            yield self._pair(np.concatenate(first, axis=1), np.concatenate(second, axis=1), foreign)
-            begin = middle if foreign else end
+            yield self._example(np.concatenate(first, axis=1), np.concatenate(second, axis=1), is_foreign)
+            begin = middle if is_foreign else end
 
-    def _pair(self, first: Tokens, second: Tokens, foreign: bool) -> Mapping[str, Any]:
-        example = self._example(first, second[:, : self._room - first.shape[1]])
-        before = len(self._frames[0]) + first.shape[1] + len(self._frames[1])
-        return {**example, SEGMENTS: np.arange(len(example[TOKENS])) >= before, FOREIGN: int(foreign)}
+    def _example(self, first: Tokens, second: Tokens, is_foreign: bool) -> Mapping[str, Any]:
+        example = join_pieces(self.separators, [first, second[:, : self.room - first.shape[1]]])
+        second_start = len(self.separators[0]) + first.shape[1] + len(self.separators[1])
+        return {**example, SEGMENTS: np.arange(len(example[TOKENS])) >= second_start, FOREIGN: int(is_foreign)}
 
 
-def sentences(text: str) -> list[str]:
+class SentencePairCollator(Collator):
+    """Hides tokens as MaskedLM does."""
+
+    def __init__(self, masking: MaskedLMCollator) -> None:
+        self.masking = masking
+
+    def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        batch = self.masking.collate(samples, generators, layout)
+        batch.inputs[SEGMENTS] = pad_to_shape([sample[SEGMENTS] for sample in samples], batch.inputs[TOKENS].shape)
+        batch.targets[FOREIGN_LABELS] = torch.tensor([int(sample[FOREIGN]) for sample in samples] or [IGNORE_INDEX])
+        return batch
+
+    def count_terms(self, batch: Batch) -> Sequence[int]:
+        """Hidden tokens, and pairs."""
+        return [*self.masking.count_terms(batch), count_labels(batch.targets[FOREIGN_LABELS])]
+
+
+@dataclass(kw_only=True)
+class NextSentenceSetup(ModelSetup):
+    """A model with both heads of BERT's pretraining."""
+
+    pipeline_task: str = "fill-mask"
+    auto_class: Any = AutoModelForPreTraining
+
+    def prepare(self, model: Any, group: ProcessGroup) -> None:
+        """Raises ConfigurationError for a model that does not compare two pieces."""
+        advice = "use a family that is pretrained like BERT, such as ERNIE or MegatronBERT"
+        run_on_short_texts(model, "seq_relationship_logits", advice)
+
+
+class NextSentenceLoss(OutputLoss):
+    """The cross entropy of the hidden tokens, and that of the pairs, without label smoothing."""
+
+    names = ("masked", "nextSentence")
+
+    def from_outputs(self, outputs: Any, batch: Batch, smoothing: float) -> torch.Tensor:
+        """The summed cross entropies, [2]."""
+        masked = summed_cross_entropy(outputs.prediction_logits.flatten(0, 1), batch.targets["labels"].flatten())
+        pairs = summed_cross_entropy(outputs.seq_relationship_logits, batch.targets[FOREIGN_LABELS])
+        return torch.stack([masked, pairs])
+
+
+class NextSentenceMetrics(Metrics[Batch]):
+    """Both losses and their sum, and the accuracy of hidden tokens and of pairs."""
+
+    def __init__(self, loss: NextSentenceLoss) -> None:
+        self.loss = loss
+
+    def measure(self, model: Any, batch: Batch) -> BatchStatistics:
+        """Statistics: correct hidden tokens, all hidden tokens, correct pairs, all pairs."""
+        outputs = self.loss.forward(model, batch)
+        masked = count_correct(outputs.prediction_logits, batch.targets["labels"])
+        pairs = count_correct(outputs.seq_relationship_logits, batch.targets[FOREIGN_LABELS])
+        return BatchStatistics(self.loss.from_outputs(outputs, batch, 0.0), torch.cat([masked, pairs]))
+
+    def compute(self, losses: Sequence[float], statistics: Statistics) -> dict[str, float]:
+        """`loss`, and `masked.loss`, `masked.accuracy`, `nextSentence.loss` and `nextSentence.accuracy`."""
+        metrics = {"loss": sum(losses)}
+        counts = statistics.reshape(2, 2).tolist()
+        for name, loss, (correct, count) in zip(self.loss.names, losses, counts, strict=True):
+            metrics |= {f"{name}.loss": loss, f"{name}.accuracy": correct / max(count, 1)}
+        return metrics
+
+
+def split_sentences(text: str) -> list[str]:
     """The sentences and lines of a text, each with the blanks before it."""
     return [sentence for sentence in BOUNDARY.split(text) if sentence.strip()]
 
 
-def _losses(outputs: Any, batch: Batch) -> torch.Tensor:
-    """The summed cross entropy of the hidden tokens, and that of the pairs [2]."""
-    masked = summed_cross_entropy(outputs.prediction_logits.flatten(0, 1), batch["labels"].flatten())
-    return torch.stack([masked, summed_cross_entropy(outputs.seq_relationship_logits, batch[FOREIGN_LABELS])])
-
-
-def _random_of(text: str) -> np.random.Generator:
-    """Random numbers that depend on the text alone."""
+def _generator_for(text: str) -> np.random.Generator:
+    """Random numbers that depend on the text only."""
     return np.random.Generator(np.random.Philox(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())))

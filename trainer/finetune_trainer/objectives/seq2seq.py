@@ -1,137 +1,206 @@
-"""Write one text after reading another: translation, summarization, and whatever else is text to text."""
+"""Write one text after reading another: translation, summarization and any other task from text to text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow
 import torch
 
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.seq2seq import Seq2SeqConfig as Options
+from finetune_trainer.config.objectives.seq2seq import Seq2SeqConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.huggingface import languages
-from finetune_trainer.objectives.base import BatchStatistics
-from finetune_trainer.objectives.encoder_decoder import EncoderDecoder
-from finetune_trainer.objectives.forward import unwrap_model
-from finetune_trainer.objectives.metrics.text_generation import METRICS
-from finetune_trainer.objectives.tokenization import fingerprint
+from finetune_trainer.objectives.base import (
+    BatchStatistics,
+    Collator,
+    Encoder,
+    Metrics,
+    Objective,
+    ObjectiveContext,
+    Statistics,
+    unwrap_model,
+)
+from finetune_trainer.objectives.inputs.text_to_text import collate_pairs, target_tokens
+from finetune_trainer.objectives.inputs.tokenization import require_eos_token, tokenizer_fingerprint
+from finetune_trainer.objectives.losses.encoder_decoder import EncoderDecoderLoss
+from finetune_trainer.objectives.losses.from_outputs import count_labels
+from finetune_trainer.objectives.metrics.text_generation import TEXT_METRICS
+from finetune_trainer.objectives.metrics.token_accuracy import TokenAccuracy
+from finetune_trainer.objectives.model_setups.encoder_decoder import EncoderDecoderSetup
 
 TARGET = "target"  # the tokens to write
 
 
-class Seq2Seq(EncoderDecoder):
-    """The loss is that of `EncoderDecoder`; an evaluation may also let the model write, and compare texts."""
+class Seq2Seq(Objective):
+    """The loss of an encoder-decoder; an evaluation can also generate texts and compare them with the targets."""
 
-    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
-        TOKENS: pyarrow.list_(pyarrow.int32()),
-        TARGET: pyarrow.list_(pyarrow.int32()),
-    }
+    @classmethod
+    def assemble(cls, config: Seq2SeqConfig, context: ObjectiveContext, processor: Any) -> Self:
+        """Raises ConfigurationError for a tokenizer without an end-of-text token, or without the document's languages."""
+        require_eos_token(processor)
+        language = languages.set_languages(processor, config.languages, "spec.objective.seq2Seq.languages")
+        loss = EncoderDecoderLoss(context.label_smoothing)
+        token_accuracy = TokenAccuracy(loss, "tokenAccuracy", with_perplexity=True)
+        return cls(
+            encoder=Seq2SeqEncoder(processor, context, config),
+            collator=Seq2SeqCollator(processor),
+            model_setup=Seq2SeqSetup(eos_token_id=processor.eos_token_id, language=language),
+            loss=loss,
+            metrics=Seq2SeqMetrics(token_accuracy, config, context, processor),
+        )
 
-    def __init__(self, spec: TrainSpec, processor: Any) -> None:
-        super().__init__(spec, processor)
-        options = spec.objective.config
-        assert isinstance(options, Options)
-        self._options = options
-        self._metrics = [METRICS[name]() for name in dict.fromkeys(options.metrics)]
-        self._beginning = languages.set_languages(processor, options.languages, "spec.objective.seq2Seq.languages")
-        # Room for the end of a target, where the tokenizer does not put one there.
-        alone = np.array(processor(text_target="a")["input_ids"])
-        self._room = options.max_target_length - max(len(self._target(alone)) - len(alone), 0)
+
+class TruncatedText(NamedTuple):
+    """The tokens of a text."""
+
+    tokens: Tokens
+    is_truncated: bool
+
+
+class Seq2SeqEncoder(Encoder):
+    """Text and target, each with the tokenizer's special tokens."""
+
+    fields = MappingProxyType({TOKENS: pyarrow.list_(pyarrow.int32()), TARGET: pyarrow.list_(pyarrow.int32())})
+
+    def __init__(self, processor: Any, context: ObjectiveContext, config: Seq2SeqConfig) -> None:
+        super().__init__(processor, context)
+        self.config = config
+        # Room for the end-of-text token, where the tokenizer does not put one after a target.
+        short = np.array(processor(text_target="a")["input_ids"])
+        added = len(target_tokens(short, processor.eos_token_id)) - len(short)
+        self.target_room = config.max_target_length - max(added, 0)
 
     @property
-    def identity(self) -> Any:
-        options, data = self._options, self.spec.data
-        spoken = options.languages and list(options.languages)
-        lengths = [data.max_length, self.spec.overlong, options.max_target_length]
-        return [fingerprint(self.processor), *lengths, options.prefix, spoken]
+    def fingerprint(self) -> Any:
+        context, config = self.context, self.config
+        language_pair = config.languages and list(config.languages)
+        lengths = [context.max_length, context.overlong, config.max_target_length]
+        return [tokenizer_fingerprint(self.processor), *lengths, config.prefix, language_pair]
 
     @property
-    def lengths(self) -> Mapping[str, int]:
-        return {**super().lengths, "spec.objective.seq2Seq.maxTargetLength": self._options.max_target_length}
+    def max_lengths(self) -> Mapping[str, int]:
+        """Of the text and of the target."""
+        return {**super().max_lengths, "spec.objective.seq2Seq.maxTargetLength": self.config.max_target_length}
 
-    def start(self, model: Any, world: ProcessGroup) -> None:
-        if self._beginning is not None:
-            self._beginning.configure(model)
-        super().start(model, world)
-
-    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
-        """Text and target, each with the tokens that the tokenizer puts around one; what is too long is cut at its end."""
-        inputs = self._tokenized("text", [self._read(record) for record in records], self.spec.data.max_length)
-        targets = self._tokenized("text_target", [record.values["target"] for record in records], self._room)
-        for record, read, written in zip(records, inputs, targets, strict=True):
-            if not all(record.values[role].strip() for role in ("text", "target")):
+    def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
+        """A text or target that is too long is truncated at its end."""
+        inputs = self._tokenize("text", [self._prompt(row) for row in rows], self.context.max_length)
+        targets = self._tokenize("text_target", [row.values["target"] for row in rows], self.target_room)
+        for row, text, target in zip(rows, inputs, targets, strict=True):
+            is_truncated = text.is_truncated or target.is_truncated
+            if not all(row.values[role].strip() for role in ("text", "target")):
                 yield EncodedRow([], EncodeStatus.EMPTY)
-            elif (read.is_cut or written.is_cut) and self.spec.overlong == "Drop":
+            elif is_truncated and self.context.overlong == "Drop":
                 yield EncodedRow([], EncodeStatus.DROPPED)
             else:
-                status = EncodeStatus.TRUNCATED if read.is_cut or written.is_cut else EncodeStatus.KEPT
-                yield EncodedRow([{TOKENS: read.tokens, TARGET: self._target(written.tokens)}], status)
+                example = {TOKENS: text.tokens, TARGET: target_tokens(target.tokens, self.processor.eos_token_id)}
+                yield EncodedRow([example], EncodeStatus.TRUNCATED if is_truncated else EncodeStatus.KEPT)
 
-    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """Padded at the right."""
-        return self._batch([row[TOKENS] for row in rows], [row[TARGET] for row in rows], layout)
+    def _prompt(self, row: Row) -> str:
+        """The row's text after its examples: for each a line of text, a line of target, and an empty line."""
+        prefix = self.config.prefix
+        examples = [f"{prefix}{example.values['text']}\n{example.values['target']}\n\n" for example in row.examples]
+        return "".join([*examples, prefix, row.values["text"]])
+
+    def _tokenize(self, argument: str, texts: Sequence[str], max_length: int) -> list[TruncatedText]:
+        """The tokens of each text; `argument` is the tokenizer's parameter for texts to read, or for texts to write."""
+        options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+        encoded = self.processor(**{argument: list(texts)}, **options)["input_ids"]
+        tokenized = [TruncatedText(np.array(tokens, np.int32), False) for tokens in encoded]
+        long = [index for index, tokens in enumerate(encoded) if len(tokens) > max_length]
+        if long:
+            truncated = self.processor(
+                **{argument: [texts[index] for index in long]}, **options, truncation=True, max_length=max_length
+            )
+            for index, tokens in zip(long, truncated["input_ids"], strict=True):
+                tokenized[index] = TruncatedText(np.array(tokens, np.int32), True)
+        return tokenized
+
+
+class Seq2SeqCollator(Collator):
+    """Pads at the right."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        inputs, targets = [sample[TOKENS] for sample in samples], [sample[TARGET] for sample in samples]
+        return collate_pairs(inputs, targets, self.tokenizer, layout)
+
+    def count_terms(self, batch: Batch) -> Sequence[int]:
+        """Tokens of the targets."""
+        return [count_labels(batch.targets["labels"])]
+
+
+@dataclass(kw_only=True)
+class Seq2SeqSetup(EncoderDecoderSetup):
+    """An encoder-decoder, told its target language where it has several."""
+
+    language: Any
+
+    def prepare(self, model: Any, group: ProcessGroup) -> None:
+        """Set the language; raises ConfigurationError for a model that defines no first token of the decoder."""
+        if self.language is not None:
+            self.language.configure(model)
+        super().prepare(model, group)
+
+
+class Seq2SeqMetrics(Metrics[Batch]):
+    """Loss, perplexity and token accuracy, and the document's metrics of generated texts."""
+
+    def __init__(self, token_accuracy: TokenAccuracy, config: Seq2SeqConfig, context: ObjectiveContext, tokenizer: Any) -> None:
+        self.token_accuracy = token_accuracy
+        self.config = config
+        self.zero_stage = context.zero_stage
+        self.tokenizer = tokenizer
+        self.text_metrics = [TEXT_METRICS[name]() for name in dict.fromkeys(config.metrics)]
 
     def measure(self, model: Any, batch: Batch) -> BatchStatistics:
-        """Statistics: those of `EncoderDecoder`, and each metric's sums over the texts that the model writes."""
-        found = super().measure(model, batch)
-        if not self._metrics:
-            return found
-        labels = batch["labels"]
+        """Statistics: those of the token accuracy, then each metric's sums over the generated texts."""
+        measured = self.token_accuracy.measure(model, batch)
+        if not self.text_metrics:
+            return measured
+        labels = batch.targets["labels"]
         rows = (labels != IGNORE_INDEX).any(1)
-        # Rows without a target are written as well: other ranks may be waiting for this one.
-        written = self._texts(self._write(model, batch)[rows])
-        wanted = self._texts(labels[rows].masked_fill(labels[rows] == IGNORE_INDEX, self.processor.pad_token_id))
-        sums = [number for metric in self._metrics for number in metric.sums(written, wanted)]
-        return BatchStatistics(found.losses, torch.cat([found.statistics, torch.tensor(sums, dtype=torch.float64)]))
+        # Rows without a target are generated as well: other ranks may be waiting for this one.
+        generated = self._decode(self._generate(model, batch)[rows])
+        references = self._decode(labels[rows].masked_fill(labels[rows] == IGNORE_INDEX, self.tokenizer.pad_token_id))
+        sums: list[float] = []
+        for metric in self.text_metrics:
+            sums += metric.sums(generated, references)
+        text_sums = torch.tensor(sums, dtype=torch.float64)
+        return BatchStatistics(measured.losses, torch.cat([measured.statistics.cpu(), text_sums]))
 
-    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Loss, perplexity and token accuracy, and how close to their targets the written texts are."""
-        own, *parts = np.split(statistics, np.cumsum([2, *(metric.width for metric in self._metrics)])[:-1])
-        found = super().metrics(losses, own)
-        for metric, sums in zip(self._metrics, parts, strict=True):
-            found |= metric.scores(sums)
-        return found
+    def compute(self, losses: Sequence[float], statistics: Statistics) -> dict[str, float]:
+        """Those of the token accuracy, then `bleu` and `rouge1`, `rouge2` and `rougeL`."""
+        widths = [2, *(metric.width for metric in self.text_metrics)]
+        token_sums, *text_sums = np.split(statistics, np.cumsum(widths)[:-1])
+        metrics = self.token_accuracy.compute(losses, token_sums)
+        for metric, sums in zip(self.text_metrics, text_sums, strict=True):
+            metrics |= metric.scores(sums)
+        return metrics
 
-    def _read(self, record: Row) -> str:
-        """The record's text, behind its examples: a line for each one's text, one for its target, and an empty one."""
-        solved = [f"{self._options.prefix}{one.values['text']}\n{one.values['target']}\n\n" for one in record.examples]
-        return "".join([*solved, self._options.prefix, record.values["text"]])
-
-    def _write(self, model: Any, batch: Batch) -> torch.Tensor:
-        """The tokens that the model writes for each row, [sequences, at most maxTargetLength and the one it begins with]."""
+    def _generate(self, model: Any, batch: Batch) -> torch.Tensor:
+        """The generated tokens of each row, [sequences, at most maxTargetLength + 1]: the first one starts the decoder."""
         # With ZeRO-3 no rank may stop before the others.
-        together = self.spec.deepspeed.zero_stage == 3 and torch.distributed.is_initialized()
-        writer = unwrap_model(model)
-        kept, writer.generation_config.max_length = writer.generation_config.max_length, None  # else each batch warns of it
-        tokens: torch.Tensor = writer.generate(
-            input_ids=batch[TOKENS], attention_mask=batch["attention_mask"], do_sample=False, num_beams=self._options.beams,
-            max_new_tokens=self._options.max_target_length, use_cache=True, synced_gpus=together,
+        is_synced = self.zero_stage == 3 and torch.distributed.is_initialized()
+        generator = unwrap_model(model)
+        max_length = generator.generation_config.max_length
+        generator.generation_config.max_length = None  # with max_new_tokens it would log a warning for each batch
+        tokens: torch.Tensor = generator.generate(
+            **batch.inputs, do_sample=False, num_beams=self.config.beams, max_new_tokens=self.config.max_target_length,
+            use_cache=True, synced_gpus=is_synced,
         )  # fmt: skip
-        writer.generation_config.max_length = kept
+        generator.generation_config.max_length = max_length
         return tokens
 
-    def _texts(self, tokens: torch.Tensor) -> list[str]:
-        return [self.processor.decode(row, skip_special_tokens=True) for row in tokens]
-
-    def _tokenized(self, kind: str, texts: Sequence[str], most: int) -> list[_Text]:
-        """The tokens of each text, at most so many; `kind` is the tokenizer's name for texts to read, or to write."""
-        settings = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-        encoded = self.processor(**{kind: list(texts)}, **settings)["input_ids"]
-        long = [index for index, tokens in enumerate(encoded) if len(tokens) > most]
-        if long:
-            shorter = self.processor(**{kind: [texts[i] for i in long]}, **settings, truncation=True, max_length=most)
-            for index, tokens in zip(long, shorter["input_ids"], strict=True):
-                encoded[index] = tokens
-        return [_Text(np.array(tokens, np.int32), index in set(long)) for index, tokens in enumerate(encoded)]
-
-
-class _Text(NamedTuple):
-    tokens: Tokens
-    is_cut: bool
+    def _decode(self, tokens: torch.Tensor) -> list[str]:
+        return [self.tokenizer.decode(row, skip_special_tokens=True) for row in tokens]

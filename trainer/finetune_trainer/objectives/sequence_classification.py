@@ -2,65 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow
 from transformers import AutoModelForSequenceClassification
 
+from finetune_trainer.config.objectives.sequence_classification import SequenceClassificationConfig
 from finetune_trainer.data.loading.collate import Batch, Layout, collate, pad_to_shape
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.objectives.classification import TARGET, TARGET_TYPE, Classification
-from finetune_trainer.objectives.tokenization import SEGMENTS, fingerprint
+from finetune_trainer.objectives.base import Collator, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.inputs.class_labels import TARGET, TARGET_TYPE, ClassLabels, LabeledEncoder
+from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, tokenizer_fingerprint
+from finetune_trainer.objectives.losses.classification import ClassificationLoss
+from finetune_trainer.objectives.metrics.classification import classification_metrics
 
 
-class SequenceClassification(Classification):
-    """A batch has `input_ids`, `attention_mask` and, where the tokenizer has segments, `token_type_ids`, all [rows, tokens]."""
+class SequenceClassification(Objective):
+    """One label, several labels or a number for each text or pair of texts.
 
-    task: ClassVar[str] = "text-classification"
-    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
-    adapter_task: ClassVar[str | None] = "SEQ_CLS"
-    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
-        TOKENS: pyarrow.list_(pyarrow.int32()),
-        SEGMENTS: pyarrow.list_(pyarrow.int8()),
-        TARGET: TARGET_TYPE,
-    }
+    A batch has the inputs `input_ids`, `attention_mask` and, where the tokenizer has segments, `token_type_ids`, all
+    [rows, tokens], and the targets of `ClassificationLoss`.
+    """
+
+    @classmethod
+    def assemble(cls, config: SequenceClassificationConfig, context: ObjectiveContext, processor: Any) -> Self:
+        labels = ClassLabels(config, context.section)
+        loss = ClassificationLoss(labels, context.label_smoothing)
+        return cls(
+            encoder=PairEncoder(processor, context, labels),
+            collator=PairCollator(processor, labels),
+            model_setup=SequenceClassificationSetup(labels=labels, pad_token_id=processor.pad_token_id),
+            loss=loss,
+            metrics=classification_metrics(loss, labels),
+        )
+
+
+class PairEncoder(LabeledEncoder):
+    """A text or a pair of texts, with the tokenizer's special tokens."""
+
+    fields = MappingProxyType(
+        {
+            TOKENS: pyarrow.list_(pyarrow.int32()),
+            SEGMENTS: pyarrow.list_(pyarrow.int8()),
+            TARGET: TARGET_TYPE,
+        }
+    )
 
     @property
-    def identity(self) -> Any:
-        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, *self.target_identity]
+    def fingerprint(self) -> Any:
+        context = self.context
+        return [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, *self.labels.fingerprint]
 
-    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
-        """A text or a pair of them, with the tokens around it; what is too long is cut at its end, a pair at the longer."""
-        columns = [[record.values[role] for record in records] for role in ("text", "text_pair") if role in records[0].values]
+    def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
+        """A text that is too long is truncated at its end, a pair at the end of the longer text."""
+        roles = [role for role in ("text", "text_pair") if role in rows[0].values]
+        columns = [[row.values[role] for row in rows] for role in roles]
         encoded = self.processor(*columns, return_attention_mask=False, return_token_type_ids=True, verbose=False)
-        for index, record in enumerate(records):
+        for index, row in enumerate(rows):
+            texts = [column[index] for column in columns]
             tokens, segments, status = encoded["input_ids"][index], encoded[SEGMENTS][index], EncodeStatus.KEPT
-            if not any(column[index].strip() for column in columns):
+            if not any(text.strip() for text in texts):
                 yield EncodedRow([], EncodeStatus.EMPTY)
                 continue
-            if len(tokens) > self.spec.data.max_length:
-                if self.spec.overlong == "Drop":
+            if len(tokens) > self.context.max_length:
+                if self.context.overlong == "Drop":
                     yield EncodedRow([], EncodeStatus.DROPPED)
                     continue
-                shorter = self.processor(
-                    *(column[index] for column in columns), truncation=True, max_length=self.spec.data.max_length,
-                    return_token_type_ids=True,
-                )  # fmt: skip
-                tokens, segments, status = shorter["input_ids"], shorter[SEGMENTS], EncodeStatus.TRUNCATED
-            yield EncodedRow([{TOKENS: tokens, SEGMENTS: segments, TARGET: self.target(record)}], status)
+                truncated = self.processor(
+                    *texts, truncation=True, max_length=self.context.max_length, return_token_type_ids=True
+                )
+                tokens, segments, status = truncated["input_ids"], truncated[SEGMENTS], EncodeStatus.TRUNCATED
+            yield EncodedRow([{TOKENS: tokens, SEGMENTS: segments, TARGET: self.labels.encode(row)}], status)
 
-    def model_config_overrides(self) -> dict[str, Any]:
-        """The labels, and what padding is: the summary is that of the last token before it, in some families."""
-        return super().model_config_overrides() | {"pad_token_id": self.processor.pad_token_id}
 
-    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """Padded at the right."""
-        batch = collate(rows, self.processor.pad_token_id, layout)
-        batch["labels"] = self.targets(rows)
-        if SEGMENTS in self.processor.model_input_names:
-            batch[SEGMENTS] = pad_to_shape([row[SEGMENTS] for row in rows], batch[TOKENS].shape)
+class PairCollator(Collator):
+    """Pads at the right."""
+
+    def __init__(self, tokenizer: Any, labels: ClassLabels) -> None:
+        self.tokenizer = tokenizer
+        self.labels = labels
+
+    def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        batch = collate(samples, self.tokenizer.pad_token_id, layout)
+        if SEGMENTS in self.tokenizer.model_input_names:
+            segments = [sample[SEGMENTS] for sample in samples]
+            batch.inputs[SEGMENTS] = pad_to_shape(segments, batch.inputs[TOKENS].shape)
+        batch.targets["labels"] = self.labels.collate(samples)
         return batch
+
+    def count_terms(self, batch: Batch) -> Sequence[float]:
+        """Known labels, or their weights."""
+        return [self.labels.count_terms(batch.targets["labels"])]
+
+
+@dataclass(kw_only=True)
+class SequenceClassificationSetup(ModelSetup):
+    """A model with a classification head."""
+
+    labels: ClassLabels
+    pad_token_id: int
+    pipeline_task: str = "text-classification"
+    auto_class: Any = AutoModelForSequenceClassification
+    peft_task_type: str | None = "SEQ_CLS"
+    has_new_head: bool = True
+
+    def config_overrides(self) -> dict[str, Any]:
+        """The labels, and the padding token: some families summarize a text by the last token before the padding."""
+        return self.labels.config_overrides() | {"pad_token_id": self.pad_token_id}

@@ -1,158 +1,243 @@
-"""Tag each word of a text, such as with the kind of entity that it is part of or with its part of speech."""
+"""Tag each word of a text, such as with its kind of entity or its part of speech."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow
 import torch
 from transformers import AutoModelForTokenClassification
 
-from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.objectives.token_classification import TokenClassificationConfig as Options
+from finetune_trainer.config.objectives.token_classification import TokenClassificationConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, split_or_truncate
+from finetune_trainer.data.records.roles import label_name
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.objectives.base import BatchStatistics, Objective
-from finetune_trainer.objectives.forward import forward
-from finetune_trainer.objectives.losses.cross_entropy import guesses, summed_cross_entropy
-from finetune_trainer.objectives.metrics import classification
-from finetune_trainer.objectives.pretokenized import for_words
-from finetune_trainer.objectives.tokenization import fingerprint, frame
+from finetune_trainer.objectives.base import (
+    BatchStatistics,
+    Collator,
+    Encoder,
+    Metrics,
+    ModelSetup,
+    Objective,
+    ObjectiveContext,
+    Statistics,
+)
+from finetune_trainer.objectives.inputs.class_labels import choose_labels, label_config, unknown_label
+from finetune_trainer.objectives.inputs.pretokenized import word_level_tokenizer
+from finetune_trainer.objectives.inputs.tokenization import special_tokens, tokenizer_fingerprint
+from finetune_trainer.objectives.losses.from_outputs import TokenLoss, count_labels
+from finetune_trainer.objectives.metrics.classification import (
+    confusion_table,
+    count_pairs,
+    label_counts_from_pairs,
+    precision_recall_f1,
+)
+from finetune_trainer.objectives.metrics.token_accuracy import count_correct
 
 TAGS = "tags"  # of each token: its word's tag if the word begins with it, else IGNORE_INDEX
-IN_ENTITY = re.compile(r"[BIES]-.")  # a tag of IOB2 or IOBES; O is one as well
+ENTITY_TAG = re.compile(r"[BIES]-.")  # of IOB2 or IOBES, which also have the tag O
 
 
 class TokenClassification(Objective):
-    """Cross entropy of each word's tag, in float32, told by the model's output at the word's first token.
+    """Cross entropy of each word's tag, predicted at the word's first token.
 
-    A batch has `input_ids`, `attention_mask` and `labels` (-100 but at words' first tokens), all [sequences, tokens].
+    A batch has the inputs `input_ids` and `attention_mask`, and the targets `labels`, -100 except at words' first tokens; all
+    [sequences, tokens].
     """
 
-    task: ClassVar[str] = "token-classification"
-    auto_class: ClassVar[Any] = AutoModelForTokenClassification
-    adapter_task: ClassVar[str | None] = "TOKEN_CLS"
-    fields: ClassVar[Mapping[str, pyarrow.DataType]] = {
-        TOKENS: pyarrow.list_(pyarrow.int32()),
-        TAGS: pyarrow.list_(pyarrow.int32()),
-    }
-    has_new_head: ClassVar[bool] = True
+    @classmethod
+    def assemble(cls, config: TokenClassificationConfig, context: ObjectiveContext, processor: Any) -> Self:
+        """Raises ConfigurationError for a tokenizer that cannot tokenize words."""
+        tokenizer = word_level_tokenizer(processor)
+        tags = Tags(config.labels, context.section)
+        loss = TokenLoss(context.label_smoothing)
+        return cls(
+            encoder=TaggedWordsEncoder(tokenizer, context, tags),
+            collator=TaggedWordsCollator(tokenizer),
+            model_setup=TokenClassificationSetup(tags=tags, pad_token_id=tokenizer.pad_token_id),
+            loss=loss,
+            metrics=TagMetrics(loss, tags),
+        )
 
-    def __init__(self, spec: TrainSpec, processor: Any) -> None:
-        super().__init__(spec, for_words(processor))
-        options = spec.objective.config
-        assert isinstance(options, Options)
-        self._given = options.labels
-        self._numbers: dict[str, int] = {}
-        self._types: list[str] = []
-        self._frame = frame(self.processor)
 
-    def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
-        """The tags, from the document or else from the data; raises DataError if there is only one."""
-        found = (classification.label_name(tag) for record in records() for tag in record.values["tags"])
-        return {"labels": classification.distinct(self._given, found)}
+class Tags:
+    """The tags of the document or of its training data."""
 
-    def set_statistics(self, facts: dict[str, Any]) -> None:
-        super().set_statistics(facts)
-        labels = facts["labels"]
-        self._numbers = {name: number for number, name in enumerate(labels)}
-        tells_entities = all(name == "O" or IN_ENTITY.match(name) for name in labels)
-        self._types = sorted({name[2:] for name in labels if name != "O"}) if tells_entities else []
+    def __init__(self, given: Sequence[str], section: str) -> None:
+        """`section` is the objective's section in the document."""
+        self.given = given
+        self._section = section
+        self._names: list[str] | None = None
+        self._ids: dict[str, int] = {}
 
     @property
-    def identity(self) -> Any:
-        return [fingerprint(self.processor), self.spec.data.max_length, self.spec.overlong, self._given]
+    def names(self) -> list[str]:
+        """The tags in the order of their ids."""
+        assert self._names is not None, "call set_statistics before tags are used: they may come from the training data"
+        return self._names
 
-    def encode(self, records: Sequence[Row]) -> Iterator[EncodedRow]:
-        """A text is its words' tokens between those that the tokenizer puts around it; what is too long loses its last words.
+    @property
+    def entity_types(self) -> list[str]:
+        """The kinds of entities that the tags mark; none where any tag is not of IOB2 or IOBES."""
+        marked = [name for name in self.names if name != "O"]
+        if not all(ENTITY_TAG.match(name) for name in marked):
+            return []
+        return sorted({name[2:] for name in marked})
 
-        Words of which the tokenizer makes nothing, such as blanks, are not tagged.
-        """
+    def set_names(self, names: list[str]) -> None:
+        """Use these tags."""
+        self._names = names
+        self._ids = {name: number for number, name in enumerate(names)}
+
+    def encode(self, row: Row) -> Tokens:
+        """The ids of a row's tags, [words] int32; raises DataError for tags that cannot be used."""
+        tags, words = row.values["tags"], row.values["tokens"]
+        if len(tags) != len(words):
+            raise row.error_for("tags", f"has {len(tags)} labels for {len(words)} words: correct the row")
+        return np.array([self._id_of(row, tag) for tag in tags], np.int32)
+
+    def _id_of(self, row: Row, tag: str | int) -> int:
+        name = label_name(tag)
+        if name in self._ids:
+            return self._ids[name]
+        if isinstance(tag, int) and 0 <= tag < len(self.given):
+            return tag
+        raise unknown_label(row, "tags", name, self.names, self._section)
+
+
+class TaggedWordsEncoder(Encoder):
+    """A text is the tokens of its words between the tokenizer's special tokens."""
+
+    fields = MappingProxyType({TOKENS: pyarrow.list_(pyarrow.int32()), TAGS: pyarrow.list_(pyarrow.int32())})
+
+    def __init__(self, processor: Any, context: ObjectiveContext, tags: Tags) -> None:
+        super().__init__(processor, context)
+        self.tags = tags
+        self.special_tokens = special_tokens(processor)
+
+    def collect_statistics(self, rows: Callable[[], Iterable[Row]]) -> dict[str, Any]:
+        """The tags, from the document or else from the data; raises DataError if there is only one."""
+        in_data = (label_name(tag) for row in rows() for tag in row.values["tags"])
+        return {"labels": choose_labels(self.tags.given, in_data)}
+
+    def set_statistics(self, statistics: dict[str, Any]) -> None:
+        """Use the tags."""
+        super().set_statistics(statistics)
+        self.tags.set_names(statistics["labels"])
+
+    @property
+    def fingerprint(self) -> Any:
+        context = self.context
+        return [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, self.tags.given]
+
+    def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
+        """A text that is too long loses its last words. Words without tokens, such as blanks, have no tag."""
         encoded = self.processor(
-            [record.values["tokens"] for record in records], is_split_into_words=True, add_special_tokens=False,
+            [row.values["tokens"] for row in rows], is_split_into_words=True, add_special_tokens=False,
             return_attention_mask=False, return_token_type_ids=False, verbose=False,
         )  # fmt: skip
-        room = self.spec.data.max_length - len(self._frame.before) - len(self._frame.after)
-        for index, record in enumerate(records):
-            numbers = self._tags(record)
-            tokens, words = np.array(encoded["input_ids"][index], np.int32), np.array(encoded.word_ids(index), np.int32)
-            tags = np.where(np.diff(words, prepend=-1) != 0, numbers[words], IGNORE_INDEX) if len(words) else words
-            pieces, status = split_or_truncate(np.arange(len(tokens)), room, self.spec.overlong)
+        room = self.context.max_length - self.special_tokens.total
+        for index, row in enumerate(rows):
+            word_tags = self.tags.encode(row)
+            tokens = np.array(encoded["input_ids"][index], np.int32)
+            words = np.array(encoded.word_ids(index), np.int32)
+            tags = words
+            if len(words):
+                is_first = np.diff(words, prepend=-1) != 0
+                tags = np.where(is_first, word_tags[words], IGNORE_INDEX)
+            pieces, status = split_or_truncate(np.arange(len(tokens)), room, self.context.overlong)
             yield EncodedRow([self._example(tokens[piece], tags[piece]) for piece in pieces], status)
 
-    def model_config_overrides(self) -> dict[str, Any]:
-        """The number of outputs, and what they are called."""
-        return {"pad_token_id": self.processor.pad_token_id} | classification.settings(list(self._numbers))
+    def _example(self, tokens: Tokens, tags: Tokens) -> Mapping[str, Any]:
+        before = np.full(len(self.special_tokens.prefix), IGNORE_INDEX)
+        after = np.full(len(self.special_tokens.suffix), IGNORE_INDEX)
+        return {TOKENS: self.special_tokens.add_to(tokens), TAGS: np.concatenate([before, tags, after])}
 
-    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """Padded at the right."""
-        return collate(rows, self.processor.pad_token_id, layout, labels=[row[TAGS] for row in rows])
 
-    def count(self, batch: Batch) -> Sequence[int]:
+class TaggedWordsCollator(Collator):
+    """Pads at the right."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
+        return collate(samples, self.tokenizer.pad_token_id, layout, labels=[sample[TAGS] for sample in samples])
+
+    def count_terms(self, batch: Batch) -> Sequence[int]:
         """Words."""
-        return [int((batch["labels"] != IGNORE_INDEX).sum())]
+        return [count_labels(batch.targets["labels"])]
 
-    def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Summed cross entropy of `model` on the batch."""
-        return self._loss_sum(forward(model, batch).logits, batch, self.spec.training.label_smoothing)
+
+@dataclass(kw_only=True)
+class TokenClassificationSetup(ModelSetup):
+    """A model with a classification head at each token."""
+
+    tags: Tags
+    pad_token_id: int
+    pipeline_task: str = "token-classification"
+    auto_class: Any = AutoModelForTokenClassification
+    peft_task_type: str | None = "TOKEN_CLS"
+    has_new_head: bool = True
+
+    def config_overrides(self) -> dict[str, Any]:
+        """The tags, and the padding token."""
+        return {"pad_token_id": self.pad_token_id} | label_config(self.tags.names)
+
+
+class TagMetrics(Metrics[Batch]):
+    """Accuracy over words, and precision, recall and F1 of entities, or of tags where these mark no entities.
+
+    An entity is correct if its type, its first word and its last word are (Tjong Kim Sang and De Meulder 2003).
+    """
+
+    def __init__(self, loss: TokenLoss, tags: Tags) -> None:
+        self.loss = loss
+        self.tags = tags
 
     def measure(self, model: Any, batch: Batch) -> BatchStatistics:
-        """Statistics: `classes.counts` of entities by their type, if the tags tell of some; `classes.pair_counts` of tags; then
-        words that are right, and all words."""
-        logits, labels = forward(model, batch).logits, batch["labels"]
-        chosen, words = logits.argmax(-1), labels != IGNORE_INDEX
-        entities = self._entities(chosen, labels) if self._types else torch.zeros(0)
-        tags = classification.pair_counts(chosen[words], labels[words], len(self._numbers)).cpu()
-        return BatchStatistics(self._loss_sum(logits, batch), torch.cat([entities, tags, guesses(logits, labels).cpu()]))
+        """Statistics: `count_labels` of entity types, `count_pairs` of tags, correct words, all words."""
+        outputs, labels = self.loss.forward(model, batch), self.loss.labels(batch)
+        losses = self.loss.from_outputs(outputs, batch, 0.0)
+        predicted, is_word = outputs.logits.argmax(-1), labels != IGNORE_INDEX
+        entities = torch.zeros(0)
+        if self.tags.entity_types:
+            entities = self._count_entities(predicted, labels)
+        pairs = count_pairs(predicted[is_word], labels[is_word], len(self.tags.names)).cpu()
+        return BatchStatistics(losses, torch.cat([entities, pairs, count_correct(outputs.logits, labels).cpu()]))
 
-    def metrics(self, losses: Sequence[float], statistics: np.ndarray[Any, Any]) -> dict[str, float]:
-        """Accuracy over words, and precision, recall and F1 of entities, or else of tags.
+    def compute(self, losses: Sequence[float], statistics: Statistics) -> dict[str, float]:
+        """`loss`, `accuracy`, and those of `precision_recall_f1`."""
+        entity_types, names = self.tags.entity_types, self.tags.names
+        entities, pairs, (correct, words) = np.split(statistics, [3 * len(entity_types), -2])
+        if entity_types:
+            scores = precision_recall_f1(entities, entity_types)
+        else:
+            scores = precision_recall_f1(label_counts_from_pairs(pairs, len(names)), names)
+        return {"loss": losses[0], "accuracy": float(correct / max(words, 1))} | scores
 
-        An entity is right if its type, its first and its last word are (Tjong Kim Sang and De Meulder 2003).
-        """
-        entities, tags, (right, words) = np.split(statistics, [3 * len(self._types), -2])
-        counts = entities if self._types else classification.counts_of_pairs(tags, len(self._numbers))
-        scores = classification.scores(counts, self._types or self.facts["labels"])
-        return {"loss": losses[0], "accuracy": float(right / max(words, 1))} | scores
-
-    def tables(self, statistics: np.ndarray[Any, Any]) -> dict[str, Any]:
+    def tables(self, statistics: Statistics) -> dict[str, Any]:
         """The confusion matrix of tags."""
-        return classification.confusion(statistics[3 * len(self._types) : -2], self.facts["labels"])
+        return confusion_table(statistics[3 * len(self.tags.entity_types) : -2], self.tags.names)
 
-    def _loss_sum(self, logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
-        return summed_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), smoothing)[None]
-
-    def _tags(self, record: Row) -> Tokens:
-        tags, words = record.values["tags"], record.values["tokens"]
-        if len(tags) != len(words):
-            raise record.error_for("tags", f"has {len(tags)} labels for {len(words)} words: correct the row")
-        return np.array([self._number(record, tag) for tag in tags], np.int32)
-
-    def _number(self, record: Row, tag: str | int) -> int:
-        name = classification.label_name(tag)
-        if name in self._numbers:
-            return self._numbers[name]
-        if isinstance(tag, int) and 0 <= tag < len(self._given):
-            return tag
-        raise classification.unknown(record, "tags", name, self._numbers, "tokenClassification")
-
-    def _example(self, tokens: Tokens, tags: Tokens) -> Mapping[str, Any]:
-        before, after = (np.full(len(part), IGNORE_INDEX) for part in self._frame)
-        return {TOKENS: self._frame.around(tokens), TAGS: np.concatenate([before, tags, after])}
-
-    def _entities(self, chosen: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _count_entities(self, predicted: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """For each type the correct, the predicted and the actual entities, [3 x types] float64."""
         from seqeval.metrics.sequence_labeling import get_entities  # with all of scikit-learn, which takes a second
 
-        names, found = list(self._numbers), torch.zeros(3, len(self._types), dtype=torch.float64)
-        for guess, label in zip(chosen.cpu().numpy(), labels.cpu().numpy(), strict=True):
-            words = label != IGNORE_INDEX
-            predicted, actual = (set(get_entities([names[tag] for tag in tags[words]])) for tags in (guess, label))
-            for number, entities in enumerate((predicted & actual, predicted, actual)):
-                for kind, *_ in entities:
-                    found[number, self._types.index(kind)] += 1
-        return found.flatten()
+        names, types = self.tags.names, self.tags.entity_types
+        counts = torch.zeros(3, len(types), dtype=torch.float64)
+        for row_predicted, row_labels in zip(predicted.cpu().numpy(), labels.cpu().numpy(), strict=True):
+            is_word = row_labels != IGNORE_INDEX
+            predicted_entities = set(get_entities([names[tag] for tag in row_predicted[is_word]]))
+            actual_entities = set(get_entities([names[tag] for tag in row_labels[is_word]]))
+            correct = predicted_entities & actual_entities
+            for index, entities in enumerate((correct, predicted_entities, actual_entities)):
+                for entity_type, *_ in entities:
+                    counts[index, types.index(entity_type)] += 1
+        return counts.flatten()

@@ -35,7 +35,7 @@ def build_batch_source(
 ) -> BatchSource:
     """The micro-batches of the prepared data for this rank."""
     batch_builder = partial(
-        BatchBuilder, collator=objective, rank=group.rank, size=group.size, micro_batch_size=training.micro_batch_size,
+        BatchBuilder, collator=objective.collator, rank=group.rank, size=group.size, micro_batch_size=training.micro_batch_size,
         seed=training.seed,
     )  # fmt: skip
     sampler = Sampler(data.epoch, training.batch_size, training.seed, data.mixture)

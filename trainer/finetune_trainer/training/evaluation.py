@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from finetune_trainer.data.loading.collate import to_device
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Objective
@@ -72,7 +71,7 @@ def evaluate(
     in lockstep; a rank without rows left brings a batch without terms. `should_continue` is called before each list on every
     rank and must return the same answer on all of them. Raises NonFiniteLossError.
     """
-    count = len(objective.losses)
+    count = len(objective.loss.names)
     # For each loss the sum of its terms, followed by the number of terms of each loss.
     loss_sums = torch.zeros(2 * count, dtype=torch.float64)
     statistics = torch.zeros(0, dtype=torch.float64)
@@ -82,10 +81,10 @@ def evaluate(
             for micro_batches in steps:
                 if not should_continue():
                     return None
-                batches = [to_device(micro_batch.inputs, group.device) for micro_batch in micro_batches]
-                objective.prepare_step(engine, batches, group)
-                for batch, micro_batch in zip(batches, micro_batches, strict=True):
-                    measured = objective.measure(engine, batch)
+                batches = [micro_batch.batch.to(group.device) for micro_batch in micro_batches]
+                prepared = objective.loss.prepare_step(engine, batches, group)
+                for batch, micro_batch in zip(prepared, micro_batches, strict=True):
+                    measured = objective.metrics.measure(engine, batch)
                     terms = torch.tensor(micro_batch.terms, dtype=torch.float64)
                     loss_sums += torch.cat([measured.losses.double().cpu(), terms])
                     statistics = measured.statistics.cpu() + (statistics if len(statistics) else 0)
@@ -98,5 +97,5 @@ def evaluate(
         raise NonFiniteLossError("the loss on the evaluation data is not finite: lower spec.training.optimizer.learningRate")
     # Metrics computed from equal sums may differ in the last bit between machines. They decide when all ranks stop, so every
     # rank uses those of rank 0.
-    metrics: dict[str, float] = group.broadcast(objective.metrics(losses.tolist(), totals[2 * count :]))
-    return EvaluationResult(metrics, objective.tables(totals[2 * count :]))
+    metrics: dict[str, float] = group.broadcast(objective.metrics.compute(losses.tolist(), totals[2 * count :]))
+    return EvaluationResult(metrics, objective.metrics.tables(totals[2 * count :]))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from finetune_trainer.config import EWCConfig, TrainingConfig
-from finetune_trainer.data.loading.collate import Layout, to_device
+from finetune_trainer.data.loading.collate import Layout
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.records.row import Row
@@ -57,7 +57,7 @@ def build_regularizer(
     if options is None or not options.penalizes:
         return None
     model.to(group.device)  # where the engine will move it, so that weights and starts share a device
-    body = model.base_model if objective.has_new_head else model
+    body = model.base_model if objective.model_setup.has_new_head else model
     weights = [weight for weight in body.parameters() if weight.requires_grad]
     importances: list[Importance] = [options.l2sp or 0.0] * len(weights)
     if options.ewc:
@@ -86,8 +86,10 @@ def estimate_importance(
     was_training = model.training
     model.eval()
     for index in range(group.rank, len(rows), group.size):
-        batch = to_device(objective.collate([rows[index]], [sample_generator(0, 0, index)], layout), group.device)
-        loss = objective.loss_sum(model, batch).sum()
+        generator = sample_generator(0, 0, index)
+        batch = objective.collator.collate([rows[index]], [generator], layout).to(group.device)
+        [prepared] = objective.loss.prepare_step(model, [batch], group)
+        loss = objective.loss.loss_sum(model, prepared).sum()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         for total, gradient in zip(sums, gradients, strict=True):
             if gradient is not None:
@@ -101,7 +103,7 @@ def draw_samples(objective: Objective, sources: list[Source], count: int, seed: 
     """Draw `count` rows from all sources and encode them; the result is the same on every rank."""
     rows = reservoir_sample((row for source in sources for row in source.rows()), count, seed)
     samples: list[Sample] = []
-    for encoded in objective.encode(rows) if rows else ():
+    for encoded in objective.encoder.encode(rows) if rows else ():
         for example in encoded.examples:
             samples.append({name: np.asarray(values) for name, values in example.items()})
     if not samples:

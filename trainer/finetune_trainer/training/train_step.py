@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from finetune_trainer.config import TrainingConfig
-from finetune_trainer.data.loading.collate import to_device
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.methods.components.unfreezing import GradualUnfreezing
@@ -45,7 +44,7 @@ class TrainStep:
 
     def count_terms(self, micro_batches: list[MicroBatch]) -> list[float]:
         """The number of terms that this rank's micro-batches add to each loss of the objective."""
-        losses = range(len(self.objective.losses))
+        losses = range(len(self.objective.loss.names))
         return [sum(micro_batch.terms[index] for micro_batch in micro_batches) for index in losses]
 
     def run(self, step: int, micro_batches: list[MicroBatch], term_counts: list[float]) -> StepResult:
@@ -60,12 +59,12 @@ class TrainStep:
         total = torch.zeros((), device=self.group.device)
         if self.unfreezing:
             self.unfreezing.begin_step(step)
-        batches = [to_device(micro_batch.inputs, self.group.device) for micro_batch in micro_batches]
-        self.objective.prepare_step(self.engine, batches, self.group)
-        for index, batch in enumerate(batches):
-            is_last = index == len(batches) - 1
+        batches = [micro_batch.batch.to(self.group.device) for micro_batch in micro_batches]
+        prepared = self.objective.loss.prepare_step(self.engine, batches, self.group)
+        for index, batch in enumerate(prepared):
+            is_last = index == len(prepared) - 1
             self.engine.set_gradient_accumulation_boundary(is_last)
-            loss = (self.objective.loss_sum(self.engine, batch) * scale).sum()
+            loss = (self.objective.loss.loss_sum(self.engine, batch) * scale).sum()
             total += loss.detach()
             if self.regularizer and is_last:
                 loss = loss + self.regularizer.penalty() / self.group.size

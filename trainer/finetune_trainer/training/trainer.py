@@ -128,8 +128,8 @@ class Trainer:
 
     def _prepare_data(self) -> None:
         processor = processors.load_processor(self.spec, self.resolver, self._heartbeat)
-        self.objective = objectives.of(self.spec, processor)
-        self.data = prepare(self.spec, self.objective, self.resolver, self._heartbeat, self._report_preparation)
+        self.objective = objectives.from_spec(self.spec, processor)
+        self.data = prepare(self.spec, self.objective.encoder, self.resolver, self._heartbeat, self._report_preparation)
         if self.launch.rank == 0:
             for line in self.data.report.lines():
                 log.info("%s", line)
@@ -147,21 +147,22 @@ class Trainer:
         spec, launch, objective = self.spec, self.launch, self.objective
         precision = engine.choose_precision(spec.training.precision, self.group.device)
         dtype = engine.DTYPES[precision]
-        model = objective.build(
+        model = objective.build_model(
             partial(
                 loading.load_model, spec.model, dtype=dtype, cache=launch.cache_dir, credentials=launch.credentials,
                 seed=spec.training.seed,
             )
         )  # fmt: skip
         if spec.objective.config.processor == "Tokenizer":
-            loading.validate_positions(model, objective.lengths, spec.method.config.prefix_length)
+            loading.validate_positions(model, objective.encoder.max_lengths, spec.method.config.prefix_length)
         if spec.model.attention == "FlashAttention2":
             model.to(self.group.device)  # flash attention runs on no other device, and the next check runs the model
         packed_as = None
-        if objective.causal is not None:
-            packed_as = packing_support.detect_packing_support(model, packing=spec.packing, causal=objective.causal)
+        is_causal = objective.model_setup.is_causal
+        if is_causal is not None:
+            packed_as = packing_support.detect_packing_support(model, packing=spec.packing, causal=is_causal)
         self.layout = Layout(packed_as, dtype)
-        objective.start(model, self.group)
+        objective.model_setup.prepare(model, self.group)
 
         def fetch_adapter(adapter: AdapterConfig, field: str) -> Path:
             return localize(

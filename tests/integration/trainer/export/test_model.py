@@ -73,7 +73,7 @@ def test_generates_samples(tmp_path: Path) -> None:
     tiny.llama().save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     generation = GenerationConfig(prompts=["w1 w2", "w5"], max_new_tokens=4)
-    samples = generate_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), generation, None)
+    samples = generate_samples(tmp_path, objectives.from_spec(tiny.spec(), tiny.tokenizer()), generation, None)
     assert [sample["prompt"] for sample in samples] == ["w1 w2", "w5"]
     assert all(len(sample["continuation"].split()) <= 4 for sample in samples)
 
@@ -84,7 +84,7 @@ def test_samples_do_not_exceed_the_positions(tmp_path: Path, caplog: pytest.LogC
     model.save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     generation = GenerationConfig(prompts=["w1 " * 130, "w1 " * 125, "w5"], max_new_tokens=64)
-    samples = generate_samples(tmp_path, objectives.of(tiny.spec(), tiny.tokenizer()), generation, None)
+    samples = generate_samples(tmp_path, objectives.from_spec(tiny.spec(), tiny.tokenizer()), generation, None)
     assert [len(sample["continuation"].split()) for sample in samples] == [3, 64]
     assert [record.getMessage().partition(": ")[2] for record in caplog.records if record.levelname == "WARNING"] == [
         "it takes all of the 128 positions of the model"

@@ -95,7 +95,7 @@ def test_the_card_of_an_adapter_names_its_base_model(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").touch()
     report = {"steps": 9, "exportedStep": 6, "fit": {"sentence": "settled"}}
     documents = {"data": {"rows": 3}, "metrics": {"loss": 1.0, "perplexity": float("inf")}, "report": report}
-    write_card(tmp_path, spec, objectives.of(spec, tiny.tokenizer()), documents, tmp_path / "training")
+    write_card(tmp_path, spec, objectives.from_spec(spec, tiny.tokenizer()), documents, tmp_path / "training")
     card = ModelCard.load(tmp_path / "README.md")
     metadata = card.data.to_dict()
     assert (metadata["base_model"], metadata["base_model_relation"], metadata["library_name"]) == (

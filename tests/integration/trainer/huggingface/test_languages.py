@@ -25,14 +25,13 @@ from transformers import (
 )
 from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
-from finetune_trainer import config
+from finetune_trainer import config, objectives
 from finetune_trainer.data.loading.dataset import TOKENS
 from finetune_trainer.data.preprocessing.prepare import prepare
 from finetune_trainer.data.records.row import make_row
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.huggingface import languages
 from finetune_trainer.inference.predict import main as predict
-from finetune_trainer.objectives import of
 from finetune_trainer.objectives.seq2seq import Seq2Seq
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
@@ -80,7 +79,7 @@ FAMILIES: dict[str, tuple[Callable[[Path], Any], Any, str, str]] = {
 
 def objective(tokenizer: Any, source: str, target: str) -> Seq2Seq:
     options = {"maxTargetLength": 8, "metrics": [], "languages": {"source": source, "target": target}}
-    return Seq2Seq(tiny.spec(objective={"type": "Seq2Seq", "seq2Seq": options}, data={"maxLength": 16}), tokenizer)
+    return Seq2Seq.from_spec(tiny.spec(objective={"type": "Seq2Seq", "seq2Seq": options}, data={"maxLength": 16}), tokenizer)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -92,13 +91,13 @@ def test_encodes_and_generates_as_the_tokenizer_of_the_family_does(family: str, 
     expected = reference._build_translation_inputs("a b c", src_lang=source, tgt_lang=target, return_tensors="pt")
     reference.tgt_lang = target
     row = {"text": "a b c", "target": "d e"}
-    [encoded] = seq2seq.encode([make_row(row, {name: name for name in row}, "rows:1")])
+    [encoded] = seq2seq.encoder.encode([make_row(row, {name: name for name in row}, "rows:1")])
     [example] = encoded.examples
     assert example["input_ids"].tolist() == expected["input_ids"][0].tolist()
     assert example["target"].tolist() == reference(text_target="d e")["input_ids"]
     torch.manual_seed(0)
     model = AutoModelForSeq2SeqLM.from_config(config_class(vocab_size=len(tokenizer), **TINY)).eval()
-    seq2seq.start(model, None)
+    seq2seq.model_setup.prepare(model, None)
     generated = model.generate(expected["input_ids"], max_new_tokens=3, do_sample=False)[0].tolist()
     assert expected["forced_bos_token_id"] in generated[:2]
     model.save_pretrained(tmp_path / "model")
@@ -190,7 +189,8 @@ def test_back_translates_with_multilingual_models(tmp_path: Path) -> None:
         spec = config.TrainSpec.model_validate(document)
         tokenizer = ciphers.tokenizer([ciphers.PADDING, ciphers.END, ciphers.UNKNOWN, "<mask>", *words])
         tokenizer.add_special_tokens({"mask_token": "<mask>", "cls_token": ciphers.END, "sep_token": ciphers.END})
-        found = prepare(spec, of(spec, tokenizer), SourceResolver(spec.objective, tmp_path / "cache", Credentials()))
+        encoder = objectives.from_spec(spec, tokenizer).encoder
+        found = prepare(spec, encoder, SourceResolver(spec.objective, tmp_path / "cache", Credentials()))
         return [tokenizer.decode(row[TOKENS], skip_special_tokens=True) for row in found.train]
 
     train = texts()

@@ -37,7 +37,7 @@ from finetune_trainer.data.records.row import make_row
 from finetune_trainer.data.sources.stream import is_held_out
 from finetune_trainer.inference import formatting, predict
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives.metrics.squad import agreement
+from finetune_trainer.objectives.metrics.squad import exact_match_and_f1
 from finetune_trainer.storage.base import Credentials, Storage
 
 TOKENIZER = tokenizer_training.train_tokenizer(["some words to learn a vocabulary of"] * 3, 300, adds_special_tokens=True)
@@ -236,7 +236,9 @@ def test_answers_questions_as_the_evaluation_does(ask: Any, tmp_path: Path) -> N
     file = tmp_path / "held-out.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in held_out))
     answers = [json.loads(line)["output"] for line in ask(run.model, "--json", "--input", str(file))]
-    scores = [agreement(answer["answer"], row["answers"]["text"]) for answer, row in zip(answers, held_out, strict=True)]
+    scores = [
+        exact_match_and_f1(answer["answer"], row["answers"]["text"]) for answer, row in zip(answers, held_out, strict=True)
+    ]
     exact, f1 = (sum(score) / len(scores) for score in zip(*scores, strict=True))
     assert run.after["exactMatch"] == pytest.approx(exact)
     assert run.after["f1"] == pytest.approx(f1)

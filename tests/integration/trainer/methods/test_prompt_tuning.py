@@ -34,7 +34,8 @@ def test_computes_the_loss_of_peft() -> None:
     adapted, rows = add_prompt(model), tiny.rows(4)
     rows["labels"][:, 0] = tiny.IGNORED  # no token of the text precedes it; batches of the objective are the same
     objective = training.objective_of(tiny.spec())
-    mean = objective.loss_sum(adapted, rows)[0] / objective.count(rows)[0]
+    batch = tiny.batch(rows)
+    mean = objective.loss.loss_sum(adapted, batch)[0] / objective.collator.count_terms(batch)[0]
     embedded = model.get_input_embeddings()(rows["input_ids"])
     prompt = adapted.prompt_encoder["default"].embedding.weight.expand(4, -1, -1)
     expected = model(

@@ -65,7 +65,7 @@ def load_both(document: dict[str, Any], folder: Path, seed: int = 1, dtype: torc
     spec = config.ModelConfig.model_validate(document)
     common: dict[str, Any] = {"cache": folder / "cache", "credentials": Credentials()}
     tokenizer = load_tokenizer(spec, Corpus([TextSource()]), **common)
-    objective = CausalLM(tiny.spec(), tokenizer)
+    objective = CausalLM.from_spec(tiny.spec(), tokenizer)
     return tokenizer, load_model(spec, objective, dtype=dtype, seed=seed, **common)
 
 

@@ -31,7 +31,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mamba": {},
     "bert": {},
 }
-OBJECTIVE = CausalLM(tiny.spec(), tiny.tokenizer())
+OBJECTIVE = CausalLM.from_spec(tiny.spec(), tiny.tokenizer())
 POSITIONS, MASK = PackedAs.POSITIONS, PackedAs.MASK
 
 
@@ -53,16 +53,16 @@ def split_documents(rows: list[Sample]) -> list[Sample]:
 
 
 def batch_of(rows: list[Sample], form: PackedAs | None = None) -> Batch:
-    return OBJECTIVE.collate(rows, [], Layout(form))
+    return OBJECTIVE.collator.collate(rows, [], Layout(form))
 
 
 def compute_loss(model: PreTrainedModel, batch: Batch) -> tuple[float, int, torch.Tensor]:
     """The sum of the loss, the number of its terms, and the gradient of all weights."""
     model.zero_grad()
-    [total] = OBJECTIVE.loss_sum(model, batch)
+    [total] = OBJECTIVE.loss.loss_sum(model, batch)
     total.backward()
     gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
-    return float(total.detach()), OBJECTIVE.count(batch)[0], gradient
+    return float(total.detach()), OBJECTIVE.collator.count_terms(batch)[0], gradient
 
 
 ROWS = [packed_row(5, 7, 2), packed_row(16), packed_row(3, 3, 3, 3)]

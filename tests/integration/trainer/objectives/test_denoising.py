@@ -14,15 +14,15 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BartConfig, T5Con
 
 from finetune_trainer.config.objectives.denoising import DenoisingConfig as Options
 from finetune_trainer.config.objectives.denoising import SpanCorruptionConfig, TextInfillingConfig
-from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.huggingface.special_tokens import sentinel_token
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives import noise
-from finetune_trainer.objectives.denoising import BEGINS, Denoising
+from finetune_trainer.objectives.denoising import SENTENCE_STARTS, Denoising
+from finetune_trainer.objectives.inputs import noise
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 TEXTS = [row["text"] for row in corpora.texts(20)]
@@ -35,7 +35,7 @@ LENGTHS = [2, 3, 4, 7, 20, 50, 113, 400]
 
 def objective(tokenizer: Any = TOKENIZER, overlong: str = "Split", **options: Any) -> Denoising:
     data = {"maxLength": LENGTH, "overlong": overlong}
-    return Denoising(tiny.spec(objective={"type": "Denoising", "denoising": options}, data=data), tokenizer)
+    return Denoising.from_spec(tiny.spec(objective={"type": "Denoising", "denoising": options}, data=data), tokenizer)
 
 
 def infilling(**options: Any) -> Denoising:
@@ -44,11 +44,11 @@ def infilling(**options: Any) -> Denoising:
 
 def rows_of(denoising: Denoising, *texts: str) -> list[Sample]:
     records = [Row({"text": text}, "here", {"text": "text"}) for text in texts]
-    return [example for encoded in denoising.encode(records) for example in encoded.examples]
+    return [example for encoded in denoising.encoder.encode(records) for example in encoded.examples]
 
 
-def batch_of(denoising: Denoising, rows: list[Sample], epoch: int = 0) -> dict[str, torch.Tensor]:
-    return denoising.collate(rows, [sample_generator(1, epoch, index) for index in range(len(rows))], Layout())
+def batch_of(denoising: Denoising, rows: list[Sample], epoch: int = 0) -> Batch:
+    return denoising.collator.collate(rows, [sample_generator(1, epoch, index) for index in range(len(rows))], Layout())
 
 
 def restored(read: list[int], written: list[int], sentinels: list[int]) -> list[int]:
@@ -151,7 +151,7 @@ def test_what_becomes_of_texts() -> None:
         ("Truncate", EncodeStatus.TRUNCATED),
         ("Drop", EncodeStatus.DROPPED),
     ):
-        statuses = [encoded.status for encoded in objective(overlong=overlong).encode(records)]
+        statuses = [encoded.status for encoded in objective(overlong=overlong).encoder.encode(records)]
         assert statuses == [EncodeStatus.EMPTY, EncodeStatus.EMPTY, EncodeStatus.KEPT, status]
 
 
@@ -160,19 +160,23 @@ def test_a_batch_of_span_corruption() -> None:
     rows = rows_of(denoising, *TEXTS)
     batch = batch_of(denoising, rows)
     sentinels = [TOKENIZER.convert_tokens_to_ids(sentinel_token(number)) for number in range(10)]
-    for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+    for row, ids, mask, labels in zip(
+        rows, batch.inputs["input_ids"], batch.inputs["attention_mask"], batch.targets["labels"], strict=True
+    ):
         read, written = ids[mask == 1].tolist(), labels[labels != IGNORE_INDEX].tolist()
         assert max(len(read), len(written)) <= LENGTH
         assert written.pop() == TOKENIZER.eos_token_id
         assert restored(read, written, sentinels) == row[TOKENS].tolist()
-    assert denoising.count(batch) == [int((batch["labels"] != IGNORE_INDEX).sum())]
+    assert denoising.collator.count_terms(batch) == [int((batch.targets["labels"] != IGNORE_INDEX).sum())]
 
 
 def test_a_batch_of_text_infilling() -> None:
     denoising = infilling()
     rows = rows_of(denoising, *TEXTS)
     batch = batch_of(denoising, rows)
-    for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+    for row, ids, mask, labels in zip(
+        rows, batch.inputs["input_ids"], batch.inputs["attention_mask"], batch.targets["labels"], strict=True
+    ):
         read, written = ids[mask == 1].tolist(), labels[labels != IGNORE_INDEX].tolist()
         assert written == [*row[TOKENS], TOKENIZER.eos_token_id]
         assert TOKENIZER.mask_token_id in read or len(row[TOKENS]) < 2
@@ -184,16 +188,19 @@ def test_sentences_are_shuffled_whole() -> None:
     text = "One is here.  Two stays! Is three? Then\nfour goes 3.5 far\u3002five"
     sentences = ["One is here.  ", "Two stays! ", "Is three? ", "Then\n", "four goes 3.5 far\u3002", "five"]
     [row] = rows_of(denoising, text)
-    assert row[BEGINS].sum() == 5
+    assert row[SENTENCE_STARTS].sum() == 5
     orders = set()
     for epoch in range(50):
         batch = batch_of(denoising, [row], epoch)
-        read = TOKENIZER.decode(batch["input_ids"][0][batch["attention_mask"][0] == 1])
+        read = TOKENIZER.decode(batch.inputs["input_ids"][0][batch.inputs["attention_mask"][0] == 1])
         orders.add(read)
         assert sorted(read) == sorted(text)
         # A blank before a sentence is a part of its first token.
         assert sum(sentence.strip() in read for sentence in sentences) == 6
-        assert TOKENIZER.decode(batch["labels"][0][batch["labels"][0] != IGNORE_INDEX]) == text + tokenizer_training.END
+        assert (
+            TOKENIZER.decode(batch.targets["labels"][0][batch.targets["labels"][0] != IGNORE_INDEX])
+            == text + tokenizer_training.END
+        )
     assert len(orders) > 40
 
 
@@ -203,10 +210,10 @@ def test_noise_depends_on_seed_pass_and_row_alone(make: Any) -> None:
     rows = rows_of(denoising, *TEXTS)[:8]
     together = batch_of(denoising, rows)
     for index, row in enumerate(rows):
-        alone = denoising.collate([row], [sample_generator(1, 0, index)], Layout())
-        for name, tensor in alone.items():
-            assert torch.equal(together[name][index, : tensor.shape[1]], tensor[0])
-    assert not torch.equal(batch_of(denoising, rows, epoch=1)["input_ids"], together["input_ids"])
+        alone = denoising.collator.collate([row], [sample_generator(1, 0, index)], Layout())
+        for name, tensor in tiny.model_arguments(alone).items():
+            assert torch.equal(tiny.model_arguments(together)[name][index, : tensor.shape[1]], tensor[0])
+    assert not torch.equal(batch_of(denoising, rows, epoch=1).inputs["input_ids"], together.inputs["input_ids"])
 
 
 @pytest.mark.parametrize("make", [objective, infilling])
@@ -217,10 +224,10 @@ def test_the_loss_is_that_of_transformers(make: Any) -> None:
     family, sizes = (T5Config, T5) if make is objective else (BartConfig, BART)
     learner = AutoModelForSeq2SeqLM.from_config(family.from_dict(sizes | start)).eval()
     batch = batch_of(denoising, rows_of(denoising, *TEXTS))
-    mean = denoising.loss_sum(learner, batch)[0] / denoising.count(batch)[0]
-    assert mean.item() == pytest.approx(learner(**batch).loss.item(), rel=1e-5)
-    nothing = denoising.collate([], [], Layout())
-    assert (denoising.count(nothing), denoising.loss_sum(learner, nothing).item()) == ([0], 0)
+    mean = denoising.loss.loss_sum(learner, batch)[0] / denoising.collator.count_terms(batch)[0]
+    assert mean.item() == pytest.approx(learner(**tiny.model_arguments(batch)).loss.item(), rel=1e-5)
+    nothing = denoising.collator.collate([], [], Layout())
+    assert (denoising.collator.count_terms(nothing), denoising.loss.loss_sum(learner, nothing).item()) == ([0], 0)
 
 
 def test_a_tokenizer_that_is_trained_for_it_has_all_sentinels() -> None:

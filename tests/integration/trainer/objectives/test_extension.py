@@ -11,30 +11,50 @@ from pathlib import Path
 
 import finetune_trainer
 
-OPTIONS = '''
+CONFIG = '''
 from pydantic import Field
-from finetune_trainer.config.objectives.base import Options
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
-class TailLM(Options):
+class TailLMConfig(ObjectiveConfig):
     """Predict the last tokens of a text."""
     tokens: int = Field(2, ge=1, description="How many.")
 '''
 OBJECTIVE = """
-from finetune_trainer.data.collate import IGNORE_INDEX
-from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.data.loading.collate import IGNORE_INDEX
+from finetune_trainer.objectives.base import Objective
+from finetune_trainer.objectives.causal_lm import CausalLMCollator, CausalLMEncoder
+from finetune_trainer.objectives.losses.from_outputs import NextTokenLoss
+from finetune_trainer.objectives.metrics.token_accuracy import Perplexity
+from finetune_trainer.objectives.model_setups.causal import CausalModelSetup
 
-class TailLM(CausalLM):
-    def labels(self, row):
-        found = super().labels(row)
-        found[: -self.spec.objective.config.tokens] = IGNORE_INDEX
-        return found
+class TailLM(Objective):
+    @classmethod
+    def assemble(cls, config, context, processor):
+        loss = NextTokenLoss()
+        return cls(
+            encoder=CausalLMEncoder(processor, context),
+            collator=TailCollator(processor, config.tokens),
+            model_setup=CausalModelSetup(),
+            loss=loss,
+            metrics=Perplexity(loss),
+        )
+
+class TailCollator(CausalLMCollator):
+    def __init__(self, tokenizer, tail):
+        super().__init__(tokenizer)
+        self.tail = tail
+
+    def labels(self, sample):
+        labels = super().labels(sample)
+        labels[: -self.tail] = IGNORE_INDEX
+        return labels
 """
 LEARN = """
 import json, sys
 from pathlib import Path
-from finetune_operator.api.crd import crd
-from tests.trainer import corpora
-from tests.trainer.learning import LLAMA, learn
+from finetune_operator.codegen.crd import crd
+from tests.support import corpora
+from tests.support.learning import LLAMA, learn
 
 if __name__ == "__main__":
     assert "tailLM" in json.dumps(crd())
@@ -49,10 +69,10 @@ if __name__ == "__main__":
 def test_two_files_are_an_objective(tmp_path: Path) -> None:
     package = Path(finetune_trainer.__file__).parent
     copied = shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    (copied / "config/objectives/tail_lm.py").write_text(OPTIONS)
+    (copied / "config/objectives/tail_lm.py").write_text(CONFIG)
     (copied / "objectives/tail_lm.py").write_text(OBJECTIVE)
     (tmp_path / "learn.py").write_text(LEARN)
-    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])}
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[4])])}
     ran = subprocess.run(
         [sys.executable, "learn.py", "run"], cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, check=False
     )

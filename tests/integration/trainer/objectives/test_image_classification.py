@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from finetune_trainer import config
-from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.records.row import Row
@@ -35,7 +35,7 @@ from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.models import loading, processors
 from finetune_trainer.objectives.image_classification import ImageClassification
-from finetune_trainer.objectives.images import Images
+from finetune_trainer.objectives.inputs.images import ImagePreprocessor
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training import engine
@@ -62,47 +62,50 @@ def records(rows: list[dict[str, Any]]) -> list[Row]:
 
 def objective(problem: str = "SingleLabel", family: dict[str, Any] = VIT, **options: Any) -> ImageClassification:
     spec = document(family, problem=problem, **options)
-    made = ImageClassification(spec, processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials())))
-    made.set_statistics(made.collect_statistics(lambda: records(ROWS[problem])))
+    made = ImageClassification.from_spec(
+        spec, processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials()))
+    )
+    made.encoder.set_statistics(made.encoder.collect_statistics(lambda: records(ROWS[problem])))
     return made
 
 
 def examples(classifier: ImageClassification, rows: list[dict[str, Any]]) -> list[Sample]:
-    made = [example for one in classifier.encode(records(rows)) for example in one.examples]
+    made = [example for one in classifier.encoder.encode(records(rows)) for example in one.examples]
     return [{**one, "target": np.asarray(one["target"], np.float32)} for one in made]
 
 
-def batch_of(classifier: ImageClassification, rows: list[dict[str, Any]], **layout: Any) -> dict[str, torch.Tensor]:
+def batch_of(classifier: ImageClassification, rows: list[dict[str, Any]], **layout: Any) -> Batch:
     randoms = [sample_generator(1, 0, row) for row in range(len(rows))]
-    return classifier.collate(examples(classifier, rows), randoms, Layout(**layout))
+    return classifier.collator.collate(examples(classifier, rows), randoms, Layout(**layout))
 
 
-def model(classifier: ImageClassification, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    return loading.load_model(classifier.spec.model, classifier, dtype=dtype, cache=folder, credentials=Credentials(), seed=0)
+def model(classifier: ImageClassification, folder: Path, family: dict[str, Any] = VIT) -> PreTrainedModel:
+    spec, credentials = document(family).model, Credentials()
+    return loading.load_model(spec, classifier, dtype=torch.float32, cache=folder, credentials=credentials, seed=0)
 
 
 @pytest.mark.parametrize("family", [VIT, RESNET], ids=lambda family: family["model_type"])
 @pytest.mark.parametrize("problem", ROWS)
 def test_the_loss_is_that_of_transformers(problem: str, family: dict[str, Any], tmp_path: Path) -> None:
     classifier = objective(problem, family, imageSize=16)
-    learner, batch = model(classifier, tmp_path), batch_of(classifier, ROWS[problem])
-    classifier.start(learner, None)  # type: ignore[arg-type]  # it asks nothing of the world
-    labels = batch["labels"]
-    theirs = batch | {"labels": labels if problem == "MultiLabel" else labels[:, 0]}
+    learner, batch = model(classifier, tmp_path, family), batch_of(classifier, ROWS[problem])
+    classifier.model_setup.prepare(learner, None)  # type: ignore[arg-type]  # it asks nothing of the world
+    labels = batch.targets["labels"]
+    theirs = batch.inputs | {"labels": labels if problem == "MultiLabel" else labels[:, 0]}
     if problem == "SingleLabel":
         theirs["labels"] = labels[:, 0].long()
     for mode in (True, False):  # batch norms differ
         learner.train(mode)
-        mean = classifier.loss_sum(learner, batch)[0] / classifier.count(batch)[0]
+        mean = classifier.loss.loss_sum(learner, batch)[0] / classifier.collator.count_terms(batch)[0]
         assert mean.item() == pytest.approx(learner(**theirs).loss.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("problem", ROWS)
 def test_a_rank_without_rows_learns_nothing(problem: str, tmp_path: Path) -> None:
     classifier = objective(problem)
-    batch = classifier.collate([], [], Layout())
-    assert classifier.count(batch) == [0]
-    total = classifier.loss_sum(model(classifier, tmp_path), batch)
+    batch = classifier.collator.collate([], [], Layout())
+    assert classifier.collator.count_terms(batch) == [0]
+    total = classifier.loss.loss_sum(model(classifier, tmp_path), batch)
     total.sum().backward()
     assert total.item() == 0
 
@@ -121,7 +124,7 @@ def test_a_rank_without_rows_learns_nothing(problem: str, tmp_path: Path) -> Non
     ids=lambda value: type(value).__name__,
 )
 def test_images_are_what_the_processor_makes_of_them(processor: Any, shape: tuple[int, int, int]) -> None:
-    images = Images(processor)
+    images = ImagePreprocessor(processor)
     assert images.shape == shape
     random = np.random.Generator(np.random.Philox(0))
     pictures = [
@@ -129,9 +132,9 @@ def test_images_are_what_the_processor_makes_of_them(processor: Any, shape: tupl
     ]
     rows = records([{"image": encoded(picture)} for picture in pictures])
     expected = torch.cat([processor(images=[picture], return_tensors="pt")["pixel_values"] for picture in pictures])
-    found = images.values(images.pixels(rows), torch.float32)
+    found = images.pixel_values(images.decode(rows), torch.float32)
     assert torch.allclose(found, expected.float(), atol=1e-6)
-    assert images.values(images.pixels(rows), torch.bfloat16).dtype == torch.bfloat16
+    assert images.pixel_values(images.decode(rows), torch.bfloat16).dtype == torch.bfloat16
 
 
 def encoded(picture: Image.Image) -> str:
@@ -148,7 +151,7 @@ def encoded(picture: Image.Image) -> str:
 )
 def test_processors_that_cannot_be_followed(processor: Any, why: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        Images(processor)
+        ImagePreprocessor(processor)
     assert str(raised.value).startswith(f"spec.model.source: its {type(processor).__name__} {why}")
 
 
@@ -157,22 +160,24 @@ def test_only_images_to_learn_from_are_altered_and_each_by_its_own_numbers() -> 
     classifier, plain = objective(augmentation=wanted), objective()
     rows = examples(classifier, SINGLE)
     randoms = [sample_generator(1, 0, row) for row in range(len(rows))]
-    untouched = plain.collate(rows, randoms, Layout(training=True))["pixel_values"]
-    assert torch.equal(classifier.collate(rows, randoms, Layout())["pixel_values"], untouched)
-    together = batch_of(classifier, SINGLE, training=True)["pixel_values"]
+    untouched = plain.collator.collate(rows, randoms, Layout(training=True)).inputs["pixel_values"]
+    assert torch.equal(classifier.collator.collate(rows, randoms, Layout()).inputs["pixel_values"], untouched)
+    together = batch_of(classifier, SINGLE, training=True).inputs["pixel_values"]
     assert not torch.equal(together, untouched)
     for index in (0, 7, 39):
-        alone = classifier.collate([rows[index]], [sample_generator(1, 0, index)], Layout(training=True))["pixel_values"]
+        alone = classifier.collator.collate([rows[index]], [sample_generator(1, 0, index)], Layout(training=True)).inputs[
+            "pixel_values"
+        ]
         assert torch.equal(alone[0], together[index])
-    later = classifier.collate(rows, [sample_generator(1, 1, row) for row in range(len(rows))], Layout(training=True))
+    later = classifier.collator.collate(rows, [sample_generator(1, 1, row) for row in range(len(rows))], Layout(training=True))
     assert not torch.equal(later["pixel_values"], together)
 
 
 def test_the_cache_is_of_one_processor_and_one_problem() -> None:
     same = [objective(augmentation={"horizontalFlip": 0.5}), objective()]
-    assert same[0].identity == same[1].identity, "altering comes later"
+    assert same[0].encoder.fingerprint == same[1].encoder.fingerprint, "altering comes later"
     others = [objective(imageSize=20), objective("MultiLabel"), objective(labels=[str(digit) for digit in range(10)])]
-    assert len({str(one.identity) for one in [*same, *others]}) == 4
+    assert len({str(one.encoder.fingerprint) for one in [*same, *others]}) == 4
 
 
 @pytest.mark.parametrize(
@@ -187,13 +192,13 @@ def test_the_cache_is_of_one_processor_and_one_problem() -> None:
 def test_a_model_from_scratch_gets_a_processor_that_fits(family: dict[str, Any], shape: tuple[int, int, int]) -> None:
     spec = document(family)
     processor = processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials()))
-    assert Images(processor).shape == shape
+    assert ImagePreprocessor(processor).shape == shape
 
 
 def test_a_model_that_cannot_take_the_images_is_refused(tmp_path: Path) -> None:
     classifier = objective(imageSize=32)
     with pytest.raises(ConfigurationError, match=r"^spec.model: this vit cannot compute on images of 3 x 32 x 32 \(channels"):
-        classifier.start(model(classifier, tmp_path), None)  # type: ignore[arg-type]
+        classifier.model_setup.prepare(model(classifier, tmp_path), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -221,15 +226,16 @@ def test_a_source_needs_a_processor_beside_its_model(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model.source: file://.* holds no image processor that transformers"):
         processors.load_processor(spec, reading)
     ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
-    assert Images(processors.load_processor(spec, reading)).shape == (3, 16, 16)
+    assert ImagePreprocessor(processors.load_processor(spec, reading)).shape == (3, 16, 16)
 
 
 def test_families_without_recomputation_say_so(tmp_path: Path) -> None:
-    classifier = objective(family={"model_type": "mobilenet_v2", "image_size": 32}, imageSize=32)
+    family = {"model_type": "mobilenet_v2", "image_size": 32}
+    classifier = objective(family=family, imageSize=32)
     spec = tiny.spec(training={"gradientCheckpointing": True})
     with pytest.raises(ConfigurationError, match=r"^spec.training.gradientCheckpointing: this model does not support it"):
         engine.build_engine(
-            model(classifier, tmp_path),
+            model(classifier, tmp_path, family),
             spec.training,
             spec.deepspeed,
             None,
@@ -281,13 +287,15 @@ def _same_as_the_pipeline(exported: Path, files: list[Path], cache: Path) -> Non
         model={"source": f"file://{exported}", "initialization": "Pretrained", "tokenizer": None, "config": {}},
         objective={"type": "ImageClassification"},
     )
-    made = ImageClassification(spec, processors.load_processor(spec, SourceResolver(spec.objective, cache, Credentials())))
+    made = ImageClassification.from_spec(
+        spec, processors.load_processor(spec, SourceResolver(spec.objective, cache, Credentials()))
+    )
     rows = [{"image": str(file), "label": file.parent.name} for file in files]
-    made.set_statistics({"labels": [f"digit-{digit}" for digit in range(10)]})
+    made.encoder.set_statistics({"labels": [f"digit-{digit}" for digit in range(10)]})
     batch = batch_of(made, rows)
     classify = pipeline("image-classification", str(exported))
     with torch.no_grad():
-        logits = classify.model(batch["pixel_values"]).logits
+        logits = classify.model(batch.inputs["pixel_values"]).logits
     for file, expected in zip(files, logits, strict=True):
         answers = classify(str(file), top_k=10, function_to_apply="none")
         scores = {answer["label"]: answer["score"] for answer in answers}

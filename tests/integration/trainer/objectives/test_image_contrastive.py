@@ -16,7 +16,7 @@ from tests.support.contrastive import without_rows
 from tests.support.learning import VIT, learn
 from transformers import AutoConfig, AutoModel, PreTrainedModel, pipeline
 
-from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.records.row import Row
@@ -50,19 +50,19 @@ def objective(family: dict[str, Any] = VIT, **options: Any) -> ImageContrastive:
         model={"config": family, "tokenizer": None},
         objective={"type": "ImageContrastive", "imageContrastive": {"imageSize": 16} | options},
     )
-    return ImageContrastive(spec, processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials())))
+    return ImageContrastive.from_spec(
+        spec, processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials()))
+    )
 
 
 def examples(contrastive: ImageContrastive) -> list[Sample]:
     records = [Row(row, f"rows.jsonl:{number}", {"image": "image"}) for number, row in enumerate(ROWS, start=1)]
-    return [{**example} for one in contrastive.encode(records) for example in one.examples]
+    return [{**example} for one in contrastive.encoder.encode(records) for example in one.examples]
 
 
-def batch_of(
-    contrastive: ImageContrastive, numbers: range, seed: int = 1, epoch: int = 0, training: bool = True
-) -> dict[str, torch.Tensor]:
+def batch_of(contrastive: ImageContrastive, numbers: range, seed: int = 1, epoch: int = 0, training: bool = True) -> Batch:
     rows, randoms = examples(contrastive), [sample_generator(seed, epoch, number) for number in numbers]
-    return contrastive.collate([rows[number] for number in numbers], randoms, Layout(training=training))
+    return contrastive.collator.collate([rows[number] for number in numbers], randoms, Layout(training=training))
 
 
 def model(family: dict[str, Any] = VIT) -> PreTrainedModel:
@@ -88,12 +88,12 @@ def nt_xent(embeddings: torch.Tensor, temperature: float) -> torch.Tensor:
 @pytest.mark.parametrize("parts", [[range(14)], [range(5), range(5, 14)]], ids=["one batch", "two"])
 def test_the_loss_and_its_gradient_are_those_of_the_paper(parts: list[range], family: str) -> None:
     contrastive, learner = objective(FAMILIES[family], temperature=0.2), model(FAMILIES[family])
-    contrastive.start(learner, ALONE)
+    contrastive.model_setup.prepare(learner, ALONE)
     batches = [batch_of(contrastive, part) for part in parts]
-    assert [contrastive.count(batch) for batch in batches] == [[2 * len(part)] for part in parts]
-    contrastive.prepare_step(learner, batches, ALONE)
-    total = torch.stack([contrastive.loss_sum(learner, batch) for batch in batches]).sum() / 28
-    states = learner(pixel_values=batch_of(contrastive, range(14))["pixel_values"]).last_hidden_state
+    assert [contrastive.collator.count_terms(batch) for batch in batches] == [[2 * len(part)] for part in parts]
+    prepared = contrastive.loss.prepare_step(learner, batches, ALONE)
+    total = torch.stack([contrastive.loss.loss_sum(learner, batch) for batch in prepared]).sum() / 28
+    states = learner(pixel_values=batch_of(contrastive, range(14)).inputs["pixel_values"]).last_hidden_state
     embeddings = states.mean(1) if states.dim() == 3 else states.flatten(2).mean(2)
     expected = nt_xent(embeddings, 0.2)
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -110,21 +110,21 @@ def test_the_loss_and_its_gradient_are_those_of_the_paper(parts: list[range], fa
 def test_views_follow_from_seed_epoch_and_row_alone(training: bool) -> None:
     contrastive = objective()
     together = batch_of(contrastive, range(14), training=training)
-    first, second = together["pixel_values"].chunk(2)
-    assert together["labels"].tolist() == [0] * 14 + [1] * 14
+    first, second = together.inputs["pixel_values"].chunk(2)
+    assert together.targets["views"].tolist() == [0] * 14 + [1] * 14
     assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     torch.manual_seed(7)
     for number in (0, 5, 13):
-        alone = batch_of(contrastive, range(number, number + 1), training=training)["pixel_values"]
+        alone = batch_of(contrastive, range(number, number + 1), training=training).inputs["pixel_values"]
         assert torch.equal(alone, torch.stack([first[number], second[number]]))
     for change in ({"seed": 2}, {"epoch": 1}):
-        others = batch_of(contrastive, range(14), training=training, **change)["pixel_values"]
-        assert not any(torch.equal(one, other) for one, other in zip(others, together["pixel_values"], strict=True))
+        others = batch_of(contrastive, range(14), training=training, **change).inputs["pixel_values"]
+        assert not any(torch.equal(one, other) for one, other in zip(others, together.inputs["pixel_values"], strict=True))
     assert torch.initial_seed() == 7, "torch's own numbers are left alone"
 
 
 def test_views_are_altered_as_the_document_says() -> None:
-    found = batch_of(objective(augmentation={"horizontalFlip": 0.5}), range(14))["pixel_values"]
+    found = batch_of(objective(augmentation={"horizontalFlip": 0.5}), range(14)).inputs["pixel_values"]
     first, second = found.chunk(2)
     same = [torch.equal(one, other) for one, other in zip(first, second, strict=True)]
     assert 0 < sum(same) < 14
@@ -135,15 +135,15 @@ def test_places_are_among_all_views_of_the_others() -> None:
     contrastive, learner = objective(), model()
     batch = batch_of(contrastive, range(14))
     with torch.no_grad():
-        contrastive.prepare_step(learner, [batch], ALONE)
-        measured = contrastive.measure(learner, batch)
-        first, second = contrastive._embed(learner, batch)
+        [prepared] = contrastive.loss.prepare_step(learner, [batch], ALONE)
+        measured = contrastive.metrics.measure(learner, prepared)
+        first, second = contrastive.loss.embed(learner, batch)
     candidates = torch.cat([second, first])
     places = []
     for row, view in enumerate(first):
         scores = [(float(view @ each), number == row) for number, each in enumerate(candidates) if number != 14 + row]
         places.append(1 + [right for _, right in sorted(scores, key=lambda score: -score[0])].index(True))
-    found = contrastive.metrics([0.0], measured.statistics.numpy())
+    found = contrastive.metrics.compute([0.0], measured.statistics.numpy())
     assert found["recall@1"] == pytest.approx(np.mean([place == 1 for place in places]))
     assert found["recall@5"] == pytest.approx(np.mean([place <= 5 for place in places]))
     assert found["mrr"] == pytest.approx(np.mean([1 / place for place in places]))
@@ -157,10 +157,10 @@ def test_a_rank_without_rows_learns_nothing(family: str) -> None:
 def test_models_that_cannot_be_used_are_refused() -> None:
     small = model(VIT | {"image_size": 8})
     with pytest.raises(ConfigurationError, match=r"^spec.model: this vit cannot compute on images of 3 x 16 x 16 "):
-        objective().start(small, ALONE)
+        objective().model_setup.prepare(small, ALONE)
     masks = model(MASKFORMER)
     with pytest.raises(ConfigurationError, match=r"^spec.model: this maskformer gives no last_hidden_state for an image"):
-        objective(imageSize=32).start(masks, ALONE)
+        objective(imageSize=32).model_setup.prepare(masks, ALONE)
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from finetune_trainer.data.loading.collate import Layout, PackedAs
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
 from finetune_trainer.data.preprocessing.encode_findings import validate_examples
 from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeStatus
-from finetune_trainer.data.records.row import Row
+from finetune_trainer.data.records.row import Row, make_row, texts
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives.chat import DEFAULT_TEMPLATE, LEARNT
+from finetune_trainer.objectives.inputs.chat import DEFAULT_TEMPLATE, LOSS_MASK
 from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
@@ -40,13 +40,13 @@ TURNS = [
 
 
 def tokenizer(special: list[str] | None = None) -> Any:
-    learnt = tokenizer_training.train_tokenizer([text for row in ROWS for text in row.texts(record(row))], 400)
+    learnt = tokenizer_training.train_tokenizer([text for row in ROWS for text in texts(record(row))], 400)
     learnt.add_special_tokens({"additional_special_tokens": special or []})
     return learnt
 
 
 def record(row: dict[str, Any], line: int = 1) -> Row:
-    return row.make_row(row, {role: role for role in row}, f"rows.jsonl:{line}")
+    return make_row(row, {role: role for role in row}, f"rows.jsonl:{line}")
 
 
 def objective(processor: Any = None, max_length: int = 512, overlong: str = "Truncate", **options: Any) -> InstructionTuning:
@@ -54,17 +54,17 @@ def objective(processor: Any = None, max_length: int = 512, overlong: str = "Tru
         objective={"type": "InstructionTuning", "instructionTuning": options},
         data={"maxLength": max_length, "overlong": overlong},
     )
-    return InstructionTuning(spec, processor or tokenizer())
+    return InstructionTuning.from_spec(spec, processor or tokenizer())
 
 
 def example(tuning: InstructionTuning, row: Any) -> Sample:
-    [encoded] = tuning.encode([record(row if isinstance(row, dict) else {"messages": row})])
+    [encoded] = tuning.encoder.encode([record(row if isinstance(row, dict) else {"messages": row})])
     return encoded.examples[0]
 
 
 def learnt_text(tuning: InstructionTuning, row: Any) -> str:
     found = example(tuning, row)
-    return str(tuning.processor.decode(found[TOKENS][found[LEARNT] == 1]))
+    return str(tuning.processor.decode(found[TOKENS][found[LOSS_MASK] == 1]))
 
 
 def known(name: str) -> str:
@@ -98,7 +98,7 @@ def test_masks_are_those_of_templates_that_mark_the_assistant(name: str) -> None
     for written in (name, name.removesuffix("_training")):
         found = example(objective(processor, chatTemplate=known(written)), TURNS)
         assert found[TOKENS].tolist() == theirs["input_ids"], written
-        assert found[LEARNT].tolist() == theirs["assistant_masks"], written
+        assert found[LOSS_MASK].tolist() == theirs["assistant_masks"], written
 
 
 @pytest.mark.parametrize("name", ["llama3", "gemma"])
@@ -109,14 +109,14 @@ def test_the_assistant_is_found_where_a_template_does_not_mark_it(name: str) -> 
         for template in (unknown, known(f"{name}_training"))
     )
     assert found[TOKENS].tolist() == marked[TOKENS].tolist()
-    assert found[LEARNT].tolist() == marked[LEARNT].tolist()
+    assert found[LOSS_MASK].tolist() == marked[LOSS_MASK].tolist()
 
 
 def test_blanks_are_learnt_where_a_tokenizer_trims_its_offsets() -> None:
     processor = tokenizer()
-    wanted = example(objective(processor), TURNS)[LEARNT].tolist()
+    wanted = example(objective(processor), TURNS)[LOSS_MASK].tolist()
     processor.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-    assert example(objective(processor), TURNS)[LEARNT].tolist() == wanted
+    assert example(objective(processor), TURNS)[LOSS_MASK].tolist() == wanted
 
 
 def test_what_else_a_message_holds_reaches_the_template() -> None:
@@ -129,35 +129,38 @@ def test_what_else_a_message_holds_reaches_the_template() -> None:
 def test_the_loss_is_that_of_transformers_and_the_batch_that_of_trl() -> None:
     tuning = objective()
     found = [example(tuning, row) for row in (*ROWS[:5], TURNS)]
-    batch = tuning.collate(found, [], Layout())
+    batch = tuning.collator.collate(found, [], Layout())
     learner = model(tuning)
-    mean = tuning.loss_sum(learner, batch)[0] / tuning.count(batch)[0]
-    assert mean.item() == pytest.approx(learner(**batch).loss.item(), rel=1e-5)
+    mean = tuning.loss.loss_sum(learner, batch)[0] / tuning.collator.count_terms(batch)[0]
+    assert mean.item() == pytest.approx(learner(**tiny.model_arguments(batch)).loss.item(), rel=1e-5)
     collator = DataCollatorForLanguageModeling(tuning.processor.pad_token_id, pad_to_multiple_of=8)
-    labels = [np.where(row[LEARNT] == 1, row[TOKENS], -100) for row in found]
+    labels = [np.where(row[LOSS_MASK] == 1, row[TOKENS], -100) for row in found]
     theirs = collator(
         [{"input_ids": row[TOKENS].tolist(), "labels": own.tolist()} for row, own in zip(found, labels, strict=True)]
     )
-    assert all(torch.equal(batch[name], theirs[name]) for name in ("input_ids", "labels", "attention_mask"))
+    ours = tiny.model_arguments(batch)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ("input_ids", "labels", "attention_mask"))
 
-    packed = {name: np.concatenate([row[name] for row in found]) for name in (TOKENS, LEARNT)}
+    packed = {name: np.concatenate([row[name] for row in found]) for name in (TOKENS, LOSS_MASK)}
     packed |= {LENGTHS: np.array([len(row[TOKENS]) for row in found])}
-    together = tuning.collate([packed], [], Layout(PackedAs.POSITIONS))
-    assert tuning.count(together) == tuning.count(batch)
-    assert tuning.loss_sum(learner, together).item() == pytest.approx(tuning.loss_sum(learner, batch).item(), rel=1e-5)
+    together = tuning.collator.collate([packed], [], Layout(PackedAs.POSITIONS))
+    assert tuning.collator.count_terms(together) == tuning.collator.count_terms(batch)
+    assert tuning.loss.loss_sum(learner, together).item() == pytest.approx(
+        tuning.loss.loss_sum(learner, batch).item(), rel=1e-5
+    )
 
-    measured = tuning.measure(learner, batch)
-    guessed = learner(**batch).logits[:, :-1].argmax(-1) == batch["labels"][:, 1:]
-    accuracy = guessed.sum().item() / tuning.count(batch)[0]
-    assert measured.losses.item() == pytest.approx(tuning.loss_sum(learner, batch).item())
-    assert tuning.metrics([1.0], measured.statistics.numpy())["accuracy"] == pytest.approx(accuracy)
+    measured = tuning.metrics.measure(learner, batch)
+    guessed = learner(**tiny.model_arguments(batch)).logits[:, :-1].argmax(-1) == batch.targets["labels"][:, 1:]
+    accuracy = guessed.sum().item() / tuning.collator.count_terms(batch)[0]
+    assert measured.losses.item() == pytest.approx(tuning.loss.loss_sum(learner, batch).item())
+    assert tuning.metrics.compute([1.0], measured.statistics.numpy())["accuracy"] == pytest.approx(accuracy)
 
 
 def test_a_rank_without_rows_learns_nothing() -> None:
     tuning = objective()
-    batch = tuning.collate([], [], Layout())
-    assert tuning.count(batch) == [0]
-    assert tuning.loss_sum(model(tuning), batch).item() == 0
+    batch = tuning.collator.collate([], [], Layout())
+    assert tuning.collator.count_terms(batch) == [0]
+    assert tuning.loss.loss_sum(model(tuning), batch).item() == 0
 
 
 def test_conversations_that_are_too_long() -> None:
@@ -168,7 +171,7 @@ def test_conversations_that_are_too_long() -> None:
         "Drop": [EncodeStatus.KEPT, EncodeStatus.DROPPED, EncodeStatus.DROPPED],
     }
     for overlong, expected in statuses.items():
-        encoded = list(objective(max_length=64, overlong=overlong).encode(rows))
+        encoded = list(objective(max_length=64, overlong=overlong).encoder.encode(rows))
         assert [one.status for one in encoded] == expected
         assert [len(one.examples) for one in encoded] == [
             int(status in (EncodeStatus.KEPT, EncodeStatus.TRUNCATED)) for status in expected
@@ -178,7 +181,7 @@ def test_conversations_that_are_too_long() -> None:
 def test_nothing_is_left_to_learn() -> None:
     counts = {"train": EncodeCounts(rows=2, statuses=Counter({EncodeStatus.MASKED: 2})), "evaluation": EncodeCounts()}
     with pytest.raises(DataError) as raised:
-        validate_examples(objective().spec, counts, [])
+        validate_examples(tiny.spec(objective={"type": "InstructionTuning"}, data={"maxLength": 512}), counts, [])
     assert str(raised.value).startswith(
         "spec.data.train: nothing is left to learn from (of 2 documents 0 are empty and 0 longer than maxLength 512; 2 have "
         "nothing to learn within that length):"
@@ -201,7 +204,7 @@ def test_nothing_is_left_to_learn() -> None:
 )
 def test_conversations_that_cannot_be_used(messages: Any, message: str) -> None:
     with pytest.raises(DataError) as raised:
-        list(objective().encode([record({"messages": messages}, line=7)]))
+        list(objective().encoder.encode([record({"messages": messages}, line=7)]))
     assert str(raised.value).startswith(f"rows.jsonl:7: column messages {message}")
 
 
@@ -240,7 +243,7 @@ def test_generation_stops_at_the_end_of_a_turn() -> None:
     tuning = objective(processor, chatTemplate=known("qwen3"))
     learner = model(tuning)
     for _ in range(2):
-        tuning.start(learner, HERE)
+        tuning.model_setup.prepare(learner, HERE)
         ends = [learner.config.eos_token_id, processor.convert_tokens_to_ids("<|im_end|>")]
         assert learner.generation_config.eos_token_id == ends
 
@@ -251,7 +254,7 @@ def test_a_pretrained_model_needs_a_template() -> None:
         objective={"type": "InstructionTuning"},
     )
     with pytest.raises(ConfigurationError, match=r"^spec.objective.instructionTuning.chatTemplate: the tokenizer has no chat"):
-        InstructionTuning(spec, tokenizer())
+        InstructionTuning.from_spec(spec, tokenizer())
 
 
 def test_what_decides_the_examples_is_in_the_identity() -> None:
@@ -259,7 +262,7 @@ def test_what_decides_the_examples_is_in_the_identity() -> None:
         {}, {"lossOn": "All"}, {"format": "PromptCompletion"}, {"chatTemplate": "{# other #}" + DEFAULT_TEMPLATE},
         {"max_length": 99},
     ]  # fmt: skip
-    assert len({str(objective(**way).identity) for way in ways}) == len(ways)
+    assert len({str(objective(**way).encoder.fingerprint) for way in ways}) == len(ways)
 
 
 @pytest.mark.parametrize("form", ["Messages", "PromptCompletion"])

@@ -12,13 +12,13 @@ from tests.support import corpora, tiny
 from tests.support.learning import learn
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedModel, RobertaConfig, pipeline
 
-from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout, PackedAs
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, PackedAs
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.models.packing_support import detect_packing_support
-from finetune_trainer.objectives.masked_lm import BEGINS, NEVER, MaskedLM
+from finetune_trainer.objectives.masked_lm import SPECIAL, WORD_STARTS, MaskedLM
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 TEXTS = [row["text"] for row in corpora.texts(20)]
@@ -27,12 +27,12 @@ TOKENIZER = tokenizer_training.train_tokenizer(TEXTS, 500, adds_special_tokens=T
 
 def objective(**options: Any) -> MaskedLM:
     spec = tiny.spec(objective={"type": "MaskedLM", "maskedLM": options}, data={"maxLength": 64})
-    return MaskedLM(spec, TOKENIZER)
+    return MaskedLM.from_spec(spec, TOKENIZER)
 
 
 def rows_of(masked: MaskedLM, *texts: str) -> list[Sample]:
     records = [Row({"text": text}, "here", {"text": "text"}) for text in texts]
-    return [example for encoded in masked.encode(records) for example in encoded.examples]
+    return [example for encoded in masked.encoder.encode(records) for example in encoded.examples]
 
 
 def model(**changes: Any) -> PreTrainedModel:
@@ -47,8 +47,8 @@ def model(**changes: Any) -> PreTrainedModel:
     return made
 
 
-def hidden_of(masked: MaskedLM, rows: list[Sample], epoch: int = 0) -> dict[str, torch.Tensor]:
-    return masked.collate(rows, [sample_generator(1, epoch, index) for index in range(len(rows))], Layout())
+def hidden_of(masked: MaskedLM, rows: list[Sample], epoch: int = 0) -> Batch:
+    return masked.collator.collate(rows, [sample_generator(1, epoch, index) for index in range(len(rows))], Layout())
 
 
 def test_every_token_of_a_text_is_in_one_of_its_pieces() -> None:
@@ -59,43 +59,43 @@ def test_every_token_of_a_text_is_in_one_of_its_pieces() -> None:
         assert TOKENIZER.decode(inner) == text
         assert all(len(row[TOKENS]) <= 64 for row in rows)
         assert all(row[TOKENS][0] == row[TOKENS][-1] == TOKENIZER.eos_token_id for row in rows)
-        assert all(row[BEGINS][0] == row[BEGINS][-1] == NEVER for row in rows)
+        assert all(row[WORD_STARTS][0] == row[WORD_STARTS][-1] == SPECIAL for row in rows)
 
 
 def test_shares_of_what_is_hidden() -> None:
     masked = objective(probability=0.4)
     rows = rows_of(masked, *TEXTS)
     batch = hidden_of(masked, rows)
-    labels, seen = batch["labels"], batch["input_ids"]
+    labels, seen = batch.targets["labels"], batch.inputs["input_ids"]
     hidden = labels != IGNORE_INDEX
-    can_be = sum(int((row[BEGINS] != NEVER).sum()) for row in rows)
+    can_be = sum(int((row[WORD_STARTS] != SPECIAL).sum()) for row in rows)
     assert int(hidden.sum()) / can_be == pytest.approx(0.4, abs=0.03)
-    assert masked.count(batch) == [int(hidden.sum())]
+    assert masked.collator.count_terms(batch) == [int(hidden.sum())]
     by_mask = (seen == TOKENIZER.mask_token_id)[hidden].float().mean().item()
     kept = (seen == labels)[hidden].float().mean().item()
     assert by_mask == pytest.approx(0.8, abs=0.03)
     assert kept == pytest.approx(0.1, abs=0.02)
-    original = hidden_of(objective(probability=1e-9), rows)["input_ids"]
+    original = hidden_of(objective(probability=1e-9), rows).inputs["input_ids"]
     assert torch.equal(torch.where(hidden, labels, seen), original), "nothing but hidden tokens changes"
 
 
 def test_masks_depend_on_seed_pass_and_row_alone() -> None:
     masked = objective()
     rows = rows_of(masked, *TEXTS)[:8]
-    together = hidden_of(masked, rows)["labels"]
+    together = hidden_of(masked, rows).targets["labels"]
     for index, row in enumerate(rows):
-        alone = masked.collate([row], [sample_generator(1, 0, index)], Layout())["labels"]
+        alone = masked.collator.collate([row], [sample_generator(1, 0, index)], Layout()).targets["labels"]
         assert torch.equal(together[index, : alone.shape[1]], alone[0])
-    assert not torch.equal(hidden_of(masked, rows, epoch=1)["labels"], together)
+    assert not torch.equal(hidden_of(masked, rows, epoch=1).targets["labels"], together)
 
 
 def test_whole_words_are_hidden_whole() -> None:
     masked = objective(wholeWord=True, probability=0.5)
     rows = rows_of(masked, *TEXTS)
-    labels = hidden_of(masked, rows)["labels"].numpy()
+    labels = hidden_of(masked, rows).targets["labels"].numpy()
     continued = 0
     for row, label in zip(rows, labels, strict=True):
-        marks = row[BEGINS]
+        marks = row[WORD_STARTS]
         for at in np.flatnonzero(marks == 0):
             continued += 1
             assert (label[at] == IGNORE_INDEX) == (label[at - 1] == IGNORE_INDEX)
@@ -105,15 +105,15 @@ def test_whole_words_are_hidden_whole() -> None:
 def test_the_loss_is_that_of_transformers() -> None:
     masked, learner = objective(), model()
     batch = hidden_of(masked, rows_of(masked, *TEXTS))
-    expected = learner(**batch).loss
-    mean = masked.loss_sum(learner, batch)[0] / masked.count(batch)[0]
+    expected = learner(**tiny.model_arguments(batch)).loss
+    mean = masked.loss.loss_sum(learner, batch)[0] / masked.collator.count_terms(batch)[0]
     assert mean.item() == pytest.approx(expected.item(), rel=1e-5)
-    measured = masked.measure(learner, batch)
-    assert measured.losses.item() / masked.count(batch)[0] == pytest.approx(expected.item(), rel=1e-5)
+    measured = masked.metrics.measure(learner, batch)
+    assert measured.losses.item() / masked.collator.count_terms(batch)[0] == pytest.approx(expected.item(), rel=1e-5)
     guessed, hidden = measured.statistics.tolist()
-    logits = learner(**{k: v for k, v in batch.items() if k != "labels"}).logits
-    assert guessed == int((logits.argmax(-1) == batch["labels"]).sum())
-    assert hidden == masked.count(batch)[0]
+    logits = learner(**batch.inputs).logits
+    assert guessed == int((logits.argmax(-1) == batch.targets["labels"]).sum())
+    assert hidden == masked.collator.count_terms(batch)[0]
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -124,19 +124,20 @@ def test_packed_texts_teach_what_they_teach_alone(attention: str) -> None:
     assert way is PackedAs.MASK
     rows = rows_of(masked, *TEXTS)[:6]
     packed: Sample = {
-        TOKENS: np.concatenate([row[TOKENS] for row in rows]), BEGINS: np.concatenate([row[BEGINS] for row in rows]),
+        TOKENS: np.concatenate([row[TOKENS] for row in rows]), WORD_STARTS: np.concatenate([row[WORD_STARTS] for row in rows]),
         LENGTHS: np.array([len(row[TOKENS]) for row in rows]),
     }  # fmt: skip
-    together = masked.collate([packed], [sample_generator(1, 0, 0)], Layout(way))
+    together = masked.collator.collate([packed], [sample_generator(1, 0, 0)], Layout(way))
     # The same hidden tokens, each text in a row of its own.
+    arguments = tiny.model_arguments(together)
     apart = []
     begin = 0
     for row in rows:
         end = begin + len(row[TOKENS])
-        apart.append({name: together[name][:, begin:end] for name in ("input_ids", "labels")})
+        apart.append(tiny.batch({name: arguments[name][:, begin:end] for name in ("input_ids", "labels")}))
         begin = end
-    alone = sum(masked.loss_sum(learner, part).item() for part in apart)
-    assert masked.loss_sum(learner, together).item() == pytest.approx(alone, rel=1e-5)
+    alone = sum(masked.loss.loss_sum(learner, part).item() for part in apart)
+    assert masked.loss.loss_sum(learner, together).item() == pytest.approx(alone, rel=1e-5)
 
 
 def test_families_whose_positions_do_not_start_anew_are_refused_to_pack() -> None:
@@ -153,7 +154,7 @@ def test_a_decoder_is_refused() -> None:
 
 def test_a_tokenizer_without_a_mask_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no mask token"):
-        MaskedLM(tiny.spec(objective={"type": "MaskedLM"}), tiny.tokenizer())
+        MaskedLM.from_spec(tiny.spec(objective={"type": "MaskedLM"}), tiny.tokenizer())
 
 
 def test_it_learns(tmp_path: Path) -> None:

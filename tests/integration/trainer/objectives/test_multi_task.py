@@ -33,10 +33,10 @@ TASKS: list[dict[str, Any]] = [
 
 def objective() -> MultiTask:
     sources = [{"source": "file:///nowhere", "task": task["name"]} for task in TASKS]
-    made = MultiTask(
+    made = MultiTask.from_spec(
         tiny.spec(objective={"type": "MultiTask", "tasks": TASKS}, data={"train": sources, "maxLength": 64}), TOKENIZER
     )
-    made.set_statistics(made.collect_statistics(records))
+    made.encoder.set_statistics(made.encoder.collect_statistics(records))
     return made
 
 
@@ -47,7 +47,7 @@ def records() -> list[Row]:
 
 
 def rows_of(made: MultiTask, found: list[Row]) -> list[Sample]:
-    examples = [example for encoded in made.encode(found) for example in encoded.examples]
+    examples = [example for encoded in made.encoder.encode(found) for example in encoded.examples]
     return [{name: np.asarray(value) for name, value in example.items()} for example in examples]
 
 
@@ -55,8 +55,10 @@ def model(made: MultiTask) -> Any:
     torch.manual_seed(0)
     sizes = {name: value for name, value in BERT.items() if name != "model_type"} | {"vocab_size": len(TOKENIZER)}
     classes = {"SequenceClassification": AutoModelForSequenceClassification, "MaskedLM": AutoModelForMaskedLM}
-    return made.build(
-        lambda task: classes[type(task).__name__].from_config(BertConfig(**(sizes | task.model_config_overrides()))).eval()
+    return made.build_model(
+        lambda task: (
+            classes[type(task).__name__].from_config(BertConfig(**(sizes | task.model_setup.config_overrides()))).eval()
+        )
     )
 
 
@@ -64,26 +66,26 @@ def test_each_task_has_the_loss_it_would_have_alone() -> None:
     made = objective()
     learner, rows = model(made), rows_of(made, records())[:12]
     randoms = [sample_generator(1, 0, index) for index in range(len(rows))]
-    batch = made.collate(rows, randoms, Layout())
-    sums, counts = made.loss_sum(learner, batch), made.count(batch)
+    batch = made.collator.collate(rows, randoms, Layout())
+    sums, counts = made.loss.loss_sum(learner, batch), made.collator.count_terms(batch)
     assert counts[0] == sum(row["task"] == 0 for row in rows)
-    for number, (name, task) in enumerate(made._tasks.items()):
+    for number, (name, task) in enumerate(made.tasks.items()):
         own = [index for index, row in enumerate(rows) if row["task"] == number]
-        alone = task.collate([rows[i] for i in own], [sample_generator(1, 0, i) for i in own], Layout())
-        assert task.count(alone) == [counts[number]]
+        alone = task.collator.collate([rows[i] for i in own], [sample_generator(1, 0, i) for i in own], Layout())
+        assert task.collator.count_terms(alone) == [counts[number]]
         weight = TASKS[number].get("weight", 1.0)
-        assert sums[number].item() == pytest.approx(weight * task.loss_sum(learner.models[name], alone).item(), rel=1e-5)
-        assert task.loss_sum(partial(learner, task=name), alone).item() == pytest.approx(sums[number].item() / weight)
+        assert sums[number].item() == pytest.approx(weight * task.loss.loss_sum(learner.models[name], alone).item(), rel=1e-5)
+        assert task.loss.loss_sum(partial(learner, task=name), alone).item() == pytest.approx(sums[number].item() / weight)
 
 
 def test_a_batch_without_rows_of_a_task_computes_and_has_no_terms_of_it() -> None:
     made = objective()
     learner = model(made)
     rows = [row for row in rows_of(made, records()) if row["task"] == 1][:3]
-    batch = made.collate(rows, [sample_generator(1, 0, index) for index in range(3)], Layout())
-    assert made.count(batch)[0] == 0
-    assert made.loss_sum(learner, batch)[0].item() == 0
-    made.loss_sum(learner, batch).sum().backward()
+    batch = made.collator.collate(rows, [sample_generator(1, 0, index) for index in range(3)], Layout())
+    assert made.collator.count_terms(batch)[0] == 0
+    assert made.loss.loss_sum(learner, batch)[0].item() == 0
+    made.loss.loss_sum(learner, batch).sum().backward()
     assert all(weight.grad is not None for weight in learner.models["package"].classifier.parameters())
 
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus, ExampleWriter, write_examples
@@ -28,8 +28,8 @@ from finetune_trainer.data.records.row import Row
 from finetune_trainer.data.sources.stream import SPLITS, TRAIN, SplitRow
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives.masked_lm import BEGINS, NEVER
-from finetune_trainer.objectives.next_sentence import NextSentence, sentences
+from finetune_trainer.objectives.masked_lm import SPECIAL, WORD_STARTS
+from finetune_trainer.objectives.next_sentence import NextSentence, split_sentences
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
@@ -42,7 +42,7 @@ def objective(max_length: int = 64, overlong: str | None = None, **options: Any)
     spec: TrainSpec = tiny.spec(
         objective={"type": "NextSentence", "nextSentence": options}, data={"maxLength": max_length, "overlong": overlong}
     )
-    return NextSentence(spec, TOKENIZER)
+    return NextSentence.from_spec(spec, TOKENIZER)
 
 
 def records(*texts: str) -> list[Row]:
@@ -50,12 +50,12 @@ def records(*texts: str) -> list[Row]:
 
 
 def rows_of(pretraining: NextSentence, *texts: str) -> list[Sample]:
-    encoded = pretraining.encode(records(*texts))
+    encoded = pretraining.encoder.encode(records(*texts))
     return [{name: np.asarray(value) for name, value in example.items()} for one in encoded for example in one.examples]
 
 
-def batch_of(pretraining: NextSentence, rows: list[Sample]) -> dict[str, torch.Tensor]:
-    return pretraining.collate(rows, [sample_generator(1, 0, index) for index in range(len(rows))], Layout())
+def batch_of(pretraining: NextSentence, rows: list[Sample]) -> Batch:
+    return pretraining.collator.collate(rows, [sample_generator(1, 0, index) for index in range(len(rows))], Layout())
 
 
 def model(family: Any = BertConfig, **changes: Any) -> PreTrainedModel:
@@ -70,7 +70,7 @@ def model(family: Any = BertConfig, **changes: Any) -> PreTrainedModel:
 
 def pieces(row: Sample) -> tuple[str, str]:
     """Both texts of a row."""
-    inner = row[BEGINS] != NEVER
+    inner = row[WORD_STARTS] != SPECIAL
     first, second = (row[TOKENS][inner & (row["token_type_ids"] == segment)] for segment in (0, 1))
     return TOKENIZER.decode(first), TOKENIZER.decode(second)
 
@@ -131,10 +131,10 @@ def test_every_sentence_of_a_text_that_follows_itself_is_in_a_row() -> None:
 )
 def test_sentences(text: str, count: int) -> None:
     pretraining = objective()
-    statuses = [one.status for one in pretraining.encode(records(text))]
+    statuses = [one.status for one in pretraining.encoder.encode(records(text))]
     assert statuses == [EncodeStatus.KEPT if count > 1 else EncodeStatus.EMPTY]
-    assert len(sentences(text)) == count
-    assert "".join(sentences(text)) == text.strip("\n")
+    assert len(split_sentences(text)) == count
+    assert "".join(split_sentences(text)) == text.strip("\n")
 
 
 def test_texts_that_are_too_long() -> None:
@@ -144,7 +144,7 @@ def test_texts_that_are_too_long() -> None:
         ("Truncate", EncodeStatus.TRUNCATED, 1),
         ("Drop", EncodeStatus.DROPPED, 0),
     ):
-        encoded, short = objective(overlong=overlong).encode(records(text, "short.\ntext."))
+        encoded, short = objective(overlong=overlong).encoder.encode(records(text, "short.\ntext."))
         assert (encoded.status, short.status) == (status, EncodeStatus.KEPT)
         assert len(encoded.examples) == count or (overlong is None and len(encoded.examples) > count)
 
@@ -152,19 +152,19 @@ def test_texts_that_are_too_long() -> None:
 def test_a_sentence_longer_than_a_row_is_divided() -> None:
     rows = rows_of(objective(max_length=16), "word " * 100, TEXTS[0])
     assert all(len(row[TOKENS]) <= 16 for row in rows)
-    assert all(row[BEGINS][1] == 1 for row in rows)
+    assert all(row[WORD_STARTS][1] == 1 for row in rows)
 
 
 def test_what_is_held_out_never_stands_in_a_row_to_learn_from(tmp_path: Path) -> None:
     pretraining = objective()
-    writers = {side: ExampleWriter(tmp_path / side, pretraining.fields) for side in SPLITS}
+    writers = {side: ExampleWriter(tmp_path / side, pretraining.encoder.fields) for side in SPLITS}
     placed = [SplitRow(record, SPLITS[index % len(SPLITS)], 0, TRAIN) for index, record in enumerate(records(*TEXTS))]
     write_examples(placed, pretraining, writers, lambda _: 0, lambda _: None)
     for side, writer in writers.items():
         writer.close()
         own = [one.row.values["text"] for one in placed if one.split == side]
         rows = ArrowDataset(writer.path)
-        assert writer.counts.records == len(own)
+        assert writer.counts.rows == len(own)
         assert any(row["foreign"] for row in rows)
         assert all(any(piece in text for text in own) for row in rows for piece in pieces(row))
 
@@ -172,38 +172,38 @@ def test_what_is_held_out_never_stands_in_a_row_to_learn_from(tmp_path: Path) ->
 def test_the_loss_is_that_of_transformers() -> None:
     pretraining, learner = objective(), model()
     batch = batch_of(pretraining, rows_of(pretraining, *TEXTS)[:32])
-    theirs = {name: tensor for name, tensor in batch.items() if name != "next_sentence_labels"}
-    expected = learner(**theirs, next_sentence_label=batch["next_sentence_labels"])
-    counts = torch.tensor(pretraining.count(batch))
+    theirs = batch.inputs | {"labels": batch.targets["labels"]}
+    expected = learner(**theirs, next_sentence_label=batch.targets["next_sentence_labels"])
+    counts = torch.tensor(pretraining.collator.count_terms(batch))
     assert counts[1] == 32
-    means = pretraining.loss_sum(learner, batch) / counts
+    means = pretraining.loss.loss_sum(learner, batch) / counts
     assert means.sum().item() == pytest.approx(expected.loss.item(), rel=1e-5)
     with torch.no_grad():
-        measured = pretraining.measure(learner, batch)
-    metrics = pretraining.metrics((measured.losses / counts).tolist(), measured.statistics.numpy())
+        measured = pretraining.metrics.measure(learner, batch)
+    metrics = pretraining.metrics.compute((measured.losses / counts).tolist(), measured.statistics.numpy())
     assert metrics["loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
     assert metrics["masked.loss"] + metrics["nextSentence.loss"] == metrics["loss"]
-    right = (expected.seq_relationship_logits.argmax(1) == batch["next_sentence_labels"]).float().mean()
+    right = (expected.seq_relationship_logits.argmax(1) == batch.targets["next_sentence_labels"]).float().mean()
     assert metrics["nextSentence.accuracy"] == pytest.approx(right.item())
-    hidden = batch["labels"] != IGNORE_INDEX
+    hidden = batch.targets["labels"] != IGNORE_INDEX
     assert metrics["masked.accuracy"] == pytest.approx(
-        (expected.prediction_logits.argmax(-1) == batch["labels"])[hidden].float().mean().item()
+        (expected.prediction_logits.argmax(-1) == batch.targets["labels"])[hidden].float().mean().item()
     )
 
 
 def test_a_rank_without_rows_learns_nothing() -> None:
     pretraining = objective()
     batch = batch_of(pretraining, [])
-    assert pretraining.count(batch) == [0, 0]
-    total = pretraining.loss_sum(model(), batch)
+    assert pretraining.collator.count_terms(batch) == [0, 0]
+    total = pretraining.loss.loss_sum(model(), batch)
     total.sum().backward()
     assert total.tolist() == [0, 0]
 
 
 def test_a_family_that_compares_no_sentences_is_refused() -> None:
-    objective().start(model(), ALONE)
+    objective().model_setup.prepare(model(), ALONE)
     with pytest.raises(ConfigurationError, match=r"^spec.model: this gpt2 gives no seq_relationship_logits for a text: use"):
-        objective().start(model(GPT2Config, n_embd=32, n_layer=1, n_head=2), ALONE)
+        objective().model_setup.prepare(model(GPT2Config, n_embd=32, n_layer=1, n_head=2), ALONE)
 
 
 def test_it_learns(tmp_path: Path) -> None:

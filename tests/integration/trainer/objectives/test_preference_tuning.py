@@ -18,13 +18,14 @@ from tests.support.methods import apply_method
 from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 from trl import DPOConfig, DPOTrainer
 
-from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
-from finetune_trainer.data.records.row import Row
+from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives.chat import LEARNT
+from finetune_trainer.objectives.inputs.chat import LOSS_MASK
 from finetune_trainer.objectives.preference_tuning import PreferenceTuning
 from finetune_trainer.protocol.outcome import DataError
 
@@ -41,22 +42,25 @@ CHANGES: dict[str, Any] = {"model": {"config": learning.LLAMA}, "objective": {"t
 
 
 def record(row: dict[str, Any], line: int = 1) -> Row:
-    return row.make_row(row, {role: role for role in row}, f"rows.jsonl:{line}")
+    return make_row(row, {role: role for role in row}, f"rows.jsonl:{line}")
 
 
-def objective(first: dict[str, Any] = ROWS[0], lora: bool = False, data: Any = None, **options: Any) -> PreferenceTuning:
+def document(lora: bool = False, data: Any = None, **options: Any) -> TrainSpec:
     pretrained = {"initialization": "Pretrained", "source": "hf://somewhere/llama", "tokenizer": None}
-    spec = tiny.spec(
+    return tiny.spec(
         objective={"type": "PreferenceTuning", "preferenceTuning": options}, data=data or {},
         **({"model": pretrained, "method": {"type": "LoRA", "lora": {"dropout": 0.5}}} if lora else {}),
     )  # fmt: skip
-    tuning = PreferenceTuning(spec, TOKENIZER)
-    tuning.set_statistics(tuning.collect_statistics(lambda: [record(first)]))
+
+
+def objective(first: dict[str, Any] = ROWS[0], lora: bool = False, data: Any = None, **options: Any) -> PreferenceTuning:
+    tuning = PreferenceTuning.from_spec(document(lora, data, **options), TOKENIZER)
+    tuning.encoder.set_statistics(tuning.encoder.collect_statistics(lambda: [record(first)]))
     return tuning
 
 
 def examples(tuning: PreferenceTuning, rows: list[dict[str, Any]]) -> list[Sample]:
-    return [example for encoded in tuning.encode([record(row) for row in rows]) for example in encoded.examples]
+    return [example for encoded in tuning.encoder.encode([record(row) for row in rows]) for example in encoded.examples]
 
 
 def model(seed: int = 0, **settings: Any) -> Any:
@@ -65,8 +69,8 @@ def model(seed: int = 0, **settings: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**{key: value for key, value in known.items() if key != "model_type"}))
 
 
-def batch_of(tuning: PreferenceTuning, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return tuning.collate(examples(tuning, rows), [], Layout())
+def batch_of(tuning: PreferenceTuning, rows: list[dict[str, Any]]) -> Batch:
+    return tuning.collator.collate(examples(tuning, rows), [], Layout())
 
 
 @pytest.mark.parametrize(
@@ -90,15 +94,15 @@ def test_batch_loss_and_metrics_are_those_of_trl(theirs: dict[str, Any], options
     tuning = objective(**options)
     batch = batch_of(tuning, ROWS)
     width = given["input_ids"].shape[1]
-    assert torch.equal(batch["input_ids"][:, :width], given["input_ids"])
-    assert torch.equal(batch["labels"][:, :width] != -100, given["completion_mask"] == 1)
-    tuning.start(model(0), HERE)
+    assert torch.equal(batch.inputs["input_ids"][:, :width], given["input_ids"])
+    assert torch.equal(batch.targets["labels"][:, :width] != -100, given["completion_mask"] == 1)
+    tuning.model_setup.prepare(model(0), HERE)
     learner = model(1)
-    assert tuning.count(batch) == [len(ROWS)]
-    assert tuning.loss_sum(learner, batch).item() / len(ROWS) == pytest.approx(expected, rel=1e-5)
+    assert tuning.collator.count_terms(batch) == [len(ROWS)]
+    assert tuning.loss.loss_sum(learner, batch).item() / len(ROWS) == pytest.approx(expected, rel=1e-5)
     with torch.no_grad():
-        measured = tuning.measure(learner, batch)
-    found = tuning.metrics([expected], measured.statistics.numpy())
+        measured = tuning.metrics.measure(learner, batch)
+    found = tuning.metrics.compute([expected], measured.statistics.numpy())
     logged = {name: values[0] for name, values in trainer._metrics["train"].items()}
     assert measured.losses.item() / len(ROWS) == pytest.approx(expected, rel=1e-5)
     assert 0 < found["accuracy"] < 1
@@ -112,34 +116,34 @@ def test_batch_loss_and_metrics_are_those_of_trl(theirs: dict[str, Any], options
 def test_the_reference_is_the_model_as_it_starts(lora: bool) -> None:
     tuning, learner = objective(lora=lora), model()
     batch = batch_of(tuning, ROWS)
-    tuning.start(learner, HERE)
-    learner = apply_method(learner, tuning.spec, tuning).train()
-    loss = tuning.loss_sum(learner, batch)
+    tuning.model_setup.prepare(learner, HERE)
+    learner = apply_method(learner, document(lora=lora), tuning).train()
+    loss = tuning.loss.loss_sum(learner, batch)
     assert loss.item() / len(ROWS) == pytest.approx(math.log(2), abs=1e-7)
     assert learner.training
-    before = tuning._at_start(learner, batch)
+    before = tuning.loss.reference.log_probabilities(learner, batch)
     loss.backward()
     torch.optim.SGD((weight for weight in learner.parameters() if weight.requires_grad), 0.1).step()
-    assert torch.equal(tuning._at_start(learner, batch), before)
-    assert tuning.loss_sum(learner, batch).item() < loss.item()
+    assert torch.equal(tuning.loss.reference.log_probabilities(learner, batch), before)
+    assert tuning.loss.loss_sum(learner, batch).item() < loss.item()
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.2])
 def test_loss_and_gradients_are_those_of_the_formula(wrong: float) -> None:
     tuning, learner = objective(labelSmoothing=wrong), model(1)
-    tuning.start(model(0), HERE)
+    tuning.model_setup.prepare(model(0), HERE)
     batch = batch_of(tuning, ROWS)
 
     def answers(speaker: Any) -> torch.Tensor:
-        told = batch["labels"][:, 1:]
-        scores = speaker(batch["input_ids"], batch["attention_mask"]).logits[:, :-1].log_softmax(-1)
+        told = batch.targets["labels"][:, 1:]
+        scores = speaker(batch.inputs["input_ids"], batch.inputs["attention_mask"]).logits[:, :-1].log_softmax(-1)
         each = scores.gather(-1, told.clamp(min=0)[..., None])[..., 0].where(told != -100, 0.0)
         return each.sum(1).reshape(2, -1)
 
     ratios = answers(learner) - answers(model(0)).detach()
     margin = 0.1 * (ratios[0] - ratios[1])
     expected = -((1 - wrong) * margin.sigmoid().log() + wrong * (-margin).sigmoid().log()).sum()
-    loss, weights = tuning.loss_sum(learner, batch)[0], [*learner.parameters()]
+    loss, weights = tuning.loss.loss_sum(learner, batch)[0], [*learner.parameters()]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for got, wanted in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
@@ -147,9 +151,9 @@ def test_loss_and_gradients_are_those_of_the_formula(wrong: float) -> None:
 
 def test_without_a_reference_rewards_are_log_probabilities() -> None:
     tuning, learner = objective(referenceFree=True, beta=1.0), model()
-    tuning.start(learner, HERE)
-    assert tuning._reference is None
-    statistics = tuning.measure(learner, batch_of(tuning, ROWS)).statistics
+    tuning.model_setup.prepare(learner, HERE)
+    assert tuning.loss.reference.copy is None
+    statistics = tuning.metrics.measure(learner, batch_of(tuning, ROWS)).statistics
     assert statistics[2] < -len(ROWS)
 
 
@@ -158,23 +162,23 @@ def test_dropout_does_not_tell_a_model_from_its_start() -> None:
 
     tuning = objective()
     learner = GPT2LMHeadModel(GPT2Config(vocab_size=len(TOKENIZER), n_embd=32, n_layer=2, n_head=4)).train()
-    tuning.start(learner, HERE)
-    loss = tuning.loss_sum(learner, batch_of(tuning, ROWS)).item() / len(ROWS)
+    tuning.model_setup.prepare(learner, HERE)
+    loss = tuning.loss.loss_sum(learner, batch_of(tuning, ROWS)).item() / len(ROWS)
     assert loss == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_rank_without_rows_learns_nothing(lora: bool) -> None:
     tuning, learner = objective(lora=lora), model()
-    tuning.start(learner, HERE)
-    learner = apply_method(learner, tuning.spec, tuning)
-    batch = tuning.collate([], [], Layout())
-    assert tuning.count(batch) == [0]
-    total = tuning.loss_sum(learner, batch)
+    tuning.model_setup.prepare(learner, HERE)
+    learner = apply_method(learner, document(lora=lora), tuning)
+    batch = tuning.collator.collate([], [], Layout())
+    assert tuning.collator.count_terms(batch) == [0]
+    total = tuning.loss.loss_sum(learner, batch)
     total.sum().backward()
     assert total.item() == 0
     assert not any(weight.grad.any() for weight in learner.parameters() if weight.grad is not None)
-    assert tuning.measure(learner, batch).statistics.tolist() == [0, 0, 0, 0]
+    assert tuning.metrics.measure(learner, batch).statistics.tolist() == [0, 0, 0, 0]
 
 
 def test_conversations_are_written_by_the_template() -> None:
@@ -184,12 +188,12 @@ def test_conversations_are_written_by_the_template() -> None:
     end = "<|endoftext|>\n"
     assert TOKENIZER.decode(chosen) == f"user\nMay I?{end}assistant\nYes.{end}"
     assert TOKENIZER.decode(rejected) == f"user\nMay I?{end}assistant\nNo, you may not.{end}"
-    assert TOKENIZER.decode(row[TOKENS][row[LEARNT] == 1]) == f"Yes.{end}No, you may not.{end}"
+    assert TOKENIZER.decode(row[TOKENS][row[LOSS_MASK] == 1]) == f"Yes.{end}No, you may not.{end}"
     told_before = SPOKEN | {"prompt": [*QUESTION, {"role": "assistant", "content": "Who?"}, *QUESTION]}
     [row] = examples(tuning, [told_before])
-    assert TOKENIZER.decode(row[TOKENS][row[LEARNT] == 1]) == f"Yes.{end}No, you may not.{end}", "the prompt is not learnt"
-    assert tuning.asked("May I?") == QUESTION
-    assert objective().asked("May I?") == "May I?"
+    assert TOKENIZER.decode(row[TOKENS][row[LOSS_MASK] == 1]) == f"Yes.{end}No, you may not.{end}", "the prompt is not learnt"
+    assert tuning.model_setup.format_prompt("May I?") == QUESTION
+    assert objective().model_setup.format_prompt("May I?") == "May I?"
 
 
 def test_pairs_that_are_too_long() -> None:
@@ -203,7 +207,7 @@ def test_pairs_that_are_too_long() -> None:
     }
     for overlong, expected in statuses.items():
         tuning = objective(data={"maxLength": 32, "overlong": overlong})
-        encoded = list(tuning.encode([record(row) for row in rows]))
+        encoded = list(tuning.encoder.encode([record(row) for row in rows]))
         assert [one.status for one in encoded] == expected
         assert all(example[LENGTHS].max() <= 32 for one in encoded for example in one.examples)
 
@@ -223,7 +227,7 @@ def test_pairs_that_are_too_long() -> None:
 def test_rows_that_cannot_be_used(first: dict[str, Any], row: dict[str, Any], message: str) -> None:
     tuning = objective(first)
     with pytest.raises(DataError) as raised:
-        list(tuning.encode([record(first), record(row, line=2)]))
+        list(tuning.encoder.encode([record(first), record(row, line=2)]))
     assert str(raised.value).startswith(f"rows.jsonl:2: column {message}")
 
 

@@ -14,13 +14,14 @@ from tests.support import corpora, tiny
 from tests.support.learning import learn
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, ByT5Tokenizer, PreTrainedModel
 
-from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives.metrics.squad import agreement
-from finetune_trainer.objectives.question_answering import BEGINS, ENDS, OUTSIDE, TARGET, WINDOWS, QuestionAnswering
+from finetune_trainer.objectives.inputs.answer_windows import BEGINS, ENDS, OUTSIDE, TARGET, WINDOWS
+from finetune_trainer.objectives.metrics.squad import exact_match_and_f1
+from finetune_trainer.objectives.question_answering import QuestionAnswering
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
 ROWS = corpora.asked(8)
@@ -44,13 +45,13 @@ def objective(tokenizer: Any = TOKENIZER, rows: list[dict[str, Any]] = ROWS, **c
         objective={"type": "QuestionAnswering", "questionAnswering": changes.pop("options", {"stride": 16})},
         data={"maxLength": 64, **changes},
     )
-    made = QuestionAnswering(spec, tokenizer)
-    made.set_statistics(made.collect_statistics(lambda: records(rows)))
+    made = QuestionAnswering.from_spec(spec, tokenizer)
+    made.encoder.set_statistics(made.encoder.collect_statistics(lambda: records(rows)))
     return made
 
 
 def encoded(reader: QuestionAnswering, rows: list[dict[str, Any]]) -> list[EncodedRow]:
-    return list(reader.encode(records(rows)))
+    return list(reader.encoder.encode(records(rows)))
 
 
 def examples(reader: QuestionAnswering, rows: list[dict[str, Any]]) -> list[Sample]:
@@ -65,8 +66,8 @@ def windows_of(row: Sample, *names: str) -> list[list[Any]]:
     return [np.split(row[name], np.cumsum(row[WINDOWS])[:-1]) for name in names]
 
 
-def batch_of(reader: QuestionAnswering, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return reader.collate(examples(reader, rows), [], Layout())
+def batch_of(reader: QuestionAnswering, rows: list[dict[str, Any]]) -> Batch:
+    return reader.collator.collate(examples(reader, rows), [], Layout())
 
 
 def model(reader: QuestionAnswering) -> PreTrainedModel:
@@ -76,7 +77,7 @@ def model(reader: QuestionAnswering) -> PreTrainedModel:
         "num_attention_heads": 4, "max_position_embeddings": 128, "initializer_range": 0.5,
     }  # fmt: skip
     made: PreTrainedModel = AutoModelForQuestionAnswering.from_config(
-        BertConfig.from_dict(sizes | reader.model_config_overrides())
+        BertConfig.from_dict(sizes | reader.model_setup.config_overrides())
     ).eval()
     return made
 
@@ -120,17 +121,17 @@ def test_the_stride_leaves_windows_something_of_their_own() -> None:
 def test_the_loss_is_that_of_transformers() -> None:
     reader = objective()
     learner, rows = model(reader), examples(reader, ROWS)
-    batch = reader.collate(rows, [], Layout())
+    batch = reader.collator.collate(rows, [], Layout())
     losses = []
     for row in rows:
         for tokens, (first, last) in zip(*windows_of(row, TOKENS), row[TARGET].reshape(-1, 2), strict=True):
             # One at a time, as padding has a share in transformers' own.
             places = {"start_positions": torch.tensor([first]), "end_positions": torch.tensor([last])}
             losses.append(learner(torch.tensor(tokens)[None], **places).loss.item())
-    assert reader.count(batch) == [len(losses)]
+    assert reader.collator.count_terms(batch) == [len(losses)]
     assert len(losses) > len(rows)
-    assert reader.loss_sum(learner, batch)[0].item() / len(losses) == pytest.approx(np.mean(losses), rel=1e-5)
-    assert reader.measure(learner, batch).losses[0].item() / len(losses) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert reader.loss.loss_sum(learner, batch)[0].item() / len(losses) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert reader.metrics.measure(learner, batch).losses[0].item() / len(losses) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def best_answer(
@@ -162,11 +163,11 @@ def test_the_answer_is_the_best_of_all_spans_in_all_windows(longest: int) -> Non
             answers = best_answer(reader, learner, example, row["context"], longest)
             answer = answers[1] if rows is some else answers[0]
             given.append(answer)
-            expected.append(agreement(answer, row["answers"]["text"]))
-        batches = [reader.collate(part, [], Layout()) for part in (found[:5], found[5:])]
+            expected.append(exact_match_and_f1(answer, row["answers"]["text"]))
+        batches = [reader.collator.collate(part, [], Layout()) for part in (found[:5], found[5:])]
         with torch.no_grad():
-            statistics = sum(reader.measure(learner, batch).statistics for batch in batches)
-        metrics = reader.metrics([1.0], statistics.numpy())
+            statistics = sum(reader.metrics.measure(learner, batch).statistics for batch in batches)
+        metrics = reader.metrics.compute([1.0], statistics.numpy())
         exact, f1 = np.mean(expected, axis=0)
         assert metrics["exactMatch"] == pytest.approx(exact)
         assert metrics["f1"] == pytest.approx(f1)
@@ -190,27 +191,27 @@ def test_the_answer_is_the_best_of_all_spans_in_all_windows(longest: int) -> Non
     ],
 )
 def test_metrics_are_those_of_squads_script(answer: str, right: list[str], exact: float, f1: float) -> None:
-    assert agreement(answer, right) == (exact, pytest.approx(f1))
+    assert exact_match_and_f1(answer, right) == (exact, pytest.approx(f1))
 
 
 def test_shares_are_told_apart_where_some_have_no_answer() -> None:
     reader = objective()
-    found = reader.metrics([2.0], np.array([1.0, 1.5, 2.0, 1.0, 1.0, 4.0]))
+    found = reader.metrics.compute([2.0], np.array([1.0, 1.5, 2.0, 1.0, 1.0, 4.0]))
     assert found == {
         "loss": 2.0, "exactMatch": 2 / 6, "f1": 2.5 / 6, "exactMatch[answerable]": 0.5, "f1[answerable]": 0.75,
         "exactMatch[unanswerable]": 0.25, "f1[unanswerable]": 0.25,
     }  # fmt: skip
-    assert reader.metrics([2.0], np.array([1.0, 1.5, 2.0, 0, 0, 0])) == {"loss": 2.0, "exactMatch": 0.5, "f1": 0.75}
+    assert reader.metrics.compute([2.0], np.array([1.0, 1.5, 2.0, 0, 0, 0])) == {"loss": 2.0, "exactMatch": 0.5, "f1": 0.75}
 
 
 def test_a_rank_without_rows_learns_nothing() -> None:
     reader = objective()
-    batch = reader.collate([], [], Layout())
-    assert reader.count(batch) == [0]
-    total = reader.loss_sum(model(reader), batch)
+    batch = reader.collator.collate([], [], Layout())
+    assert reader.collator.count_terms(batch) == [0]
+    total = reader.loss.loss_sum(model(reader), batch)
     total.sum().backward()
     assert total.item() == 0
-    assert not reader.measure(model(reader), batch).statistics.any()
+    assert not reader.metrics.measure(model(reader), batch).statistics.any()
 
 
 @pytest.mark.parametrize(

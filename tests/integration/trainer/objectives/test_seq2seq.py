@@ -18,15 +18,15 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, M2M100Config, MBartConfig, PreTrainedModel, T5Config
 
 from finetune_trainer import config
-from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.models.loading import load_model, validate_positions
-from finetune_trainer.objectives.encoder_decoder import shifted
 from finetune_trainer.objectives.metrics.text_generation import BLEU, ROUGE
+from finetune_trainer.objectives.model_setups.encoder_decoder import decoder_input_ids
 from finetune_trainer.objectives.seq2seq import Seq2Seq
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
@@ -44,7 +44,7 @@ def spec(**changes: Any) -> config.TrainSpec:
 
 
 def objective(tokenizer: Any = TOKENIZER, **changes: Any) -> Seq2Seq:
-    return Seq2Seq(spec(**changes), tokenizer)
+    return Seq2Seq.from_spec(spec(**changes), tokenizer)
 
 
 def records(rows: list[dict[str, Any]]) -> list[Row]:
@@ -52,11 +52,11 @@ def records(rows: list[dict[str, Any]]) -> list[Row]:
 
 
 def examples(seq2seq: Seq2Seq, rows: list[dict[str, Any]]) -> list[Sample]:
-    return [example for encoded in seq2seq.encode(records(rows)) for example in encoded.examples]
+    return [example for encoded in seq2seq.encoder.encode(records(rows)) for example in encoded.examples]
 
 
-def batch_of(seq2seq: Seq2Seq, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return seq2seq.collate(examples(seq2seq, rows), [], Layout())
+def batch_of(seq2seq: Seq2Seq, rows: list[dict[str, Any]]) -> Batch:
+    return seq2seq.collator.collate(examples(seq2seq, rows), [], Layout())
 
 
 def model(seq2seq: Seq2Seq, settings: dict[str, Any], folder: Path) -> PreTrainedModel:
@@ -87,7 +87,7 @@ def test_what_is_too_long_or_empty() -> None:
         ("Truncate", [EncodeStatus.TRUNCATED] * 2 + whole),
         ("Drop", [EncodeStatus.DROPPED] * 2 + whole),
     ):
-        encoded = list(objective(data={"maxLength": 48, "overlong": overlong}).encode(records(rows)))
+        encoded = list(objective(data={"maxLength": 48, "overlong": overlong}).encoder.encode(records(rows)))
         assert [one.status for one in encoded] == statuses
         kept = [example for one in encoded for example in one.examples]
         assert max(len(example["input_ids"]) for example in kept) == (48 if overlong == "Truncate" else 1)
@@ -118,20 +118,20 @@ def test_the_loss_is_that_of_transformers(settings: dict[str, Any], tmp_path: Pa
     learner = model(seq2seq, settings, tmp_path)
     batch = batch_of(seq2seq, ROWS)
     lengths = [len(example["target"]) for example in examples(seq2seq, ROWS)]
-    assert (batch["labels"] != IGNORE_INDEX).sum(1).tolist() == lengths
-    assert seq2seq.count(batch) == [sum(lengths)]
-    expected = learner(**batch)
-    mean = seq2seq.loss_sum(learner, batch)[0] / seq2seq.count(batch)[0]
+    assert (batch.targets["labels"] != IGNORE_INDEX).sum(1).tolist() == lengths
+    assert seq2seq.collator.count_terms(batch) == [sum(lengths)]
+    expected = learner(**tiny.model_arguments(batch))
+    mean = seq2seq.loss.loss_sum(learner, batch)[0] / seq2seq.collator.count_terms(batch)[0]
     assert mean.item() == pytest.approx(expected.loss.item(), rel=1e-5)
-    smooth = objective(training={"labelSmoothing": 0.1}).loss_sum(learner, batch)[0]
+    smooth = objective(training={"labelSmoothing": 0.1}).loss.loss_sum(learner, batch)[0]
     each = torch.nn.functional.cross_entropy(
-        expected.logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=0.1, reduction="sum"
+        expected.logits.flatten(0, 1), batch.targets["labels"].flatten(), label_smoothing=0.1, reduction="sum"
     )
     assert smooth.item() == pytest.approx(each.item(), rel=1e-5)
-    measured = seq2seq.measure(learner, batch)
+    measured = seq2seq.metrics.measure(learner, batch)
     assert measured.losses.item() / sum(lengths) == pytest.approx(expected.loss.item(), rel=1e-5)
-    assert measured.statistics.tolist() == [int((expected.logits.argmax(-1) == batch["labels"]).sum()), sum(lengths)]
-    found = seq2seq.metrics([mean.item()], measured.statistics.numpy())
+    assert measured.statistics.tolist() == [int((expected.logits.argmax(-1) == batch.targets["labels"]).sum()), sum(lengths)]
+    found = seq2seq.metrics.compute([mean.item()], measured.statistics.numpy())
     assert found["perplexity"] == pytest.approx(float(expected.loss.detach().exp()), rel=1e-4)
     assert found.keys() == {"loss", "perplexity", "tokenAccuracy"}
 
@@ -145,22 +145,22 @@ def test_what_other_families_make_of_labels(family: Any) -> None:
     learner = AutoModelForSeq2SeqLM.from_config(settings).eval()
     seq2seq = objective()
     batch = batch_of(seq2seq, ROWS)
-    assert (shifted(learner, batch["labels"]) >= 0).all()
-    mean = seq2seq.loss_sum(learner, batch)[0] / seq2seq.count(batch)[0]
-    assert mean.item() == pytest.approx(learner(**batch).loss.item(), rel=1e-5)
+    assert (decoder_input_ids(learner, batch.targets["labels"]) >= 0).all()
+    mean = seq2seq.loss.loss_sum(learner, batch)[0] / seq2seq.collator.count_terms(batch)[0]
+    assert mean.item() == pytest.approx(learner(**tiny.model_arguments(batch)).loss.item(), rel=1e-5)
 
 
 def test_a_batch_without_rows_computes_and_teaches_nothing(tmp_path: Path) -> None:
     seq2seq = objective()
     learner = model(seq2seq, T5, tmp_path)
-    batch = seq2seq.collate([], [], Layout())
-    assert seq2seq.count(batch) == [0]
-    total = seq2seq.loss_sum(learner, batch)
+    batch = seq2seq.collator.collate([], [], Layout())
+    assert seq2seq.collator.count_terms(batch) == [0]
+    total = seq2seq.loss.loss_sum(learner, batch)
     total.sum().backward()
     assert total.item() == 0
-    measured = seq2seq.measure(learner, batch)
+    measured = seq2seq.metrics.measure(learner, batch)
     assert measured.statistics.tolist() == [0.0] * 16
-    assert seq2seq.metrics([0.0], measured.statistics.numpy())["bleu"] == 0
+    assert seq2seq.metrics.compute([0.0], measured.statistics.numpy())["bleu"] == 0
 
 
 @pytest.mark.parametrize("settings", [T5, BART], ids=["t5", "bart"])
@@ -202,14 +202,14 @@ def writer(seq2seq: Seq2Seq, folder: Path) -> PreTrainedModel:
 def measured(place: ranks.Place, stage: int, beams: int, folder: Path) -> dict[str, float] | None:
     """The metrics of 13 rows: in the second of two batches one rank has three, one has one and one has none."""
     given = spec(options=SHORT | {"beams": beams}, training={"batchSize": 6}, deepspeed={"zeroStage": stage})
-    seq2seq = Seq2Seq(given, TOKENIZER)
+    seq2seq = Seq2Seq.from_spec(given, TOKENIZER)
     with joined(place) as here:
         learner = writer(seq2seq, folder)
         trained = engine.build_engine(learner, given.training, given.deepspeed, None, here, "Float32")
         groups = []
         for begin in range(0, 13, 3 * here.size):
             mine = ROWS[:13][begin + here.rank * 3 : begin + here.rank * 3 + 3]
-            batch = seq2seq.collate(examples(seq2seq, mine) if mine else [], [], Layout())
+            batch = seq2seq.collator.collate(examples(seq2seq, mine) if mine else [], [], Layout())
             groups.append([tiny.micro(batch, seq2seq)])
         learner.generation_config.max_length = 3  # which is for whoever uses the model
         result = evaluate(trained, seq2seq, groups, here, lambda: True)
@@ -222,8 +222,7 @@ def test_what_is_written_is_measured_on_all_ranks(stage: int, beams: int, tmp_pa
     seq2seq = objective(options=SHORT | {"beams": beams})
     learner = writer(seq2seq, tmp_path)
     batch = batch_of(seq2seq, ROWS[:13])
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    tokens = learner.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=8)
+    tokens = learner.generate(**batch.inputs, num_beams=beams, do_sample=False, max_new_tokens=8)
     written = TOKENIZER.batch_decode(tokens, skip_special_tokens=True)
     wanted = [row["target"] for row in ROWS[:13]]
     scorer = RougeScorer(["rouge1"])
@@ -235,14 +234,14 @@ def test_what_is_written_is_measured_on_all_ranks(stage: int, beams: int, tmp_pa
     assert found[0] == found[1] == found[2]
     assert found[0]["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, [wanted]).score, rel=1e-9)
     assert found[0]["rouge1"] == pytest.approx(rouge, rel=1e-9)
-    assert found[0]["loss"] == pytest.approx(learner(**batch).loss.item(), rel=1e-5)
+    assert found[0]["loss"] == pytest.approx(learner(**tiny.model_arguments(batch)).loss.item(), rel=1e-5)
 
 
 def test_a_model_that_does_not_know_its_beginning_is_refused() -> None:
     settings = T5Config(vocab_size=400, d_model=16, num_layers=1, num_heads=2, d_kv=8, d_ff=16)
     learner = AutoModelForSeq2SeqLM.from_config(settings)
     with pytest.raises(ConfigurationError, match=r"^spec.model.config.decoder_start_token_id: .* set it, often to"):
-        objective().start(learner, ProcessGroup(0, 1, 0, 1, torch.device("cpu")))
+        objective().model_setup.prepare(learner, ProcessGroup(0, 1, 0, 1, torch.device("cpu")))
 
 
 def test_targets_longer_than_the_positions_are_refused(tmp_path: Path) -> None:
@@ -251,21 +250,21 @@ def test_targets_longer_than_the_positions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigurationError, match=r"^spec.objective.seq2Seq.maxTargetLength: 65 is more than the 64 positions of this bart: "
     ):
-        validate_positions(made, seq2seq.lengths)
+        validate_positions(made, seq2seq.encoder.max_lengths)
 
 
 def test_adapters(tmp_path: Path) -> None:
     given = spec(method={"type": "LoRA"}, model={"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None})
-    seq2seq = Seq2Seq(given, TOKENIZER)
+    seq2seq = Seq2Seq.from_spec(given, TOKENIZER)
     learner = model(seq2seq, BART, tmp_path)
     batch = batch_of(seq2seq, ROWS[:4])
-    before = seq2seq.measure(learner, batch)
+    before = seq2seq.metrics.measure(learner, batch)
     adapted = apply_method(learner, given, seq2seq).eval()
     assert type(adapted).__name__ == "PeftModelForSeq2SeqLM"
-    after = seq2seq.measure(adapted, batch)
+    after = seq2seq.metrics.measure(adapted, batch)
     assert after.losses.item() == pytest.approx(before.losses.item(), rel=1e-5)
     assert after.statistics.tolist() == before.statistics.tolist()
-    seq2seq.loss_sum(adapted, batch).sum().backward()
+    seq2seq.loss.loss_sum(adapted, batch).sum().backward()
     assert all(parameter.grad is not None for name, parameter in adapted.named_parameters() if "lora_B" in name)
 
 

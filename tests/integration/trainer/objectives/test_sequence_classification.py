@@ -14,7 +14,7 @@ from tests.support import corpora, tiny
 from tests.support.learning import learn
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel, pipeline
 
-from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
 from finetune_trainer.data.records.row import Row
@@ -32,26 +32,30 @@ def records(rows: list[dict[str, Any]]) -> list[Row]:
 
 
 def objective(
-    problem: str, rows: list[dict[str, Any]] | None = None, options: dict[str, Any] | None = None, **changes: Any
+    problem: str,
+    rows: list[dict[str, Any]] | None = None,
+    options: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> SequenceClassification:
     spec = tiny.spec(
         objective={"type": "SequenceClassification", "sequenceClassification": {"problem": problem, **(options or {})}},
-        data={"maxLength": 48, **changes},
-    )
-    made = SequenceClassification(spec, TOKENIZER)
-    made.set_statistics(made.collect_statistics(lambda: records(rows or ROWS[problem])))
+        data={"maxLength": 48, **changes}, training=training or {},
+    )  # fmt: skip
+    made = SequenceClassification.from_spec(spec, TOKENIZER)
+    made.encoder.set_statistics(made.encoder.collect_statistics(lambda: records(rows or ROWS[problem])))
     return made
 
 
 def examples(classifier: SequenceClassification, rows: list[dict[str, Any]]) -> list[Sample]:
-    encoded = classifier.encode(records(rows))
+    encoded = classifier.encoder.encode(records(rows))
     return [{name: np.asarray(value) for name, value in example.items()} for one in encoded for example in one.examples]
 
 
-def batch_of(classifier: SequenceClassification, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def batch_of(classifier: SequenceClassification, rows: list[dict[str, Any]]) -> Batch:
     found = examples(classifier, rows)
     found = [{**row, "target": row["target"].astype(np.float32)} for row in found]
-    return classifier.collate(found, [], Layout())
+    return classifier.collator.collate(found, [], Layout())
 
 
 def model(classifier: SequenceClassification) -> PreTrainedModel:
@@ -61,40 +65,39 @@ def model(classifier: SequenceClassification) -> PreTrainedModel:
             "vocab_size": 500, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
             "max_position_embeddings": 64, "initializer_range": 0.5,
         }
-        | classifier.model_config_overrides()
+        | classifier.model_setup.config_overrides()
     )  # fmt: skip
     made: PreTrainedModel = AutoModelForSequenceClassification.from_config(settings).eval()
     return made
 
 
-def measured(classifier: SequenceClassification, learner: PreTrainedModel, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+def measured(classifier: SequenceClassification, learner: PreTrainedModel, batch: Batch) -> dict[str, float]:
     with torch.no_grad():
-        return classifier.metrics([1.0], classifier.measure(learner, batch).statistics.numpy())
+        return classifier.metrics.compute([1.0], classifier.metrics.measure(learner, batch).statistics.numpy())
 
 
 @pytest.mark.parametrize("problem", ROWS)
 def test_the_loss_is_that_of_transformers(problem: str) -> None:
     classifier = objective(problem)
     learner, batch = model(classifier), batch_of(classifier, ROWS[problem])
-    labels = batch["labels"]
-    theirs = batch | {"labels": labels[:, 0].long() if problem == "SingleLabel" else labels}
+    labels = batch.targets["labels"]
+    theirs = batch.inputs | {"labels": labels[:, 0].long() if problem == "SingleLabel" else labels}
     if problem == "Regression":
         theirs["labels"] = labels[:, 0]
-    mean = classifier.loss_sum(learner, batch)[0] / classifier.count(batch)[0]
+    mean = classifier.loss.loss_sum(learner, batch)[0] / classifier.collator.count_terms(batch)[0]
     assert mean.item() == pytest.approx(learner(**theirs).loss.item(), rel=1e-5)
 
 
 def test_smoothed_labels_are_those_of_torch() -> None:
     classifier = objective("SingleLabel")
     learner, batch = model(classifier), batch_of(classifier, ROWS["SingleLabel"])
-    plain = classifier.loss_sum(learner, batch)
-    training = classifier.spec.training.model_copy(update={"label_smoothing": 0.2})
-    classifier.spec = classifier.spec.model_copy(update={"training": training})
-    logits = learner(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
-    target = batch["labels"][:, 0].long()
+    plain = classifier.loss.loss_sum(learner, batch)
+    classifier = objective("SingleLabel", training={"labelSmoothing": 0.2})
+    logits = learner(**batch.inputs).logits
+    target = batch.targets["labels"][:, 0].long()
     expected = torch.nn.functional.cross_entropy(logits, target, reduction="sum", label_smoothing=0.2)
-    assert classifier.loss_sum(learner, batch).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert classifier.measure(learner, batch).losses.tolist() == plain.tolist() != expected.tolist()
+    assert classifier.loss.loss_sum(learner, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert classifier.metrics.measure(learner, batch).losses.tolist() == plain.tolist() != expected.tolist()
 
 
 def test_metrics_of_single_labels_are_those_of_scikit_learn() -> None:
@@ -102,8 +105,8 @@ def test_metrics_of_single_labels_are_those_of_scikit_learn() -> None:
     learner, batch = model(classifier), batch_of(classifier, ROWS["SingleLabel"])
     found = measured(classifier, learner, batch)
     with torch.no_grad():
-        guess = learner(**{k: v for k, v in batch.items() if k != "labels"}).logits.argmax(1).numpy()
-    true = batch["labels"][:, 0].long().numpy()
+        guess = learner(**batch.inputs).logits.argmax(1).numpy()
+    true = batch.targets["labels"][:, 0].long().numpy()
     assert 0.1 < found["accuracy"] < 0.9
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, guess))
     assert found["matthews"] == pytest.approx(metrics.matthews_corrcoef(true, guess))
@@ -113,17 +116,17 @@ def test_metrics_of_single_labels_are_those_of_scikit_learn() -> None:
     of_each = metrics.f1_score(true, guess, average=None, labels=range(4), zero_division=0)
     assert [found[f"f1[{package}]"] for package in corpora.PACKAGES] == pytest.approx(of_each.tolist())
     with torch.no_grad():
-        table = classifier.tables(classifier.measure(learner, batch).statistics.numpy())["confusion"]
+        table = classifier.metrics.tables(classifier.metrics.measure(learner, batch).statistics.numpy())["confusion"]
     assert table == {"labels": list(corpora.PACKAGES), "counts": metrics.confusion_matrix(true, guess).tolist()}
 
 
 def test_counts_are_the_same_with_and_without_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     predicted, actual = torch.tensor([0, 1, 1, 2, 2, 2]), torch.tensor([0, 1, 0, 2, 0, 1])
-    within = classification.counts_of_pairs(classification.pair_counts(predicted, actual, 3).numpy(), 3)
-    monkeypatch.setattr(classification, "MOST_IN_MATRIX", 2)
-    beyond = classification.pair_counts(predicted, actual, 3).numpy()
-    assert classification.counts_of_pairs(beyond, 3).tolist() == within.tolist() == [1, 1, 1, 1, 2, 3, 3, 2, 1]
-    assert classification.confusion(beyond, ["a", "b", "c"]) == {}
+    within = classification.label_counts_from_pairs(classification.count_pairs(predicted, actual, 3).numpy(), 3)
+    monkeypatch.setattr(classification, "MAX_MATRIX_LABELS", 2)
+    beyond = classification.count_pairs(predicted, actual, 3).numpy()
+    assert classification.label_counts_from_pairs(beyond, 3).tolist() == within.tolist() == [1, 1, 1, 1, 2, 3, 3, 2, 1]
+    assert classification.confusion_table(beyond, ["a", "b", "c"]) == {}
 
 
 def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:
@@ -131,8 +134,8 @@ def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:
     learner, batch = model(classifier), batch_of(classifier, ROWS["MultiLabel"])
     found = measured(classifier, learner, batch)
     with torch.no_grad():
-        guess = (learner(**{k: v for k, v in batch.items() if k != "labels"}).logits > 0).numpy()
-    true = batch["labels"].numpy() > 0
+        guess = (learner(**batch.inputs).logits > 0).numpy()
+    true = batch.targets["labels"].numpy() > 0
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, guess))
     assert found["microF1"] == pytest.approx(metrics.f1_score(true, guess, average="micro"))
     assert found["f1"] == pytest.approx(metrics.f1_score(true, guess, average="macro", zero_division=0))
@@ -143,8 +146,8 @@ def test_metrics_of_numbers_are_those_of_scikit_learn() -> None:
     learner, batch = model(classifier), batch_of(classifier, ROWS["Regression"])
     found = measured(classifier, learner, batch)
     with torch.no_grad():
-        guess = learner(**{k: v for k, v in batch.items() if k != "labels"}).logits[:, 0].numpy()
-    true = batch["labels"][:, 0].numpy()
+        guess = learner(**batch.inputs).logits[:, 0].numpy()
+    true = batch.targets["labels"][:, 0].numpy()
     assert found["mse"] == pytest.approx(metrics.mean_squared_error(true, guess), rel=1e-5)
     assert found["mae"] == pytest.approx(metrics.mean_absolute_error(true, guess), rel=1e-5)
     assert found["r2"] == pytest.approx(metrics.r2_score(true, guess), rel=1e-4)
@@ -168,14 +171,16 @@ def test_weighed_classes_are_torchs(options: dict[str, Any], weights: list[float
         ).tolist()
     learner, batch = model(classifier), batch_of(classifier, rows)
     with torch.no_grad():
-        logits = learner(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
-    expected = torch.nn.functional.cross_entropy(logits, batch["labels"][:, 0].long(), torch.tensor(weights))
-    assert classifier.loss_sum(learner, batch)[0].item() / classifier.count(batch)[0] == pytest.approx(
+        logits = learner(**batch.inputs).logits
+    expected = torch.nn.functional.cross_entropy(logits, batch.targets["labels"][:, 0].long(), torch.tensor(weights))
+    assert classifier.loss.loss_sum(learner, batch)[0].item() / classifier.collator.count_terms(batch)[0] == pytest.approx(
         expected.item(), rel=1e-5
     )
     few = batch_of(classifier, rows[-1:])
-    assert classifier.count(few)[0] == pytest.approx(weights[classifier.facts["labels"].index("xml")])
-    assert classifier.count(classifier.collate([], [], Layout())) == [0]
+    assert classifier.collator.count_terms(few)[0] == pytest.approx(
+        weights[classifier.encoder.statistics["labels"].index("xml")]
+    )
+    assert classifier.collator.count_terms(classifier.collator.collate([], [], Layout())) == [0]
 
 
 def of_package(package: str) -> list[dict[str, Any]]:
@@ -192,19 +197,19 @@ def test_weights_of_labels_that_are_not_there() -> None:
 @pytest.mark.parametrize("problem", ROWS)
 def test_a_rank_without_rows_learns_nothing(problem: str) -> None:
     classifier = objective(problem)
-    batch = classifier.collate([], [], Layout())
-    assert classifier.count(batch) == [0]
-    total = classifier.loss_sum(model(classifier), batch)
+    batch = classifier.collator.collate([], [], Layout())
+    assert classifier.collator.count_terms(batch) == [0]
+    total = classifier.loss.loss_sum(model(classifier), batch)
     total.sum().backward()
     assert total.item() == 0
 
 
 def test_labels_are_found_in_the_data() -> None:
     numbers = [{"text": "a", "label": label} for label in (10, 9, 2, 9)]
-    assert objective("SingleLabel", numbers).facts == {"labels": ["2", "9", "10"]}
-    assert objective("SingleLabel").facts == {"labels": list(corpora.PACKAGES)}
-    assert objective("MultiLabel").facts == {"labels": ["loops", "raises", "returns"]}
-    assert objective("SingleLabel", [{"text": "", "label": flag} for flag in (True, False)]).facts == {
+    assert objective("SingleLabel", numbers).encoder.statistics == {"labels": ["2", "9", "10"]}
+    assert objective("SingleLabel").encoder.statistics == {"labels": list(corpora.PACKAGES)}
+    assert objective("MultiLabel").encoder.statistics == {"labels": ["loops", "raises", "returns"]}
+    assert objective("SingleLabel", [{"text": "", "label": flag} for flag in (True, False)]).encoder.statistics == {
         "labels": ["false", "true"]
     }
 
@@ -216,7 +221,7 @@ def test_texts_that_are_too_long_and_empty_ones() -> None:
         ("Drop", [EncodeStatus.DROPPED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
     ):
         classifier = objective("SingleLabel", rows, overlong=overlong)
-        encoded = list(classifier.encode(records(rows)))
+        encoded = list(classifier.encoder.encode(records(rows)))
         assert [one.status for one in encoded] == statuses
         assert all(len(example["input_ids"]) <= 48 for one in encoded for example in one.examples)
 
@@ -245,13 +250,13 @@ def test_pairs_have_segments() -> None:
 def test_labels_that_do_not_suit_the_problem(problem: str, label: Any, message: str) -> None:
     rows = [ROWS[problem][0], {"text": "x", "label": label}]
     with pytest.raises(DataError) as raised:
-        list(objective(problem, rows).encode(records(rows)))
+        list(objective(problem, rows).encoder.encode(records(rows)))
     assert str(raised.value).startswith(message)
 
 
 def test_a_label_that_training_never_saw() -> None:
     with pytest.raises(DataError, match=r"^rows.jsonl:1: column label is 'new', which is none of the labels \(asyncio, email"):
-        list(objective("SingleLabel").encode(records([{"text": "x", "label": "new"}])))
+        list(objective("SingleLabel").encoder.encode(records([{"text": "x", "label": "new"}])))
 
 
 def test_one_label_alone_is_refused() -> None:

@@ -18,7 +18,7 @@ from tests.support.contrastive import without_rows
 from tests.support.learning import BERT, learn
 from transformers import AutoModel, BertConfig, LlamaConfig, PreTrainedModel, T5Config, pipeline
 
-from finetune_trainer.data.loading.collate import Layout
+from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodeStatus
 from finetune_trainer.data.records.row import Row, make_row
@@ -49,7 +49,7 @@ def objective(tokenizer: Any = TOKENIZER, max_length: int = 64, overlong: str | 
         objective={"type": "TextContrastive", "textContrastive": options},
         data={"maxLength": max_length, "overlong": overlong, "train": [{"source": "file:///nowhere", "columns": columns}]},
     )
-    return TextContrastive(spec, tokenizer)
+    return TextContrastive.from_spec(spec, tokenizer)
 
 
 def records(rows: list[dict[str, Any]]) -> list[Row]:
@@ -59,12 +59,12 @@ def records(rows: list[dict[str, Any]]) -> list[Row]:
 def examples(contrastive: TextContrastive, rows: list[dict[str, Any]]) -> list[Sample]:
     return [
         {name: np.asarray(value) for name, value in example.items()}
-        for one in contrastive.encode(records(rows)) for example in one.examples
+        for one in contrastive.encoder.encode(records(rows)) for example in one.examples
     ]  # fmt: skip
 
 
-def batch_of(contrastive: TextContrastive, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return contrastive.collate(examples(contrastive, rows), [], Layout())
+def batch_of(contrastive: TextContrastive, rows: list[dict[str, Any]]) -> Batch:
+    return contrastive.collator.collate(examples(contrastive, rows), [], Layout())
 
 
 def model(family: Any = BertConfig, **changes: Any) -> PreTrainedModel:
@@ -78,14 +78,14 @@ def model(family: Any = BertConfig, **changes: Any) -> PreTrainedModel:
 def test_the_loss_is_that_of_sentence_transformers(symmetric: bool, rows: list[dict[str, Any]]) -> None:
     contrastive, learner = objective(symmetric=symmetric), model()
     batches = [batch_of(contrastive, part) for part in (rows[:10], rows[10:])]
-    contrastive.prepare_step(learner, batches, ALONE)
-    found = sum(contrastive.loss_sum(learner, batch).item() for batch in batches)
-    mean = found / sum(contrastive.count(batch)[0] for batch in batches)
+    prepared = contrastive.loss.prepare_step(learner, batches, ALONE)
+    found = sum(contrastive.loss.loss_sum(learner, batch).item() for batch in prepared)
+    mean = found / sum(contrastive.collator.count_terms(batch)[0] for batch in batches)
 
     directions = ("query_to_doc", "doc_to_query") if symmetric else ("query_to_doc",)
     theirs = MultipleNegativesRankingLoss(None, scale=20.0, directions=directions, partition_mode="per_direction")
     with torch.no_grad():
-        texts, pairs, negatives = contrastive._embed(learner, batch_of(contrastive, rows))
+        texts, pairs, negatives = contrastive.loss.embed(learner, batch_of(contrastive, rows))
     assert len(negatives) == sum(bool(row.get("negative")) for row in rows)
     expected = theirs.compute_loss_from_embeddings([texts, pairs, negatives], torch.empty(0))
     assert mean == pytest.approx(expected.item(), rel=1e-5)
@@ -95,8 +95,8 @@ def test_the_loss_is_that_of_sentence_transformers(symmetric: bool, rows: list[d
 @pytest.mark.parametrize("family", [BertConfig, LlamaConfig])
 def test_padding_changes_nothing(pooling: str, family: Any) -> None:
     contrastive, learner = objective(pooling=pooling), model(family)
-    together = contrastive._embed(learner, batch_of(contrastive, HARD))[1]
-    alone = torch.cat([contrastive._embed(learner, batch_of(contrastive, [row]))[1] for row in HARD])
+    together = contrastive.loss.embed(learner, batch_of(contrastive, HARD))[1]
+    alone = torch.cat([contrastive.loss.embed(learner, batch_of(contrastive, [row]))[1] for row in HARD])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(alone.norm(dim=1), torch.ones(len(HARD)))
 
@@ -111,7 +111,7 @@ def test_texts_that_are_too_long_and_empty_ones() -> None:
         ("Truncate", [EncodeStatus.TRUNCATED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
         ("Drop", [EncodeStatus.DROPPED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
     ):
-        encoded = list(objective(max_length=16, overlong=overlong).encode(records(rows)))
+        encoded = list(objective(max_length=16, overlong=overlong).encoder.encode(records(rows)))
         assert [one.status for one in encoded] == statuses
     cut = examples(objective(max_length=16), rows)[0]
     assert cut[LENGTHS].tolist() == [16, 3]
@@ -134,17 +134,17 @@ def test_a_negative_may_be_null_but_no_number() -> None:
 
 def test_a_model_without_dropout_makes_no_two_views() -> None:
     unsupervised = objective(unsupervised=True)
-    unsupervised.start(model(), ALONE)
+    unsupervised.model_setup.prepare(model(), ALONE)
     bare = model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    objective().start(bare, ALONE)
+    objective().model_setup.prepare(bare, ALONE)
     assert not bare.training
     with pytest.raises(ConfigurationError, match=r"^spec.objective.textContrastive.unsupervised: this model has no dropout"):
-        unsupervised.start(bare, ALONE)
+        unsupervised.model_setup.prepare(bare, ALONE)
 
 
 def test_a_model_that_embeds_no_tokens_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model: this t5 gives no last_hidden_state for a text"):
-        objective().start(model(T5Config, d_model=32, num_layers=1, num_heads=2, d_kv=8, d_ff=32), ALONE)
+        objective().model_setup.prepare(model(T5Config, d_model=32, num_layers=1, num_heads=2, d_kv=8, d_ff=32), ALONE)
 
 
 def test_a_pooler_may_be_missing_but_no_layer(tmp_path: Path) -> None:
@@ -187,16 +187,16 @@ def test_any_division_of_a_step_gives_the_same_weights(tmp_path: Path) -> None:
 )
 def test_sentence_transformers_embeds_the_same(family: Any, pooling: str, normalize: bool, tmp_path: Path) -> None:
     contrastive, learner = objective(pooling=pooling, normalize=normalize, max_length=32), model(family)
-    contrastive.start(learner, ALONE)
+    contrastive.model_setup.prepare(learner, ALONE)
     learner.save_pretrained(tmp_path)
     TOKENIZER.save_pretrained(tmp_path)
-    export.write_json_files(tmp_path, contrastive.extra_files())
+    export.write_json_files(tmp_path, contrastive.model_setup.extra_files())
     assert (tmp_path / "2_Normalize").exists() is False
     theirs = SentenceTransformer(str(tmp_path), device="cpu")
     assert len(theirs) == (3 if normalize else 2)
     assert theirs.similarity_fn_name == ("cosine" if normalize else "dot")
     with torch.no_grad():
-        ours = contrastive._embed(learner, batch_of(contrastive, ROWS))[1]
+        ours = contrastive.loss.embed(learner, batch_of(contrastive, ROWS))[1]
     texts = [row["text_pair"] for row in ROWS]
     assert max(len(TOKENIZER(text)["input_ids"]) for text in texts) > 32, "some are cut"
     torch.testing.assert_close(torch.from_numpy(theirs.encode(texts)), ours, rtol=1e-4, atol=1e-5)

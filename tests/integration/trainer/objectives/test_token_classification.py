@@ -28,12 +28,12 @@ from transformers import (
     pipeline,
 )
 
-from finetune_trainer.data.loading.collate import IGNORE_INDEX, Layout
+from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives.pretokenized import for_words
+from finetune_trainer.objectives.inputs.pretokenized import word_level_tokenizer
 from finetune_trainer.objectives.token_classification import TAGS, TokenClassification
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
@@ -54,18 +54,18 @@ def objective(rows: list[dict[str, Any]] = ROWS, tokenizer: Any = TOKENIZER, **c
         objective={"type": "TokenClassification", "tokenClassification": options}, data={"maxLength": 256, **changes},
         training=training,
     )  # fmt: skip
-    made = TokenClassification(spec, tokenizer)
-    made.set_statistics(made.collect_statistics(lambda: records(rows)))
+    made = TokenClassification.from_spec(spec, tokenizer)
+    made.encoder.set_statistics(made.encoder.collect_statistics(lambda: records(rows)))
     return made
 
 
 def encoded(tagger: TokenClassification, rows: list[dict[str, Any]]) -> list[EncodedRow]:
-    return list(tagger.encode(records(rows)))
+    return list(tagger.encoder.encode(records(rows)))
 
 
-def batch_of(tagger: TokenClassification, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def batch_of(tagger: TokenClassification, rows: list[dict[str, Any]]) -> Batch:
     examples: list[Sample] = [example for one in encoded(tagger, rows) for example in one.examples]
-    return tagger.collate(examples, [], Layout())
+    return tagger.collator.collate(examples, [], Layout())
 
 
 def model(tagger: TokenClassification) -> PreTrainedModel:
@@ -75,7 +75,7 @@ def model(tagger: TokenClassification) -> PreTrainedModel:
             "vocab_size": 500, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
             "max_position_embeddings": 256, "initializer_range": 0.5,
         }
-        | tagger.model_config_overrides()
+        | tagger.model_setup.config_overrides()
     )  # fmt: skip
     made: PreTrainedModel = AutoModelForTokenClassification.from_config(settings).eval()
     return made
@@ -85,14 +85,14 @@ def guessed(
     tagger: TokenClassification, rows: list[dict[str, Any]]
 ) -> tuple[np.ndarray[Any, Any], list[list[str]], list[list[str]]]:
     """The statistics of two batches together, then the true and the predicted tags of each row."""
-    learner, names = model(tagger), tagger.facts["labels"]
+    learner, names = model(tagger), tagger.encoder.statistics["labels"]
     total, true, predicted = torch.zeros(()), [], []
     for part in (rows[::3], rows[1::3] + rows[2::3]):
         batch = batch_of(tagger, part)
         with torch.no_grad():
-            total = total + tagger.measure(learner, batch).statistics
-            guesses = learner(batch["input_ids"], batch["attention_mask"]).logits.argmax(-1)
-        for labels, guess in zip(batch["labels"], guesses, strict=True):
+            total = total + tagger.metrics.measure(learner, batch).statistics
+            guesses = learner(batch.inputs["input_ids"], batch.inputs["attention_mask"]).logits.argmax(-1)
+        for labels, guess in zip(batch.targets["labels"], guesses, strict=True):
             words = labels != IGNORE_INDEX
             true.append([names[tag] for tag in labels[words]])
             predicted.append([names[tag] for tag in guess[words]])
@@ -101,7 +101,7 @@ def guessed(
 
 def test_each_word_is_told_once_by_its_first_token() -> None:
     tagger = objective()
-    names = tagger.facts["labels"]
+    names = tagger.encoder.statistics["labels"]
     assert names == ["B-CALLED", "B-DEFINED", "B-KEYWORD", "I-CALLED", "O"]
     for row, one in zip(ROWS, encoded(tagger, ROWS), strict=True):
         [example] = one.examples
@@ -118,16 +118,18 @@ def test_words_are_the_tokens_of_their_text_also_after_the_export(family: Any, t
     if family:
         learnt = json.loads(TOKENIZER.backend_tokenizer.to_str())["model"]
         tokenizer = family(vocab=learnt["vocab"], merges=[tuple(pair) for pair in learnt["merges"]])
-    for_words(tokenizer).save_pretrained(tmp_path)
-    for made in (for_words(tokenizer), AutoTokenizer.from_pretrained(tmp_path)):
+    word_level_tokenizer(tokenizer).save_pretrained(tmp_path)
+    for made in (word_level_tokenizer(tokenizer), AutoTokenizer.from_pretrained(tmp_path)):
         of_text = made(" ".join(ROWS[0]["tokens"]))["input_ids"]
         assert made(ROWS[0]["tokens"], is_split_into_words=True)["input_ids"] == of_text
-    assert tokenizer("self")["input_ids"] != for_words(tokenizer)("self")["input_ids"], "the given one stays as it was"
+    assert tokenizer("self")["input_ids"] != word_level_tokenizer(tokenizer)("self")["input_ids"], (
+        "the given one stays as it was"
+    )
 
 
 def test_a_tokenizer_that_knows_words_stays_as_it_is() -> None:
     words = tiny.tokenizer()
-    assert for_words(words) is words
+    assert word_level_tokenizer(words) is words
 
 
 def test_tokenizers_that_cannot_keep_words_apart_are_refused() -> None:
@@ -141,40 +143,42 @@ def test_tokenizers_that_cannot_keep_words_apart_are_refused() -> None:
 def test_the_loss_is_that_of_transformers() -> None:
     tagger = objective()
     learner, batch = model(tagger), batch_of(tagger, ROWS)
-    expected = learner(**batch).loss
-    mean = tagger.loss_sum(learner, batch)[0] / tagger.count(batch)[0]
+    expected = learner(**tiny.model_arguments(batch)).loss
+    mean = tagger.loss.loss_sum(learner, batch)[0] / tagger.collator.count_terms(batch)[0]
     assert mean.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert tagger.measure(learner, batch).losses[0].item() == pytest.approx(expected.item() * tagger.count(batch)[0], rel=1e-5)
-    assert tagger.count(batch) == [sum(len(row["tags"]) for row in ROWS)]
+    assert tagger.metrics.measure(learner, batch).losses[0].item() == pytest.approx(
+        expected.item() * tagger.collator.count_terms(batch)[0], rel=1e-5
+    )
+    assert tagger.collator.count_terms(batch) == [sum(len(row["tags"]) for row in ROWS)]
 
 
 def test_smoothed_labels_are_those_of_torch() -> None:
     tagger = objective(training={"labelSmoothing": 0.2})
     learner, batch = model(tagger), batch_of(tagger, ROWS)
-    logits = learner(batch["input_ids"], batch["attention_mask"]).logits.flatten(0, 1)
-    expected = functional.cross_entropy(logits, batch["labels"].flatten(), reduction="sum", label_smoothing=0.2)
-    assert tagger.loss_sum(learner, batch).item() == pytest.approx(expected.item(), rel=1e-5)
-    plain = objective().loss_sum(learner, batch)
-    assert tagger.measure(learner, batch).losses.tolist() == plain.tolist() != expected.tolist()
+    logits = learner(batch.inputs["input_ids"], batch.inputs["attention_mask"]).logits.flatten(0, 1)
+    expected = functional.cross_entropy(logits, batch.targets["labels"].flatten(), reduction="sum", label_smoothing=0.2)
+    assert tagger.loss.loss_sum(learner, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    plain = objective().loss.loss_sum(learner, batch)
+    assert tagger.metrics.measure(learner, batch).losses.tolist() == plain.tolist() != expected.tolist()
 
 
 @pytest.mark.parametrize("rows", [ROWS, SPOKEN], ids=["entities", "parts of speech"])
 def test_the_matrix_is_that_of_scikit_learn(rows: list[dict[str, Any]]) -> None:
     tagger = objective(rows)
     with torch.no_grad():
-        statistics = tagger.measure(model(tagger), batch_of(tagger, rows)).statistics.numpy()
+        statistics = tagger.metrics.measure(model(tagger), batch_of(tagger, rows)).statistics.numpy()
     _, true, predicted = guessed(tagger, rows)
-    names = tagger.facts["labels"]
+    names = tagger.encoder.statistics["labels"]
     wanted = sklearn.confusion_matrix(list(chain(*true)), list(chain(*predicted)), labels=names).tolist()
-    assert tagger.tables(statistics) == {"confusion": {"labels": names, "counts": wanted}}
+    assert tagger.metrics.tables(statistics) == {"confusion": {"labels": names, "counts": wanted}}
 
 
 def test_metrics_of_entities_are_those_of_seqeval() -> None:
     tagger = objective()
     statistics, true, predicted = guessed(tagger, ROWS)
-    matrix = sklearn.confusion_matrix(list(chain(*true)), list(chain(*predicted)), labels=tagger.facts["labels"])
-    assert tagger.tables(statistics)["confusion"]["counts"] == matrix.tolist()
-    found = tagger.metrics([1.0], statistics)
+    matrix = sklearn.confusion_matrix(list(chain(*true)), list(chain(*predicted)), labels=tagger.encoder.statistics["labels"])
+    assert tagger.metrics.tables(statistics)["confusion"]["counts"] == matrix.tolist()
+    found = tagger.metrics.compute([1.0], statistics)
     assert found["accuracy"] == pytest.approx(seqeval.accuracy_score(true, predicted))
     assert 0 < found["microF1"] < 0.5
     scores = {"precision": seqeval.precision_score, "recall": seqeval.recall_score, "f1": seqeval.f1_score}
@@ -188,7 +192,7 @@ def test_metrics_of_entities_are_those_of_seqeval() -> None:
 def test_metrics_of_other_tags_are_those_of_scikit_learn() -> None:
     tagger = objective(SPOKEN)
     statistics, true, predicted = guessed(tagger, SPOKEN)
-    found, labels = tagger.metrics([1.0], statistics), tagger.facts["labels"]
+    found, labels = tagger.metrics.compute([1.0], statistics), tagger.encoder.statistics["labels"]
     flat, guess = list(chain(*true)), list(chain(*predicted))
     assert found["accuracy"] == found["microPrecision"] == pytest.approx(sklearn.accuracy_score(flat, guess))
     for name, score in (
@@ -196,25 +200,25 @@ def test_metrics_of_other_tags_are_those_of_scikit_learn() -> None:
     ):  # fmt: skip
         assert found[name] == pytest.approx(score(flat, guess, average="macro", zero_division=0)), name
     matrix = sklearn.confusion_matrix(flat, guess, labels=labels).tolist()
-    assert tagger.tables(statistics) == {"confusion": {"labels": labels, "counts": matrix}}
+    assert tagger.metrics.tables(statistics) == {"confusion": {"labels": labels, "counts": matrix}}
     assert {name for name in found if "[" in name} == {f"f1[{part}]" for part in ("keyword", "noun", "other", "verb")}
 
 
 def test_a_rank_without_rows_learns_nothing() -> None:
     tagger = objective()
-    batch = tagger.collate([], [], Layout())
-    assert tagger.count(batch) == [0]
-    total = tagger.loss_sum(model(tagger), batch)
+    batch = tagger.collator.collate([], [], Layout())
+    assert tagger.collator.count_terms(batch) == [0]
+    total = tagger.loss.loss_sum(model(tagger), batch)
     total.sum().backward()
     assert total.item() == 0
-    assert not tagger.measure(model(tagger), batch).statistics.any()
+    assert not tagger.metrics.measure(model(tagger), batch).statistics.any()
 
 
 def test_numbers_count_the_given_labels() -> None:
     rows = [{"tokens": ["a", "b", "c"], "tags": [0, 2, 1]}]
     named, numbered = objective(rows, labels=["O", "I-X", "B-X"]), objective(rows)
-    assert named.facts == {"labels": ["O", "I-X", "B-X"]}
-    assert numbered.facts == {"labels": ["0", "1", "2"]}
+    assert named.encoder.statistics == {"labels": ["O", "I-X", "B-X"]}
+    assert numbered.encoder.statistics == {"labels": ["0", "1", "2"]}
     for tagger in (named, numbered):
         [example] = encoded(tagger, rows)[0].examples
         assert [tag for tag in example[TAGS] if tag != IGNORE_INDEX] == [0, 2, 1]

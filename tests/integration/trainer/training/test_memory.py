@@ -72,7 +72,11 @@ def prepared(folder: Path, megabytes: int) -> None:
             file.write(json.dumps({"text": f"{' '.join(f'w{number * k % 63}' for k in range(30))} {filler}{number}"}) + "\n")
     data = {"train": [{"source": f"file://{folder}/rows.jsonl"}], "maxLength": 2**15, "checks": {"comparedRows": 200}}
     spec = config.TrainSpec.model_validate(tiny.spec().document() | {"data": data})
-    made = prepare(spec, CausalLM(spec, tiny.tokenizer()), SourceResolver(spec.objective, folder / "cache", Credentials()))
+    made = prepare(
+        spec,
+        CausalLM.from_spec(spec, tiny.tokenizer()).encoder,
+        SourceResolver(spec.objective, folder / "cache", Credentials()),
+    )
     assert made.report.train.documents > 900 * megabytes
     assert made.report.train.tokens > 170 * made.report.train.documents
 
@@ -80,14 +84,14 @@ def prepared(folder: Path, megabytes: int) -> None:
 def evaluated(folder: Path, rows: int) -> None:
     """So many rows of 32 tokens."""
     folder.mkdir()
-    objective = CausalLM(tiny.spec(), tiny.tokenizer())
-    writer = ExampleWriter(folder / "rows.arrow", objective.fields)
+    objective = CausalLM.from_spec(tiny.spec(), tiny.tokenizer())
+    writer = ExampleWriter(folder / "rows.arrow", objective.encoder.fields)
     random = np.random.default_rng(0)
     for _ in range(rows // 100):
         writer.write([{TOKENS: random.integers(1, tiny.VOCABULARY, 32).astype(np.int32)} for _ in range(100)])
     writer.close()
     held_out, here = ArrowDataset(writer.path), ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
-    with PrefetchLoader(BatchBuilder(held_out, objective, Layout(), 0, 1, 16, 0), sequential(rows, 16)) as groups:
+    with PrefetchLoader(BatchBuilder(held_out, objective.collator, Layout(), 0, 1, 16, 0), sequential(rows, 16)) as groups:
         found = evaluate(tiny.llama(), objective, groups, here, lambda: True)
     assert found is not None
     assert found.metrics["loss"] > 4

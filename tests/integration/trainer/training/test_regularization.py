@@ -19,7 +19,7 @@ from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.training.regularization import Regularizer, draw_samples, estimate_importance, reservoir_sample
 
 ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
-OBJECTIVE = CausalLM(tiny.spec(data={"maxLength": 16}), tiny.tokenizer())
+OBJECTIVE = CausalLM.from_spec(tiny.spec(data={"maxLength": 16}), tiny.tokenizer())
 ROWS = [Row({"text": " ".join(f"w{(n * k) % 63 + 1}" for k in range(3 + n % 5))}, "rows", {}) for n in range(1, 12)]
 
 

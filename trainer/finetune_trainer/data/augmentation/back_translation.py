@@ -18,7 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from finetune_trainer import config
-from finetune_trainer.data.loading.collate import Layout, collate, to_device
+from finetune_trainer.data.loading.collate import Layout, collate
 from finetune_trainer.data.loading.dataset import TOKENS
 from finetune_trainer.data.progress import Pulse
 from finetune_trainer.huggingface import languages
@@ -71,7 +71,7 @@ class Translator:
         batch = collate([{TOKENS: own} for own in tokens], self.tokenizer.pad_token_id, Layout())
         with explain_errors(f"{self.what} cannot translate", "name another source"):
             rows = self.model.generate(
-                **to_device(batch, self.model.device), do_sample=False, num_beams=1, max_new_tokens=self.max_length,
+                **batch.to(self.model.device).inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_length,
                 logits_processor=sampling,
             )  # fmt: skip
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -14,7 +15,33 @@ from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Token
 IGNORE_INDEX = -100
 MULTIPLE = 8  # GPUs compute fastest on such lengths
 
-Batch = dict[str, torch.Tensor]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Batch:
+    """A micro-batch of tensors."""
+
+    inputs: Tensors = field(default_factory=dict)
+    """The arguments of the model's forward method."""
+    targets: Tensors = field(default_factory=dict)
+    """What the loss and the metrics need besides the model's outputs."""
+    tasks: Mapping[str, Batch] = field(default_factory=dict)
+    """With several tasks, the batch of each."""
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The batch with each tensor changed."""
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        targets = {name: change(tensor) for name, tensor in self.targets.items()}
+        return Batch(inputs, targets, {name: batch.map(change) for name, batch in self.tasks.items()})
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on the device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The batch in pinned host memory, from which copies to the GPU are asynchronous."""
+        return self.map(lambda tensor: tensor.pin_memory())
 
 
 class PackedAs(StrEnum):
@@ -71,23 +98,21 @@ def collate(
         positions[index, :count] = np.arange(count) - np.repeat(document_starts(row), document_lengths(row))
         positions[index, count:] = np.arange(shape[1] - count)
         attended[index, :count] = 1
-    batch = {"input_ids": torch.from_numpy(ids)} | ({} if labels is None else {"labels": torch.from_numpy(targets)})
+    batch = Batch({TOKENS: torch.from_numpy(ids)})
+    if labels is not None:
+        batch.targets["labels"] = torch.from_numpy(targets)
     if layout.packed_as is None:
-        return batch | {"attention_mask": torch.from_numpy(attended)}
-    batch["position_ids"] = torch.from_numpy(positions)
+        batch.inputs["attention_mask"] = torch.from_numpy(attended)
+        return batch
+    batch.inputs["position_ids"] = torch.from_numpy(positions)
     if layout.packed_as is PackedAs.MASK:
-        batch["attention_mask"] = block_mask(batch["position_ids"], layout.dtype, causal=causal)
+        batch.inputs["attention_mask"] = block_mask(batch.inputs["position_ids"], layout.dtype, causal=causal)
     return batch
 
 
 def padded_length(length: int) -> int:
     """The length of which a batch is made that must hold so many tokens."""
     return -(-length // MULTIPLE) * MULTIPLE
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch where the model is."""
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def pad_to_shape(values: Sequence[Tokens], shape: Sequence[int], fill: int = 0) -> torch.Tensor:

@@ -22,11 +22,11 @@ AHEAD = 4  # steps that are ready before they are asked for
 class Collator(Protocol):
     """What making micro-batches asks of an objective."""
 
-    def collate(self, rows: Sequence[Sample], randoms: Sequence[np.random.Generator], layout: Layout) -> Batch:
+    def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
         """A micro-batch; each row comes with its own random numbers, the same whoever makes it."""
         ...
 
-    def count(self, batch: Batch) -> Sequence[float]:
+    def count_terms(self, batch: Batch) -> Sequence[float]:
         """Number of terms in each of the batch's losses."""
         ...
 
@@ -34,7 +34,7 @@ class Collator(Protocol):
 class MicroBatch(NamedTuple):
     """What a rank computes at once, and what is known of it beforehand."""
 
-    inputs: Batch
+    batch: Batch
     terms: Sequence[float]
     """Of each of the objective's losses."""
     tokens: int
@@ -66,11 +66,13 @@ class BatchBuilder:
         rows = [self.rows[int(index)] for index in picks.rows]
         randoms = [sample_generator(self.seed, int(epoch), int(row)) for row, epoch in zip(*picks, strict=True)]
         batch = self.collator.collate(rows, randoms, self.layout)
-        terms = self.collator.count(batch)
+        terms = self.collator.count_terms(batch)
         if self.pin:
-            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+            batch = batch.pin_memory()
         tokens = sum(len(row[TOKENS]) for row in rows if TOKENS in row)
-        return MicroBatch(batch, terms, tokens or len(rows), batch[TOKENS].numel() if TOKENS in batch else len(rows))
+        return MicroBatch(
+            batch, terms, tokens or len(rows), batch.inputs[TOKENS].numel() if TOKENS in batch.inputs else len(rows)
+        )
 
 
 def sample_generator(seed: int, epoch: int, row: int) -> np.random.Generator:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow
@@ -46,27 +46,27 @@ class EncodedRow(NamedTuple):
 class Encoder(Protocol):
     """What preparing asks of an objective."""
 
-    fields: ClassVar[Mapping[str, pyarrow.DataType]]
+    fields: Mapping[str, pyarrow.DataType]
     """The fields of an example and their Arrow types, lists of numbers or numbers."""
     processor: Any
     """The model's tokenizer or image processor."""
-    encode_batch_size: ClassVar[int]
+    batch_size: int
     """Records to be encoded and held in memory at once."""
 
     @property
-    def identity(self) -> Any:
+    def fingerprint(self) -> Any:
         """What changes when the examples of a record may; JSON."""
         ...
 
-    def collect_statistics(self, records: Callable[[], Iterable[Row]]) -> dict[str, Any]:
+    def collect_statistics(self, rows: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """What must be known of all training records before the first is encoded, such as the set of labels; JSON."""
         ...
 
-    def set_statistics(self, facts: dict[str, Any]) -> None:
+    def set_statistics(self, statistics: dict[str, Any]) -> None:
         """Takes note of what a collect_statistics found."""
         ...
 
-    def encode(self, records: Sequence[Row]) -> Iterable[EncodedRow]:
+    def encode(self, rows: Sequence[Row]) -> Iterable[EncodedRow]:
         """What becomes of each record, in their order; raises DataError for one that cannot be used."""
         ...
 
@@ -152,7 +152,7 @@ def write_examples(
 
     `done` is told the number of records of each batch.
     """
-    for batch in batches(records, encoder.encode_batch_size):
+    for batch in batches(records, encoder.batch_size):
         # By sides, so that an encoder which mixes records mixes none that is held out with those to learn from.
         for side, writer in writers.items():
             own = [placed for placed in batch if placed.split == side]

@@ -77,7 +77,7 @@ def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, materials: 
     data = spec.data
     identity = {
         "layout": LAYOUT,
-        "encoder": encoder.identity,
+        "encoder": encoder.fingerprint,
         "sources": {side: [source.identity for source in found] for side, found in sources.items()},
         "held out": [data.evaluation_fraction, data.folds and data.folds.document()],
         "packing": [spec.packing, data.max_length],

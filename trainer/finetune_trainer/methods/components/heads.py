@@ -22,17 +22,18 @@ def head_modules(model: Any) -> list[str]:
 
 def all_head_modules(model: Any, objective: Objective) -> list[str]:
     """Names of the heads of all models that the objective trains, as they are called in `model`."""
-    return _heads_of_parts(model, objective, list(objective.members()))
+    return _heads_of_parts(model, objective, list(objective.members))
 
 
 def new_head_modules(model: Any, objective: Objective) -> list[str]:
     """Names of the heads that the objective initializes at random, which adapters alone would leave untrained."""
-    return _heads_of_parts(model, objective, [name for name, member in objective.members().items() if member.has_new_head])
+    names = [name for name, member in objective.members.items() if member.model_setup.has_new_head]
+    return _heads_of_parts(model, objective, names)
 
 
 def _heads_of_parts(model: Any, objective: Objective, part_names: Iterable[str]) -> list[str]:
     names = module_names(model)
-    parts = objective.parts(model)
+    parts = objective.exported_models(model)
     heads: dict[str, None] = {}  # an ordered set: tasks may share modules
     for part_name in part_names:
         part = parts[part_name]

@@ -1,0 +1,1 @@
+"""Losses that several objectives share, each a sum over terms."""

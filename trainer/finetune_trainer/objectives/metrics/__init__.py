@@ -1,0 +1,1 @@
+"""Metrics that several objectives share, each computed from sums over batches and ranks."""

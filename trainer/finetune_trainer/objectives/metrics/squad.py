@@ -1,4 +1,4 @@
-"""How well an answer agrees with those that are right, as SQuAD's official script has it (Rajpurkar et al. 2018)."""
+"""Agreement of an answer with the correct ones, as SQuAD's official script computes it (Rajpurkar et al. 2018)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 
 
-def words(text: str) -> list[str]:
-    """What is compared: words in lower case without punctuation and articles."""
+def normalized_words(text: str) -> list[str]:
+    """The words that are compared: in lower case, without punctuation and articles."""
     return _ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
-def agreement(answer: str, right: Sequence[str]) -> tuple[float, float]:
-    """Exact match and F1 over words, each with the right answer that suits it best; no answer is right where there is none."""
-    given = words(answer)
-    wanted = [found for one in right if (found := words(one))] or [[]]
-    return float(given in wanted), max(_f1(given, one) for one in wanted)
+def exact_match_and_f1(answer: str, correct: Sequence[str]) -> tuple[float, float]:
+    """Exact match and F1 over words, each with the most similar correct answer; none may be correct, and then "" is."""
+    answer_words = normalized_words(answer)
+    correct_words = [words for text in correct if (words := normalized_words(text))]
+    if not correct_words:
+        correct_words = [[]]
+    return float(answer_words in correct_words), max(_f1(answer_words, words) for words in correct_words)
 
 
-def _f1(given: list[str], wanted: list[str]) -> float:
-    if not given or not wanted:
-        return float(given == wanted)
-    return 2 * (Counter(given) & Counter(wanted)).total() / (len(given) + len(wanted))
+def _f1(answer: list[str], correct: list[str]) -> float:
+    if not answer or not correct:
+        return float(answer == correct)
+    return 2 * (Counter(answer) & Counter(correct)).total() / (len(answer) + len(correct))

@@ -1,27 +1,25 @@
-"""Metrics of texts that a model wrote, from sums over texts that add up over batches and ranks."""
+"""Metrics of generated texts, from sums over texts that add up over batches and ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-
-Sums = np.ndarray[Any, Any]
+from finetune_trainer.objectives.base import Statistics
 
 
-class Metric(Protocol):
-    """A metric as sums; each instance imports the library that defines it, which takes a moment."""
+class TextMetric(Protocol):
+    """A metric that is computed from sums. Creating one imports its library, which takes a moment."""
 
     width: int
-    """How many numbers the sums are."""
+    """How many sums there are."""
 
-    def sums(self, written: Sequence[str], wanted: Sequence[str]) -> Sequence[float]:
-        """What is kept of some texts [texts], [width]."""
+    def sums(self, generated: Sequence[str], references: Sequence[str]) -> Sequence[float]:
+        """The sums over some texts, [width]."""
         ...
 
-    def scores(self, sums: Sums) -> dict[str, float]:
-        """The metric of all texts, by its names."""
+    def scores(self, sums: Statistics) -> dict[str, float]:
+        """The metric of all texts, by name."""
         ...
 
 
@@ -35,20 +33,20 @@ class BLEU:
 
         self._library = Library(force=True)  # without advice on texts that look tokenized
 
-    def sums(self, written: Sequence[str], wanted: Sequence[str]) -> Sequence[float]:
-        """Matches and n-grams for n from 1 to 4, then words written and words wanted."""
-        if not written:
+    def sums(self, generated: Sequence[str], references: Sequence[str]) -> Sequence[float]:
+        """Matches and n-grams for n from 1 to 4, then generated words and reference words."""
+        if not generated:
             return [0.0] * self.width
-        found = self._library.corpus_score(list(written), [list(wanted)])
-        return [*found.counts, *found.totals, found.sys_len, found.ref_len]
+        score = self._library.corpus_score(list(generated), [list(references)])
+        return [*score.counts, *score.totals, score.sys_len, score.ref_len]
 
-    def scores(self, sums: Sums) -> dict[str, float]:
+    def scores(self, sums: Statistics) -> dict[str, float]:
         """`bleu`."""
         counts = [int(number) for number in sums]
-        found = self._library.compute_bleu(
+        score = self._library.compute_bleu(
             counts[:4], counts[4:8], counts[8], counts[9], smooth_method=self._library.smooth_method
         )
-        return {"bleu": found.score}
+        return {"bleu": score.score}
 
 
 class ROUGE:
@@ -62,15 +60,14 @@ class ROUGE:
 
         self._library = RougeScorer(list(self.names))
 
-    def sums(self, written: Sequence[str], wanted: Sequence[str]) -> Sequence[float]:
-        """The sum of each, then the number of texts."""
-        pairs = zip(wanted, written, strict=True)
-        found = [self._library.score(target, prediction) for target, prediction in pairs]
-        return [*(sum(score[name].fmeasure for score in found) for name in self.names), len(found)]
+    def sums(self, generated: Sequence[str], references: Sequence[str]) -> Sequence[float]:
+        """The sum of each F1, then the number of texts."""
+        scores = [self._library.score(*pair) for pair in zip(references, generated, strict=True)]
+        return [*(sum(score[name].fmeasure for score in scores) for name in self.names), len(scores)]
 
-    def scores(self, sums: Sums) -> dict[str, float]:
+    def scores(self, sums: Statistics) -> dict[str, float]:
         """`rouge1`, `rouge2` and `rougeL`."""
         return {name: float(value / max(sums[-1], 1)) for name, value in zip(self.names, sums, strict=False)}
 
 
-METRICS: dict[str, type[Metric]] = {"BLEU": BLEU, "ROUGE": ROUGE}
+TEXT_METRICS: dict[str, type[TextMetric]] = {"BLEU": BLEU, "ROUGE": ROUGE}

@@ -16,14 +16,13 @@ from tests.support import ciphers, tiny
 from tests.support.learning import learn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, LogitsProcessorList
 
-from finetune_trainer import config
+from finetune_trainer import config, objectives
 from finetune_trainer.data.augmentation.back_translation import GumbelMax
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives import of
-from finetune_trainer.objectives.classification import TARGET
+from finetune_trainer.objectives.inputs.class_labels import TARGET
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
 
@@ -72,7 +71,9 @@ def make(tmp_path: Path, translators: dict[str, Any]) -> Make:
             },
         }  # fmt: skip
         spec = config.TrainSpec.model_validate(document)
-        return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, tmp_path / cache, Credentials()))
+        return prepare(
+            spec, objectives.from_spec(spec, TOKENIZER).encoder, SourceResolver(spec.objective, tmp_path / cache, Credentials())
+        )
 
     return prepared
 

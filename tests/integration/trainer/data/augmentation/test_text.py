@@ -11,14 +11,13 @@ import pytest
 from tests.support import corpora, tiny
 from tests.support.learning import learn
 
-from finetune_trainer import config
+from finetune_trainer import config, objectives
 from finetune_trainer.data.augmentation.text import Augmenter
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives import of
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
 
@@ -79,7 +78,9 @@ def prepared(folder: Path, rows: list[str], words: Any = None, cache: str = "cac
         },
     }  # fmt: skip
     spec = config.TrainSpec.model_validate(document)
-    return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, folder / cache, Credentials()))
+    return prepare(
+        spec, objectives.from_spec(spec, TOKENIZER).encoder, SourceResolver(spec.objective, folder / cache, Credentials())
+    )
 
 
 TOKENIZER = tokenizer_training.train_tokenizer([TEXT], 400, adds_special_tokens=True)

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from tests.support import tiny
 
-from finetune_trainer import config
+from finetune_trainer import config, objectives
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.records import roles
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.models.tokenizer_training import training_corpus
-from finetune_trainer.objectives import of
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
 
@@ -40,7 +39,11 @@ def make(tmp_path: Path) -> Make:
         objective = {"type": "SequenceClassification" if labelled else "MaskedLM"}
         document = tiny.spec().document() | {"objective": objective, "data": {"maxLength": 1024, "packing": False} | data}
         spec = config.TrainSpec.model_validate(document)
-        return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, tmp_path / "cache", Credentials()))
+        return prepare(
+            spec,
+            objectives.from_spec(spec, TOKENIZER).encoder,
+            SourceResolver(spec.objective, tmp_path / "cache", Credentials()),
+        )
 
     return prepared
 

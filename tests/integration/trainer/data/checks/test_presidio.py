@@ -12,7 +12,7 @@ import spacy
 import yaml
 from tests.support import tiny
 
-from finetune_trainer import config
+from finetune_trainer import config, objectives
 from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.checks.personal_data import BUILT_IN
 from finetune_trainer.data.checks.presidio import CONFIGURATION
@@ -22,7 +22,6 @@ from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.distributed.preemption import PreemptionSignal
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.models.tokenizer_training import training_corpus
-from finetune_trainer.objectives import of
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training import trainer
@@ -63,7 +62,9 @@ def prepared(folder: Path, texts: list[str], **changes: Any) -> Prepared:
     (folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     data = {"train": [{"source": f"file://{folder}/rows.jsonl"}], "packing": False, "checks": PRESIDIO | changes}
     spec = config.TrainSpec.model_validate(tiny.spec().document() | {"objective": {"type": "MaskedLM"}, "data": data})
-    return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, folder / "cache", Credentials()))
+    return prepare(
+        spec, objectives.from_spec(spec, TOKENIZER).encoder, SourceResolver(spec.objective, folder / "cache", Credentials())
+    )
 
 
 def learnt(found: Prepared) -> list[str]:

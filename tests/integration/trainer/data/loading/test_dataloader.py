@@ -18,7 +18,7 @@ from finetune_trainer.data.loading.dataloader import AHEAD, BatchBuilder, MicroB
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, document_lengths
 from finetune_trainer.data.loading.sampler import SampledIndices, Sampler, sequential
 from finetune_trainer.data.preprocessing.examples import ExampleWriter
-from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.objectives.causal_lm import CausalLMCollator, CausalLMEncoder
 
 COUNT = 23
 
@@ -26,7 +26,7 @@ COUNT = 23
 @pytest.fixture
 def rows(tmp_path: Path) -> ArrowDataset:
     """Row i holds 2 + i % 5 tokens, all of them 10 + i; written in uneven chunks."""
-    writer = ExampleWriter(tmp_path / "rows.arrow", CausalLM.fields)
+    writer = ExampleWriter(tmp_path / "rows.arrow", CausalLMEncoder.fields)
     examples = [{TOKENS: np.full(2 + i % 5, 10 + i, np.int32)} for i in range(COUNT)]
     for begin, end in itertools.pairwise((0, 1, 8, 8, COUNT)):
         writer.write(examples[begin:end])
@@ -36,7 +36,7 @@ def rows(tmp_path: Path) -> ArrowDataset:
 
 
 def maker(rows: ArrowDataset, rank: int = 0, size: int = 1, micro: int = 4) -> BatchBuilder:
-    return BatchBuilder(rows, CausalLM(tiny.spec(), tiny.tokenizer()), Layout(PackedAs.POSITIONS), rank, size, micro, seed=1)
+    return BatchBuilder(rows, CausalLMCollator(tiny.tokenizer()), Layout(PackedAs.POSITIONS), rank, size, micro, seed=1)
 
 
 def picks(row: int) -> SampledIndices:
@@ -45,7 +45,7 @@ def picks(row: int) -> SampledIndices:
 
 def numbers(batches: list[MicroBatch]) -> list[int]:
     """The rows in micro-batches, by the token that each is made of."""
-    return [int(first) - 10 for batch in batches for first in batch.inputs["input_ids"][:, 0] if first != 0]
+    return [int(first) - 10 for micro in batches for first in micro.batch.inputs["input_ids"][:, 0] if first != 0]
 
 
 def test_rows_are_read_across_chunks(rows: ArrowDataset) -> None:
@@ -65,9 +65,9 @@ def test_the_same_rows_at_any_number_of_ranks(rows: ArrowDataset, size: int, mic
         made = [maker(rows, rank, size, micro)(taken) for rank in range(size)]
         assert [n for rank in made for n in numbers(rank)] == taken.rows.tolist()
         assert sum(batch.terms[0] for rank in made for batch in rank) == sum(1 + int(i) % 5 for i in taken.rows)
-        filled = [batch for rank in made for batch in rank if batch.terms[0]]
+        filled = [micro for rank in made for micro in rank if micro.terms[0]]
         assert sum(batch.tokens for batch in filled) == sum(2 + int(i) % 5 for i in taken.rows)
-        assert all(batch.positions == batch.inputs["input_ids"].numel() for batch in filled)
+        assert all(micro.positions == micro.batch.inputs["input_ids"].numel() for micro in filled)
 
 
 def test_steps_come_in_order_and_end(rows: ArrowDataset) -> None:

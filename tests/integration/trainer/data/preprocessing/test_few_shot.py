@@ -20,7 +20,7 @@ from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives import Objective
-from finetune_trainer.objectives.chat import LEARNT
+from finetune_trainer.objectives.inputs.chat import LOSS_MASK
 from finetune_trainer.objectives.seq2seq import TARGET
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
@@ -55,8 +55,8 @@ def prepared(folder: Path, kind: str, rows: Sequence[dict[str, Any]], **changes:
         "objective": {"type": kind}, "data": data, "evaluation": {"fewShot": {"examples": 3}},
     }  # fmt: skip
     spec = tiny.spec(**merge(asked, changes))
-    objective = objectives.of(spec, TOKENIZER)
-    return objective, prepare(spec, objective, SourceResolver(spec.objective, folder / "cache", Credentials()))
+    objective = objectives.from_spec(spec, TOKENIZER)
+    return objective, prepare(spec, objective.encoder, SourceResolver(spec.objective, folder / "cache", Credentials()))
 
 
 def chat(folder: Path, template: str = STRICT, **changes: Any) -> tuple[Objective, Prepared]:
@@ -80,7 +80,8 @@ def pairs(data: Prepared) -> list[tuple[Sample, Sample]]:
 
 
 def validate_term_counts(objective: Objective, data: Prepared) -> None:
-    shown, alone = (objective.count(objective.collate(rows, [], Layout())) for rows in zip(*pairs(data), strict=True))
+    collator = objective.collator
+    shown, alone = (collator.count_terms(collator.collate(rows, [], Layout())) for rows in zip(*pairs(data), strict=True))
     assert list(shown) == list(alone) > [0]
 
 
@@ -96,8 +97,8 @@ def test_solved_conversations_are_earlier_turns_and_only_the_rows_own_answer_is_
         assert turns[-1] == text(alone).split("[user]")[1]
         assert len(turns) == 4
         assert len(set(turns[:-1]) & known) == 3, "different ones, all of them to learn from"
-        assert text({TOKENS: shown[TOKENS][shown[LEARNT] == 1]}) == text({TOKENS: alone[TOKENS][alone[LEARNT] == 1]})
-        labels = objective.collate([shown], [], Layout())["labels"][0]
+        assert text({TOKENS: shown[TOKENS][shown[LOSS_MASK] == 1]}) == text({TOKENS: alone[TOKENS][alone[LOSS_MASK] == 1]})
+        labels = objective.collator.collate([shown], [], Layout()).targets["labels"][0]
         assert (labels[: len(shown[TOKENS]) - len(alone[TOKENS])] == IGNORE_INDEX).all()
     assert len({text(row).split("[user]")[1] for row in every(data.few_shot)}) > 5, "not the same ones for all rows"
 
@@ -110,8 +111,8 @@ def test_of_a_row_with_several_answers_all_are_measured_or_the_last(tmp_path: Pa
     for loss_on, count in (("Assistant", 2), ("LastAssistant", 1)):
         _, data = chat(tmp_path / loss_on, rows=rows, options={"lossOn": loss_on})
         for shown, alone in pairs(data):
-            answers = text({TOKENS: shown[TOKENS][shown[LEARNT] == 1]})
-            assert answers == text({TOKENS: alone[TOKENS][alone[LEARNT] == 1]})
+            answers = text({TOKENS: shown[TOKENS][shown[LOSS_MASK] == 1]})
+            assert answers == text({TOKENS: alone[TOKENS][alone[LOSS_MASK] == 1]})
             assert answers.count("<|endoftext|>") == count
             assert text(shown).count("left open") == 1, "what nobody answered is not shown"
 

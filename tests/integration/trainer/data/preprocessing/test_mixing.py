@@ -11,7 +11,7 @@ import pytest
 from tests.support import corpora, tiny
 from tests.support.learning import learn
 
-from finetune_trainer import config
+from finetune_trainer import config, objectives
 from finetune_trainer.data.loading.collate import Layout
 from finetune_trainer.data.loading.dataloader import BatchBuilder
 from finetune_trainer.data.loading.dataset import TOKENS, document_lengths
@@ -19,8 +19,7 @@ from finetune_trainer.data.loading.sampler import Sampler
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives import of
-from finetune_trainer.objectives.classification import TARGET
+from finetune_trainer.objectives.inputs.class_labels import TARGET
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
 
@@ -41,7 +40,9 @@ def prepared(
         training["continualLearning"] = {"replay": {"share": rehearsed}}
     document = tiny.spec().document() | {"objective": {"type": objective}, "data": {"train": train, "maxLength": 64} | data}
     spec = config.TrainSpec.model_validate(document | {"training": training})
-    return prepare(spec, of(spec, TOKENIZER), SourceResolver(spec.objective, folder / "cache", Credentials())), spec
+    return prepare(
+        spec, objectives.from_spec(spec, TOKENIZER).encoder, SourceResolver(spec.objective, folder / "cache", Credentials())
+    ), spec
 
 
 def numbered(word: str, count: int) -> list[dict[str, Any]]:
@@ -149,15 +150,21 @@ def test_labels_are_balanced_in_what_rehearsal_leaves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_share_out_what_is_rehearsed(tmp_path: Path, size: int) -> None:
     given, spec = prepared(tmp_path, OLD_AND_NEW, "CausalLM", rehearsed=0.25, packing=False)
-    order, objective = Sampler(given.epoch, 12, 0, given.mixture), of(spec, TOKENIZER)
+    order, objective = Sampler(given.epoch, 12, 0, given.mixture), objectives.from_spec(spec, TOKENIZER)
 
     def shown(ranks: int) -> list[list[int]]:
         made = [
-            list(map(BatchBuilder(given.train, objective, Layout(), rank, ranks, 2, 0), map(order.indices_for_step, range(40))))
+            list(
+                map(
+                    BatchBuilder(given.train, objective.collator, Layout(), rank, ranks, 2, 0),
+                    map(order.indices_for_step, range(40)),
+                )
+            )
             for rank in range(ranks)
         ]
         return [
-            sorted(row.tolist() for rank in made for batch in rank[step] for row in batch.inputs[TOKENS]) for step in range(40)
+            sorted(row.tolist() for rank in made for batch in rank[step] for row in batch.batch.inputs[TOKENS])
+            for step in range(40)
         ]
 
     assert shown(size) == shown(1)

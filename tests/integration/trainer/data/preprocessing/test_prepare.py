@@ -40,7 +40,10 @@ def prepared_by(cache: Path, learnt: Any = None, alive: Callable[[], None] = lam
     data = {"train": [{"source": PACKAGE}], **settings}
     spec = config.TrainSpec.model_validate(tiny.spec().document() | {"data": data})
     return prepare(
-        spec, CausalLM(spec, learnt or tokenizer()), SourceResolver(config.ObjectiveSpec(), cache, Credentials()), alive
+        spec,
+        CausalLM.from_spec(spec, learnt or tokenizer()).encoder,
+        SourceResolver(config.ObjectiveSpec(), cache, Credentials()),
+        alive,
     )
 
 

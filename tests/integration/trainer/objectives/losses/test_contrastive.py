@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,13 @@ from tests.support import ranks
 from tests.support.training import joined
 from torch.nn import functional
 
+from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.losses import contrastive
-from finetune_trainer.objectives.losses.contrastive import Contest, Contrast, Views, retrieval
+from finetune_trainer.objectives.losses.contrastive import Comparison, ContrastiveLoss, Views
+from finetune_trainer.objectives.metrics.retrieval import RetrievalMetrics, retrieval_metrics
 
+Compare = Callable[[Views, torch.Tensor], Sequence[Comparison]]
 ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
 WIDTH = 8
 
@@ -27,33 +30,46 @@ def encoder(dropout: float = 0.0) -> torch.nn.Module:
     return torch.nn.Sequential(*layers)
 
 
-def batch(begin: int, end: int) -> dict[str, torch.Tensor]:
+def batch(begin: int, end: int) -> Batch:
     """Rows `begin` to `end` of the step: two views of each, which are somewhat alike."""
     generator = torch.Generator().manual_seed(1)
     rows, noise = torch.randn(100, 1, WIDTH, generator=generator), torch.randn(100, 2, WIDTH, generator=generator)
-    return {"views": (rows + 0.7 * noise)[begin:end]}
+    return Batch({"views": (rows + 0.7 * noise)[begin:end]})
 
 
-def embed(model: Any, rows: dict[str, torch.Tensor]) -> Views:
+def embed(model: Any, rows: Batch) -> Views:
     """One call for both views, as an objective makes it."""
-    embeddings = functional.normalize(model(rows["views"].flatten(0, 1)), dim=-1).view(-1, 2, WIDTH)
+    embeddings = functional.normalize(model(rows.inputs["views"].flatten(0, 1)), dim=-1).view(-1, 2, WIDTH)
     return embeddings[:, 0], embeddings[:, 1]
 
 
-def pairs(views: Views, rows: torch.Tensor) -> Sequence[Contest]:
+class TwoViews(ContrastiveLoss):
+    """Compares the two views of each row, with this way of comparing."""
+
+    def __init__(self, compare_views: Compare) -> None:
+        self.compare_views = compare_views
+
+    def embed(self, model: Any, batch: Batch) -> Views:
+        return embed(model, batch)
+
+    def compare(self, views: Views, rows: torch.Tensor) -> Sequence[Comparison]:
+        return self.compare_views(views, rows)
+
+
+def pairs(views: Views, rows: torch.Tensor) -> Sequence[Comparison]:
     first, second = views
-    return [Contest(first[rows] @ second.T / 0.1, rows), Contest(second[rows] @ first.T / 0.1, rows)]
+    return [Comparison(first[rows] @ second.T / 0.1, rows), Comparison(second[rows] @ first.T / 0.1, rows)]
 
 
-def augmentations(views: Views, rows: torch.Tensor) -> Sequence[Contest]:
+def augmentations(views: Views, rows: torch.Tensor) -> Sequence[Comparison]:
     """SimCLR's (Chen et al. 2020, arXiv:2002.05709): every other view of the step is a candidate, but not the view itself."""
     both = torch.cat(views)
-    contests = []
+    comparisons = []
     for side in (0, 1):
         itself = functional.one_hot(rows + side * len(views[0]), len(both)).bool()
         scores = (views[side][rows] @ both.T / 0.1).masked_fill(itself, -torch.inf)
-        contests.append(Contest(scores, rows + (1 - side) * len(views[0])))
-    return contests
+        comparisons.append(Comparison(scores, rows + (1 - side) * len(views[0])))
+    return comparisons
 
 
 def nt_xent(views: Views) -> torch.Tensor:
@@ -65,12 +81,12 @@ def nt_xent(views: Views) -> torch.Tensor:
     return -torch.log(alike.repeat(2) / others).sum()
 
 
-def directly(contests: Any, parts: list[tuple[int, int]], dropout: float) -> tuple[float, torch.Tensor]:
+def directly(compare: Any, parts: list[tuple[int, int]], dropout: float) -> tuple[float, torch.Tensor]:
     """Loss and gradient with all activations of the step kept."""
     model = encoder(dropout)
     torch.manual_seed(7)
     views = tuple(torch.cat(view) for view in zip(*(embed(model, batch(*part)) for part in parts), strict=True))
-    if contests is augmentations:
+    if compare is augmentations:
         loss = nt_xent(views)
     else:
         right = torch.arange(len(views[0]))
@@ -82,15 +98,14 @@ def directly(contests: Any, parts: list[tuple[int, int]], dropout: float) -> tup
     return loss.item(), gradient_of(model)
 
 
-def by_batches(contests: Any, parts: list[tuple[int, int]], dropout: float, world: ProcessGroup) -> tuple[float, torch.Tensor]:
+def by_batches(compare: Any, parts: list[tuple[int, int]], dropout: float, world: ProcessGroup) -> tuple[float, torch.Tensor]:
     """The same by the look ahead, batch after batch."""
-    model, contrast = encoder(dropout), Contrast(embed, contests)
+    model, contrastive_loss = encoder(dropout), TwoViews(compare)
     torch.manual_seed(7)
     batches = [batch(*part) for part in parts]
-    contrast.prepare_step(model, batches, world)
     total = 0.0
-    for one in batches:
-        loss = contrast.loss_sum(model, one)
+    for prepared in contrastive_loss.prepare_step(model, batches, world):
+        loss = contrastive_loss.loss_sum(model, prepared)
         loss.backward()
         total += loss.item()
     return total, gradient_of(model)
@@ -100,12 +115,12 @@ def gradient_of(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
-@pytest.mark.parametrize("contests", [pairs, augmentations])
+@pytest.mark.parametrize("compare", [pairs, augmentations])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("parts", [[(0, 12)], [(0, 4), (4, 8), (8, 12)], [(0, 5), (5, 5), (5, 12)]])
-def test_loss_and_gradient_are_those_of_the_whole_step(contests: Any, dropout: float, parts: list[tuple[int, int]]) -> None:
-    loss, gradient = directly(contests, parts, dropout)
-    found, gradient_found = by_batches(contests, parts, dropout, ALONE)
+def test_loss_and_gradient_are_those_of_the_whole_step(compare: Any, dropout: float, parts: list[tuple[int, int]]) -> None:
+    loss, gradient = directly(compare, parts, dropout)
+    found, gradient_found = by_batches(compare, parts, dropout, ALONE)
     assert found == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(gradient_found, gradient, rtol=1e-4, atol=1e-5)
 
@@ -134,14 +149,14 @@ def test_rows_meet_those_of_other_ranks() -> None:
 
 
 def test_places_are_those_of_scikit_learn() -> None:
-    contrast, model = Contrast(embed, pairs), encoder()
+    contrastive_loss, retrieval, model = TwoViews(pairs), RetrievalMetrics(), encoder()
     batches = [batch(0, 30), batch(30, 40)]
     with torch.no_grad():
-        contrast.prepare_step(model, batches, ALONE)
-        measured = [contrast.measured() for _ in batches]
+        prepared = contrastive_loss.prepare_step(model, batches, ALONE)
+        measured = [retrieval.measure(model, one) for one in prepared]
         first, second = embed(model, batch(0, 40))
         scores = (first @ second.T).numpy()
-    found = retrieval(sum(one.statistics.numpy() for one in measured))
+    found = retrieval_metrics(sum(one.statistics.numpy() for one in measured))
     assert 0.1 < found["recall@1"] < 0.9
     for name, most in (("recall@1", 1), ("recall@5", 5)):
         assert found[name] == pytest.approx(metrics.top_k_accuracy_score(np.arange(40), scores, k=most))
@@ -150,4 +165,4 @@ def test_places_are_those_of_scikit_learn() -> None:
 
 def test_a_model_that_gives_all_rows_the_same_finds_nothing() -> None:
     scores, rows = torch.ones(10, 10), torch.arange(10)
-    assert contrastive._places(Contest(scores, rows)).tolist() == list(range(1, 11))
+    assert contrastive.rank_right_candidates(Comparison(scores, rows)).tolist() == list(range(1, 11))

@@ -16,16 +16,16 @@ from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.objectives.losses import cross_entropy
 
-OBJECTIVE = CausalLM(tiny.spec(), tiny.tokenizer())
+OBJECTIVE = CausalLM.from_spec(tiny.spec(), tiny.tokenizer())
 
 
 @pytest.mark.parametrize("model", [tiny.llama, tiny.gpt2])
 @pytest.mark.parametrize("rows", [1, 5])
 def test_it_equals_transformers(model: Callable[[], Any], rows: int) -> None:
-    learner, batch = model(), tiny.rows(rows)
-    expected = learner(**batch).loss
+    learner, batch = model(), tiny.batch(tiny.rows(rows))
+    expected = learner(**tiny.model_arguments(batch)).loss
     expected_gradients = torch.autograd.grad(expected, list(learner.parameters()))
-    mean = OBJECTIVE.loss_sum(learner, batch)[0] / OBJECTIVE.count(batch)[0]
+    mean = OBJECTIVE.loss.loss_sum(learner, batch)[0] / OBJECTIVE.collator.count_terms(batch)[0]
     assert mean.item() == pytest.approx(expected.item(), rel=1e-5)
     for got, wanted in zip(torch.autograd.grad(mean, list(learner.parameters())), expected_gradients, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
@@ -52,13 +52,13 @@ def test_cross_entropy_equals_torch(
 
 
 def test_only_training_is_smoothed() -> None:
-    smoothed = CausalLM(tiny.spec(training={"labelSmoothing": 0.2}), tiny.tokenizer())
-    learner, batch = tiny.llama(), tiny.rows(3)
-    plain = OBJECTIVE.loss_sum(learner, batch).item()
-    assert smoothed.measure(learner, batch).losses.item() == plain
-    logits = learner(**batch | {"labels": None}).logits[:, :-1].flatten(0, 1)
-    wanted = functional.cross_entropy(logits, batch["labels"][:, 1:].flatten(), reduction="sum", label_smoothing=0.2)
-    assert smoothed.loss_sum(learner, batch).item() == pytest.approx(wanted.item(), rel=1e-5) != plain
+    smoothed = CausalLM.from_spec(tiny.spec(training={"labelSmoothing": 0.2}), tiny.tokenizer())
+    learner, batch = tiny.llama(), tiny.batch(tiny.rows(3))
+    plain = OBJECTIVE.loss.loss_sum(learner, batch).item()
+    assert smoothed.metrics.measure(learner, batch).losses.item() == plain
+    logits = learner(**batch.inputs).logits[:, :-1].flatten(0, 1)
+    wanted = functional.cross_entropy(logits, batch.targets["labels"][:, 1:].flatten(), reduction="sum", label_smoothing=0.2)
+    assert smoothed.loss.loss_sum(learner, batch).item() == pytest.approx(wanted.item(), rel=1e-5) != plain
 
 
 def test_ignored_rows_may_hold_anything() -> None:
@@ -71,23 +71,24 @@ def test_ignored_rows_may_hold_anything() -> None:
 
 
 def test_nothing_to_learn_is_a_loss_of_zero() -> None:
-    batch = tiny.rows(2) | {"labels": torch.full((2, 16), tiny.IGNORED)}
-    assert OBJECTIVE.count(batch) == [0]
-    assert OBJECTIVE.loss_sum(tiny.llama(), batch).item() == 0
+    batch = tiny.batch(tiny.rows(2) | {"labels": torch.full((2, 16), tiny.IGNORED)})
+    assert OBJECTIVE.collator.count_terms(batch) == [0]
+    assert OBJECTIVE.loss.loss_sum(tiny.llama(), batch).item() == 0
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(0.0, 1.0), (2.0, 7.38905609893065), (1000.0, None)])
 def test_perplexity(loss: float, expected: float | None) -> None:
-    assert OBJECTIVE.metrics([loss], np.zeros(0)).get("perplexity") == expected
+    assert OBJECTIVE.metrics.compute([loss], np.zeros(0)).get("perplexity") == expected
 
 
 @pytest.mark.parametrize("model", [tiny.llama, tiny.gpt2])
 def test_packed_documents_cost_what_they_cost_padded(model: Callable[[], Any]) -> None:
     documents = [np.arange(1, 12), np.arange(20, 27), np.arange(3, 50, 4), np.arange(40, 42)]
-    alone = OBJECTIVE.collate([{TOKENS: tokens} for tokens in documents], [], Layout())
+    alone = OBJECTIVE.collator.collate([{TOKENS: tokens} for tokens in documents], [], Layout())
     packed_row = {TOKENS: np.concatenate(documents), LENGTHS: np.array([len(tokens) for tokens in documents])}
-    packed = OBJECTIVE.collate([packed_row], [], Layout(PackedAs.POSITIONS))
+    packed = OBJECTIVE.collator.collate([packed_row], [], Layout(PackedAs.POSITIONS))
     learner = model()
-    assert OBJECTIVE.count(packed) == OBJECTIVE.count(alone) == [sum(len(tokens) - 1 for tokens in documents)]
-    expected = OBJECTIVE.loss_sum(learner, alone).item()
-    assert OBJECTIVE.loss_sum(learner, packed).item() == pytest.approx(expected, rel=1e-5)
+    terms = [sum(len(tokens) - 1 for tokens in documents)]
+    assert OBJECTIVE.collator.count_terms(packed) == OBJECTIVE.collator.count_terms(alone) == terms
+    expected = OBJECTIVE.loss.loss_sum(learner, alone).item()
+    assert OBJECTIVE.loss.loss_sum(learner, packed).item() == pytest.approx(expected, rel=1e-5)

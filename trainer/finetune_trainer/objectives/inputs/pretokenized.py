@@ -1,4 +1,4 @@
-"""Texts that come as words: a tokenizer that makes of words what it makes of the text with blanks between them."""
+"""Tokenizers for texts that are given as words, which tokenize a list of words like the text with blanks between them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel, Sequence
 from transformers import PreTrainedTokenizerBase
 
-from finetune_trainer.objectives.tokenization import require_offsets
+from finetune_trainer.objectives.inputs.tokenization import require_offsets
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 
-def for_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def word_level_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, or a copy of it that puts a blank before each word, and before each text.
 
-    Byte-level ones (GPT-2's, RoBERTa's, those trained here) have a token " name" beside "name", and would take a list of words
-    for a text without blanks, such as no text in their vocabulary or in their model's pretraining was. The copy is what must be
-    exported, so that words and texts are still the same tokens. Raises ConfigurationError for a tokenizer that cannot tell
-    which word a token belongs to, or cannot be given a blank.
+    Byte-level tokenizers (GPT-2's, RoBERTa's, those trained here) have a token " name" and another one "name", and would take a
+    list of words for a text without blanks, which neither their vocabulary nor their model's pretraining has. The copy must be
+    exported, so that words and texts remain the same tokens. Raises ConfigurationError for a tokenizer that gives no words of
+    its tokens, or cannot be given a blank.
     """
     require_offsets(tokenizer)
     if _is_consistent(tokenizer):
         return tokenizer
     spaced = copy.deepcopy(tokenizer)
-    for part in _byte_levels(spaced.backend_tokenizer.pre_tokenizer):
+    for part in _byte_level_parts(spaced.backend_tokenizer.pre_tokenizer):
         part.add_prefix_space = True
-    # Families with a tokenizer class of their own make its parts anew from this when they are loaded.
+    # Families with a tokenizer class of their own rebuild its parts from this when they are loaded.
     spaced.add_prefix_space = spaced.init_kwargs["add_prefix_space"] = True
     if not _is_consistent(spaced):
         raise ConfigurationError(
@@ -39,13 +39,13 @@ def for_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 def _is_consistent(tokenizer: PreTrainedTokenizerBase) -> bool:
     words = ["a", "b"]
-    of_words = tokenizer(words, is_split_into_words=True)["input_ids"]
-    return bool(of_words == tokenizer(" ".join(words))["input_ids"])
+    word_tokens = tokenizer(words, is_split_into_words=True)["input_ids"]
+    return bool(word_tokens == tokenizer(" ".join(words))["input_ids"])
 
 
-def _byte_levels(pre_tokenizer: Any) -> Iterator[ByteLevel]:
+def _byte_level_parts(pre_tokenizer: Any) -> Iterator[ByteLevel]:
     if isinstance(pre_tokenizer, Sequence):
         for part in pre_tokenizer:  # type: ignore[attr-defined]  # it has no __iter__, and can be indexed
-            yield from _byte_levels(part)
+            yield from _byte_level_parts(part)
     elif isinstance(pre_tokenizer, ByteLevel):
         yield pre_tokenizer

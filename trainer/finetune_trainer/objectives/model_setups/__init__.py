@@ -1,0 +1,1 @@
+"""Kinds of models that several objectives train."""
