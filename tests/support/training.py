@@ -1,4 +1,4 @@
-"""What a rank does in the tests of training, methods and export: real engines on small models and fixed rows."""
+"""Training loops of small models over fixed rows, with real engines, for the ranks of a test."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from tests.support.methods import apply_method
 from tests.support.ranks import Place
 
 from finetune_trainer import objectives
-from finetune_trainer.checkpoint.context import CheckpointContext
-from finetune_trainer.checkpoint.manager import CheckpointManager
-from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed import process_group
@@ -30,7 +27,6 @@ from finetune_trainer.export.model import save_model
 from finetune_trainer.methods.components.unfreezing import build_unfreezing
 from finetune_trainer.protocol.events import Event
 from finetune_trainer.protocol.outcome import NonFiniteLossError, SavedCheckpoint
-from finetune_trainer.storage.base import Credentials, Storage
 from finetune_trainer.tracking.reporter import Reporter
 from finetune_trainer.training import engine
 from finetune_trainer.training.batches import BatchSource
@@ -41,8 +37,6 @@ from finetune_trainer.training.train_step import TrainStep
 
 Curve = list[tuple[float, float]]
 """Loss and gradient norm of each step."""
-ExportCase = tuple[Path, str, dict[str, Any]]
-"""The export folder, the name of a model in `tiny` and changes of the document."""
 
 
 @contextlib.contextmanager
@@ -279,74 +273,3 @@ def evaluate_row_counts(place: Place, counts: list[int], stage: int) -> list[Eva
             results.append(evaluate(model, objective, steps, group, lambda: True))
         results.append(evaluate(model, objective, steps, group, lambda: False))
     return results
-
-
-def train_and_export(place: Place, cases: list[ExportCase]) -> list[dict[str, Any]]:
-    """Train and export each case."""
-    with joined(place) as group:
-        return [_train_and_export(group, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
-
-
-def export_merged_and_separate(place: Place, cases: list[ExportCase]) -> list[Any]:
-    """Train each case and export it with merged adapters and, if possible, with separate ones; returns the model's logits."""
-    with joined(place) as group:
-        return [_export_merged_and_separate(group, folder, model, tiny.spec(**changes)) for folder, model, changes in cases]
-
-
-def _export_merged_and_separate(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec) -> Any:
-    run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
-    run.loop.run()
-    run.engine.eval()
-    logits = _logits(run.engine)
-    forms = {"merged": True, "alone": False} if spec.method.config.supports_adapter_export else {"merged": True}
-    for name, is_merged in forms.items():
-        export = spec.export.model_copy(update={"merge_adapters": is_merged})
-        run.save(spec.model_copy(update={"export": export}), folder / name)
-    assert torch.equal(logits, _logits(run.engine)), "exporting changed the live model"
-    return logits.numpy()
-
-
-def train_attempts(place: Place, cases: list[ExportCase], attempts: tuple[str, ...]) -> list[Any]:
-    """For each case and attempt the losses of the computed steps and the logits; each attempt loses its last checkpoint."""
-    with joined(place) as group:
-        return [_train_attempts(group, folder, model, tiny.spec(**changes), attempts) for folder, model, changes in cases]
-
-
-def _train_attempts(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec, attempts: tuple[str, ...]) -> Any:
-    results = []
-    for attempt in attempts:
-        run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
-        context = CheckpointContext(
-            storage=Storage.open(f"file://{folder}", Credentials()), identity=identity(spec), group=group, attempt=attempt,
-            work_dir=folder / "work", report=run.events.append,
-        )  # fmt: skip
-        checkpoints = CheckpointManager(run.engine, spec.checkpoint, context)
-        run.loop.checkpoints = checkpoints
-        run.loop.state.step = (checkpoints.restore() or {"step": 0})["step"]
-        run.loop.run()
-        run.engine.eval()
-        results.append(([loss for loss, _ in run.curve], _logits(run.engine).numpy()))
-        group.barrier()
-        (folder / "manifests/step-00000004.json").unlink(missing_ok=True)
-        group.barrier()
-    return results
-
-
-def _train_and_export(group: ProcessGroup, folder: Path, model: str, spec: TrainSpec) -> dict[str, Any]:
-    """The live model's logits, to compare with those of the exported folder; checks that exporting leaves it unchanged."""
-    run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
-    run.loop.run()
-    run.engine.eval()
-    heartbeats: list[None] = []
-    logits = _logits(run.engine)
-    for _ in range(2):  # the second export finds the folder of the first, as after a restart
-        run.save(spec, folder, lambda: heartbeats.append(None))
-    assert torch.equal(logits, _logits(run.engine)), "exporting changed the live model"
-    frozen = [name for name, parameter in run.engine.module.named_parameters() if not parameter.requires_grad]
-    return {"logits": logits.float().numpy(), "frozen": len(frozen), "heartbeats": len(heartbeats)}
-
-
-def _logits(model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        logits: torch.Tensor = model(**tiny.rows(3) | {"labels": None}).logits
-    return logits

@@ -1,1 +1,1 @@
-"""The trainer: turns one document into one model. It knows nothing of Kubernetes."""
+"""The trainer: turns a TrainSpec into a fine-tuned model. It does not depend on Kubernetes."""

@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from finetune_trainer.config.base import Rule
 from finetune_trainer.config.methods import ADAPTER_METHODS, INSEPARABLE_METHODS, UNMERGEABLE_METHODS, UNPACKABLE_METHODS
 from finetune_trainer.config.objectives import CONFIGS, field_of
+from finetune_trainer.config.objectives.base import ObjectiveConfig
 
-COMPARING = [name for name, options in CONFIGS.items() if options.compares]
-CONTINUING = [name for name, options in CONFIGS.items() if options.continues]
-EVALUATED = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
-DIVISIBLE = [name for name, options in CONFIGS.items() if options.divisible]
-IN_CONTEXT = [name for name, options in CONFIGS.items() if options.in_context]
-LABELLED = [name for name, options in CONFIGS.items() if options.labelled]
-SMOOTHABLE = [name for name, options in CONFIGS.items() if options.smoothable]
-SINGLE_LABEL = " && ".join(
+
+def _objectives_where(predicate: Callable[[type[ObjectiveConfig]], bool]) -> list[str]:
+    """The names of the objectives whose config satisfies the predicate."""
+    return [name for name, config in CONFIGS.items() if predicate(config)]
+
+
+FEW_SHOT_OBJECTIVES = _objectives_where(lambda config: config.in_context)
+GENERATING_OBJECTIVES = _objectives_where(lambda config: config.continues)
+IMAGE_OBJECTIVES = _objectives_where(lambda config: config.processor == "ImageProcessor")
+LABELED_OBJECTIVES = _objectives_where(lambda config: config.labelled)
+LABEL_SMOOTHING_OBJECTIVES = _objectives_where(lambda config: config.smoothable)
+PACKABLE_OBJECTIVES = _objectives_where(lambda config: config.packable)
+PROMPT_TUNING_OBJECTIVES = _objectives_where(lambda config: config.promptable)
+ROW_COMPARING_OBJECTIVES = _objectives_where(lambda config: config.compares)
+SPLITTABLE_OBJECTIVES = _objectives_where(lambda config: config.divisible)
+
+# Parts of CEL expressions.
+CONTINUAL_LEARNING = "self.training.continualLearning"
+HAS_EVALUATION_DATA = "size(self.data.evaluation) > 0 || has(self.data.evaluationFraction) || has(self.data.folds)"
+HAS_PENALTY = f"has({CONTINUAL_LEARNING}) && (has({CONTINUAL_LEARNING}.l2sp) || has({CONTINUAL_LEARNING}.ewc))"
+HAS_SINGLE_LABELS = " && ".join(
     f"(!has(self.objective.{field}) || self.objective.{field}.problem == 'SingleLabel')"
-    for field in (field_of(name) for name, options in CONFIGS.items() if "problem" in options.model_fields)
+    for field in map(field_of, _objectives_where(lambda config: "problem" in config.model_fields))
 )
-CONTINUAL = "self.training.continualLearning"
-PENALIZED = f"has({CONTINUAL}) && (has({CONTINUAL}.l2sp) || has({CONTINUAL}.ewc))"
-REREAD = f"(has({CONTINUAL}.ewc) || has({CONTINUAL}.replay))"
-PACKABLE = [name for name, options in CONFIGS.items() if options.packable]
-UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
-ON_IMAGES = [name for name, options in CONFIGS.items() if options.processor == "ImageProcessor"]
-PROMPTABLE = [name for name, options in CONFIGS.items() if options.promptable]
+IS_UNSUPERVISED = "(has(self.objective.textContrastive) && self.objective.textContrastive.unsupervised)"
+USES_REPLAY_DATA = f"(has({CONTINUAL_LEARNING}.ewc) || has({CONTINUAL_LEARNING}.replay))"
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        f"self.objective.type in {ON_IMAGES} || has(self.model.source) || has(self.model.tokenizer)",
+        f"self.objective.type in {IMAGE_OBJECTIVES} || has(self.model.source) || has(self.model.tokenizer)",
         "without model.source there is no tokenizer: set model.tokenizer.source or model.tokenizer.train",
         "model.tokenizer",
     ),
     Rule(
-        f"!(self.objective.type in {ON_IMAGES}) || !has(self.model.tokenizer)",
+        f"!(self.objective.type in {IMAGE_OBJECTIVES}) || !has(self.model.tokenizer)",
         "an image model has no tokenizer: remove model.tokenizer",
         "model.tokenizer",
     ),
@@ -42,7 +53,7 @@ RULES: tuple[Rule, ...] = (
             "the model's image processor decides the image size: remove imageSize, or model.source",
             f"objective.{field}.imageSize",
         )
-        for field in map(field_of, ON_IMAGES)
+        for field in map(field_of, IMAGE_OBJECTIVES)
     ),
     Rule(
         f"!(self.method.type in {ADAPTER_METHODS}) || self.model.initialization == 'Pretrained'",
@@ -51,20 +62,20 @@ RULES: tuple[Rule, ...] = (
     ),
     *(
         Rule(
-            f"!{asked} || {EVALUATED}",
+            f"!{is_set} || {HAS_EVALUATION_DATA}",
             "there is no evaluation data: add data.evaluation, data.evaluationFraction or data.folds, or remove "
             f"evaluation.{field}",
             f"evaluation.{field}",
         )
-        for field, asked in (
+        for field, is_set in (
             ("everySteps", "has(self.evaluation.everySteps)"),
             ("atStart", "self.evaluation.atStart"),
             ("fewShot", "has(self.evaluation.fewShot)"),
         )
     ),
     Rule(
-        f"!has(self.evaluation.fewShot) || self.objective.type in {IN_CONTEXT}",
-        f"few-shot evaluation needs objective.type {' or '.join(IN_CONTEXT)}: remove evaluation.fewShot",
+        f"!has(self.evaluation.fewShot) || self.objective.type in {FEW_SHOT_OBJECTIVES}",
+        f"few-shot evaluation needs objective.type {' or '.join(FEW_SHOT_OBJECTIVES)}: remove evaluation.fewShot",
         "evaluation.fewShot",
     ),
     Rule(
@@ -79,7 +90,7 @@ RULES: tuple[Rule, ...] = (
         "training.earlyStopping",
     ),
     Rule(
-        f"self.training.labelSmoothing == 0.0 || self.objective.type in {SMOOTHABLE} && {SINGLE_LABEL}",
+        f"self.training.labelSmoothing == 0.0 || self.objective.type in {LABEL_SMOOTHING_OBJECTIVES} && {HAS_SINGLE_LABELS}",
         "label smoothing needs a cross entropy over single labels, which this objective does not use: remove "
         "training.labelSmoothing",
         "training.labelSmoothing",
@@ -90,7 +101,7 @@ RULES: tuple[Rule, ...] = (
         "export.best",
     ),
     Rule(
-        f"!has(self.evaluation.generation) || self.objective.type in {CONTINUING}",
+        f"!has(self.evaluation.generation) || self.objective.type in {GENERATING_OBJECTIVES}",
         "a model of this objective does not generate text from a prompt: remove evaluation.generation",
         "evaluation.generation",
     ),
@@ -110,9 +121,9 @@ RULES: tuple[Rule, ...] = (
         "deepspeed.zeroStage",
     ),
     Rule(
-        f"self.method.type != 'PromptTuning' || self.objective.type in {PROMPTABLE}",
+        f"self.method.type != 'PromptTuning' || self.objective.type in {PROMPT_TUNING_OBJECTIVES}",
         "prompt tuning needs an objective that generates text: set another method.type, or objective.type to "
-        f"{' or '.join(PROMPTABLE)}",
+        f"{' or '.join(PROMPT_TUNING_OBJECTIVES)}",
         "method.type",
     ),
     Rule(
@@ -131,18 +142,18 @@ RULES: tuple[Rule, ...] = (
         "data.packing",
     ),
     Rule(
-        f"(size(self.data.replay) > 0) == (has({CONTINUAL}) && {REREAD})",
+        f"(size(self.data.replay) > 0) == (has({CONTINUAL_LEARNING}) && {USES_REPLAY_DATA})",
         "data.replay and ewc or replay in training.continualLearning need each other: add one or remove the other",
         "data.replay",
     ),
     Rule(
-        f"!({PENALIZED}) || self.method.type == 'Full'",
+        f"!({HAS_PENALTY}) || self.method.type == 'Full'",
         "ewc and l2sp penalize changes of weights that this method freezes: set method.type: Full, or only replay in "
         "training.continualLearning",
         "training.continualLearning",
     ),
     Rule(
-        f"!({PENALIZED}) || self.deepspeed.zeroStage < 3",
+        f"!({HAS_PENALTY}) || self.deepspeed.zeroStage < 3",
         "ewc and l2sp need whole weights, which ZeRO stage 3 partitions: set deepspeed.zeroStage: 2, or only replay in "
         "training.continualLearning",
         "training.continualLearning",
@@ -150,12 +161,12 @@ RULES: tuple[Rule, ...] = (
     *(
         Rule(
             "size(self.objective.tasks) == 0 ? "
-            f"self.data.{side}.all(d, !has(d.task)) : "
-            f"self.data.{side}.all(d, has(d.task) && self.objective.tasks.exists(t, t.name == d.task))",
+            f"self.data.{split}.all(d, !has(d.task)) : "
+            f"self.data.{split}.all(d, has(d.task) && self.objective.tasks.exists(t, t.name == d.task))",
             "each source needs a task of objective.tasks, and none without tasks: set or remove its task",
-            f"data.{side}",
+            f"data.{split}",
         )
-        for side in ("train", "evaluation", "replay")
+        for split in ("train", "evaluation", "replay")
     ),
     Rule(
         "self.objective.tasks.all(t, self.data.train.exists(d, has(d.task) && d.task == t.name))",
@@ -163,17 +174,17 @@ RULES: tuple[Rule, ...] = (
         "objective.tasks",
     ),
     Rule(
-        f"self.data.resample == 'None' || self.objective.type in {LABELLED}",
+        f"self.data.resample == 'None' || self.objective.type in {LABELED_OBJECTIVES}",
         "class balancing needs labels, which this objective's rows do not have: remove data.resample",
         "data.resample",
     ),
     Rule(
-        f"self.data.resample == 'None' || {SINGLE_LABEL}",
+        f"self.data.resample == 'None' || {HAS_SINGLE_LABELS}",
         "class balancing needs one label for each row: remove data.resample, or set problem: SingleLabel",
         "data.resample",
     ),
     Rule(
-        f"!(self.objective.type in {ON_IMAGES}) || !has(self.data.augmentation)",
+        f"!(self.objective.type in {IMAGE_OBJECTIVES}) || !has(self.data.augmentation)",
         "data.augmentation changes texts: remove it, and set the augmentation of the image objective",
         "data.augmentation",
     ),
@@ -183,23 +194,24 @@ RULES: tuple[Rule, ...] = (
         "data.augmentation",
     ),
     Rule(
-        f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE}",
+        f"!has(self.data.packing) || !self.data.packing || self.objective.type in {PACKABLE_OBJECTIVES}",
         "this objective does not support packing: remove data.packing",
         "data.packing",
     ),
     Rule(
-        f"!has(self.data.overlong) || self.data.overlong != 'Split' || self.objective.type in {DIVISIBLE}",
+        f"!has(self.data.overlong) || self.data.overlong != 'Split' || self.objective.type in {SPLITTABLE_OBJECTIVES}",
         "this objective cannot be trained on parts of a row: set data.overlong to Truncate or Drop",
         "data.overlong",
     ),
     *(
         Rule(
-            f"self.objective.type != 'TextContrastive' || {UNSUPERVISED} || self.data.{side}.all(d, has(d.columns.textPair))",
-            f"each text needs a positive: name its column in columns.textPair of all sources of data.{side}, or set "
+            f"self.objective.type != 'TextContrastive' || {IS_UNSUPERVISED} || "
+            f"self.data.{split}.all(d, has(d.columns.textPair))",
+            f"each text needs a positive: name its column in columns.textPair of all sources of data.{split}, or set "
             "objective.textContrastive.unsupervised",
-            f"data.{side}",
+            f"data.{split}",
         )
-        for side in ("train", "replay")
+        for split in ("train", "replay")
     ),
     Rule(
         "self.objective.type != 'TextContrastive' || self.data.evaluation.all(d, has(d.columns.textPair))",
@@ -207,24 +219,24 @@ RULES: tuple[Rule, ...] = (
         "data.evaluation",
     ),
     Rule(
-        f"!{UNSUPERVISED} || self.data.train.all(d, !has(d.columns.textPair)) && "
+        f"!{IS_UNSUPERVISED} || self.data.train.all(d, !has(d.columns.textPair)) && "
         "self.data.replay.all(d, !has(d.columns.textPair))",
         "unsupervised training uses single texts: remove columns.textPair of data.train and data.replay, or unsupervised",
         "objective.textContrastive.unsupervised",
     ),
     Rule(
-        f"!{UNSUPERVISED} || !(has(self.data.evaluationFraction) || has(self.data.folds))",
+        f"!{IS_UNSUPERVISED} || !(has(self.data.evaluationFraction) || has(self.data.folds))",
         "without dropout both views of a text are equal, so evaluation needs pairs: remove data.evaluationFraction or "
         "data.folds, and set data.evaluation to pairs",
         "data.evaluation",
     ),
     Rule(
-        f"!(self.objective.type in {COMPARING}) || !has({CONTINUAL}) || !has({CONTINUAL}.ewc)",
+        f"!(self.objective.type in {ROW_COMPARING_OBJECTIVES}) || !has({CONTINUAL_LEARNING}) || !has({CONTINUAL_LEARNING}.ewc)",
         "ewc estimates importance on single rows, and this loss compares rows: use training.continualLearning.replay",
         "training.continualLearning.ewc",
     ),
     Rule(
-        f"!(self.objective.type in {COMPARING}) || self.training.batchSize > 1",
+        f"!(self.objective.type in {ROW_COMPARING_OBJECTIVES}) || self.training.batchSize > 1",
         "the loss compares the rows of a batch: set training.batchSize to more than 1",
         "training.batchSize",
     ),

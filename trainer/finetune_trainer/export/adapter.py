@@ -26,7 +26,7 @@ def save_adapter(model: Any, state: Mapping[str, torch.Tensor], folder: Path, ba
         return
     from safetensors.torch import save_file
 
-    # peft would compute the prompt with the live model, of which each rank holds a part at ZeRO-3.
+    # peft would compute the prompt with the live model, which ZeRO-3 partitions over the ranks.
     inference_config = copy.copy(config)
     inference_config.inference_mode = True
     inference_config.save_pretrained(folder)

@@ -21,7 +21,7 @@ DEFAULT_WINDOW = 512  # tokens, if neither the run's document nor the tokenizer 
 
 
 def text_generator(folder: Path, base: Path, max_new_tokens: int) -> Callable[[Any], Any]:
-    """A function that generates a text from a text; raises ConfigurationError for a model that is no encoder-decoder."""
+    """A function that generates a text from a text; raises ConfigurationError for a model that is not an encoder-decoder."""
     import torch
     from transformers import AutoModelForSeq2SeqLM
 

@@ -9,7 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from tests.support import ranks, tiny, training
+from tests.support import exports, ranks, tiny
 from transformers import AutoModelForCausalLM, pipeline
 
 from finetune_trainer import objectives
@@ -29,7 +29,7 @@ def lora(stage: int, merge: bool = True, **settings: Any) -> dict[str, Any]:
 def test_exports_all_weights(tmp_path: Path) -> None:
     layouts = [("llama", 3), ("gpt2", 3), ("llama", 1)]
     cases = [(tmp_path / f"{model}{stage}", model, {"deepspeed": {"zeroStage": stage}}) for model, stage in layouts]
-    results = ranks.run(training.train_and_export, 2, cases)
+    results = ranks.run(exports.train_and_export, 2, cases)
     assert all(result["heartbeats"] > 0 for result in results[1])
     for (folder, _, _), result in zip(cases, results[0], strict=True):
         _assert_logits(AutoModelForCausalLM.from_pretrained(folder), result["logits"])
@@ -49,7 +49,7 @@ def test_exports_adapters(tmp_path: Path) -> None:
         (tmp_path / "0", "llama", lora(0)), (tmp_path / "3", "llama", lora(3, **two_layers)), (tmp_path / "2", "gpt2", lora(2)),
     ]  # fmt: skip
     separate = [(tmp_path / f"{stage} separate", "llama", lora(stage, merge=False, **two_layers)) for stage in (1, 3)]
-    results = ranks.run(training.train_and_export, 2, merged + separate)[0]
+    results = ranks.run(exports.train_and_export, 2, merged + separate)[0]
     linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     adapted = [linear, {"q_proj", "v_proj"}, {"c_attn", "c_proj", "c_fc"}]
     for (folder, model, _), result, layers in zip(merged, results, adapted, strict=False):

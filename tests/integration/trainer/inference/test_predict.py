@@ -266,12 +266,12 @@ def test_answers_with_the_likeliest_span_without_a_document(ask: Any, tmp_path: 
     assert (answer["start"], answer["end"]) == (int(offsets[begin, 0]), int(offsets[end, 1]))
     assert answer["score"] == pytest.approx(float(spans.max()), rel=1e-4)
     assert answer["answer"] == question["context"][answer["start"] : answer["end"]]
-    for given, message in (
+    for value, message in (
         ("some words", "some words is not a question with its context: give JSON such as"),
         ('{"question": " ", "context": "words"}', "has an empty question or context: fill both"),
         ('{"question": null, "context": "words"}', "column question is null, not a string"),
     ):
-        code, error = ask(model, "--input", given)
+        code, error = ask(model, "--input", value)
         assert code == "2"
         assert error.startswith("--input: ")
         assert message in error

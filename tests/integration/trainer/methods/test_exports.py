@@ -7,7 +7,7 @@ from typing import Any
 
 import peft
 import torch
-from tests.support import ranks, tiny, training
+from tests.support import exports, ranks, tiny, training
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from finetune_trainer.methods.components.heads import head_modules
@@ -62,7 +62,7 @@ def export_case(folder: Path, name: str, stage: int) -> tuple[Path, str, dict[st
 
 def test_exports_what_was_trained_merged_and_as_adapter(tmp_path: Path) -> None:
     cases = {(name, stage): export_case(tmp_path, name, stage) for name, (_, stages, _) in CASES.items() for stage in stages}
-    results = dict(zip(cases, ranks.run(training.export_merged_and_separate, 2, list(cases.values()))[0], strict=True))
+    results = dict(zip(cases, ranks.run(exports.export_merged_and_separate, 2, list(cases.values()))[0], strict=True))
     for (name, stage), (folder, model, _) in cases.items():
         rows, logits = training.ROWS[objective_of(name)](3), torch.from_numpy(results[name, stage])
         before = getattr(tiny, model)()

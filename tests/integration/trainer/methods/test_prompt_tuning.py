@@ -9,7 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from tests.support import ranks, tiny, training
+from tests.support import exports, ranks, tiny, training
 from tests.support.methods import apply_method
 from transformers import pipeline
 
@@ -76,7 +76,7 @@ def test_trains_the_same_at_every_stage_and_exports_for_peft(tmp_path: Path) -> 
         (tmp_path / str(stage), "llama", document(deepspeed={"zeroStage": stage} | (partitioned if stage == 3 else {})))
         for stage in (0, 2, 3)
     ]
-    results = ranks.run(training.train_and_export, 2, cases)[0]
+    results = ranks.run(exports.train_and_export, 2, cases)[0]
     rows = tiny.rows(3)
     for (folder, _, _), result in zip(cases, results, strict=True):
         logits = torch.from_numpy(result["logits"])

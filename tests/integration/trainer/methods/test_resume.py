@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support import ranks, training
+from tests.support import exports, ranks
 
 from finetune_trainer.training.engine import merge
 
@@ -40,8 +40,8 @@ def test_resumes_from_the_checkpoint(tmp_path: Path) -> None:
             "checkpoint": {"storage": f"file://{folder}", "everySteps": 2, "keepLast": 10},
         }  # fmt: skip
         cases.append((folder, model, merge(common, changes)))
-    same_size = ranks.run(training.train_attempts, 2, cases, ("first", "second"))[0]
-    fewer_ranks = ranks.run(training.train_attempts, 1, cases, ("third",))[0]
+    same_size = ranks.run(exports.train_attempts, 2, cases, ("first", "second"))[0]
+    fewer_ranks = ranks.run(exports.train_attempts, 1, cases, ("third",))[0]
     for name, (first, second), [third] in zip(CASES, same_size, fewer_ranks, strict=True):
         losses, logits = first
         assert len(losses) == 4
