@@ -116,3 +116,18 @@ def test_every_command_and_option_is_listed() -> None:
             if action.option_strings and action.help not in (argparse.SUPPRESS, None) and action.dest != "help":
                 option = max(action.option_strings, key=len)
                 assert re.search(rf"`(-n|{option})\b", page), f"{name} {option}"
+
+
+def code_lines(text: str) -> list[str]:
+    """The lines of a text without blank ones, which formatting may add."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def test_recipes_show_code_that_is_tested() -> None:
+    tested = [code_lines(file.read_text()) for file in (ROOT / "tests/integration/trainer").rglob("test_extension.py")]
+    titled = [block for block in blocks(ROOT / "docs/contributing/recipes.md") if block.language == "python" and block.title]
+    assert len(titled) == 5
+    for block in titled:
+        lines = code_lines(block.text)
+        found = any(lines == file[start : start + len(lines)] for file in tested for start in range(len(file)))
+        assert found, f"{block.title}: no test_extension.py has this code"
