@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 def wait_for(read: Callable[[], Value | None], description: str) -> Value:
-    """Calls `read` until it returns a true value, and returns that."""
+    """Call `read` until it returns a true value, and return that."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (value := read()):
         assert time.monotonic() < deadline, f"{description}: not within {TIMEOUT_SECONDS:.0f} s"
@@ -49,7 +49,7 @@ class ForkServer:
         child_pipe.close()
 
     def start(self, settings: Settings) -> int:
-        """Forks an agent; returns its pid."""
+        """Fork an agent; returns its pid."""
         self._pipe.send(("start", settings))
         pid: int = self._pipe.recv()
         return pid
@@ -106,7 +106,7 @@ class Agent:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Sends SIGKILL and waits for the end of the process."""
+        """Send SIGKILL and wait for the end of the process."""
         if not self.has_ended:
             self.signal(signal.SIGKILL)
             wait_for(lambda: self.has_ended, "the death of an agent")
@@ -175,7 +175,7 @@ class Cluster:
         return len(list(self.shared.glob(f"attempt-{rank}-*")))
 
     def finish(self) -> None:
-        """Lets ranks that train complete."""
+        """Let ranks that train complete."""
         (self.shared / "finish").touch()
 
     def close(self) -> None:

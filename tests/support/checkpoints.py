@@ -144,7 +144,7 @@ def train_step(group: ProcessGroup, engine: Any, number: int) -> float:
 
 
 def run_attempt(place: Place, attempt: Attempt) -> AttemptResult:
-    """Resumes, trains to the last step, saves when due and waits for the last checkpoint."""
+    """Resume, train to the last step, save when due and wait for the last checkpoint."""
     with joined(place) as group:
         engine = build_engine(attempt.stage, attempt.precision, lambda: Network(attempt.is_deterministic))
         events: list[Event] = []
@@ -164,7 +164,7 @@ def run_attempt(place: Place, attempt: Attempt) -> AttemptResult:
 
 
 def run_until_rank_1_dies(place: Place, attempt: Attempt) -> AttemptResult:
-    """Stores a checkpoint after step 1; rank 1 is killed during the upload of the next one, and rank 0 waits for its part."""
+    """Store a checkpoint after step 1; rank 1 is killed during the upload of the next one, and rank 0 waits for its part."""
     with joined(place) as group:
         engine = build_engine(attempt.stage, attempt.precision, lambda: Network(attempt.is_deterministic))
         events: list[Event] = []
@@ -195,18 +195,18 @@ def _die_at_second_upload() -> None:
 
 
 def close_gate(attempt: Attempt, group: ProcessGroup, checkpoints: CheckpointManager) -> None:
-    """Makes the storage close every connection from now on, after the pending checkpoint is stored."""
+    """Make the storage close every connection from now on, after the pending checkpoint is stored."""
     checkpoints.finish()
     Path(attempt.work_dir, "closed").touch()
 
 
 def open_gate(attempt: Attempt, group: ProcessGroup, checkpoints: CheckpointManager) -> None:
-    """Makes the storage available again."""
+    """Make the storage available again."""
     Path(attempt.work_dir, "closed").unlink()
 
 
 def break_disk_of_rank_1(attempt: Attempt, group: ProcessGroup, checkpoints: CheckpointManager) -> None:
-    """Puts a file where rank 1 creates its upload folder, after the pending checkpoint is stored."""
+    """Put a file where rank 1 creates its upload folder, after the pending checkpoint is stored."""
     checkpoints.finish()
     if group.rank == 1:
         Path(attempt.work_dir, "upload").mkdir(exist_ok=True)
@@ -214,7 +214,7 @@ def break_disk_of_rank_1(attempt: Attempt, group: ProcessGroup, checkpoints: Che
 
 
 def repair_disk_of_rank_1(attempt: Attempt, group: ProcessGroup, checkpoints: CheckpointManager) -> None:
-    """Deletes the file, after the pending checkpoint has failed."""
+    """Delete the file, after the pending checkpoint has failed."""
     with contextlib.suppress(StorageError):
         checkpoints.finish()
     if group.rank == 1:

@@ -48,7 +48,7 @@ class FakeRank:
         sys.exit(EXIT_CODES[reason])
 
     def train(self, until: str) -> None:
-        """Steps until the file `until` exists, or any rank was asked to stop."""
+        """Step until the file `until` exists, or any rank was asked to stop."""
         step = 100 * self.attempt
         while not (self.shared / until).exists():
             step += 1

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS, on free ports, in a folder of its own."""
+"""A real S3 server for tests: SeaweedFS, on free ports, with its data in one folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from finetune_trainer.agent.ports import free_ports
 ACCESS_KEY = "tester"
 SECRET_KEY = "tester-secret"
 READER_KEY = "reader"  # may not write
-_ADMIN_KEY = "admin"  # alone may make buckets; to others a bucket that is not there is an error
+_ADMIN_KEY = "admin"  # the only key that may create buckets; other keys get an error for a missing bucket
 BUCKET = "checkpoints"
 START_SECONDS = 60.0
 _PORTS = (
@@ -38,7 +38,7 @@ _PORTS = (
 
 @dataclass(frozen=True)
 class Server:
-    """A running server with one bucket; `process` may be stopped and continued to play an outage."""
+    """A running server with one bucket; `process` may be stopped and continued to simulate an outage."""
 
     endpoint: str
     process: subprocess.Popen[bytes]
@@ -46,7 +46,7 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to reach the server with full rights."""
+        """The environment variables with which a process has full access to the server."""
         return {
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -55,14 +55,14 @@ class Server:
         }
 
     def uri(self, path: str) -> str:
-        """The address of a path in the bucket."""
+        """The URI of a path in the bucket."""
         return f"s3://{self.bucket}/{path}"
 
     @contextlib.contextmanager
     def outage(self) -> Iterator[None]:
-        """The server answers nobody inside this block, though its port stays open."""
+        """Inside this block the server answers no request, although its port stays open."""
         self.process.send_signal(signal.SIGSTOP)
-        # On a busy machine its threads go on for a moment, and might answer still.
+        # On a busy machine its threads continue for a moment and might still answer.
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
         try:
             yield
@@ -72,18 +72,18 @@ class Server:
 
 @contextlib.contextmanager
 def gate(server: Server, closed: Path) -> Iterator[str]:
-    """Another endpoint of the server, which hangs up on everybody while the file `closed` exists."""
+    """A proxy of the server, which closes every connection while the file `closed` exists; yields its endpoint."""
     upstream = urlsplit(server.endpoint)
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             if closed.exists():
                 return
-            with socket.create_connection((str(upstream.hostname), int(upstream.port or 0))) as other:
-                answers = threading.Thread(target=_pump, args=(other, self.request, closed))
-                answers.start()
-                _pump(self.request, other, closed)
-                answers.join()
+            with socket.create_connection((str(upstream.hostname), int(upstream.port or 0))) as backend:
+                responses = threading.Thread(target=_forward, args=(backend, self.request, closed))
+                responses.start()
+                _forward(self.request, backend, closed)
+                responses.join()
 
     class Gate(socketserver.ThreadingTCPServer):
         daemon_threads = True
@@ -95,7 +95,7 @@ def gate(server: Server, closed: Path) -> Iterator[str]:
         listener.shutdown()
 
 
-def _pump(source: socket.socket, target: socket.socket, closed: Path) -> None:
+def _forward(source: socket.socket, target: socket.socket, closed: Path) -> None:
     with contextlib.suppress(OSError):
         while (data := source.recv(1 << 16)) and not closed.exists():
             target.sendall(data)
@@ -106,14 +106,14 @@ def _pump(source: socket.socket, target: socket.socket, closed: Path) -> None:
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[Server]:
-    """Runs a server whose data lie in `folder`, which must be empty, until the block ends."""
+    """Run a server with its data in `folder`, which must be empty, until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     config = folder / "s3.json"
-    rights = {ACCESS_KEY: ["Read", "Write", "List"], READER_KEY: ["Read", "List"], _ADMIN_KEY: ["Admin"]}
+    actions_by_key = {ACCESS_KEY: ["Read", "Write", "List"], READER_KEY: ["Read", "List"], _ADMIN_KEY: ["Admin"]}
     identities = [
         {"name": key, "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}], "actions": actions}
-        for key, actions in rights.items()
+        for key, actions in actions_by_key.items()
     ]
     config.write_text(json.dumps({"identities": identities}))
     command = [
@@ -122,13 +122,13 @@ def serve(folder: Path) -> Iterator[Server]:
         "-master.volumeSizeLimitMB=256", f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
-    # A configuration of the same program in the home or working folder must not leak in.
+    # The server would also read a configuration in the home or working directory.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
         server = Server(f"http://127.0.0.1:{ports['s3.port']}", process)
-        _wait(server, folder / "log")
+        _wait_until_ready(server, folder / "log")
         _create_bucket(server)
         yield server
     finally:
@@ -142,7 +142,7 @@ def _binary() -> Path:
     return next(Path(str(distribution.locate_file(file))).resolve() for file in distribution.files or () if file.name == "weed")
 
 
-def _wait(server: Server, log: Path) -> None:
+def _wait_until_ready(server: Server, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.process.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.endpoint}/healthz", timeout=1):
@@ -152,7 +152,7 @@ def _wait(server: Server, log: Path) -> None:
 
 
 def _create_bucket(server: Server) -> None:
-    """Asks for the bucket through the S3 interface itself, by a signed address, until the server is ready to make it."""
+    """Create the bucket by a signed request to the S3 interface; repeats it until the server is ready."""
     store = S3Store(
         server.bucket,
         endpoint=server.endpoint,
@@ -162,11 +162,11 @@ def _create_bucket(server: Server) -> None:
         virtual_hosted_style_request=False,
         client_options={"allow_http": True},
     )
-    address = obstore.sign(store, "PUT", "", timedelta(minutes=5))
+    url = obstore.sign(store, "PUT", "", timedelta(minutes=5))
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            urllib.request.urlopen(urllib.request.Request(address, method="PUT"), timeout=5).close()
+            urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=5).close()
             return
         except OSError:
             if time.monotonic() > deadline:

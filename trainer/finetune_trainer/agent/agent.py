@@ -61,7 +61,7 @@ class Agent:
     # The three nested loops: connections, rounds of a connection, polls of a round.
 
     def run(self) -> Outcome:
-        """Runs rounds until the run is over and returns its outcome.
+        """Run rounds until the run is over and return its outcome.
 
         A lost store is waited for without a limit: the operator, which replaces pod 0, decides when to give up.
         """
@@ -92,7 +92,7 @@ class Agent:
         return Rendezvous(Store(host, port, self._is_host, self._limits.store_timeout), self._settings.node_rank)
 
     def _run_rounds(self, rendezvous: Rendezvous) -> None:
-        """Runs rounds over one connection; ends by RunEnded or StoreLostError."""
+        """Run rounds over one connection; ends by RunEnded or StoreLostError."""
         try:
             while True:
                 with contextlib.suppress(RoundEnded):
@@ -106,7 +106,7 @@ class Agent:
             raise
 
     def _run_round(self, rendezvous: Rendezvous) -> None:
-        """Runs one round; ends by RoundEnded, RunEnded or StoreLostError."""
+        """Run one round; ends by RoundEnded, RunEnded or StoreLostError."""
         self._join(rendezvous)
         LOG.info("round %d: waiting for %d nodes", self._round, self._settings.nodes)
         while self._poll(rendezvous).announced < self._settings.nodes:
@@ -132,7 +132,7 @@ class Agent:
             self._has_reset_failures = True
 
     def _monitor_ranks(self, rendezvous: Rendezvous) -> Outcome:
-        """Waits until all ranks of this node have completed; returns the outcome of the first one."""
+        """Wait until all ranks of this node have completed; returns the outcome of the first one."""
         failed_at: float | None = None
         while (completion := self._workers.completion()) is None:
             self._poll(rendezvous)
@@ -144,7 +144,7 @@ class Agent:
         return completion
 
     def _poll(self, rendezvous: Rendezvous) -> RendezvousState:
-        """Waits for one poll interval and returns the state of the other agents, unless it ends the round or the run."""
+        """Wait for one poll interval and return the state of the other agents, unless it ends the round or the run."""
         self._tick()
         if self._stops.count:
             raise RunEnded(self._stop(rendezvous))
@@ -163,7 +163,7 @@ class Agent:
     # Failures of a rank.
 
     def _handle_failure(self, rendezvous: Rendezvous, failure: Outcome, seconds_ago: float) -> None:
-        """Ends the round or the run because of a failure here; returns while the cause may still be unknown."""
+        """End the round or the run because of a failure here; returns while the cause may still be unknown."""
         if failure.exit_policy.disruption:
             # Another node was stopped, and all ranks stopped with it: wait for that node's return.
             if not self._workers.is_running:
@@ -200,7 +200,7 @@ class Agent:
     # Stops by SIGTERM.
 
     def _stop(self, rendezvous: Rendezvous) -> Outcome:
-        """Makes the ranks store a checkpoint and exit. They have time until SIGKILL, or until a second signal."""
+        """Make the ranks store a checkpoint and exit. They have time until SIGKILL, or until a second signal."""
         LOG.info("stop requested: the ranks store a checkpoint first")
         self._workers.terminate()
         failed_at: float | None = None
@@ -243,7 +243,7 @@ class Agent:
         return Outcome(reason=Reason.PREEMPTED_UNSAVED, message="stopped on request while no rank ran")
 
     def _remember_peer_preemption(self) -> None:
-        """Keeps the outcome of ranks that stored a checkpoint because another node was stopped: if this agent is stopped a
+        """Keep the outcome of ranks that stored a checkpoint because another node was stopped: if this agent is stopped a
         moment later, it is the outcome of its stop too."""
         failure = self._workers.first_failure()
         if failure is not None and failure.exit_policy.disruption:
@@ -259,7 +259,7 @@ class Agent:
                 raise RunEnded(self._stopped_without_ranks())
 
     def _wait_for_acknowledgements(self, rendezvous: Rendezvous) -> None:
-        """Keeps the store of agent 0 up until the other agents have read how the run ended, for a limited time."""
+        """Keep the store of agent 0 up until the other agents have read how the run ended, for a limited time."""
         deadline = time.monotonic() + self._limits.end_grace
         with contextlib.suppress(StoreLostError):
             rendezvous.acknowledge()

@@ -22,7 +22,7 @@ LOG = logging.getLogger("finetune.agent")
 
 
 def main(stops: StopSignals, arguments: Sequence[str] | None = None) -> int:
-    """Runs one agent and returns its exit code; `stops` is installed already."""
+    """Run one agent and return its exit code; `stops` is installed already."""
     return run(parse(arguments), stops)
 
 
@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 
 
 def run(settings: Settings, stops: StopSignals) -> int:
-    """Runs the agent, writes its termination message and returns its exit code."""
+    """Run the agent, write its termination message and return its exit code."""
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s agent {settings.node_rank}: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
     )

@@ -22,7 +22,7 @@ def command(signal_number: signal.Signals, module: str) -> list[str]:
 
 
 def main() -> None:
-    """Runs the module of the command line."""
+    """Run the module of the command line."""
     signal_number, parent, module = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number)

@@ -62,11 +62,11 @@ class Metrics:
         )
 
     def count_restart(self) -> None:
-        """Counts a restart of this node's ranks."""
+        """Count a restart of this node's ranks."""
         self.restarts.labels(*self._job).inc()
 
     def observe(self, rank: int, event: Event, now: float) -> None:
-        """Updates the metrics by one event of a rank; `now` is the time in seconds since 1970."""
+        """Update the metrics by one event of a rank; `now` is the time in seconds since 1970."""
         match event:
             case Step():
                 self._observe_step(event)

@@ -26,7 +26,7 @@ class Monitor:
         self._last_heartbeat = time.monotonic()
 
     def observe(self, rank: int, event: Event) -> None:
-        """Updates status and metrics by one event of a rank."""
+        """Update status and metrics by one event of a rank."""
         with self._lock:
             self._status = self._next_status(rank, event)
             self._highest_step = max(self._highest_step, self._status.progress.step)
@@ -57,7 +57,7 @@ class Monitor:
                 return status
 
     def ranks_started(self, is_restart: bool) -> None:
-        """Records that the ranks were started."""
+        """Record that the ranks were started."""
         with self._lock:
             self._has_ranks = True
             restarts = self._status.in_place_restarts + is_restart
@@ -66,12 +66,12 @@ class Monitor:
             self.metrics.count_restart()
 
     def ranks_stopped(self) -> None:
-        """Records that no rank runs."""
+        """Record that no rank runs."""
         with self._lock:
             self._has_ranks = False
 
     def heartbeat(self) -> None:
-        """Records that the agent's loop runs."""
+        """Record that the agent's loop runs."""
         self._last_heartbeat = time.monotonic()
 
     @property

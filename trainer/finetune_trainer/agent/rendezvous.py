@@ -49,7 +49,7 @@ class Rendezvous:
             store.wait_for("round")
 
     def join(self, later_than: int, master: str = "") -> None:
-        """Announces this node for the current round; agent 0 also publishes the master address of the ranks.
+        """Announce this node for the current round; agent 0 also publishes the master address of the ranks.
 
         A round is over if this agent was in it before, or if another agent announced this node in it (the agent of a pod that
         was replaced). Such a round is ended first.
@@ -79,11 +79,11 @@ class Rendezvous:
         return self._store.read([f"{self.round}/master"])[0]
 
     def end_round(self) -> None:
-        """Ends the round: every agent stops its ranks and joins the next one."""
+        """End the round: every agent stops its ranks and joins the next one."""
         self._store.replace("round", str(self.round), str(self.round + 1))
 
     def end_failed_round(self, max_restarts: int) -> bool:
-        """Ends the round because a rank failed, and counts one failure even if several agents call this.
+        """End the round because a rank failed, and count one failure even if several agents call this.
 
         Returns False, and changes nothing, after `max_restarts` failures without a new step.
         """
@@ -95,19 +95,19 @@ class Rendezvous:
         return True
 
     def reset_failures(self) -> None:
-        """Sets the failure count to zero: the run made a new step, or a pod was replaced, which the operator counts."""
+        """Set the failure count to zero: the run made a new step, or a pod was replaced, which the operator counts."""
         self._store.write("failures", "0")
 
     def publish_failure(self, outcome: Outcome) -> Outcome:
-        """Ends all nodes with this outcome, or with one that was published before; returns the outcome that holds."""
+        """End all nodes with this outcome, or with one that was published before; returns the outcome that holds."""
         return Outcome.model_validate_json(self._store.replace("fatal", "", encode_bounded(outcome).decode()))
 
     def mark_done(self) -> None:
-        """Records that all ranks of this node completed."""
+        """Record that all ranks of this node completed."""
         self._store.add(f"{self.round}/done", 1)
 
     def acknowledge(self) -> None:
-        """Records that this agent has read how the run ended and no longer needs the store."""
+        """Record that this agent has read how the run ended and no longer needs the store."""
         self._store.add("acknowledged", 1)
 
     def count_acknowledgements(self) -> int:

@@ -59,11 +59,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Logs nothing: a line per scrape would bury the training log."""
+        """Log nothing: a line per scrape would bury the training log."""
 
 
 def serve(port: int, monitor: Monitor) -> int:
-    """Serves on all addresses, IPv4 and IPv6, until the process ends; returns the port, which the system chooses for port 0."""
+    """Serve on all addresses, IPv4 and IPv6, until the process ends; returns the port, which the system chooses for port 0."""
     server = _create_server(port, monitor)
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     return int(server.server_address[1])

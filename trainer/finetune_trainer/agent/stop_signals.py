@@ -12,7 +12,7 @@ class StopSignals:
         self.count = 0
 
     def install(self) -> None:
-        """Counts signals from now on."""
+        """Count signals from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 

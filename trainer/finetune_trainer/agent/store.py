@@ -52,7 +52,7 @@ class Store:
             raise StoreLostError(str(error).splitlines()[0]) from error
 
     def wait_for(self, key: str) -> None:
-        """Waits until an agent has written `key`."""
+        """Wait until an agent has written `key`."""
         self._run_bounded(lambda: self._store.wait([key], timedelta(seconds=self._timeout)))
 
     def read(self, keys: Sequence[str]) -> list[str]:
@@ -60,15 +60,15 @@ class Store:
         return [value.decode() for value in self._run_bounded(lambda: self._store.multi_get(list(keys)))]
 
     def write(self, key: str, value: str) -> None:
-        """Sets a key."""
+        """Set a key."""
         self._run_bounded(lambda: self._store.set(key, value))
 
     def replace(self, key: str, expected: str, value: str) -> str:
-        """Sets a key if its value is `expected`, where an empty string means a missing key; returns the value it then has."""
+        """Set a key if its value is `expected`, where an empty string means a missing key; returns the value it then has."""
         return self._run_bounded(lambda: self._store.compare_set(key, expected, value)).decode()
 
     def add(self, key: str, amount: int) -> int:
-        """Adds to a counter, which starts at 0; returns its new value."""
+        """Add to a counter, which starts at 0; returns its new value."""
         return self._run_bounded(lambda: self._store.add(key, amount))
 
 
@@ -77,7 +77,7 @@ def _open(host: str, port: int, is_host: bool, timeout: float) -> TCPStore:
 
 
 def _probe(host: str, port: int, timeout: float) -> None:
-    """Resolves the host and connects once: a replaced pod has a new address, but TCPStore would keep trying the old one."""
+    """Resolve the host and connect once: a replaced pod has a new address, but TCPStore would keep trying the old one."""
     try:
         socket.create_connection((host, port), timeout=min(3.0, timeout)).close()
     except OSError as error:

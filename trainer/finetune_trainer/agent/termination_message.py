@@ -31,7 +31,7 @@ def encode_bounded(outcome: Outcome) -> bytes:
 
 
 def write(outcome: Outcome, path: Path | None) -> None:
-    """Writes the message to the file that the container runtime reads; does nothing without a path."""
+    """Write the message to the file that the container runtime reads; does nothing without a path."""
     if path is not None:
         path.write_bytes(encode_bounded(outcome))
 

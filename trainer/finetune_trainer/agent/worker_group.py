@@ -41,7 +41,7 @@ class WorkerGroup:
         self._was_started = False
 
     def start(self, round_number: int, master: str) -> None:
-        """Starts the ranks of a round, which meet at `master` (HOST:PORT)."""
+        """Start the ranks of a round, which meet at `master` (HOST:PORT)."""
         self._monitor.ranks_started(is_restart=self._was_started)
         self._was_started = True
         self._workers = []
@@ -65,7 +65,9 @@ class WorkerGroup:
         }
         if settings.credentials_dir is not None:
             options["credentials-dir"] = settings.credentials_dir
-        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        arguments = []
+        for name, value in options.items():
+            arguments += [f"--{name}", str(value)]
         return WorkerProcess(rank, settings.node_rank, settings.rank_module, arguments, self._environment, self._monitor)
 
     @property
@@ -98,17 +100,17 @@ class WorkerGroup:
         return outcomes[0]
 
     def terminate(self) -> None:
-        """Sends SIGTERM to every rank: it stores a checkpoint and exits."""
+        """Send SIGTERM to every rank: it stores a checkpoint and exits."""
         for worker in self._workers:
             worker.terminate()
 
     def kill(self) -> None:
-        """Sends SIGKILL to all ranks and their child processes."""
+        """Send SIGKILL to all ranks and their child processes."""
         for worker in self._workers:
             worker.kill()
 
     def shut_down(self) -> None:
-        """Stops all ranks and their child processes, by SIGTERM and then SIGKILL; ignores their further events."""
+        """Stop all ranks and their child processes, by SIGTERM and then SIGKILL; ignores their further events."""
         self._monitor.ranks_stopped()
         for worker in self._workers:
             worker.ignore_events()
@@ -123,7 +125,7 @@ class WorkerGroup:
         self._workers = []
 
     def reap_orphans(self) -> None:
-        """Reaps orphaned processes, all of which the agent inherits as process 1 of a container."""
+        """Reap orphaned processes, all of which the agent inherits as process 1 of a container."""
         ranks = {worker.pid for worker in self._workers if worker.is_running}
         while sys.platform == "linux":
             try:

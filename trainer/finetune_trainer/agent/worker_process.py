@@ -100,16 +100,16 @@ class WorkerProcess:
         return self._failure(Reason.HANG, f"sent no heartbeat for {silent_seconds:.0f} seconds while {activity}; see its log")
 
     def terminate(self) -> None:
-        """Sends SIGTERM to the rank only: its child processes, such as data loaders, must live until it stored a checkpoint."""
+        """Send SIGTERM to the rank only: its child processes, such as data loaders, must live until it stored a checkpoint."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Sends SIGKILL to the rank and its child processes, even if the rank itself has exited."""
+        """Send SIGKILL to the rank and its child processes, even if the rank itself has exited."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def ignore_events(self) -> None:
-        """Ignores all further events: the rank is being stopped because of another rank."""
+        """Ignore all further events: the rank is being stopped because of another rank."""
         self._ignores_events = True
 
     def _read_events(self, descriptor: int) -> None:
@@ -135,7 +135,7 @@ class WorkerProcess:
         self._monitor.observe(self.rank, event)
 
     def _locate(self, outcome: Outcome) -> Outcome:
-        """Adds the rank and node of a failure to its outcome."""
+        """Add the rank and node of a failure to its outcome."""
         if outcome.reason is Reason.COMPLETE:
             return outcome
         rank = self.rank if outcome.rank is None else outcome.rank

@@ -6,7 +6,8 @@ Invariants:
 - A manifest is written only if every rank has stored a part without an error, and a rank stores its part only after all its
   files.
 - A manifest is written only by the attempt that the object `attempt` names, so that a process of an earlier attempt that is
-  still alive cannot commit.
+  still alive cannot commit. The check and the write are two requests: if another attempt takes over in between, the manifest
+  is complete nevertheless, because every attempt writes to its own folder, and the other attempt's commit of that step fails.
 - A readable manifest is never overwritten.
 """
 
@@ -30,7 +31,7 @@ class CommitError(StorageError):
 
 
 def put_part(storage: Storage, step: int, attempt: str, part: Part) -> None:
-    """Records that all files of a rank are stored, or the error that prevented it."""
+    """Record that all files of a rank are stored, or the error that prevented it."""
     storage.put(part_path(step, attempt, part.rank), part.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
@@ -61,7 +62,7 @@ def collect_parts(
 
 
 def commit(storage: Storage, manifest: Manifest) -> None:
-    """Writes the manifest, if this attempt still owns the storage and no manifest of that step exists.
+    """Write the manifest, if this attempt still owns the storage and no manifest of that step exists.
 
     Raises CommitError otherwise.
     """

@@ -35,25 +35,25 @@ class SnapshotEngine(CheckpointEngine):  # type: ignore[misc]  # DeepSpeed ships
         self._memory = memory
 
     def begin(self, changing: Iterable[torch.Tensor]) -> None:
-        """Starts a new checkpoint; see `HostMemory.begin`."""
+        """Start a new checkpoint; see `HostMemory.begin`."""
         self.files = {}
         self._memory.begin(changing)
 
     def create(self, info: CheckpointCommitInfo) -> None:
-        """Does nothing: `begin` is called before DeepSpeed saves."""
+        """Do nothing: `begin` is called before DeepSpeed saves."""
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Does nothing: no file is written to the folder that DeepSpeed was given."""
+        """Do nothing: no file is written to the folder that DeepSpeed was given."""
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Takes a snapshot of one file's content. Only the file's name is used; the writer chooses the folder."""
+        """Take a snapshot of one file's content. Only the file's name is used; the writer chooses the folder."""
         self.files[Path(path).name] = self._memory.take(state_dict)
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        """Reads one verified file; raises pickle.UnpicklingError for a class that is not on the list."""
+        """Read one verified file; raises pickle.UnpicklingError for a class that is not on the list."""
         return load(Path(path))
 
     def commit(self, info: CheckpointCommitInfo) -> bool:
-        """Starts copying: `files` holds the whole state of this rank."""
+        """Start copying: `files` holds the whole state of this rank."""
         self._memory.start()
         return True

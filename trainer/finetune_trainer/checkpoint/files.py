@@ -19,7 +19,7 @@ _FLUSH_BYTES = 64 << 20  # how much may be in the page cache and not on the disk
 
 
 def write(content: Any, path: Path, rank: int, *, read_soon: bool) -> File:
-    """Stores `content` with torch.save; the file appears when it is complete and flushed to the disk.
+    """Store `content` with torch.save; the file appears when it is complete and flushed to the disk.
 
     It is flushed piece by piece: to write back a whole checkpoint at the end, or to find memory for it in the page cache, would
     slow training down. Unless the file is to be `read_soon`, its pages are dropped from the cache.

@@ -74,7 +74,7 @@ class CheckpointManager:
         self._saved_at = clock()
 
     def restore(self) -> dict[str, Any] | None:
-        """Resumes from the newest complete checkpoint, and takes ownership of the storage from earlier attempts.
+        """Resume from the newest complete checkpoint, and take ownership of the storage from earlier attempts.
 
         Returns the state that `save` was given, or None when there is no checkpoint. Raises ConfigurationError when the storage
         belongs to another run or is not writable, and StorageError when it does not answer.
@@ -88,7 +88,7 @@ class CheckpointManager:
         return restored.client_state
 
     def load_best(self, ranked_steps: Sequence[int]) -> int | None:
-        """Loads the first of these steps that has a complete checkpoint and returns it; None if none of them has one.
+        """Load the first of these steps that has a complete checkpoint and return it; None if none of them has one.
 
         Raises StorageError when the storage does not answer.
         """
@@ -103,7 +103,7 @@ class CheckpointManager:
         return self._context.group.is_first and self._clock() - self._saved_at >= seconds
 
     def save(self, step: int, client_state: dict[str, Any], ranked_steps: Sequence[int] = ()) -> None:
-        """Takes a checkpoint after `step`; returns before it is stored. `client_state` holds tensors and plain values.
+        """Take a checkpoint after `step`; returns before it is stored. `client_state` holds tensors and plain values.
 
         Of the steps `ranked_steps`, the first that has a checkpoint is kept regardless of its age.
         """
@@ -122,7 +122,7 @@ class CheckpointManager:
         self._start(request, started)
 
     def finish(self) -> None:
-        """Waits until the last checkpoint is stored; raises StorageError on every rank if it could not be."""
+        """Wait until the last checkpoint is stored; raises StorageError on every rank if it could not be."""
         if self._pending:
             self._pending.done.wait()
             self._record_result()

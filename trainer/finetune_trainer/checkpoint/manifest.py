@@ -126,7 +126,7 @@ def hash_identity(identity: Mapping[str, Any]) -> str:
 
 
 def first_difference(stored: Any, current: Any, path: str = "spec") -> str | None:
-    """Names the first field in which two identities differ, with both values; None when they are equal."""
+    """Name the first field in which two identities differ, with both values; None when they are equal."""
     if isinstance(stored, dict) and isinstance(current, dict):
         for key in sorted(stored.keys() | current.keys()):
             difference = first_difference(stored.get(key), current.get(key), f"{path}.{key}")

@@ -22,7 +22,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Sets the generators to a captured state; that of the GPU only if there was one then and is one now."""
+    """Set the generators to a captured state; that of the GPU only if there was one then and is one now."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     words = numpy.array(state["numpy"]["state"]["key"], dtype=numpy.uint32)

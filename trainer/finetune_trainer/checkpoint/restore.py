@@ -56,9 +56,9 @@ def rank_file(rank: int) -> str:
 
 
 def restore(engine: Any, context: CheckpointContext, steps: Sequence[int] | None = None) -> Restored | None:
-    """Loads the newest complete checkpoint into `engine` and the random number generators. Collective.
+    """Load the newest complete checkpoint into `engine` and the random number generators. Collective.
 
-    With `steps`, loads the first of these steps that has a complete checkpoint. Returns None when there is none.
+    With `steps`, load the first of these steps that has a complete checkpoint. Return None when there is none.
 
     Raises ConfigurationError when the storage belongs to another run or the checkpoint cannot be converted, and StorageError
     when the storage does not answer; in both cases nothing in the storage has changed.
@@ -103,7 +103,7 @@ def find_manifest(storage: Storage, identity: Mapping[str, Any], steps: Sequence
 
 
 def validate_same_run(storage: Storage, manifest: Manifest, identity: Mapping[str, Any]) -> None:
-    """Raises ConfigurationError, naming the first field that differs, unless `identity` is that of the manifest."""
+    """Raise ConfigurationError, naming the first field that differs, unless `identity` is that of the manifest."""
     if manifest.identity_hash == hash_identity(identity):
         return
     difference = first_difference(manifest.identity, to_canonical(identity)) or "its identity differs"
@@ -114,7 +114,7 @@ def validate_same_run(storage: Storage, manifest: Manifest, identity: Mapping[st
 
 
 def quarantine(storage: Storage, manifest: Manifest) -> None:
-    """Moves the manifest of a damaged checkpoint to `rejected/`, where it is kept for analysis."""
+    """Move the manifest of a damaged checkpoint to `rejected/`, where it is kept for analysis."""
     log.warning("the checkpoint of step %d is damaged and not used; trying the one before", manifest.step)
     path = manifest_path(manifest.step)
     storage.put(f"rejected/step-{manifest.step:08d}-{manifest.attempt}.json", storage.get(path))
@@ -150,12 +150,18 @@ def _files_to_fetch(manifest: Manifest, group: ProcessGroup, all_files: bool) ->
     """
     if all_files:
         return manifest.files if group.local_rank == 0 else []
-    common = [file for file in manifest.files if file.is_common and group.local_rank == 0]
-    return common + [file for file in manifest.files if file.rank == group.rank and not file.is_common]
+    common, own = [], []
+    for file in manifest.files:
+        if file.is_common:
+            if group.local_rank == 0:
+                common.append(file)
+        elif file.rank == group.rank:
+            own.append(file)
+    return common + own
 
 
 def _fetch_files(storage: Storage, manifest: Manifest, files: list[File], folder: Path) -> bool:
-    """Downloads the files to `folder`, unless the storage is a folder; False if one is missing or not intact."""
+    """Download the files to `folder`, unless the storage is a folder; False if one is missing or not intact."""
     sizes = {entry.path: entry.size for entry in storage.list(manifest.folder)}
     for file in files:
         path = f"{manifest.folder}/{file.name}"

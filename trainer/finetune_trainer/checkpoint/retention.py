@@ -9,9 +9,9 @@ from finetune_trainer.storage.base import Storage
 
 
 def apply_retention(storage: Storage, keep_last: int, newest: Manifest, ranked_steps: Sequence[int] = ()) -> None:
-    """Keeps the last `keep_last` checkpoints up to `newest`, which this attempt has just committed.
+    """Keep the last `keep_last` checkpoints up to `newest`, which this attempt has just committed.
 
-    Also keeps the best checkpoint: the first of the steps `ranked_steps` that has one.
+    Also keep the best checkpoint: the first of the steps `ranked_steps` that has one.
 
     Manifests are deleted before files: an interrupted deletion leaves files that no manifest lists, never a checkpoint that
     lacks a file. Then every file of a step up to the newest that no manifest lists is deleted; files of later steps may belong

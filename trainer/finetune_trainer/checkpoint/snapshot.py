@@ -36,11 +36,11 @@ class HostMemory:
         self._failure: Exception | None = None
 
     def guard(self, optimizer: torch.optim.Optimizer) -> None:
-        """Makes every future step of `optimizer` wait until a snapshot in progress has all its copies."""
+        """Make every future step of `optimizer` wait until a snapshot in progress has all its copies."""
         optimizer.register_step_pre_hook(lambda *_: self._wait_before_step())
 
     def begin(self, changing: Iterable[torch.Tensor] = ()) -> None:
-        """Starts a snapshot. The previous one must have been written to disk, because its memory is reused.
+        """Start a snapshot. The previous one must have been written to disk, because its memory is reused.
 
         `changing` are tensors that a forward pass may change, such as running means; they are copied at once.
         """
@@ -74,7 +74,7 @@ class HostMemory:
                 return state if isinstance(state, _IMMUTABLE) else copy.deepcopy(state)
 
     def start(self) -> None:
-        """Starts copying the tensors that `take` deferred. The caller may do anything but an optimizer step meanwhile."""
+        """Start copying the tensors that `take` deferred. The caller may do anything but an optimizer step meanwhile."""
         self._copied.clear()
         ready = None
         if any(source.is_cuda for source, _ in self._pending):
@@ -83,7 +83,7 @@ class HostMemory:
         threading.Thread(target=self._copy, args=(ready,), name="checkpoint-snapshot", daemon=True).start()
 
     def wait(self) -> None:
-        """Returns when the snapshot is complete; raises the error of a copy that failed."""
+        """Return when the snapshot is complete; raises the error of a copy that failed."""
         self._copied.wait()
         if self._failure:
             raise self._failure

@@ -34,7 +34,7 @@ class Topology:
         return self == stored
 
     def validate_conversion_from(self, stored: Topology) -> None:
-        """Raises ConfigurationError where `stored` cannot be converted to this topology."""
+        """Raise ConfigurationError where `stored` cannot be converted to this topology."""
         if self.can_read(stored):
             return
         if _universal_format(self.zero_stage) != _universal_format(stored.zero_stage):

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def load_converted(engine: Any, folder: Path, converted: Path, group: ProcessGroup) -> dict[str, Any]:
-    """Converts the verified files in `folder` once per node, loads the result into `engine`, and returns the client state.
+    """Convert the verified files in `folder` once per node, load the result into `engine`, and return the client state.
 
     The conversion is written to `converted`, which is replaced if it exists. Collective.
     """
@@ -46,7 +46,7 @@ def load_converted(engine: Any, folder: Path, converted: Path, group: ProcessGro
 
 
 def _repair(engine: Any, settings: list[dict[str, Any]]) -> None:
-    """Corrects two errors of the stage 3 loading in DeepSpeed 0.19."""
+    """Correct two errors of the stage 3 loading in DeepSpeed 0.19."""
     # It gives every parameter group the settings of the first, so that biases and norms would get the matrices' weight decay.
     for group, group_settings in zip(engine.basic_optimizer.param_groups, settings, strict=True):
         group.update(group_settings)
@@ -57,7 +57,7 @@ def _repair(engine: Any, settings: list[dict[str, Any]]) -> None:
 
 
 def _load_buffers(engine: Any, folder: Path) -> None:
-    """Loads buffers such as running means, which the files contain but DeepSpeed does not load."""
+    """Load buffers such as running means, which the files contain but DeepSpeed does not load."""
     stored = load(next(iter(sorted(folder.glob("*_model_states.pt")))))["module"]
     for name, buffer in engine.module.named_buffers():
         if name in stored:
@@ -79,7 +79,7 @@ def _convert(folder: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _universal_loading(engine: Any) -> Iterator[None]:
-    """Makes the engine load a universal checkpoint: DeepSpeed reads this from its configuration, which is older than the
+    """Make the engine load a universal checkpoint: DeepSpeed reads this from its configuration, which is older than the
     decision."""
     previous = engine._config.load_universal_checkpoint
     engine._config.load_universal_checkpoint = True
@@ -91,7 +91,7 @@ def _universal_loading(engine: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _safe_loading() -> Iterator[None]:
-    """Makes torch refuse to run code of a file: DeepSpeed's conversion loads files with weights_only=False."""
+    """Make torch refuse to run code of a file: DeepSpeed's conversion loads files with weights_only=False."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     previous = os.environ.get(name)
     os.environ[name] = "1"

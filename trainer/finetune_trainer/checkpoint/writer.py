@@ -75,11 +75,11 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "checkpoint-writer", initializer=_lower_priority)
 
     def submit(self, save: PendingSave) -> None:
-        """Starts to store the save; its events and fields report the progress and the result."""
+        """Start to store the save; its events and fields report the progress and the result."""
         self._thread.submit(self._run, save)
 
     def close(self) -> None:
-        """Stops the thread after its last save."""
+        """Stop the thread after its last save."""
         self._thread.shutdown()
 
     def _run(self, save: PendingSave) -> None:
@@ -120,7 +120,7 @@ class Writer:
         return written
 
     def _upload(self, save: PendingSave, written: list[File]) -> None:
-        """Stores all files of this rank and after them its part, which promises that they are stored."""
+        """Store all files of this rank and after them its part, which promises that they are stored."""
         storage, attempt = self._context.storage, self._context.attempt
         if storage.folder is None:
             folder = checkpoint_folder(save.step, attempt)
@@ -143,7 +143,7 @@ class Writer:
         return manifest
 
     def _retry(self, save: PendingSave, action: Callable[[], T]) -> T:
-        """Repeats a request that the storage refused, with growing pauses; raises its last error."""
+        """Repeat a request that the storage refused, with growing pauses; raises its last error."""
         for pause in self._timeouts.retry_pauses:
             try:
                 return action()

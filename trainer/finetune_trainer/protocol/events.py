@@ -112,5 +112,5 @@ class PipeEventSink:
 
 
 def parse(line: bytes | str) -> Event:
-    """Parses one line; raises pydantic's ValidationError if it is not an event."""
+    """Parse one line; raises pydantic's ValidationError if it is not an event."""
     return _EVENTS.validate_json(line)

@@ -150,7 +150,7 @@ class Storage:
         return child
 
     def put(self, path: str, content: bytes | Path) -> None:
-        """Writes or replaces an object, atomically; large files are sent in parts, four at once."""
+        """Write or replace an object, atomically; large files are sent in parts, four at once."""
         with self._explain_errors("write", path):
             if isinstance(content, bytes):
                 store = self._small if len(content) <= _SMALL_BYTES else self._large
@@ -161,7 +161,7 @@ class Storage:
             obstore.put(self._large, self._key(path), content, chunk_size=part, max_concurrency=TRANSFERS)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
-        """Writes an object unless it exists; True if this call wrote it. Of several concurrent writers exactly one wins."""
+        """Write an object unless it exists; True if this call wrote it. Of several concurrent writers exactly one wins."""
         with self._explain_errors("write", path):
             try:
                 obstore.put(self._small, self._key(path), content, mode="create", use_multipart=False)
@@ -186,7 +186,7 @@ class Storage:
         return True
 
     def download(self, path: str, target: Path) -> None:
-        """Copies one object to the file `target`, which appears only when it is complete."""
+        """Copy one object to the file `target`, which appears only when it is complete."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
         try:
@@ -198,14 +198,14 @@ class Storage:
             temporary.unlink(missing_ok=True)
 
     def download_folder(self, target: Path) -> list[Path]:
-        """Copies every object to its path below `target`; returns the written files in the order of their names."""
+        """Copy every object to its path below `target`; returns the written files in the order of their names."""
         entries = self.list()
         with ThreadPoolExecutor(TRANSFERS) as pool:
             list(pool.map(lambda entry: self.download(entry.path, target / entry.path), entries))
         return [target / entry.path for entry in entries]
 
     def upload_folder(self, folder: Path) -> list[Entry]:
-        """Writes every file below `folder` to its relative path; returns the objects in the order of their names."""
+        """Write every file below `folder` to its relative path; returns the objects in the order of their names."""
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         entries = [Entry(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
         with ThreadPoolExecutor(TRANSFERS) as pool:
@@ -213,12 +213,12 @@ class Storage:
         return entries
 
     def delete(self, path: str) -> None:
-        """Deletes one object; does nothing if it does not exist."""
+        """Delete one object; does nothing if it does not exist."""
         with self._explain_errors("delete", path), contextlib.suppress(FileNotFoundError):
             self._delete(path)
 
     def probe_writable(self) -> None:
-        """Writes and deletes a small object, so that a mistake shows before the first step instead of after hours."""
+        """Write and delete a small object, so that a mistake shows before the first step instead of after hours."""
         key = self._key(f".finetune-probe-{uuid.uuid4().hex}")
         with self._explain_errors("write", ""):
             obstore.put(self._small, key, b"", use_multipart=False)

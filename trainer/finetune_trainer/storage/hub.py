@@ -25,7 +25,7 @@ class HubBackend(Backend):
     """Downloads repositories below the cache by the Hub's own client."""
 
     def local_path(self, uri: str, field: str) -> Path | None:
-        """Raises ConfigurationError: a repository is downloaded as a whole, not read file by file."""
+        """Raise ConfigurationError: a repository is downloaded as a whole, not read file by file."""
         raise unsupported_scheme(uri, field, WRITABLE_SCHEMES)
 
     def localize(self, request: LocalizeRequest) -> Path:
@@ -41,7 +41,7 @@ class HubBackend(Backend):
 
 @contextmanager
 def explain_hub_errors(uri: str, field: str) -> Iterator[None]:
-    """Converts errors of the Hub's client: ConfigurationError for a user's mistake, StorageError for a Hub that does not
+    """Convert errors of the Hub's client: ConfigurationError for a user's mistake, StorageError for a Hub that does not
     answer."""
     section, credentials = field.rpartition(".")[0], credentials_field(field)
     try:

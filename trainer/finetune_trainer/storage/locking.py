@@ -15,7 +15,7 @@ _HEARTBEAT_SECONDS = 5
 
 @contextmanager
 def exclusive(path: Path, heartbeat: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds the lock file of `path`; while it waits for the lock it calls `heartbeat` every five seconds."""
+    """Hold the lock file of `path`; while it waits for the lock it calls `heartbeat` every five seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{path}.lock")
     while True:

@@ -46,7 +46,7 @@ def manifest(step: int, attempt: str = "mine", identity: dict[str, Any] | None =
 
 
 def store_checkpoint(storage: Storage, step: int, attempt: str = "mine", identity: dict[str, Any] | None = None) -> None:
-    """Commits a checkpoint with one file."""
+    """Commit a checkpoint with one file."""
     storage.put(OWNER, attempt.encode())
     storage.put(f"{checkpoint_folder(step, attempt)}/f", b"1")
     commit.commit(storage, manifest(step, attempt, identity))
@@ -162,7 +162,7 @@ def test_names_first_difference(stored: dict[str, Any], current: dict[str, Any],
 @pytest.mark.parametrize("read_soon", [True, False])
 @pytest.mark.parametrize("damage", ["none", "flip", "truncate", "remove"])
 def test_detects_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, read_soon: bool) -> None:
-    monkeypatch.setattr(files, "_FLUSH_BYTES", 100)  # so that a small file goes to the disk in pieces too
+    monkeypatch.setattr(files, "_FLUSH_BYTES", 100)  # flushes even a small file in several pieces
     path = tmp_path / "folder/f.pt"
     file = files.write({"numbers": list(range(1000))}, path, rank=0, read_soon=read_soon)
     assert [entry.name for entry in path.parent.iterdir()] == ["f.pt"]

@@ -45,7 +45,7 @@ def monitor() -> Monitor:
 
 @pytest.fixture
 def start(settings: Settings, monitor: Monitor) -> Iterator[StartWorkers]:
-    """Starts ranks 2 and 3 as fake ranks with the given behaviors."""
+    """Start ranks 2 and 3 as fake ranks with the given behaviors."""
     environment = rank_environment(settings, os.environ | {"PYTHONPATH": str(FAKE_RANK)})
     workers = WorkerGroup(settings, monitor, environment)
 
