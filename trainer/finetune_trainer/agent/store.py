@@ -56,7 +56,7 @@ class Store:
         self._run_bounded(lambda: self._store.wait([key], timedelta(seconds=self._timeout)))
 
     def read(self, keys: Sequence[str]) -> list[str]:
-        """The values of these keys, all of which must exist."""
+        """The values of these keys; every key must exist."""
         return [value.decode() for value in self._run_bounded(lambda: self._store.multi_get(list(keys)))]
 
     def write(self, key: str, value: str) -> None:

@@ -125,7 +125,7 @@ class WorkerGroup:
         self._workers = []
 
     def reap_orphans(self) -> None:
-        """Reap orphaned processes, all of which the agent inherits as process 1 of a container."""
+        """Reap orphaned processes: as process 1 of a container the agent inherits every orphan."""
         ranks = {worker.pid for worker in self._workers if worker.is_running}
         while sys.platform == "linux":
             try:

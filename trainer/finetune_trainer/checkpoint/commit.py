@@ -75,7 +75,7 @@ def commit(storage: Storage, manifest: Manifest) -> None:
     try:
         existing = Manifest.model_validate_json(storage.get(path))
     except ValidationError:
-        # An unreadable manifest is no checkpoint, and would prevent this step from ever having one.
+        # An unreadable manifest does not commit anything, and would prevent this step from ever having a checkpoint.
         storage.put(path, content)
         return
     # The client repeats a request whose response was lost; the repeated request then finds its own manifest.

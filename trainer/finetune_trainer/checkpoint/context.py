@@ -14,7 +14,7 @@ from finetune_trainer.storage.base import Storage
 
 @dataclass(frozen=True)
 class CheckpointContext:
-    """What every stage of a checkpoint needs to know about the run and about its own rank."""
+    """The run and the rank of a checkpoint, for all stages of saving and restoring it."""
 
     storage: Storage
     identity: Mapping[str, Any]

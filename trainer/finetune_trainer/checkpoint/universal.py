@@ -1,7 +1,7 @@
 """Loads a checkpoint of another topology, by DeepSpeed's universal checkpoints.
 
-Lian et al. 2024, "Universal Checkpointing" (arXiv:2406.18820): each parameter and each of its optimizer states becomes a file
-of its own, unpartitioned, from which every topology can load its partition.
+Lian et al. 2024, "Universal Checkpointing" (arXiv:2406.18820): each parameter and each of its optimizer states becomes a
+separate, unpartitioned file, from which every topology can load its partition.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class WriterTimeouts:
     retry_pauses: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     """Pauses between tries of a request to the storage."""
     parts: float = 300.0
-    """How long rank 0 waits for the other ranks after it stored its own files."""
+    """How long rank 0 waits for the parts of the other ranks after it stored its files."""
 
 
 @dataclass
