@@ -52,8 +52,12 @@ def _compile(expression: str) -> Any:
     return cel.compile(expression)
 
 
+def _is_satisfied(rule: Rule, value: Any) -> bool:
+    return _compile(rule.expression).execute({"self": value}) is True
+
+
 class Section(BaseModel):
-    """Base of every object in the document."""
+    """The base class of every object in the document."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True, validate_default=True
@@ -66,18 +70,17 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _validate_rules(self) -> Self:
-        document = self.document() if self.rules else {}
-        broken = [
-            InitErrorDetails(
-                type=PydanticCustomError("rule", "{message}", {"message": rule.message}),
-                loc=tuple(rule.where.split(".")) if rule.where else (),
-                input=document,
-            )
-            for rule in self.rules
-            if not rule.is_transition and _compile(rule.expression).execute({"self": document}) is not True
-        ]
-        if broken:
-            raise ValidationError.from_exception_data(type(self).__name__, broken)
+        if not self.rules:
+            return self
+        document = self.document()
+        errors: list[InitErrorDetails] = []
+        for rule in self.rules:
+            if not rule.is_transition and not _is_satisfied(rule, document):
+                error = PydanticCustomError("rule", "{message}", {"message": rule.message})
+                location = tuple(rule.where.split(".")) if rule.where else ()
+                errors.append(InitErrorDetails(type=error, loc=location, input=document))
+        if errors:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
         return self
 
 
@@ -89,7 +92,10 @@ def explain(error: ValidationError, root: str = "") -> list[str]:
 def _path(root: str, *loc: int | str) -> str:
     text = root
     for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
     return text or "document"
 
 
@@ -110,7 +116,7 @@ def _describe_error(item: Any) -> str:
             return f"{value!r} is invalid: {item['msg']}"
 
 
-def only_with(name: str, field: str, kind: str, below: str = "") -> Rule:
+def requires_type(name: str, field: str, kind: str, below: str = "") -> Rule:
     """The rule that a section's `field` may be set only with type `name`.
 
     `kind` is the noun for the types, and `below` is the path of the section, with a dot at its end.
@@ -122,7 +128,7 @@ def only_with(name: str, field: str, kind: str, below: str = "") -> Rule:
     )
 
 
-def described(choices: Mapping[str, type[Section]]) -> str:
+def describe_choices(choices: Mapping[str, type[Section]]) -> str:
     """The description of the field that chooses one of these sections: the first docstring line of each."""
     sentences = []
     for name, section in choices.items():
@@ -131,11 +137,11 @@ def described(choices: Mapping[str, type[Section]]) -> str:
     return " ".join(sentences)
 
 
-def obeys(rule: Rule) -> tuple[AfterValidator, Any]:
+def validated_by(rule: Rule) -> tuple[AfterValidator, Any]:
     """The metadata of an `Annotated` string that must satisfy the rule, for pydantic and for the API server."""
 
     def check(value: str) -> str:
-        if _compile(rule.expression).execute({"self": value}) is not True:
+        if not _is_satisfied(rule, value):
             raise PydanticCustomError("rule", "{message}", {"message": f"{value!r} is invalid: {rule.message}"})
         return value
 
@@ -145,7 +151,7 @@ def obeys(rule: Rule) -> tuple[AfterValidator, Any]:
 ReadableURI = Annotated[
     str,
     Field(max_length=1024, description=f"URI to read from: {uri_forms(SCHEMES)}."),
-    *obeys(
+    *validated_by(
         Rule(
             f"self.matches('{uri_pattern(SCHEMES)}')",
             f"begin the URI with {uri_prefixes(SCHEMES)}, followed by a name or path",
@@ -155,7 +161,7 @@ ReadableURI = Annotated[
 WritableURI = Annotated[
     str,
     Field(max_length=1024, description=f"URI to write to: {uri_forms(WRITABLE_SCHEMES)}."),
-    *obeys(
+    *validated_by(
         Rule(
             f"self.matches('{uri_pattern(WRITABLE_SCHEMES)}')",
             f"begin the URI with {uri_prefixes(WRITABLE_SCHEMES)}, followed by a path",

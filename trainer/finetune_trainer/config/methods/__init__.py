@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, create_model
 from pydantic.alias_generators import to_camel
 
-from finetune_trainer.config.base import Rule, Section, described, only_with
+from finetune_trainer.config.base import Rule, Section, describe_choices, requires_type
 from finetune_trainer.config.discovery import find_configs, module_name
 from finetune_trainer.config.methods.base import MethodConfig
 from finetune_trainer.config.methods.freezing import FreezeConfig, UnfreezeConfig
@@ -37,7 +37,7 @@ INSEPARABLE_METHODS = [name for name, config in METHODS.items() if not config.su
 UNPACKABLE_METHODS = [name for name, config in METHODS.items() if not config.supports_packing]
 
 _CONFIGURABLE = {name: config for name, config in METHODS.items() if config.model_fields}
-_only_with_method = partial(only_with, kind="method", below="method.")
+_requires_method = partial(requires_type, kind="method", below="method.")
 
 
 def _options_field(name: str) -> str:
@@ -46,7 +46,7 @@ def _options_field(name: str) -> str:
 
 
 _fields: dict[str, Any] = {
-    "type": (Literal[tuple(METHODS)], Field("Full", description=described(METHODS))),
+    "type": (Literal[tuple(METHODS)], Field("Full", description=describe_choices(METHODS))),
     **{module_name(config): (config | None, None) for config in _CONFIGURABLE.values()},
 }
 _MethodChoice: Any = create_model("_MethodChoice", __base__=Section, **_fields)
@@ -62,9 +62,9 @@ class MethodSpec(_MethodChoice):
     unfreeze: UnfreezeConfig | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        *(_only_with_method(name, _options_field(name)) for name in _CONFIGURABLE),
-        _only_with_method("Full", "freeze"),
-        _only_with_method("Full", "unfreeze"),
+        *(_requires_method(name, _options_field(name)) for name in _CONFIGURABLE),
+        _requires_method("Full", "freeze"),
+        _requires_method("Full", "unfreeze"),
     )
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, create_model
 
-from finetune_trainer.config.base import Rule, Section, described, only_with
+from finetune_trainer.config.base import Rule, Section, describe_choices, requires_type
 from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
@@ -39,7 +39,7 @@ def module_of(name: str) -> str:
 
 
 _fields: dict[str, Any] = {
-    "type": (Literal[tuple(CONFIGS)], Field("CausalLM", description=described(CONFIGS))),
+    "type": (Literal[tuple(CONFIGS)], Field("CausalLM", description=describe_choices(CONFIGS))),
     **{
         module_of(name): (options | None, Field(None, alias=field_of(name)))
         for name, options in CONFIGS.items()
@@ -56,7 +56,7 @@ class ObjectiveChoice(_Named):
         type: str
 
     rules: ClassVar[tuple[Rule, ...]] = tuple(
-        only_with(name, field_of(name), "objective") for name, options in CONFIGS.items() if options.model_fields
+        requires_type(name, field_of(name), "objective") for name, options in CONFIGS.items() if options.model_fields
     )
 
     @property
