@@ -17,7 +17,7 @@ from finetune_trainer.export.adapter import save_adapter
 from finetune_trainer.export.weights import Weights, gather_adapter_weights, gather_model_weights
 from finetune_trainer.huggingface.pretrained import max_positions
 from finetune_trainer.methods.components.heads import module_names
-from finetune_trainer.methods.components.peft_layers import is_peft_model
+from finetune_trainer.methods.components.peft_layers import is_peft_model, unwrap_peft_model
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage.base import Storage
 
@@ -47,7 +47,7 @@ def save_model(
         save_adapter(model, state, folder, (source.source or "").removeprefix("hf://").removeprefix("file://"))
         objective.processor.save_pretrained(folder)
     else:
-        _save_full_models(model.get_base_model() if is_peft_model(model) else model, objective, state, folder)
+        _save_full_models(unwrap_peft_model(model), objective, state, folder)
     write_json_files(folder, objective.model_setup.extra_files())
     heartbeat()
 

@@ -21,7 +21,7 @@ class TargetLanguage(NamedTuple):
     setting: Literal["forced_bos_token_id", "decoder_start_token_id"]
 
     def configure(self, model: Any) -> None:
-        """Makes the model begin all texts that it generates with the token."""
+        """Make the model begin all texts that it generates with the token."""
         setattr(model.generation_config, self.setting, self.token_id)
         if self.setting == "decoder_start_token_id":  # training reads it from the configuration
             model.config.decoder_start_token_id = self.token_id
@@ -30,7 +30,7 @@ class TargetLanguage(NamedTuple):
 def set_languages(
     tokenizer: PreTrainedTokenizerBase, languages: LanguagesConfig | None, field: str
 ) -> TargetLanguage | None:  # fmt: skip
-    """Makes the tokenizer add the languages' tokens to source and target texts; None for a tokenizer without languages.
+    """Make the tokenizer add the languages' tokens to source and target texts; None for a tokenizer without languages.
 
     Raises ConfigurationError, which begins with `field`, for languages that are missing, unknown, or not supported.
     """

@@ -39,7 +39,10 @@ def count_tokens(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 def max_positions(model: PreTrainedModel) -> int | None:
     """The longest sequence that the model has positions for, in tokens; None for models without a limit."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return max(positions - _first_position(model), 0) or None if isinstance(positions, int) else None
+    if not isinstance(positions, int):
+        return None
+    usable_positions = positions - _first_position(model)
+    return usable_positions if usable_positions > 0 else None
 
 
 def missing_weights(loading_info: Mapping[str, Any]) -> set[str]:
@@ -51,7 +54,7 @@ def missing_weights(loading_info: Mapping[str, Any]) -> set[str]:
 
 
 def validate_weights(model: Any, missing: Collection[str], source: str, remedy: str) -> None:
-    """Raises ConfigurationError if weights are missing: a model with a few random weights would run, but badly."""
+    """Raise ConfigurationError if weights are missing: a model with a few random weights would run, but badly."""
     if missing:
         names = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
         raise ConfigurationError(f"{source} lacks {len(missing)} weights of a {type(model).__name__} ({names}): {remedy}")
@@ -59,7 +62,7 @@ def validate_weights(model: Any, missing: Collection[str], source: str, remedy: 
 
 @contextmanager
 def explain_errors(problem: str, remedy: str) -> Iterator[None]:
-    """Turns all errors of transformers into a ConfigurationError of one sentence; `problem` begins with the field.
+    """Turn all errors of transformers into a ConfigurationError of one sentence; `problem` begins with the field.
 
     For values that an architecture cannot use transformers raises errors of many types, down to a bare KeyError.
     """

@@ -14,7 +14,7 @@ def sentinel_token(number: int) -> str:
 
 
 def set_padding_token(tokenizer: PreTrainedTokenizerBase, embedding_count: int) -> None:
-    """Gives a tokenizer a padding token other than its end-of-text token, if the model has an embedding for one.
+    """Give a tokenizer a padding token other than its end-of-text token, if the model has an embedding for one.
 
     It is a token of the vocabulary, or else a new one if the model has a spare embedding, so that the embedding matrix keeps
     its size. Without either (GPT-2) padding is the end-of-text token; labels are masked by position and not by token, so that

@@ -26,11 +26,11 @@ def create_method(spec: MethodSpec) -> Method[Any]:
 
 
 def apply_method(model: Any, spec: MethodSpec, context: MethodContext) -> Any:
-    """Returns the model to train: weights that the method does not train are frozen, and adapters are added.
+    """Return the model to train: weights that the method does not train are frozen, and adapters are added.
 
     Raises ConfigurationError if the method cannot be applied to this model.
     """
-    # Adapters are initialized from the seed alone: the same on all ranks and in all runs, whatever was drawn before.
+    # Adapters are initialized from the seed alone, so that they are equal on all ranks and in all runs.
     torch.manual_seed(context.seed)
     trained_model = create_method(spec).apply(model, context)
     if spec.freeze:

@@ -19,7 +19,7 @@ FetchAdapter = Callable[[AdapterConfig, str], Path]
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What a method needs of the run besides its own options."""
+    """What a method needs from the run in addition to its options."""
 
     objective: Objective
     seed: int
@@ -27,17 +27,17 @@ class MethodContext:
 
 
 class Method(ABC, Generic[ConfigT]):
-    """A way to train a model. A subclass has the method's name in the document and a file of its own."""
+    """A way to train a model. Each subclass is defined in a separate file and named as in the document."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
     def require_libraries(self) -> None:  # most methods need no further library
-        """Raises ConfigurationError if a library that the options need is not installed; called before anything is loaded."""
+        """Raise ConfigurationError if a library that the options need is not installed; called before anything is loaded."""
 
     @abstractmethod
     def apply(self, model: Any, context: MethodContext) -> Any:
-        """Returns the model to train, with the weights that are not trained frozen.
+        """Return the model to train, with the weights that are not trained frozen.
 
         Raises ConfigurationError if the method cannot be applied to this model.
         """

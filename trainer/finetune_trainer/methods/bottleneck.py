@@ -36,10 +36,10 @@ class FeedForwardLayers(NamedTuple):
 
 
 class Bottleneck(Method[BottleneckConfig]):
-    """Trains wider feed-forward layers, of which only what was added moves, and a new head; all other weights are frozen."""
+    """Widens the feed-forward layers and trains only the added weights and a new head; all other weights are frozen."""
 
     def apply(self, model: Any, context: MethodContext) -> Any:
-        """Returns the model with wider feed-forward layers, and a configuration that describes them.
+        """Return the model with wider feed-forward layers, and a configuration that describes them.
 
         Raises ConfigurationError for a model family whose feed-forward networks are not linear, activation, linear.
         """
@@ -55,7 +55,7 @@ class Bottleneck(Method[BottleneckConfig]):
             body.set_submodule(name, DownProjection(body.get_submodule(name), size))
         for part in context.objective.exported_models(model).values():
             part.config.update(widths)
-        model.disable_adapter = partial(adapters_disabled, model)  # the method of peft's models of the same name
+        model.disable_adapter = partial(adapters_disabled, model)  # peft's models have this method too
         log_trainable_share(model, "Bottleneck")
         return model
 

@@ -12,5 +12,5 @@ class Full(Method[FullConfig]):
     """Trains the model itself."""
 
     def apply(self, model: Any, context: MethodContext) -> Any:
-        """Returns the model unchanged."""
+        """Return the model unchanged."""
         return model

@@ -16,7 +16,7 @@ class IA3(Method[IA3Config]):
     """Trains a vector of scales for each target layer, and a new head in full; all other weights are frozen."""
 
     def apply(self, model: Any, context: MethodContext) -> Any:
-        """Returns a peft model.
+        """Return a peft model.
 
         Raises ConfigurationError for target layers that the model does not have, and if none are named for a model family for
         which peft has no defaults.

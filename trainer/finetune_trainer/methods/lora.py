@@ -21,7 +21,7 @@ class LoRA(Method[LoRAConfig]):
     """Trains a low-rank update of linear layers, and a new head in full; all other weights are frozen, optionally in 4 bits."""
 
     def require_libraries(self) -> None:
-        """Raises ConfigurationError if weights are to be quantized and bitsandbytes is not installed."""
+        """Raise ConfigurationError if weights are to be quantized and bitsandbytes is not installed."""
         if self.config.quantization != "None" and importlib.util.find_spec("bitsandbytes") is None:
             raise ConfigurationError(
                 "spec.method.lora.quantization: bitsandbytes, which computes with 4-bit weights, is not installed: run the job "
@@ -29,7 +29,7 @@ class LoRA(Method[LoRAConfig]):
             )
 
     def apply(self, model: Any, context: MethodContext) -> Any:
-        """Returns a peft model with a new adapter and the frozen adapters of earlier jobs.
+        """Return a peft model with a new adapter and the frozen adapters of earlier jobs.
 
         Raises ConfigurationError for target modules or earlier adapters that do not fit the model, and for a model without
         layers to quantize.

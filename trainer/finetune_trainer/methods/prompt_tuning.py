@@ -16,7 +16,7 @@ class PromptTuning(Method[PromptTuningConfig]):
     """Trains the embeddings of virtual tokens; the model's own weights are frozen."""
 
     def apply(self, model: Any, context: MethodContext) -> Any:
-        """Returns a peft model whose logits are those of the text alone, without the virtual tokens' positions.
+        """Return a peft model whose logits are those of the text alone, without the virtual tokens' positions.
 
         Raises ConfigurationError for an initial text without tokens.
         """
@@ -41,7 +41,7 @@ class PromptTuning(Method[PromptTuningConfig]):
 
 
 def _initialize_embeddings(peft_model: Any, tokenizer: Any, text: str) -> None:
-    """Sets the virtual tokens' embeddings to those of the text's tokens, repeated or truncated to their number."""
+    """Set the virtual tokens' embeddings to those of the text's tokens, repeated or truncated to their number."""
     token_ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
     if not len(token_ids):
         raise ConfigurationError("spec.method.promptTuning.initialText: the text has no tokens: write another, or remove it")

@@ -51,7 +51,7 @@ def load_model(
 
 
 def validate_positions(model: PreTrainedModel, lengths: Mapping[str, int], prefix_length: int = 0) -> None:
-    """Raises ConfigurationError if a sequence can be longer than the model's positions.
+    """Raise ConfigurationError if a sequence can be longer than the model's positions.
 
     `lengths` has the maximum length in tokens by the field that sets it; virtual tokens before the text add `prefix_length`.
     """

@@ -66,7 +66,7 @@ def _special_token_ids(tokenizer: PreTrainedTokenizerBase, base: Any, has_own_to
 
 
 def _validate_override(name: str, base: Any, owners: Mapping[str, str]) -> None:
-    """Raises ConfigurationError for a field that `owners` lists or that the model family does not have."""
+    """Raise ConfigurationError for a field that `owners` lists or that the model family does not have."""
     if name in owners:
         raise ConfigurationError(f"spec.model.config.{name}: {owners[name]} sets this: remove it")
     # All encoder-decoders read this field, but T5's configuration does not declare it.

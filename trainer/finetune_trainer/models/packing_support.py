@@ -36,7 +36,7 @@ def detect_packing_support(model: PreTrainedModel, *, packing: bool, causal: boo
 
 
 def _validate_attention_direction(model: PreTrainedModel, causal: bool) -> None:
-    """Compares the logits of the first tokens of two rows that differ only in the last one."""
+    """Compare the logits of the first tokens of two rows that differ only in the last one."""
     try:
         logits, other_logits = (_compute_logits(model, [0, 1, 2, last])[:, :-1] for last in (3, 4))
     except torch.OutOfMemoryError:
@@ -73,7 +73,7 @@ def _find_packing_form(model: PreTrainedModel, causal: bool) -> PackedAs:
 
 
 def _keeps_documents_apart(model: PreTrainedModel, form: PackedAs, causal: bool) -> bool:
-    """Whether the second document of a row has the same logits after two different documents and in a row of its own."""
+    """Whether the second document of a row has the same logits after two different documents and alone in a row."""
     positions = torch.arange(DOCUMENT_LENGTH).repeat(2)[None]
     inputs = {"position_ids": positions.to(model.device)}
     if form is PackedAs.MASK:

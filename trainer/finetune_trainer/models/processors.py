@@ -47,7 +47,7 @@ def load_image_processor(config: ModelConfig, image_size: int | None, resolver: 
 
 
 def _create_image_processor(config: ModelConfig, image_size: int | None) -> Any:
-    """Resizes images to the model's size and scales pixel values to [-1, 1]."""
+    """Resize images to the model's size and scale pixel values to [-1, 1]."""
     fields = dict(config.config)
     with explain_errors("spec.model.config.model_type", "correct it"):
         config_class = type(AutoConfig.for_model(fields.pop("model_type")))

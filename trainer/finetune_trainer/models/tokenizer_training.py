@@ -56,7 +56,7 @@ def training_corpus(data: DataConfig, resolver: SourceResolver) -> Corpus:
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, *, adds_special_tokens: bool = False, sentinels: int = 0
 ) -> PreTrainedTokenizerBase:  # fmt: skip
-    """Trains a tokenizer of at most `vocab_size` entries; the result depends on the texts alone, not on the order of threads.
+    """Train a tokenizer of at most `vocab_size` entries; the result depends on the texts alone, not on the order of threads.
 
     All 256 bytes are entries, so any text can be encoded and is decoded unchanged. The end-of-text token also serves as the
     beginning-of-text token. Padding has its own token: with the end-of-text token in its place, code that ignores padding in
@@ -115,7 +115,7 @@ def train_tokenizer_once(
     cache: Path,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> PreTrainedTokenizerBase:
-    """Trains a tokenizer as `train_tokenizer` does, or loads it from this machine's cache if it was trained before.
+    """Train a tokenizer as `train_tokenizer` does, or load it from this machine's cache if it was trained before.
 
     One process of the machine trains it while the others wait.
     """

@@ -38,14 +38,14 @@ class BiasTuning(Method[BiasTuningConfig]):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from finetune_operator.codegen.crd import crd
+from finetune_operator.codegen.crd import build_crd
 from tests.support import corpora
 from tests.support.learning import learn
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
 
 if __name__ == "__main__":
-    schema = json.dumps(crd())
+    schema = json.dumps(build_crd())
     assert '"biasTuning"' in schema
     assert "options for BiasTuning have no effect with another method" in schema
     result = learn(

@@ -1,4 +1,4 @@
-"""Each method learns: a real pretrained encoder tells which package a function stands in, which it could not before."""
+"""Each method trains a real pretrained encoder to classify functions by package."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ METHODS: dict[str, dict[str, Any]] = {
         "method": {"type": "Bottleneck", "bottleneck": {"size": 64}},
         "training": {"optimizer": {"learningRate": 5e-3}},
     },
-    "layer by layer": {
+    "gradual unfreezing with layer decay": {
         "method": {"freeze": {"embeddings": True}, "unfreeze": {"everySteps": 10}},
         "training": {"optimizer": {"learningRate": 1e-3, "layerDecay": 0.8}},
     },
 }
-# What else changes the loss or the data leaves enough to learn.
-BESIDE: dict[str, dict[str, Any]] = {
+# Settings of the loss and the data that must not prevent learning.
+OTHER_SETTINGS: dict[str, dict[str, Any]] = {
     "label smoothing": METHODS["LoRA"] | {"training": {"labelSmoothing": 0.1}},
-    "a fold to hold out, and no personal data": METHODS["LoRA"]
+    "a held-out fold, and scrubbed personal data": METHODS["LoRA"]
     | {"data": {"evaluationFraction": None, "folds": {"count": 4, "hold": 2}, "checks": {"personalData": "Scrub"}}},
 }
 
 
-@pytest.mark.parametrize("name", METHODS | BESIDE)
-def test_it_learns(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", METHODS | OTHER_SETTINGS)
+def test_improves_the_accuracy(name: str, tmp_path: Path) -> None:
     rows = corpora.by_package(60)
     common = {
         "model": {"source": f"file://{MINILM}", "config": {"num_hidden_layers": 2}}, "data": {"maxLength": 48},
         "objective": {"type": "SequenceClassification"}, "training": {"maxSteps": 120, "batchSize": 8},
     }  # fmt: skip
-    learnt = learn(tmp_path, rows, **merge(common, (METHODS | BESIDE)[name]))
-    assert learnt.before["accuracy"] < 0.4
-    assert learnt.after["accuracy"] > 0.5
-    answers = pipeline("text-classification", str(learnt.model))([row["text"] for row in rows[:20]], truncation=True)
+    result = learn(tmp_path, rows, **merge(common, (METHODS | OTHER_SETTINGS)[name]))
+    assert result.before["accuracy"] < 0.4
+    assert result.after["accuracy"] > 0.5
+    answers = pipeline("text-classification", str(result.model))([row["text"] for row in rows[:20]], truncation=True)
     assert {answer["label"] for answer in answers} <= set(corpora.PACKAGES)
 
 
-def test_few_weights_lead_a_small_model_to_another_package(tmp_path: Path) -> None:
+def test_methods_with_few_weights_adapt_a_small_model(tmp_path: Path) -> None:
     small = {
         "config": {
             "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -57,16 +57,16 @@ def test_few_weights_lead_a_small_model_to_another_package(tmp_path: Path) -> No
     }  # fmt: skip
     first, second = ([{"text": text} for _, text in corpora.functions(package)[:100]] for package in ("asyncio", "xml"))
     base = learn(tmp_path / "base", first, model=small, training={"maxSteps": 100})
-    few: dict[str, tuple[dict[str, Any], float]] = {
+    cases: dict[str, tuple[dict[str, Any], float]] = {
         "prompt": ({"type": "PromptTuning"}, 0.01),
         "ia3": ({"type": "IA3"}, 0.03),
         "nf4": ({"type": "LoRA", "lora": {"quantization": "NF4"}}, 0.003),
         "dora": ({"type": "LoRA", "lora": {"rank": 4, "dora": True}}, 0.003),
     }
-    for name, (method, rate) in few.items():
-        learnt = learn(
+    for name, (method, rate) in cases.items():
+        result = learn(
             tmp_path / name, second, model={"source": f"file://{base.model}"}, export={"mergeAdapters": False},
             method=method, training={"maxSteps": 60, "optimizer": {"learningRate": rate}},
         )  # fmt: skip
-        assert learnt.after["loss"] < learnt.before["loss"] - 0.15, name
-        assert (learnt.model / "adapter_config.json").exists()
+        assert result.after["loss"] < result.before["loss"] - 0.15, name
+        assert (result.model / "adapter_config.json").exists()

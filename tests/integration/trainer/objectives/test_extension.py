@@ -52,12 +52,12 @@ class TailCollator(CausalLMCollator):
 LEARN = """
 import json, sys
 from pathlib import Path
-from finetune_operator.codegen.crd import crd
+from finetune_operator.codegen.crd import build_crd
 from tests.support import corpora
 from tests.support.learning import LLAMA, learn
 
 if __name__ == "__main__":
-    assert "tailLM" in json.dumps(crd())
+    assert "tailLM" in json.dumps(build_crd())
     learnt = learn(
         Path(sys.argv[1]), corpora.texts(40), model={"config": LLAMA}, training={"maxSteps": 30},
         objective={"type": "TailLM", "tailLM": {"tokens": 1}},

@@ -11,7 +11,7 @@ from finetune_trainer.protocol.outcome import ConfigurationError
 
 
 def freeze_parameters(model: Any, config: FreezeConfig) -> None:
-    """Freezes modules by name, the embeddings and the lowest layers.
+    """Freeze modules by name, the embeddings and the lowest layers.
 
     Raises ConfigurationError for a module or a layer that the model does not have, and if no weight is left to train.
     """
@@ -24,7 +24,7 @@ def freeze_parameters(model: Any, config: FreezeConfig) -> None:
 
 
 def _freeze_modules(model: Any, pattern: str) -> None:
-    """Freezes all modules whose name, or the last parts of it, match the pattern."""
+    """Freeze all modules whose name, or the last parts of it, match the pattern."""
     modules = {name: module for name, module in model.named_modules() if name}
     matching = [module for name, module in modules.items() if fnmatch.fnmatch(f".{name}", f"*.{pattern}")]
     if not matching:

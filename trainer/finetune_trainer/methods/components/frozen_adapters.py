@@ -26,7 +26,7 @@ _LORA_WEIGHT = re.compile(rf"(\.(?:{'|'.join(RANK_AXES)}))(?=\.|$)")
 
 
 def load_frozen_adapters(model: Any, adapters: Sequence[AdapterConfig], fetch: Callable[[AdapterConfig, str], Path]) -> None:
-    """Adds earlier adapters to a peft model with a new one; `fetch(adapter, field)` returns the folder of each.
+    """Add earlier adapters to a peft model with a new one; `fetch(adapter, field)` returns the folder of each.
 
     Raises ConfigurationError for a folder without a LoRA adapter for this model.
     """
@@ -45,12 +45,12 @@ def load_frozen_adapters(model: Any, adapters: Sequence[AdapterConfig], fetch: C
 
 
 def merge_adapters(model: Any, state: State) -> tuple[dict[str, torch.Tensor], Any]:
-    """Merges all adapters of a model into one whose rank is the sum of theirs.
+    """Merge all adapters of a model into one whose rank is the sum of theirs.
 
     `state` has the adapters' weights by peft's names. Returns the weights of the merged adapter and its peft configuration.
     """
     ranks = {name: config.r for name, config in model.peft_config.items()}
-    merged = {key: tensor for key, tensor in state.items() if not any(f".{part}." in key for part in RANK_AXES)}
+    merged = {key: tensor for key, tensor in state.items() if not _LORA_WEIGHT.search(key)}
     for layer_name, layer in adapted_layers(model).items():
         for part in RANK_AXES:
             weight = _stack_ranks(state, layer_name, layer, part, ranks)

@@ -21,7 +21,7 @@ def head_modules(model: Any) -> list[str]:
 
 
 def all_head_modules(model: Any, objective: Objective) -> list[str]:
-    """Names of the heads of all models that the objective trains, as they are called in `model`."""
+    """Names of the heads of all models that the objective trains, by their names in `model`."""
     return _heads_of_parts(model, objective, list(objective.members))
 
 

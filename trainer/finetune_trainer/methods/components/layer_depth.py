@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from finetune_trainer.methods.components.peft_layers import is_peft_model
+from finetune_trainer.methods.components.peft_layers import unwrap_peft_model
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 
@@ -32,7 +32,7 @@ def measure_layer_depths(model: Any, field: str) -> LayerDepths:
 
     Raises ConfigurationError, which begins with `field`, for a model without layers.
     """
-    base_model = model.get_base_model() if is_peft_model(model) else model
+    base_model = unwrap_peft_model(model)
     layers = _layers(getattr(base_model, "base_model", base_model))
     if not layers:
         raise ConfigurationError(f"{field}: {type(base_model).__name__} has no stack of layers to count: remove it")
@@ -64,8 +64,8 @@ def _layers(body: torch.nn.Module) -> list[torch.nn.Module]:
 def _layer_stacks(module: torch.nn.Module) -> list[torch.nn.ModuleList]:
     """The outermost lists of modules that have weights, in the order of their registration."""
     if isinstance(module, torch.nn.ModuleList):
-        has_weights = next(module.parameters(), None) is not None
-        return [module] if has_weights else []
+        is_empty = next(module.parameters(), None) is None
+        return [] if is_empty else [module]
     stacks: list[torch.nn.ModuleList] = []
     for child in module.children():
         stacks += _layer_stacks(child)

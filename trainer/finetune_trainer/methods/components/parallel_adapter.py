@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.methods.components.target_modules import has_transposed_weight
+from finetune_trainer.methods.components.target_modules import has_transposed_weight, linear_size
 
 State = Mapping[str, torch.Tensor]
 
@@ -52,7 +52,8 @@ class UpProjection(ParallelAdapterLinear):
     axis = 0
 
     def __init__(self, layer: Any, size: int) -> None:
-        super().__init__(layer, _input_size(layer), size, layer.bias is not None)
+        inputs, _ = linear_size(layer)
+        super().__init__(layer, inputs, size, bias=layer.bias is not None)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.base_layer(inputs), self.added(inputs)], -1)
@@ -64,7 +65,8 @@ class DownProjection(ParallelAdapterLinear):
     axis = 1
 
     def __init__(self, layer: Any, size: int) -> None:
-        super().__init__(layer, size, _output_size(layer), bias=False)
+        _, outputs = linear_size(layer)
+        super().__init__(layer, size, outputs, bias=False)
         torch.nn.init.zeros_(self.added.weight)
         self.is_active = True
 
@@ -72,7 +74,9 @@ class DownProjection(ParallelAdapterLinear):
         size = self.added.in_features
         base_inputs, added_inputs = torch.split(inputs, [inputs.shape[-1] - size, size], -1)
         outputs: torch.Tensor = self.base_layer(base_inputs)
-        return outputs + self.added(added_inputs) if self.is_active else outputs
+        if self.is_active:
+            outputs = outputs + self.added(added_inputs)
+        return outputs
 
 
 @contextlib.contextmanager
@@ -103,11 +107,3 @@ def merge_parallel_adapters(model: torch.nn.Module, state: State) -> dict[str, t
             if layer_state:
                 merged |= {f"{name}.{key}": tensor for key, tensor in module.merge(layer_state).items()}
     return merged
-
-
-def _input_size(layer: Any) -> int:
-    return int(layer.weight.shape[0] if has_transposed_weight(layer) else layer.in_features)
-
-
-def _output_size(layer: Any) -> int:
-    return int(layer.nf if has_transposed_weight(layer) else layer.out_features)

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def add_adapters(model: Any, config: Any) -> Any:
-    """Returns a peft model with the adapters of a peft configuration; all other weights are frozen."""
+    """Return a peft model with the adapters of a peft configuration; all other weights are frozen."""
     import peft
 
     peft_model = peft.get_peft_model(model, config)
@@ -22,7 +22,7 @@ def add_adapters(model: Any, config: Any) -> Any:
 
 
 def log_trainable_share(model: torch.nn.Module, method: str) -> None:
-    """Logs how many of the model's parameters are trained."""
+    """Log how many of the model's parameters are trained."""
     trainable = total = 0
     for parameter in model.parameters():
         total += parameter.numel()
@@ -34,6 +34,11 @@ def log_trainable_share(model: torch.nn.Module, method: str) -> None:
 def is_peft_model(model: Any) -> bool:
     """Whether the model has adapters that `add_adapters` added."""
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def unwrap_peft_model(model: Any) -> Any:
+    """The transformers model of a peft model, with the adapters inside; the model itself if it is not a peft model."""
+    return model.get_base_model() if is_peft_model(model) else model
 
 
 def adapted_layers(model: torch.nn.Module) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def is_trained_entry(key: str) -> bool:
 
 
 def is_replaced_entry(key: str) -> bool:
-    """Whether an entry of a peft model's state belongs to the original of a module of which a copy is trained in full."""
+    """Whether an entry of a peft model's state belongs to the original of a module whose copy is trained in full."""
     return ".original_module." in key
 
 

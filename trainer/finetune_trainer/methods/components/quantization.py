@@ -52,7 +52,7 @@ class NF4Linear(Linear4bit):  # type: ignore[misc]  # bitsandbytes is untyped
 
 
 def quantize_linear_layers(model: Any, heads: Sequence[str]) -> None:
-    """Replaces all linear layers outside the heads by 4-bit ones, in place; they compute in the dtype that they had.
+    """Replace all linear layers outside the heads by 4-bit ones, in place; they compute in the dtype that they had.
 
     Raises ConfigurationError for a model without such layers.
     """

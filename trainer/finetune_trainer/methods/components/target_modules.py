@@ -12,7 +12,7 @@ from finetune_trainer.protocol.outcome import ConfigurationError
 
 
 def validate_target_modules(model: Any, targets: Sequence[str], field: str, fully_trained: Sequence[str] = ()) -> None:
-    """Raises ConfigurationError for a target that is not a layer of the model, or is within a module that is fully trained."""
+    """Raise ConfigurationError for a target that is not a layer of the model, or is within a module that is fully trained."""
     layers: dict[str, torch.nn.Module] = {}
     for name, module in model.named_modules():
         is_layer = name and not any(module.children())
@@ -31,6 +31,14 @@ def validate_target_modules(model: Any, targets: Sequence[str], field: str, full
 def is_linear(module: torch.nn.Module) -> bool:
     """Whether the layer multiplies its input by a weight matrix: torch's Linear or GPT-2's Conv1D."""
     return isinstance(module, torch.nn.Linear) or has_transposed_weight(module)
+
+
+def linear_size(layer: Any) -> tuple[int, int]:
+    """The numbers of inputs and outputs of a linear layer."""
+    if has_transposed_weight(layer):
+        inputs, outputs = layer.weight.shape
+        return int(inputs), int(outputs)
+    return layer.in_features, layer.out_features
 
 
 def has_transposed_weight(module: torch.nn.Module) -> bool:

@@ -55,7 +55,7 @@ class GradualUnfreezing:
         self._frozen_gradients.clear()
 
     def _initialize_state(self, parameter: torch.Tensor, state: dict[str, torch.Tensor], depth: int) -> None:
-        """Sets the optimizer state of a parameter before its first step in this process.
+        """Set the optimizer state of a parameter before its first step in this process.
 
         The moments are AdamW's initial ones unless they were restored: DeepSpeed can convert a checkpoint only if every
         parameter has a state. The step count is computed, because at stage 3 DeepSpeed restores the same one for all.

@@ -77,7 +77,7 @@ def test_trains_as_plain_torch_does_at_every_stage() -> None:
 
 
 def freeze(model: Any, **settings: Any) -> set[str]:
-    """Freezes weights of the model; returns their names."""
+    """Freeze weights of the model, and return their names."""
     spec = tiny.spec(method={"freeze": settings})
     model_to_train = apply_method(model, spec, training.objective_of(spec))
     return {name for name, parameter in model_to_train.named_parameters() if not parameter.requires_grad}
