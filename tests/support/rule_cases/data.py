@@ -143,7 +143,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.data.evaluation",
-        "a weight says how often rows are learnt from",
+        "a weight sets how often training rows are seen",
         spec(data__evaluation=[{"source": "file:///b"}]),
         spec(data__evaluation=[{"source": "file:///b", "weight": 1}]),
     ),
@@ -173,13 +173,13 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.data.augmentation.copies",
-        "the copies would be the same",
+        "the copies would equal their rows",
         spec(data__augmentation={"synonyms": {"source": "file:///words.json"}}),
         spec(data__augmentation={"copies": 3}),
     ),
     Case(
         "spec.data.augmentation.copies",
-        "the copies would be the same",
+        "the copies would equal their rows",
         spec(data__augmentation={"backTranslation": TRANSLATORS}),
         spec(data__augmentation={"copies": 1}),
     ),

@@ -164,13 +164,13 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.imageContrastive.augmentation.randomCrop.minimumArea",
-        "minimumArea is more than maximumArea",
+        "minimumArea is larger than maximumArea",
         VIEWS | spec(objective__imageContrastive={"augmentation": {"randomCrop": {"minimumArea": 1}}}),
         VIEWS | spec(objective__imageContrastive={"augmentation": {"randomCrop": {"minimumArea": 1, "maximumArea": 0.5}}}),
     ),
     Case(
         "spec.objective.imageContrastive.augmentation.trivialAugment",
-        "the random operations are chosen twice",
+        "randAugment and trivialAugment both choose random operations",
         VIEWS | spec(objective__imageContrastive={"augmentation": {"trivialAugment": True}}),
         VIEWS | spec(objective__imageContrastive={"augmentation": {"trivialAugment": True, "randAugment": {}}}),
     ),
@@ -224,13 +224,13 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.imageClassification.augmentation.randomCrop.minimumArea",
-        "minimumArea is more than maximumArea",
+        "minimumArea is larger than maximumArea",
         IMAGES | spec(objective__imageClassification={"augmentation": {"randomCrop": {"minimumArea": 1}}}),
         IMAGES | spec(objective__imageClassification={"augmentation": {"randomCrop": {"minimumArea": 1, "maximumArea": 0.5}}}),
     ),
     Case(
         "spec.objective.imageClassification.augmentation.trivialAugment",
-        "the random operations are chosen twice",
+        "randAugment and trivialAugment both choose random operations",
         IMAGES | spec(objective__imageClassification={"augmentation": {"trivialAugment": True}}),
         IMAGES | spec(objective__imageClassification={"augmentation": {"trivialAugment": True, "randAugment": {}}}),
     ),

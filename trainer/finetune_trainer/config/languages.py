@@ -1,4 +1,4 @@
-"""The languages of a model that translates between many."""
+"""The languages of a multilingual translation model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from finetune_trainer.config.base import Section
 
 
 class LanguagesConfig(Section):
-    """For models of many languages whose tokenizer writes a language's token beside each text, by its codes: NLLB's are such as
-    eng_Latn, M2M100's such as en, mBART's such as en_XX.
+    """The source and target language of models whose tokenizer adds a language token to each text, by the tokenizer's codes:
+    eng_Latn for NLLB, en for M2M100, en_XX for mBART.
     """
 
-    source: str = Field(min_length=1, max_length=32, description="That of the texts to read.")
-    target: str = Field(min_length=1, max_length=32, description="That of the texts to write.")
+    source: str = Field(min_length=1, max_length=32, description="Language of the input texts.")
+    target: str = Field(min_length=1, max_length=32, description="Language of the generated texts.")

@@ -1,4 +1,4 @@
-"""What preparing says of itself while it works: signs of life, and now and then a line."""
+"""Progress of data preparation: heartbeats for the agent, and a progress line every few seconds."""
 
 from __future__ import annotations
 
@@ -7,55 +7,58 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-LINE_SECONDS = 5.0
-BATCH = 500  # rows between two looks at the clock
-Row = TypeVar("Row")
-Tell = Callable[[str, float | None], None]
-"""How far the work is, in words and, where that is known, as the share that is done."""
+REPORT_SECONDS = 5.0
+HEARTBEAT_ITEMS = 500
+Item = TypeVar("Item")
+Heartbeat = Callable[[], None]
+ReportProgress = Callable[[str, float | None], None]
+"""Receives the progress in words and, where the total is known, the finished share between 0 and 1."""
 log = logging.getLogger(__name__)
 
 
-class Pulse:
-    """Counts what is done. With each `batch` of it, it calls `alive`, and all few seconds logs and `tell`s how far it is."""
+class ProgressTracker:
+    """Counts finished items; calls `heartbeat` every `interval` items, and logs and reports progress every few seconds."""
 
-    def __init__(self, alive: Callable[[], None], tell: Tell, batch: int = BATCH) -> None:
-        self.alive = alive
-        self._tell, self._batch = tell, batch
-        self.begin("")
+    def __init__(self, heartbeat: Heartbeat, report: ReportProgress, interval: int = HEARTBEAT_ITEMS) -> None:
+        self.heartbeat = heartbeat
+        self._report, self._interval = report, interval
+        self.start("")
 
-    def begin(self, work: str, total: int | None = None) -> None:
-        """What is counted from now on, such as `rows encoded`, and how many these will be."""
-        self._work, self._done, self._total, self._started = work, 0, total, time.monotonic()
-        self._said = self._started
+    def start(self, activity: str, total: int | None = None) -> None:
+        """Begin to count the items of an activity, such as `rows encoded`; `total` is their number, if known."""
+        self._activity, self._total, self._done = activity, total, 0
+        self._started = self._reported = time.monotonic()
 
-    def beside(self, work: str) -> Pulse:
-        """One that counts what is done in between, a look at the clock for each."""
-        other = Pulse(self.alive, self._tell, 1)
-        other.begin(work)
-        return other
+    def subtask(self, activity: str) -> ProgressTracker:
+        """A tracker for slow items within this activity; it calls `heartbeat` after each."""
+        tracker = ProgressTracker(self.heartbeat, self._report, interval=1)
+        tracker.start(activity)
+        return tracker
 
-    def __call__(self, done: int = 1) -> None:
-        """So many more are done."""
-        before, self._done = self._done, self._done + done
-        if before // self._batch == self._done // self._batch:
+    def advance(self, count: int = 1) -> None:
+        """Count `count` more finished items."""
+        before, self._done = self._done, self._done + count
+        if before // self._interval == self._done // self._interval:
             return
-        self.alive()
+        self.heartbeat()
         now = time.monotonic()
-        if now - self._said < LINE_SECONDS:
+        if now - self._reported < REPORT_SECONDS:
             return
-        self._said = now
-        rate = self._done / (now - self._started)
-        if not self._total:
-            text, share, left = f"{self._done:,} {self._work}", None, ""
-        else:
-            share = min(self._done / self._total, 1.0)
-            text = f"{self._done:,} of {self._total:,} {self._work} ({share:.0%})"
-            left = f", {(self._total - self._done) / rate:.0f} s left"
-        self._tell(text, share)
-        log.info("data: %s, %.0f a second%s", text, rate, left)
+        self._reported = now
+        self._report_progress(rate=self._done / (now - self._started))
 
-    def over(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The same rows, each of them counted."""
-        for row in rows:
-            self()
-            yield row
+    def over(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, each counted when it is taken."""
+        for item in items:
+            self.advance()
+            yield item
+
+    def _report_progress(self, rate: float) -> None:
+        share, remaining = None, ""
+        text = f"{self._done:,} {self._activity}"
+        if self._total:
+            share = min(self._done / self._total, 1.0)
+            text = f"{self._done:,} of {self._total:,} {self._activity} ({share:.0%})"
+            remaining = f", {(self._total - self._done) / rate:.0f} s left"
+        self._report(text, share)
+        log.info("data: %s, %.0f a second%s", text, rate, remaining)

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from finetune_trainer.config import DataConfig
 from finetune_trainer.data.checks.detectors import detector_for
-from finetune_trainer.data.checks.personal_data import Detector
+from finetune_trainer.data.checks.detectors.base import Detector
 from finetune_trainer.data.records.row import texts
 from finetune_trainer.data.sources.base import Source
 from finetune_trainer.data.sources.resolver import SourceResolver

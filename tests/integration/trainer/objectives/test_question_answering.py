@@ -260,7 +260,7 @@ def test_what_is_too_long_and_what_is_empty(overlong: str, statuses: list[Encode
         ([{"text": "f", "start": -1}], "has 'f' at character -1 of the context, where it does not stand; it stands at 2: "),
         ({"text": ["def"], "answer_start": []}, "has 1 texts and 0 starts: correct the row"),
         ([{"text": "def"}], "has an answer 1 without a text or the number of its first character: correct the row"),
-        ([{"text": " ", "answer_start": 3}], "has an answer 1 of no words: leave it out; no answers at all mean"),
+        ([{"text": " ", "answer_start": 3}], "has an answer 1 without words: remove it; a question without answers is"),
         ("def", 'is a str, neither {"text": [...], "answer_start": [...]} nor a list of {"text": ..., "start": ...}: '),
         (None, 'is null, neither {"text"'),
     ],

@@ -1,4 +1,4 @@
-"""Batches that are masked or altered while the model learns are there before it asks for them."""
+"""Batches with masking or augmentation are ready before the training step needs them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ IMAGES = {
 @pytest.mark.parametrize(
     ("corpus", "most", "changes"),
     [(corpora.texts, 40, TEXTS), (corpora.digits, 200, IMAGES)],
-    ids=["words masked", "images altered"],
+    ids=["masked words", "augmented images"],
 )
-def test_training_waits_for_hardly_any_data(
+def test_training_waits_little_for_data(
     tmp_path: Path, corpus: Callable[[int], list[dict[str, Any]]], most: int, changes: dict[str, Any]
 ) -> None:
     assert learn(tmp_path, corpus(most), **changes).waiting < 0.02

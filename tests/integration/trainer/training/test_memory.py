@@ -1,4 +1,4 @@
-"""Data may be larger than memory: neither preparing it nor evaluating on it keeps more of a large set than of a small one."""
+"""Data may exceed memory: preparation and evaluation need no more memory for large data than for small data."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.evaluation import evaluate
 
 MEGABYTE = 2**20
-TIMES = 10  # as large
+SCALE = 10  # large data in relation to small data
 
 
-def anonymous() -> int:
-    """Bytes of this process that no file is behind: mapped rows come from the page cache, which gives them up when it must."""
-    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024
+def anonymous_bytes() -> int:
+    """Anonymous memory of this process in bytes; mapped rows are in the page cache, which can be reclaimed."""
+    match = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match
+    return int(match[1]) * 1024
 
 
 def peak(work: Callable[[], Any]) -> int:
-    """The most memory, in bytes, that the process had while it worked."""
-    done, most = threading.Event(), [anonymous()]
+    """The peak of anonymous memory, in bytes, while `work` runs."""
+    done, samples = threading.Event(), [anonymous_bytes()]
 
     def watch() -> None:
         while not done.wait(0.003):
-            most.append(anonymous())
+            samples.append(anonymous_bytes())
 
-    watching = threading.Thread(target=watch)
-    watching.start()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     work()
     done.set()
-    watching.join()
-    return max(most)
+    watcher.join()
+    return max(samples)
 
 
 def peaks(place: Place, work: Callable[[Path, int], Any], folder: Path, sizes: list[int]) -> list[int]:
-    """The peak of each size, one after the other, in a process of its own."""
+    """The peak of each size in turn; runs in a new process."""
     return [peak(partial(work, folder / str(index), size)) for index, size in enumerate(sizes)]
 
 
-def prepared(folder: Path, megabytes: int) -> None:
-    """Rows of a kilobyte become packed ones; small data too has more rows than are compared, encoded or packed at once."""
+def prepare_rows(folder: Path, megabytes: int) -> None:
+    """Prepare packed sequences from rows of one kilobyte; even small data exceeds the batches of every step."""
     folder.mkdir()
     filler = "paper " * 150
     with (folder / "rows.jsonl").open("w") as file:
@@ -72,17 +72,17 @@ def prepared(folder: Path, megabytes: int) -> None:
             file.write(json.dumps({"text": f"{' '.join(f'w{number * k % 63}' for k in range(30))} {filler}{number}"}) + "\n")
     data = {"train": [{"source": f"file://{folder}/rows.jsonl"}], "maxLength": 2**15, "checks": {"comparedRows": 200}}
     spec = config.TrainSpec.model_validate(tiny.spec().document() | {"data": data})
-    made = prepare(
+    result = prepare(
         spec,
         CausalLM.from_spec(spec, tiny.tokenizer()).encoder,
         SourceResolver(spec.objective, folder / "cache", Credentials()),
     )
-    assert made.report.train.documents > 900 * megabytes
-    assert made.report.train.tokens > 170 * made.report.train.documents
+    assert result.report.train.documents > 900 * megabytes
+    assert result.report.train.tokens > 170 * result.report.train.documents
 
 
-def evaluated(folder: Path, rows: int) -> None:
-    """So many rows of 32 tokens."""
+def evaluate_rows(folder: Path, rows: int) -> None:
+    """Evaluate on rows of 32 tokens."""
     folder.mkdir()
     objective = CausalLM.from_spec(tiny.spec(), tiny.tokenizer())
     writer = ExampleWriter(folder / "rows.arrow", objective.encoder.fields)
@@ -92,18 +92,18 @@ def evaluated(folder: Path, rows: int) -> None:
     writer.close()
     held_out, here = ArrowDataset(writer.path), ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
     with PrefetchLoader(BatchBuilder(held_out, objective.collator, Layout(), 0, 1, 16, 0), sequential(rows, 16)) as groups:
-        found = evaluate(tiny.llama(), objective, groups, here, lambda: True)
-    assert found is not None
-    assert found.metrics["loss"] > 4
+        result = evaluate(tiny.llama(), objective, groups, here, lambda: True)
+    assert result is not None
+    assert result.metrics["loss"] > 4
 
 
-def test_preparing_takes_as_much_memory_for_large_data_as_for_small(tmp_path: Path) -> None:
-    [[_, small, large]] = ranks.run(peaks, 1, prepared, tmp_path, [3, 3, 3 * TIMES])
-    # Texts or tokens that were kept would be all of the difference; freed memory that lies in pieces was a fifth of it.
-    assert large - small < 3 * (TIMES - 1) * MEGABYTE / 2
+def test_preparation_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    [[_, small, large]] = ranks.run(peaks, 1, prepare_rows, tmp_path, [3, 3, 3 * SCALE])
+    # Texts or tokens kept in memory would make up the whole difference; fragmentation was a fifth of it.
+    assert large - small < 3 * (SCALE - 1) * MEGABYTE / 2
 
 
-def test_an_evaluation_takes_as_much_memory_on_many_rows_as_on_few(tmp_path: Path) -> None:
-    [[_, few, many]] = ranks.run(peaks, 1, evaluated, tmp_path, [1000, 1000, 1000 * TIMES])
-    kept = 1000 * (TIMES - 1) * 32 * tiny.VOCABULARY * 4  # the logits
+def test_evaluation_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    [[_, few, many]] = ranks.run(peaks, 1, evaluate_rows, tmp_path, [1000, 1000, 1000 * SCALE])
+    kept = 1000 * (SCALE - 1) * 32 * tiny.VOCABULARY * 4  # the logits
     assert many - few < kept / 10

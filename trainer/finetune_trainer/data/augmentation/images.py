@@ -1,8 +1,8 @@
-"""Images altered at random, so that a model sees each of them in many ways; every draw comes from the row's own numbers.
+"""Random image augmentation; every draw comes from the sample's own random numbers.
 
-torchvision's transforms draw from torch's one generator, which the thread that makes batches would share with the model's
-dropout; so they are put together here, from torchvision's functions. They work on Pillow's images: most are quicker on these
-than on tensors, and an image keeps one core busy and not all.
+torchvision's transforms draw from torch's global generator, which the thread that builds batches would share with the model's
+dropout. The transforms are therefore composed here from torchvision's functions. They run on Pillow images, on which most are
+faster than on tensors, and which keep one core busy instead of all.
 """
 
 from __future__ import annotations
@@ -19,115 +19,133 @@ from finetune_trainer.config import ImageAugmentationConfig
 from finetune_trainer.config.image_augmentation import ColorJitterConfig, RandomCropConfig
 
 Random = np.random.Generator
-LEVELS = 30  # strengths of an operation beside none
-TRIES = 10  # to find a part that lies within the image
-SIGMAS = (0.1, 2.0)  # of a blur, in pixels
+LEVELS = 30  # the strongest level of an operation; level 0 changes nothing
+CROP_ATTEMPTS = 10
+BLUR_SIGMAS = (0.1, 2.0)  # in pixels
 
 
 class Strengths(NamedTuple):
-    """How far the operations go at their strongest."""
+    """The strength of each operation at the highest level."""
 
     shear: float
     translate: Callable[[int], float]
-    """In pixels, of a side's length."""
+    """Pixels, from the length of the image's side."""
     rotate: float
-    """In degrees."""
+    """Degrees."""
     color: float
     bits: int
-    """Lost of the eight of each colour."""
+    """Bits removed from the eight of each color channel."""
 
 
-RAND = Strengths(0.3, lambda side: 150 / 331 * side, 30.0, 0.9, 4)
-TRIVIAL = Strengths(0.99, lambda side: 32.0, 135.0, 0.99, 6)
+RAND_AUGMENT = Strengths(0.3, lambda side: 150 / 331 * side, 30.0, 0.9, 4)
+TRIVIAL_AUGMENT = Strengths(0.99, lambda side: 32.0, 135.0, 0.99, 6)
 
 Operation = Callable[[Image.Image, float, Strengths], Image.Image]
-"""With a strength between -1 and 1."""
+"""Takes a strength between -1 and 1."""
 
 
-def augment_image(picture: Image.Image, wanted: ImageAugmentationConfig, random: Random) -> Image.Image:
-    """The image altered as `wanted` says, of the same size and mode."""
-    if wanted.random_crop:
-        picture = _cropped(picture, wanted.random_crop, random)
-    if random.random() < wanted.horizontal_flip:
-        picture = functional.horizontal_flip(picture)
-    if wanted.rand_augment:
-        for _ in range(wanted.rand_augment.operations):
-            picture = _operated(picture, wanted.rand_augment.magnitude, RAND, random)
-    if wanted.trivial_augment:
-        picture = _operated(picture, int(random.integers(LEVELS + 1)), TRIVIAL, random)
-    if wanted.color_jitter and random.random() < wanted.color_jitter.probability:
-        picture = _jittered(picture, wanted.color_jitter, random)
-    if random.random() < wanted.grayscale:
-        picture = functional.rgb_to_grayscale(picture, len(picture.getbands()))
-    if random.random() < wanted.blur:
-        picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(*SIGMAS)))
-    return picture
+def augment_image(image: Image.Image, options: ImageAugmentationConfig, random: Random) -> Image.Image:
+    """The augmented image, with the size and mode of the original."""
+    if options.random_crop:
+        image = _random_crop(image, options.random_crop, random)
+    if random.random() < options.horizontal_flip:
+        image = functional.horizontal_flip(image)
+    if options.rand_augment:
+        for _ in range(options.rand_augment.operations):
+            image = _random_operation(image, options.rand_augment.magnitude, RAND_AUGMENT, random)
+    if options.trivial_augment:
+        image = _random_operation(image, int(random.integers(LEVELS + 1)), TRIVIAL_AUGMENT, random)
+    if options.color_jitter and random.random() < options.color_jitter.probability:
+        image = _jitter_colors(image, options.color_jitter, random)
+    if random.random() < options.grayscale:
+        image = functional.rgb_to_grayscale(image, len(image.getbands()))
+    if random.random() < options.blur:
+        image = image.filter(ImageFilter.GaussianBlur(random.uniform(*BLUR_SIGMAS)))
+    return image
 
 
-def _cropped(picture: Image.Image, wanted: RandomCropConfig, random: Random) -> Image.Image:
-    """A part of random area and shape, enlarged; the whole where none of several draws lies within the image."""
-    columns, rows = picture.size
-    for _ in range(TRIES):
-        area = rows * columns * random.uniform(wanted.minimum_area, wanted.maximum_area)
-        shape = math.exp(random.uniform(-1, 1) * math.log(wanted.stretch))
-        height, width = round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
+def _random_crop(image: Image.Image, options: RandomCropConfig, random: Random) -> Image.Image:
+    """A region of random area and aspect ratio, resized to the image; the whole image if no attempt fits into it."""
+    columns, rows = image.size
+    for _ in range(CROP_ATTEMPTS):
+        area = rows * columns * random.uniform(options.minimum_area, options.maximum_area)
+        aspect_ratio = math.exp(random.uniform(-1, 1) * math.log(options.stretch))
+        height, width = round(math.sqrt(area / aspect_ratio)), round(math.sqrt(area * aspect_ratio))
         if 0 < height <= rows and 0 < width <= columns:
-            top, left = (int(random.integers(0, room + 1)) for room in (rows - height, columns - width))
-            part: Image.Image = functional.resized_crop(picture, top, left, height, width, [rows, columns])
-            return part
-    return picture
+            top = int(random.integers(0, rows - height + 1))
+            left = int(random.integers(0, columns - width + 1))
+            crop: Image.Image = functional.resized_crop(image, top, left, height, width, [rows, columns])
+            return crop
+    return image
 
 
-def _jittered(picture: Image.Image, wanted: ColorJitterConfig, random: Random) -> Image.Image:
-    """In random order, as each sees what the one before it made."""
-    changes = [
-        (functional.adjust_brightness, 1.0, wanted.brightness), (functional.adjust_contrast, 1.0, wanted.contrast),
-        (functional.adjust_saturation, 1.0, wanted.saturation), (functional.adjust_hue, 0.0, wanted.hue),
+def _jitter_colors(image: Image.Image, options: ColorJitterConfig, random: Random) -> Image.Image:
+    """Adjust the colors in random order, as each adjustment depends on the ones before it."""
+    adjustments = [
+        (functional.adjust_brightness, 1.0, options.brightness), (functional.adjust_contrast, 1.0, options.contrast),
+        (functional.adjust_saturation, 1.0, options.saturation), (functional.adjust_hue, 0.0, options.hue),
     ]  # fmt: skip
-    for index in random.permutation(len(changes)):
-        change, center, most = changes[index]
-        if most:
-            picture = change(picture, center + most * random.uniform(-1, 1))
-    return picture
+    for index in random.permutation(len(adjustments)):
+        adjust, neutral, limit = adjustments[index]
+        if limit:
+            image = adjust(image, neutral + limit * random.uniform(-1, 1))
+    return image
 
 
-def _operated(picture: Image.Image, level: int, strengths: Strengths, random: Random) -> Image.Image:
-    """By a random operation, in a random direction."""
+def _random_operation(image: Image.Image, level: int, strengths: Strengths, random: Random) -> Image.Image:
     name = list(OPERATIONS)[random.integers(len(OPERATIONS))]
-    return OPERATIONS[name](picture, level / LEVELS * (1 if random.random() < 0.5 else -1), strengths)
+    direction = 1 if random.random() < 0.5 else -1
+    return OPERATIONS[name](image, level / LEVELS * direction, strengths)
 
 
-def _moved(
-    picture: Image.Image, *, shear: tuple[float, float] = (0.0, 0.0), translate: tuple[float, float] = (0, 0), **more: Any
+def _affine(
+    image: Image.Image, *, shear: tuple[float, float] = (0.0, 0.0), translate: tuple[float, float] = (0, 0), **options: Any
 ) -> Image.Image:
-    """Sheared by parts of the image, or translated by pixels."""
-    degrees = [math.degrees(math.atan(part)) for part in shear]
-    moved: Image.Image = functional.affine(picture, 0.0, [int(part) for part in translate], 1.0, degrees, **more)
-    return moved
+    """Shear by tangents, and translate by pixels."""
+    degrees = [math.degrees(math.atan(tangent)) for tangent in shear]
+    result: Image.Image = functional.affine(image, 0.0, [int(pixels) for pixels in translate], 1.0, degrees, **options)
+    return result
 
 
-def _colored(change: Callable[[Image.Image, float], Image.Image]) -> Operation:
-    return lambda picture, strength, strengths: change(picture, 1 + strengths.color * strength)
+def _shear_x(image: Image.Image, strength: float, strengths: Strengths) -> Image.Image:
+    return _affine(image, shear=(strengths.shear * strength, 0.0), center=[0, 0])
+
+
+def _shear_y(image: Image.Image, strength: float, strengths: Strengths) -> Image.Image:
+    return _affine(image, shear=(0.0, strengths.shear * strength), center=[0, 0])
+
+
+def _translate_x(image: Image.Image, strength: float, strengths: Strengths) -> Image.Image:
+    return _affine(image, translate=(strengths.translate(image.width) * strength, 0))
+
+
+def _translate_y(image: Image.Image, strength: float, strengths: Strengths) -> Image.Image:
+    return _affine(image, translate=(0, strengths.translate(image.height) * strength))
+
+
+def _posterize(image: Image.Image, strength: float, strengths: Strengths) -> Image.Image:
+    result: Image.Image = functional.posterize(image, 8 - round(abs(strength) * strengths.bits))
+    return result
+
+
+def _color_operation(adjust: Callable[[Image.Image, float], Image.Image]) -> Operation:
+    return lambda image, strength, strengths: adjust(image, 1 + strengths.color * strength)
 
 
 OPERATIONS: dict[str, Operation] = {
-    "Identity": lambda picture, strength, strengths: picture,
-    "ShearX": lambda picture, strength, strengths: _moved(picture, shear=(strengths.shear * strength, 0.0), center=[0, 0]),
-    "ShearY": lambda picture, strength, strengths: _moved(picture, shear=(0.0, strengths.shear * strength), center=[0, 0]),
-    "TranslateX": lambda picture, strength, strengths: _moved(
-        picture, translate=(strengths.translate(picture.width) * strength, 0)
-    ),
-    "TranslateY": lambda picture, strength, strengths: _moved(
-        picture, translate=(0, strengths.translate(picture.height) * strength)
-    ),
-    "Rotate": lambda picture, strength, strengths: functional.rotate(picture, strengths.rotate * strength),
-    "Brightness": _colored(functional.adjust_brightness),
-    "Color": _colored(functional.adjust_saturation),
-    "Contrast": _colored(functional.adjust_contrast),
-    "Sharpness": _colored(functional.adjust_sharpness),
-    "Posterize": lambda picture, strength, strengths: functional.posterize(picture, 8 - round(abs(strength) * strengths.bits)),
-    "Solarize": lambda picture, strength, strengths: functional.solarize(picture, 255 * (1 - abs(strength))),
-    "AutoContrast": lambda picture, strength, strengths: functional.autocontrast(picture),
-    "Equalize": lambda picture, strength, strengths: functional.equalize(picture),
+    "Identity": lambda image, strength, strengths: image,
+    "ShearX": _shear_x,
+    "ShearY": _shear_y,
+    "TranslateX": _translate_x,
+    "TranslateY": _translate_y,
+    "Rotate": lambda image, strength, strengths: functional.rotate(image, strengths.rotate * strength),
+    "Brightness": _color_operation(functional.adjust_brightness),
+    "Color": _color_operation(functional.adjust_saturation),
+    "Contrast": _color_operation(functional.adjust_contrast),
+    "Sharpness": _color_operation(functional.adjust_sharpness),
+    "Posterize": _posterize,
+    "Solarize": lambda image, strength, strengths: functional.solarize(image, 255 * (1 - abs(strength))),
+    "AutoContrast": lambda image, strength, strengths: functional.autocontrast(image),
+    "Equalize": lambda image, strength, strengths: functional.equalize(image),
 }
-"""Those that RandAugment and TrivialAugment choose from, by the papers' names."""
+"""The operations of RandAugment and TrivialAugment, by their names in the papers."""

@@ -1,9 +1,8 @@
-"""Altered copies of records, the same on every machine: in other words, and with words changed (EDA, Wei & Zou 2019,
-arXiv:1901.11196)."""
+"""Augmented copies of training rows, equal on every machine: back-translation, then random changes of words and characters
+(EDA, Wei & Zou 2019, arXiv:1901.11196)."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,128 +10,124 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_trainer import config
-from finetune_trainer.data.augmentation.back_translation import BackTranslator, Wanted, back_translator
+from finetune_trainer.data.augmentation.back_translation import BackTranslator, CopyText, load_back_translator
+from finetune_trainer.data.augmentation.resources import FIELD, AugmentationResources
+from finetune_trainer.data.augmentation.synonyms import Synonyms, read_synonyms
 from finetune_trainer.data.loading.dataloader import sample_generator
-from finetune_trainer.data.preprocessing.examples import batches
-from finetune_trainer.data.progress import Pulse
+from finetune_trainer.data.progress import ProgressTracker
 from finetune_trainer.data.records.row import Row, rewrite_texts, texts
-from finetune_trainer.data.sources.files import File
-from finetune_trainer.data.sources.resolver import Materials
-from finetune_trainer.data.sources.stream import TRAIN, Split, SplitRow
-from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.data.sources.stream import TRAIN, Split, SplitRow, batches
 
-FIELD = "spec.data.augmentation"
-TOGETHER = 1000  # records whose texts are translated together at most
-_WORD = re.compile(r"(\S+)")  # splitting by it leaves the words at odd places and what separates them at even ones
+BATCH_ROWS = 1000  # rows whose texts are translated together
+_WORD = re.compile(r"(\S+)")  # splitting by it puts the words at odd indices and the whitespace at even ones
 _CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the punctuation around it
-Synonyms = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Makes the copies; what is random in one depends on the seed, the record's place among all, and its number alone."""
+    """Makes augmented copies. All randomness depends on the seed, the row's position among all rows and the copy's number."""
 
     config: config.AugmentationConfig
     synonyms: Synonyms
     seed: int
-    translate: BackTranslator | None = None
+    translator: BackTranslator | None = None
 
-    def __call__(self, records: Iterable[SplitRow]) -> Iterator[SplitRow]:
-        """Each record and, if it is learnt from, its copies behind it; ConfigurationError for what must not be altered."""
-        begin = 0
-        for batch in batches(records, TOGETHER):
-            translated = self._translated(batch, begin)
-            for place, placed in enumerate(batch, begin):
-                yield placed
-                for number in self._numbers(placed):
-                    yield placed._replace(row=self._copy(placed.row, number, place, translated), is_copy=True)
-            begin += len(batch)
-        if self.translate is not None:
-            self.translate.tell()
+    def __call__(self, rows: Iterable[SplitRow]) -> Iterator[SplitRow]:
+        """Each row, a training row followed by its copies; raises ConfigurationError for a text that must not change."""
+        first = 0
+        for batch in batches(rows, BATCH_ROWS):
+            translations = self._translate(batch, first)
+            for position, split_row in enumerate(batch, first):
+                yield split_row
+                for number in self._copy_numbers(split_row):
+                    copy = self._copy(split_row.row, number, position, translations)
+                    yield split_row._replace(row=copy, is_copy=True)
+            first += len(batch)
+        if self.translator is not None:
+            self.translator.log_unchanged()
 
-    def _numbers(self, placed: SplitRow) -> range:
-        return range(copies_of(self.config, placed.split))
+    def _copy_numbers(self, split_row: SplitRow) -> range:
+        return range(copies_of(self.config, split_row.split))
 
-    def _translated(self, batch: Sequence[SplitRow], begin: int) -> Mapping[Wanted, str]:
-        """The batch's texts in other words, for each copy; its first record is at the place `begin`."""
-        if self.translate is None:
+    def _translate(self, batch: Sequence[SplitRow], first: int) -> Mapping[CopyText, str]:
+        """The batch's texts in other words, for each copy; `first` is the position of its first row."""
+        if self.translator is None:
             return {}
-        copies = ((number, place, placed) for place, placed in enumerate(batch, begin) for number in self._numbers(placed))
-        return self.translate([Wanted(text, number, place) for number, place, placed in copies for text in texts(placed.row)])
+        copy_texts = []
+        for position, split_row in enumerate(batch, first):
+            for number in self._copy_numbers(split_row):
+                copy_texts += [CopyText(text, number, position) for text in texts(split_row.row)]
+        return self.translator(copy_texts)
 
-    def _copy(self, record: Row, number: int, place: int, translated: Mapping[Wanted, str]) -> Row:
-        random = sample_generator(self.seed, number, place)
+    def _copy(self, row: Row, number: int, position: int, translations: Mapping[CopyText, str]) -> Row:
+        random = sample_generator(self.seed, number, position)
 
         def rewrite(text: str) -> str:
-            return self.altered(translated.get(Wanted(text, number, place), text), random)
+            return self.alter(translations.get(CopyText(text, number, position), text), random)
 
-        return rewrite_texts(record, rewrite, FIELD)
+        return rewrite_texts(row, rewrite, FIELD)
 
-    def altered(self, text: str, random: np.random.Generator) -> str:
-        """The text with words replaced, then swapped, then left out, and letters changed."""
+    def alter(self, text: str, random: np.random.Generator) -> str:
+        """The text with words replaced by synonyms, swapped and deleted, and with noise in the letters, in this order."""
         parts = _WORD.split(text)
         words = parts[1::2]
         if not words:
             return text
         if self.config.synonyms is not None:
-            chosen = random.random(len(words)) < self.config.synonyms.share
-            words = [self._synonym(word, random) if one else word for word, one in zip(words, chosen, strict=True)]
+            words = self._replace_words(words, self.config.synonyms.share, random)
         for first in np.flatnonzero(random.random(len(words)) < self.config.swap).tolist():
             second = int(random.integers(len(words)))
             words[first], words[second] = words[second], words[first]
         kept = random.random(len(words)) >= self.config.deletion
-        kept[random.integers(len(words))] = True  # a text without words would teach nothing
+        kept[random.integers(len(words))] = True  # there is nothing to learn from a text without words
         if self.config.noise:
-            words = [_noisy(word, self.config.noise, random) for word in words]
-        spaced = [word + after for word, after, keep in zip(words, parts[2::2], kept, strict=True) if keep]
-        return parts[0] + "".join(spaced)
+            words = [_add_noise(word, self.config.noise, random) for word in words]
+        altered = [parts[0]]
+        for word, whitespace, is_kept in zip(words, parts[2::2], kept, strict=True):
+            if is_kept:
+                altered += [word, whitespace]
+        return "".join(altered)
+
+    def _replace_words(self, words: Sequence[str], share: float, random: np.random.Generator) -> list[str]:
+        chosen = random.random(len(words)) < share
+        return [self._synonym(word, random) if is_chosen else word for word, is_chosen in zip(words, chosen, strict=True)]
 
     def _synonym(self, word: str, random: np.random.Generator) -> str:
         core = _CORE.search(word)
-        known = self.synonyms.get(core[0].lower()) if core else None
-        if core is None or not known:
+        replacements = self.synonyms.get(core[0].lower()) if core else None
+        if core is None or not replacements:
             return word
-        other = known[int(random.integers(len(known)))]
+        replacement = replacements[int(random.integers(len(replacements)))]
         if core[0][0].isupper():
-            other = other[:1].upper() + other[1:]
-        return word[: core.start()] + other + word[core.end() :]
+            replacement = replacement[:1].upper() + replacement[1:]
+        return word[: core.start()] + replacement + word[core.end() :]
 
 
-def copies_of(options: config.AugmentationConfig | None, side: Split) -> int:
-    """How many altered copies there are of each record on this side."""
-    return options.copies if options is not None and side == TRAIN else 0
+def copies_of(augmentation: config.AugmentationConfig | None, split: Split) -> int:
+    """The number of augmented copies of each row in this split."""
+    return augmentation.copies if augmentation is not None and split == TRAIN else 0
 
 
-def augmenter(options: config.AugmentationConfig, materials: Materials, seed: int, pulse: Pulse) -> Augmenter:
-    """What makes the copies that the document asks for; raises what `read_synonyms` and `back_translator` do."""
-    synonyms = read_synonyms(materials.synonyms) if materials.synonyms is not None else {}
-    named = options.back_translation
-    translate = back_translator(named, materials.translators, seed, pulse) if named is not None else None
-    return Augmenter(options, synonyms, seed, translate)
+def load_augmenter(
+    augmentation: config.AugmentationConfig, resources: AugmentationResources, seed: int, progress: ProgressTracker
+) -> Augmenter:  # fmt: skip
+    """The document's augmenter; raises what `read_synonyms` and `load_back_translator` do."""
+    synonyms = read_synonyms(resources.synonyms) if resources.synonyms is not None else {}
+    translator = None
+    if augmentation.back_translation is not None:
+        translator = load_back_translator(augmentation.back_translation, resources.translators, seed, progress)
+    return Augmenter(augmentation, synonyms, seed, translator)
 
 
-def read_synonyms(file: File) -> Synonyms:
-    """The words of a JSON file; raises DataError for one that holds anything else."""
-    try:
-        known = json.loads(file.path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file.name}: not readable as JSON ({error}): write an object of words and lists of words") from error
-    if not isinstance(known, dict):
-        raise DataError(f"{file.name}: a JSON {type(known).__name__} and not an object: write words and lists of words")
-    for word, others in known.items():
-        if not isinstance(others, list) or not all(isinstance(other, str) and other for other in others):
-            raise DataError(f"{file.name}: {word!r} has {others!r} and not a list of words: correct or remove it")
-    return known
-
-
-def _noisy(word: str, share: float, random: np.random.Generator) -> str:
+def _add_noise(word: str, share: float, random: np.random.Generator) -> str:
+    """The word with a share of its letters deleted, doubled or swapped with the next one."""
     letters = list(word)
-    for place in np.flatnonzero(random.random(len(letters)) < share).tolist():
+    for index in np.flatnonzero(random.random(len(letters)) < share).tolist():
         match int(random.integers(3)):
             case 0 if len(word) > 1:
-                letters[place] = ""
+                letters[index] = ""
             case 1:
-                letters[place] *= 2
-            case _ if place + 1 < len(letters):
-                letters[place], letters[place + 1] = letters[place + 1], letters[place]
+                letters[index] *= 2
+            case _ if index + 1 < len(letters):
+                letters[index], letters[index + 1] = letters[index + 1], letters[index]
     return "".join(letters) or word

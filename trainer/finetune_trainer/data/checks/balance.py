@@ -1,37 +1,37 @@
-"""How many rows each label has."""
+"""Training data with far more rows of one label than of another."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
-from finetune_trainer.data.records.roles import label_name
+from finetune_trainer.data.checks.base import Check
+from finetune_trainer.data.checks.label_counts import LabelCounts
 
-MOST_LABELS = 10_000  # what has more different values is no label
-SHOWN = 20
-LOPSIDED = 10  # times as many rows of one label as of another
+IMBALANCE_RATIO = 10  # rows of the most frequent label for each row of the rarest
+
+BALANCE = Check(
+    name="balance",
+    description="with the most frequent label",
+    advice="set data.resample: Balanced, or weigh the classes",
+    policy=lambda checks: "Warn",  # there is no policy for it in the document
+)
 
 
-class Balance:
-    """Counts labels; of what turns out to be none, it keeps nothing."""
+class Imbalance(NamedTuple):
+    """The rows of the most frequent label, out of all rows."""
 
-    def __init__(self) -> None:
-        self._counts: Counter[str] | None = Counter()
+    rows: int
+    total: int
+    detail: str
 
-    def see(self, label: Any) -> None:
-        """Count a row's label or labels; a number with a fraction is a value and no label."""
-        if self._counts is None or label is None:
-            return
-        labels = label if isinstance(label, list) else [label]
-        if any(isinstance(one, float | dict | list) for one in labels):
-            self._counts = None
-            return
-        self._counts.update(map(label_name, labels))
-        if len(self._counts) > MOST_LABELS:
-            self._counts = None
 
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Rows of each label, the most frequent first; empty where there are no labels."""
-        return dict(sorted((self._counts or {}).items(), key=lambda item: (-item[1], item[0])))
+def find_imbalance(labels: LabelCounts) -> Imbalance | None:
+    """The imbalance of the labels if it is large enough to be reported."""
+    counts = list(labels.counts.items())
+    if len(counts) < 2:
+        return None
+    (most_frequent, most), (rarest, fewest) = counts[0], counts[-1]
+    if most < IMBALANCE_RATIO * fewest:
+        return None
+    detail = f"{most / fewest:.0f} times as many have the label {most_frequent!r} as {rarest!r}"
+    return Imbalance(most, sum(labels.counts.values()), detail)

@@ -1,21 +1,32 @@
-"""Rows that are the same, word for word: found by 64 bits of a hash, so that ten million rows take 80 MB."""
+"""Rows that repeat an earlier row word for word: found by 64-bit digests, so that ten million rows take 80 MB."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Digests = NDArray[np.uint64]
-Places = NDArray[np.bool_]
-
-
-def repeated(digests: Digests) -> Places:
-    """Which rows repeat an earlier one."""
-    marks = np.ones(len(digests), np.bool_)
-    marks[np.unique(digests, return_index=True)[1]] = False
-    return marks
+from finetune_trainer.data.checks.base import RowCheck
+from finetune_trainer.data.checks.statistics import Digests, RowMask, RowStatistics
+from finetune_trainer.data.progress import Heartbeat
+from finetune_trainer.data.sources.stream import Split
 
 
-def among(digests: Digests, others: Digests) -> Places:
-    """Which rows are among the others."""
-    return np.isin(digests, others)
+def repeated(digests: Digests) -> RowMask:
+    """Marks the digests that repeat an earlier one."""
+    mask = np.ones(len(digests), np.bool_)
+    mask[np.unique(digests, return_index=True)[1]] = False
+    return mask
+
+
+def find(statistics: RowStatistics, split: Split, heartbeat: Heartbeat) -> RowMask:
+    """Marks rows that repeat an earlier one of their split. Replay rows may repeat new ones."""
+    digests = statistics.row_digests
+    return statistics.mask_within(split, lambda rows: repeated(digests[rows]))
+
+
+DUPLICATES = RowCheck(
+    name="duplicates",
+    description="that repeat an earlier one",
+    advice="remove them, or set data.checks.duplicates: Drop",
+    policy=lambda checks: checks.duplicates,
+    find=find,
+)

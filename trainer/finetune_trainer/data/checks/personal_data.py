@@ -1,115 +1,29 @@
-"""Personal data that has a form of its own: what a pattern finds and a checksum confirms. Names and addresses have none."""
+"""Rows with personal data. The kinds depend on the detector of `data.checks.personalDataDetector`."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import numpy as np
 
-# Characters of an IBAN by its country, from the registry of ISO 13616.
-IBAN_LENGTHS = {
-    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21,
-    "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18, "FO": 18, "FR": 27,
-    "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26,
-    "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27,
-    "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30, "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25,
-    "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23,
-    "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
-}  # fmt: skip
+from finetune_trainer.data.checks.base import RowCheck
+from finetune_trainer.data.checks.statistics import RowMask, RowStatistics
+from finetune_trainer.data.progress import Heartbeat
+from finetune_trainer.data.sources.stream import Split
 
 
-class Kind(NamedTuple):
-    """One kind of personal data: how it looks, and how much of a match is really it (0: nothing)."""
-
-    name: str
-    pattern: re.Pattern[str]
-    length: Callable[[str], int] = len
+def _find(statistics: RowStatistics, split: Split, heartbeat: Heartbeat) -> RowMask:
+    personal: RowMask = np.frombuffer(bytes(statistics.personal), np.bool_)
+    return personal & statistics.in_split(split)
 
 
-def luhn(number: str) -> bool:
-    """Whether the digits end with the right check digit (ISO/IEC 7812)."""
-    digits = [int(character) for character in reversed(number) if character.isdigit()]
-    return (sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])) % 10 == 0
+def _detail(statistics: RowStatistics, split: Split) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in statistics.kinds[split].most_common())
 
 
-def _card(text: str) -> int:
-    return len(text) if luhn(text) and len(set(text)) > 2 else 0
-
-
-def _iban(text: str) -> int:
-    ends = [place for place, character in enumerate(text, start=1) if character != " "]
-    wanted = IBAN_LENGTHS.get(text[:2], 0)
-    if not 0 < wanted <= len(ends):
-        return 0
-    end = ends[wanted - 1]
-    compact = text[:end].replace(" ", "")
-    number = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
-    return end if int(number) % 97 == 1 else 0
-
-
-def _public_address(text: str) -> int:
-    return len(text) if ipaddress.ip_address(text).is_global else 0
-
-
-def _phone(text: str) -> int:
-    return len(text) if sum(map(str.isdigit, text)) >= 8 else 0
-
-
-_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-KINDS = (
-    Kind("EMAIL", re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")),
-    Kind("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"), _iban),
-    Kind("CREDIT_CARD", re.compile(
-        r"(?<![\w.-])(?:3[47]\d{2}([ -]?)\d{6}\1\d{5}|[2-6]\d{3}([ -]?)\d{4}\2\d{4}\2\d{4})(?![\w-])"
-    ), _card),
-    Kind("US_SSN", re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")),
-    Kind("IP_ADDRESS", re.compile(rf"(?<![\w.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\w)"), _public_address),
-    # International with its country's number, North American, or national with a zero at its beginning.
-    Kind("PHONE", re.compile(
-        r"(?<![\w.+-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}"
-        r"|(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}"
-        r"|(?<!\d )\(?0[1-9]\d{1,3}\)?[ /-]\d{3,4}[ -]?\d{3,5})(?![\w-])"
-    ), _phone),
-)  # fmt: skip
-_DIGITS = re.compile(r"\d(?:\W{0,2}\d){3}")  # what all kinds but e-mail addresses hold, and most texts do not
-
-
-def _replace(text: str, found: Callable[[str], None]) -> str:
-    email, *numbers = KINDS
-    for kind in ([email] if "@" in text else []) + (numbers if _DIGITS.search(text) else []):
-
-        def placeholder(match: re.Match[str], kind: Kind = kind) -> str:
-            length = kind.length(match[0])
-            if not length:
-                return match[0]
-            found(kind.name)
-            return f"[{kind.name}]{match[0][length:]}"
-
-        text = kind.pattern.sub(placeholder, text)
-    return text
-
-
-@dataclass(frozen=True)
-class Detector:
-    """One way to find personal data."""
-
-    identity: Any
-    """What changes when it may find something else; JSON."""
-    replace: Callable[[str, Callable[[str], None]], str]
-    """A text with [KIND] in the place of personal data; told the kind of each."""
-
-    def find(self, text: str) -> Counter[str]:
-        """How often each kind of personal data is in the text."""
-        counts: Counter[str] = Counter()
-        self.replace(text, lambda kind: counts.update([kind]))
-        return counts
-
-    def scrub(self, text: str) -> str:
-        """The text with [EMAIL], [PHONE] and the like in the place of personal data."""
-        return self.replace(text, lambda kind: None)
-
-
-BUILT_IN = Detector("BuiltIn", _replace)
+PERSONAL_DATA = RowCheck(
+    name="personalData",
+    description="with personal data",
+    advice="remove it, or set data.checks.personalData to Scrub or Drop",
+    policy=lambda checks: checks.personal_data,
+    find=_find,
+    detail=_detail,
+)

@@ -1,4 +1,4 @@
-"""Rows become one micro-batch of tensors, in the form in which the model keeps packed documents apart."""
+"""Collates samples into one micro-batch of tensors, in the layout with which the model separates packed documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, document_lengths
 
 IGNORE_INDEX = -100
-MULTIPLE = 8  # GPUs compute fastest on such lengths
+PAD_TO_MULTIPLE_OF = 8  # GPUs are fastest with such lengths
 
 Tensors = dict[str, torch.Tensor]
 
@@ -45,64 +45,59 @@ class Batch:
 
 
 class PackedAs(StrEnum):
-    """How a model is told where one document of a row ends and the next begins; see `models/packing_support.py`."""
+    """How a model separates the documents of a packed sequence; `models/packing_support.py` detects it."""
 
     POSITIONS = "positions"
-    """By position_ids that start anew: transformers then builds the block-diagonal mask (eager and SDPA)."""
+    """position_ids restart at each document; transformers builds the block-diagonal mask from them (eager and SDPA)."""
     MASK = "mask"
-    """By a mask [B, 1, T, T] of our own, for families that ignore the positions when they build theirs, such as OPT."""
+    """We pass a mask [B, 1, T, T], for families such as OPT that ignore the positions when they build theirs."""
     FLAT = "flat"
-    """By position_ids, with all rows in one: flash attention finds documents in a batch of one row only, and needs no padding
-    between rows."""
+    """position_ids restart, and all sequences form one row: flash attention detects documents only in a batch of one row, and
+    needs no padding between sequences."""
 
 
 class Layout(NamedTuple):
-    """In which form a model takes its rows; `packed_as` is None where each holds one document."""
+    """The form of a batch; `packed_as` is None if each sequence holds one document."""
 
     packed_as: PackedAs | None = None
     dtype: torch.dtype = torch.float32
     training: bool = False
-    """Whether the rows are to learn from: those of an evaluation are shown as they are."""
+    """Whether the batch is trained on; evaluation samples are not augmented."""
 
 
 def collate(
-    rows: Sequence[Sample], pad_id: int, layout: Layout, *, labels: Sequence[Tokens] | None = None, causal: bool = True
+    samples: Sequence[Sample], pad_id: int, layout: Layout, *, labels: Sequence[Tokens] | None = None, causal: bool = True
 ) -> Batch:
-    """A micro-batch of B rows, padded to the longest and on to a multiple of 8.
+    """A micro-batch of B sequences, padded to a multiple of 8 tokens that holds the longest.
 
-    input_ids [B, T] int64; labels [B, T] where they are given, one for each token, and -100 on padding; position_ids [B, T]
-    for packed rows; attention_mask for others [B, T], or with PackedAs.MASK [B, 1, T, T], to be added to the scores. Padding of
-    packed rows is a document of its own. No rows at all become one row to learn nothing from: a rank without work must still
-    take part in collectives.
+    input_ids [B, T] int64; labels [B, T] if they are given, one for each token, and -100 on padding; position_ids [B, T] for
+    packed sequences; attention_mask for others [B, T], or with PackedAs.MASK [B, 1, T, T], to be added to the scores. Padding
+    of packed sequences is a document of its own. Without samples the batch is one row without labels, since a rank without
+    work must still take part in collectives.
     """
-    if layout.packed_as is PackedAs.FLAT and rows:
+    if layout.packed_as is PackedAs.FLAT and samples:
         labels = labels and [np.concatenate(labels)]
-        rows = [
-            {
-                TOKENS: np.concatenate([row[TOKENS] for row in rows]),
-                LENGTHS: np.concatenate([document_lengths(r) for r in rows]),
-            }
-        ]
-    longest = max((len(row[TOKENS]) for row in rows), default=1)
-    shape = (max(len(rows), 1), padded_length(longest))
-    ids = np.full(shape, pad_id, np.int64)
+        samples = [_concatenate(samples)]
+    longest = max((len(sample[TOKENS]) for sample in samples), default=1)
+    shape = (max(len(samples), 1), padded_length(longest))
+    input_ids = np.full(shape, pad_id, np.int64)
     targets = np.full(shape, IGNORE_INDEX, np.int64)
     positions = np.zeros(shape, np.int64)
-    attended = np.zeros(shape, np.int64)
-    attended[:, 0] = 1  # a row that attends to nothing would give NaN
-    for index, row in enumerate(rows):
-        count = len(row[TOKENS])
-        ids[index, :count] = row[TOKENS]
+    attention_mask = np.zeros(shape, np.int64)
+    attention_mask[:, 0] = 1  # a row that attends to nothing would give NaN
+    for index, sample in enumerate(samples):
+        count = len(sample[TOKENS])
+        input_ids[index, :count] = sample[TOKENS]
         if labels is not None:
             targets[index, :count] = labels[index]
-        positions[index, :count] = np.arange(count) - np.repeat(document_starts(row), document_lengths(row))
+        positions[index, :count] = np.arange(count) - np.repeat(document_starts(sample), document_lengths(sample))
         positions[index, count:] = np.arange(shape[1] - count)
-        attended[index, :count] = 1
-    batch = Batch({TOKENS: torch.from_numpy(ids)})
+        attention_mask[index, :count] = 1
+    batch = Batch({TOKENS: torch.from_numpy(input_ids)})
     if labels is not None:
         batch.targets["labels"] = torch.from_numpy(targets)
     if layout.packed_as is None:
-        batch.inputs["attention_mask"] = torch.from_numpy(attended)
+        batch.inputs["attention_mask"] = torch.from_numpy(attention_mask)
         return batch
     batch.inputs["position_ids"] = torch.from_numpy(positions)
     if layout.packed_as is PackedAs.MASK:
@@ -110,32 +105,41 @@ def collate(
     return batch
 
 
+def _concatenate(samples: Sequence[Sample]) -> Sample:
+    return {
+        TOKENS: np.concatenate([sample[TOKENS] for sample in samples]),
+        LENGTHS: np.concatenate([document_lengths(sample) for sample in samples]),
+    }
+
+
 def padded_length(length: int) -> int:
-    """The length of which a batch is made that must hold so many tokens."""
-    return -(-length // MULTIPLE) * MULTIPLE
+    """The length of a batch that holds `length` tokens a row."""
+    return -(-length // PAD_TO_MULTIPLE_OF) * PAD_TO_MULTIPLE_OF
 
 
 def pad_to_shape(values: Sequence[Tokens], shape: Sequence[int], fill: int = 0) -> torch.Tensor:
-    """One row of numbers for each row of the batch, filled up at the right; int64 of `shape`."""
-    filled = np.full(tuple(shape), fill, np.int64)
-    for row, numbers in zip(filled, values, strict=False):  # a batch without rows has one
+    """The values of each sample as a row of an int64 tensor of this shape, filled on the right."""
+    padded = np.full(tuple(shape), fill, np.int64)
+    for row, numbers in zip(padded, values, strict=False):  # a batch without samples has one row
         row[: len(numbers)] = numbers
-    return torch.from_numpy(filled)
+    return torch.from_numpy(padded)
 
 
-def document_starts(row: Sample) -> Tokens:
-    """Where each document of the row begins."""
-    found = document_lengths(row)
-    begins: Tokens = np.cumsum(found) - found
-    return begins
+def document_starts(sample: Sample) -> Tokens:
+    """The index of the first token of each document."""
+    lengths = document_lengths(sample)
+    starts: Tokens = np.cumsum(lengths) - lengths
+    return starts
 
 
 def block_mask(positions: torch.Tensor, dtype: torch.dtype, *, causal: bool) -> torch.Tensor:
-    """What to add to attention scores [B, 1, T, T], so that each token of `positions` [B, T] sees its own document only.
+    """The mask [B, 1, T, T] to add to attention scores, so that each token attends to its own document only.
 
-    If `causal`, no more of it than its past.
+    `positions` [B, T] restart at 0 with each document. If `causal`, a token attends to no later one.
     """
     documents = (positions == 0).cumsum(-1)
-    seen = documents[:, :, None] == documents[:, None, :]
-    seen = (seen.tril() if causal else seen)[:, None]
-    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+    allowed = documents[:, :, None] == documents[:, None, :]
+    if causal:
+        allowed = allowed.tril()
+    allowed = allowed[:, None]
+    return torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)

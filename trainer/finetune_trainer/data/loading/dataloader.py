@@ -1,4 +1,4 @@
-"""Micro-batches made ahead of time in a thread, so that the device never waits for them."""
+"""Builds micro-batches ahead of time in a thread, so that the device does not wait for them."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, ArrowDataset, Sample
 from finetune_trainer.data.loading.sampler import SampledIndices, split_across_ranks
 
-AHEAD = 4  # steps that are ready before they are asked for
+PREFETCH_STEPS = 4
 
 
 class Collator(Protocol):
-    """What making micro-batches asks of an objective."""
+    """The part of an objective that builds micro-batches."""
 
     def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
-        """A micro-batch; each row comes with its own random numbers, the same whoever makes it."""
+        """A micro-batch; each sample has its own random numbers, which do not depend on the rank."""
         ...
 
     def count_terms(self, batch: Batch) -> Sequence[float]:
-        """Number of terms in each of the batch's losses."""
+        """The number of terms in each of the batch's losses."""
         ...
 
 
 class MicroBatch(NamedTuple):
-    """What a rank computes at once, and what is known of it beforehand."""
+    """The batch of one forward pass of a rank, and its size."""
 
     batch: Batch
     terms: Sequence[float]
-    """Of each of the objective's losses."""
+    """The number of terms of each of the objective's losses."""
     tokens: int
+    """Tokens without padding; for samples without tokens, the number of samples."""
     positions: int
-    """Tokens and padding; for rows without tokens both count rows."""
+    """Tokens with padding; for samples without tokens, the number of samples."""
 
 
-Item = list[MicroBatch] | BaseException  # a step's micro-batches, or why there are no more
+QueueItem = list[MicroBatch] | BaseException  # a step's micro-batches, or the reason why there are no more
 
 
 @dataclass(frozen=True)
 class BatchBuilder:
-    """Makes this rank's micro-batches [of at most `micro_batch_size` rows] from the rows of one step."""
+    """Builds this rank's micro-batches, of at most `micro_batch_size` samples, from the sampled indices of a step."""
 
     rows: ArrowDataset
     collator: Collator
@@ -58,53 +59,55 @@ class BatchBuilder:
     seed: int
     pin: bool = field(default_factory=torch.cuda.is_available)
 
-    def __call__(self, picks: SampledIndices) -> list[MicroBatch]:
-        """The micro-batches, as many on every rank."""
-        return [self._make(part) for part in split_across_ranks(picks, self.rank, self.size, self.micro_batch_size)]
+    def __call__(self, indices: SampledIndices) -> list[MicroBatch]:
+        """The micro-batches of the step; every rank has the same number."""
+        parts = split_across_ranks(indices, self.rank, self.size, self.micro_batch_size)
+        return [self._build(part) for part in parts]
 
-    def _make(self, picks: SampledIndices) -> MicroBatch:
-        rows = [self.rows[int(index)] for index in picks.rows]
-        randoms = [sample_generator(self.seed, int(epoch), int(row)) for row, epoch in zip(*picks, strict=True)]
-        batch = self.collator.collate(rows, randoms, self.layout)
+    def _build(self, indices: SampledIndices) -> MicroBatch:
+        samples, generators = [], []
+        for row, epoch in zip(*indices, strict=True):
+            samples.append(self.rows[int(row)])
+            generators.append(sample_generator(self.seed, int(epoch), int(row)))
+        batch = self.collator.collate(samples, generators, self.layout)
         terms = self.collator.count_terms(batch)
         if self.pin:
             batch = batch.pin_memory()
-        tokens = sum(len(row[TOKENS]) for row in rows if TOKENS in row)
-        return MicroBatch(
-            batch, terms, tokens or len(rows), batch.inputs[TOKENS].numel() if TOKENS in batch.inputs else len(rows)
-        )
+        tokens = sum(len(sample[TOKENS]) for sample in samples if TOKENS in sample)
+        positions = batch.inputs[TOKENS].numel() if TOKENS in batch.inputs else len(samples)
+        return MicroBatch(batch, terms, tokens or len(samples), positions)
 
 
 def sample_generator(seed: int, epoch: int, row: int) -> np.random.Generator:
-    """Random numbers of one row in one pass over the data, whatever the world size: for masks, noise and augmentation."""
+    """Random numbers for masks, noise and augmentation of one row in one epoch, equal at every world size."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, epoch << 40 | row], dtype=np.uint64)))
 
 
 class PrefetchLoader(Iterator[list[MicroBatch]]):
-    """The micro-batches of each step, made `AHEAD` steps early in a thread.
+    """Iterates over the micro-batches of each step; a thread builds them up to `PREFETCH_STEPS` steps ahead.
 
-    What the thread raises is raised by `next`. Close it when it is left early: it is a context manager, and the garbage
-    collector does it too.
+    `next` raises the errors of the thread. If iteration ends early, close the loader: it is a context manager, and garbage
+    collection closes it as well.
     """
 
-    def __init__(self, make: BatchBuilder, steps: Iterable[SampledIndices]) -> None:
-        self._ready: queue.Queue[Item] = queue.Queue(AHEAD)
+    def __init__(self, builder: BatchBuilder, steps: Iterable[SampledIndices]) -> None:
+        self._queue: queue.Queue[QueueItem] = queue.Queue(PREFETCH_STEPS)
         self._closed = threading.Event()
-        # The thread must not hold the iterator itself, or nobody could ever lose it.
-        work = partial(_work, make, iter(steps), self._ready, self._closed)
+        # The thread must not reference this iterator, which could otherwise never be garbage-collected.
+        work = partial(_fill_queue, builder, iter(steps), self._queue, self._closed)
         threading.Thread(target=work, name="batches", daemon=True).start()
 
     def __next__(self) -> list[MicroBatch]:
         if self._closed.is_set():
             raise StopIteration
-        item = self._ready.get()
+        item = self._queue.get()
         if isinstance(item, BaseException):
             self._closed.set()
             raise item
         return item
 
     def close(self) -> None:
-        """Let the thread end."""
+        """End the thread."""
         self._closed.set()
 
     def __enter__(self) -> Self:
@@ -117,21 +120,23 @@ class PrefetchLoader(Iterator[list[MicroBatch]]):
         self.close()
 
 
-def _work(make: BatchBuilder, steps: Iterator[SampledIndices], ready: queue.Queue[Item], closed: threading.Event) -> None:
+def _fill_queue(
+    builder: BatchBuilder, steps: Iterator[SampledIndices], items: queue.Queue[QueueItem], closed: threading.Event
+) -> None:
     try:
-        for picks in steps:
-            if not _put(ready, make(picks), closed):
+        for indices in steps:
+            if not _put(items, builder(indices), closed):
                 return
-        _put(ready, StopIteration(), closed)
+        _put(items, StopIteration(), closed)
     except BaseException as error:
-        _put(ready, error, closed)
+        _put(items, error, closed)
 
 
-def _put(ready: queue.Queue[Item], item: Item, closed: threading.Event) -> bool:
-    """Whether the item found room before the iterator was closed."""
+def _put(items: queue.Queue[QueueItem], item: QueueItem, closed: threading.Event) -> bool:
+    """Add the item when the queue has room; returns False if the iterator is closed first."""
     while not closed.is_set():
         try:
-            ready.put(item, timeout=0.2)
+            items.put(item, timeout=0.2)
             return True
         except queue.Full:
             continue

@@ -1,4 +1,4 @@
-"""Prepared rows as they lie on the disk: memory-mapped, so that all ranks of a machine share one copy in the page cache."""
+"""Prepared samples on disk, memory-mapped, so that all ranks of a machine share one copy in the page cache."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ TOKENS, LENGTHS = "input_ids", "seq_lengths"
 
 
 Sample = Mapping[str, Tokens]
-"""One example, or several packed together: each field's numbers [n], or [] for a field of one number."""
+"""One example, or several packed into a sequence: each field's numbers [n], or [] for a field of one number."""
 
 
-def document_lengths(row: Sample) -> Tokens:
-    """How many tokens each document of the row has, one after the other."""
-    return row[LENGTHS] if LENGTHS in row else np.array([len(row[TOKENS])], np.int32)
+def document_lengths(sample: Sample) -> Tokens:
+    """The number of tokens of each document in the sample."""
+    return sample[LENGTHS] if LENGTHS in sample else np.array([len(sample[TOKENS])], np.int32)
 
 
 class ArrowDataset(Sequence[Sample]):
-    """The rows of Arrow stream files with the same fields, one file after the other.
+    """The samples of one or more Arrow stream files with the same fields.
 
-    Packed ones have a field of document lengths beside those of their examples.
+    Packed samples have the field LENGTHS in addition to the fields of their examples.
     """
 
     def __init__(self, *paths: Path) -> None:
-        table = pyarrow.concat_tables([_mapped(path) for path in paths])
+        table = pyarrow.concat_tables([_map_table(path) for path in paths])
         self._count: int = table.num_rows
-        self._fields = {
-            name: _Lists(column) if pyarrow.types.is_list(column.type) else _Numbers(column)
-            for name, column in zip(table.column_names, table.columns, strict=True)
-        }
+        self._fields: dict[str, _ListColumn | _NumberColumn] = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            is_list = pyarrow.types.is_list(column.type)
+            self._fields[name] = _ListColumn(column) if is_list else _NumberColumn(column)
 
     def __len__(self) -> int:
         return self._count
@@ -49,22 +49,22 @@ class ArrowDataset(Sequence[Sample]):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row; 0 for rows without tokens."""
+        """Tokens of the longest sample; 0 for samples without tokens."""
         tokens = self._fields.get(TOKENS)
-        return tokens.longest if isinstance(tokens, _Lists) else 0
+        return tokens.longest if isinstance(tokens, _ListColumn) else 0
 
     def digest(self) -> str:
-        """SHA-256 over all rows: the same wherever the same rows were prepared."""
+        """SHA-256 of all samples; equal on all machines that prepared the same samples."""
         return hashlib.sha256(b"".join(self._fields[name].digest() for name in sorted(self._fields))).hexdigest()
 
 
-def _mapped(path: Path) -> pyarrow.Table:
+def _map_table(path: Path) -> pyarrow.Table:
     with pyarrow.memory_map(str(path)) as file:
-        # The arrays keep the mapping alive; nothing is copied but fields of single numbers.
+        # The arrays keep the mapping alive; only fields of single numbers are copied.
         return pyarrow.ipc.open_stream(file).read_all()
 
 
-class _Numbers:
+class _NumberColumn:
     """A column of single numbers."""
 
     def __init__(self, column: pyarrow.ChunkedArray) -> None:
@@ -77,7 +77,7 @@ class _Numbers:
         return self._values[index]  # type: ignore[no-any-return]
 
 
-class _Lists:
+class _ListColumn:
     """Random access to a chunked list column in microseconds, without Python objects for the numbers."""
 
     def __init__(self, column: pyarrow.ChunkedArray) -> None:
@@ -91,7 +91,7 @@ class _Lists:
         return int(max(np.diff(offsets).max() for offsets in self._offsets))
 
     def digest(self) -> bytes:
-        """Of the numbers and of the lists' lengths, whatever the chunks."""
+        """The digest of the numbers and of the list lengths, independent of the chunks."""
         numbers, lengths = hashlib.sha256(), hashlib.sha256()
         for offsets, values in zip(self._offsets, self._values, strict=True):
             numbers.update(values[offsets[0] : offsets[-1]].astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -100,6 +100,6 @@ class _Lists:
 
     def __getitem__(self, index: int) -> Tokens:
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
-        offsets, place = self._offsets[chunk], index - self._starts[chunk]
-        values: Tokens = self._values[chunk][offsets[place] : offsets[place + 1]]
+        offsets, position = self._offsets[chunk], index - self._starts[chunk]
+        values: Tokens = self._values[chunk][offsets[position] : offsets[position + 1]]
         return values

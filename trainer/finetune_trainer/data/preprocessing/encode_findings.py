@@ -1,54 +1,77 @@
-"""What encoding the rows showed: those that lost their end, those without anything to learn, and whether any is left."""
+"""Findings of encoding: truncated rows, rows without anything to learn, and splits without any usable row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from finetune_trainer import config
-from finetune_trainer.data.checks.inspection import policy
-from finetune_trainer.data.checks.report import Check, Finding
+from finetune_trainer.data.checks.base import Check
+from finetune_trainer.data.checks.encoding import TRUNCATION, UNLEARNABLE
+from finetune_trainer.data.checks.report import Action, Finding
 from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeStatus
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
 from finetune_trainer.protocol.outcome import DataError
 
-FATES: dict[Check, tuple[EncodeStatus, ...]] = {
-    "truncation": (EncodeStatus.TRUNCATED, EncodeStatus.DROPPED), "unlearnable": (EncodeStatus.EMPTY, EncodeStatus.MASKED),
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class EncodeCheck:
+    """A check that finds the rows with one of several statuses."""
+
+    check: Check
+    statuses: Sequence[EncodeStatus]
+    action: Action
 
 
-def findings(counts: Mapping[Split, EncodeCounts], spec: config.TrainSpec) -> list[Finding]:
-    """What became of the rows, as findings; raises DataError for what a policy calls a failure."""
-    found = []
-    for side, known in counts.items():
-        for check, statuses in FATES.items():
-            rows = sum(known.statuses[status] for status in statuses)
-            chosen = policy(spec.data.checks, check)
-            if not rows or chosen == "Ignore":
+ENCODE_CHECKS = (
+    EncodeCheck(TRUNCATION, (EncodeStatus.TRUNCATED, EncodeStatus.DROPPED), "cut or dropped"),
+    EncodeCheck(UNLEARNABLE, (EncodeStatus.EMPTY, EncodeStatus.MASKED), "left out"),
+)
+
+
+def encode_findings(counts: Mapping[Split, EncodeCounts], checks: config.DataChecksConfig) -> list[Finding]:
+    """The findings in all splits; raises DataError for one whose policy is Fail."""
+    findings = []
+    for split, split_counts in counts.items():
+        for encode_check in ENCODE_CHECKS:
+            finding = _find(encode_check, split, split_counts)
+            policy = encode_check.check.policy(checks)
+            if finding is None or policy == "Ignore":
                 continue
-            finding = Finding(
-                check=check, side=side, rows=rows, of=known.rows,
-                first=next(known.firsts[status] for status in statuses if status in known.firsts),
-                done="cut or dropped" if check == "truncation" else "left out",
-            )  # fmt: skip
-            if chosen == "Fail":
-                raise DataError(finding.complaint)
-            found.append(finding)
-    return found
+            if policy == "Fail":
+                raise DataError(finding.error)
+            findings.append(finding)
+    return findings
 
 
-def validate_examples(spec: config.TrainSpec, counts: Mapping[Split, EncodeCounts], found: list[Finding]) -> None:
-    """Raises DataError when nothing is left to learn from, or to evaluate on where that was asked for."""
+def _find(encode_check: EncodeCheck, split: Split, counts: EncodeCounts) -> Finding | None:
+    present = [status for status in encode_check.statuses if counts.statuses[status]]
+    if not present:
+        return None
+    return Finding(
+        check=encode_check.check.name,
+        split=split,
+        rows=sum(counts.statuses[status] for status in present),
+        of=counts.rows,
+        first=counts.first_origins[present[0]],
+        done=encode_check.action,
+    )
+
+
+def validate_examples(spec: config.TrainSpec, counts: Mapping[Split, EncodeCounts], findings: Sequence[Finding]) -> None:
+    """Raises DataError if a split that the document asks for has no examples."""
     data, train, evaluation = spec.data, counts[TRAIN], counts[EVALUATION]
     if not train.examples:
-        losses = _losses(train, data, _dropped(found, TRAIN))
+        losses = _explain_losses(train, data, _dropped(findings, TRAIN))
         raise DataError(f"spec.data.train: nothing is left to learn from ({losses}): add data, or change overlong or checks")
     if spec.training.replay and not counts[REPLAY].examples:
-        losses = _losses(counts[REPLAY], data, _dropped(found, REPLAY))
-        raise DataError(f"spec.data.replay: nothing is left to rehearse ({losses}): add data, or change overlong or checks")
+        losses = _explain_losses(counts[REPLAY], data, _dropped(findings, REPLAY))
+        raise DataError(f"spec.data.replay: nothing is left to replay ({losses}): add data, or change overlong or checks")
     if evaluation.examples:
         return
     if data.evaluation:
-        raise DataError(f"spec.data.evaluation: nothing is left to evaluate on ({_losses(evaluation, data)}): add data")
+        losses = _explain_losses(evaluation, data, [])
+        raise DataError(f"spec.data.evaluation: nothing is left to evaluate on ({losses}): add data")
     if data.evaluation_fraction:
         raise DataError(
             f"spec.data.evaluationFraction: {data.evaluation_fraction:g} of {train.rows} documents held out none that "
@@ -61,15 +84,18 @@ def validate_examples(spec: config.TrainSpec, counts: Mapping[Split, EncodeCount
         )
 
 
-def _dropped(found: list[Finding], side: Split) -> list[Finding]:
-    return [one for one in found if one.side == side and one.done == "dropped"]
+def _dropped(findings: Sequence[Finding], split: Split) -> list[Finding]:
+    return [finding for finding in findings if finding.split == split and finding.done == "dropped"]
 
 
-def _losses(counts: EncodeCounts, data: config.DataConfig, dropped: list[Finding] | None = None) -> str:
-    masked = counts.statuses[EncodeStatus.MASKED]
-    known = (
-        f"of {counts.rows} documents {counts.statuses[EncodeStatus.EMPTY]} are empty and "
-        f"{counts.statuses[EncodeStatus.DROPPED]} longer than maxLength {data.max_length}"
-        + (f"; {masked} have nothing to learn within that length" if masked else "")
-    )
-    return "; ".join([known, *(f"data.checks.{one.check} dropped {one.rows}" for one in dropped or [])])
+def _explain_losses(counts: EncodeCounts, data: config.DataConfig, dropped: Sequence[Finding]) -> str:
+    statuses = counts.statuses
+    losses = [
+        f"of {counts.rows} documents {statuses[EncodeStatus.EMPTY]} are empty and "
+        f"{statuses[EncodeStatus.DROPPED]} longer than maxLength {data.max_length}"
+    ]
+    if statuses[EncodeStatus.MASKED]:
+        losses.append(f"{statuses[EncodeStatus.MASKED]} have nothing to learn within that length")
+    for finding in dropped:
+        losses.append(f"data.checks.{finding.check} dropped {finding.rows}")
+    return "; ".join(losses)

@@ -1,10 +1,10 @@
-"""From records to examples, batch by batch: what an objective makes of a record, and what became of those it could not use."""
+"""Encoding rows to examples, batch by batch: the interface of encoders, and the writer of examples."""
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -15,70 +15,68 @@ import numpy as np
 import pyarrow
 
 from finetune_trainer.data.loading.dataset import TOKENS, Tokens
-from finetune_trainer.data.records.row import Row, texts
-from finetune_trainer.data.sources.stream import Split, SplitRow
+from finetune_trainer.data.records.row import Row
+from finetune_trainer.data.sources.stream import Split, SplitRow, batches
 
 Overlong = Literal["Split", "Truncate", "Drop"]
 
-# A batch ends at this limit or the encoder's own: enough to use all cores, and little enough to hold in memory.
-BATCH_CHARACTERS = 2_000_000
-
 
 class EncodeStatus(StrEnum):
-    """What became of a record."""
+    """The result of encoding a row."""
 
     KEPT = "kept"
     EMPTY = "empty"
-    """Nothing can be learnt from it: it has no text, or all of its labels are hidden."""
+    """It has no text, or all of its labels are ignored, so that there is nothing to learn."""
     SPLIT = "split"
     TRUNCATED = "truncated"
     DROPPED = "dropped"
     MASKED = "masked"
+    """Truncation left no token to learn."""
 
 
 class EncodedRow(NamedTuple):
-    """The examples of one record, each a value for every field: a list of numbers or one number."""
+    """The examples of one row; each has a value for every field: a list of numbers or one number."""
 
     examples: list[Mapping[str, Any]]
     status: EncodeStatus
 
 
 class Encoder(Protocol):
-    """What preparing asks of an objective."""
+    """The part of an objective that preprocessing calls."""
 
     fields: Mapping[str, pyarrow.DataType]
-    """The fields of an example and their Arrow types, lists of numbers or numbers."""
+    """The fields of an example and their Arrow types: lists of numbers, or numbers."""
     processor: Any
     """The model's tokenizer or image processor."""
     batch_size: int
-    """Records to be encoded and held in memory at once."""
+    """Rows to encode and hold in memory at a time."""
 
     @property
     def fingerprint(self) -> Any:
-        """What changes when the examples of a record may; JSON."""
+        """A JSON value that changes when the examples of a row may change."""
         ...
 
     def collect_statistics(self, rows: Callable[[], Iterable[Row]]) -> dict[str, Any]:
-        """What must be known of all training records before the first is encoded, such as the set of labels; JSON."""
+        """Statistics of all training rows that encoding needs, such as the set of labels; JSON."""
         ...
 
     def set_statistics(self, statistics: dict[str, Any]) -> None:
-        """Takes note of what a collect_statistics found."""
+        """Receive the result of `collect_statistics`, from this run or an earlier one."""
         ...
 
     def encode(self, rows: Sequence[Row]) -> Iterable[EncodedRow]:
-        """What becomes of each record, in their order; raises DataError for one that cannot be used."""
+        """Encode the rows in order; raises DataError for a row that cannot be used."""
         ...
 
 
 @dataclass
 class EncodeCounts:
-    """What became of the records."""
+    """Statistics of the encoded rows of one split."""
 
     rows: int = 0
     statuses: Counter[EncodeStatus] = field(default_factory=Counter)
-    firsts: dict[EncodeStatus, str] = field(default_factory=dict)
-    """Where the first record of each status comes from."""
+    first_origins: dict[EncodeStatus, str] = field(default_factory=dict)
+    """The origin of the first row with each status."""
     lengths: array[int] = field(default_factory=partial(array, "i"))
     """Tokens of each example."""
     groups: array[int] = field(default_factory=partial(array, "i"))
@@ -87,14 +85,14 @@ class EncodeCounts:
 
     @property
     def tokens(self) -> int:
-        """Of all examples."""
+        """Tokens of all examples."""
         return sum(self.lengths)
 
-    def note(self, record: Row, status: EncodeStatus) -> None:
-        """One record more."""
+    def add(self, row: Row, status: EncodeStatus) -> None:
+        """Count a row."""
         self.rows += 1
         self.statuses[status] += 1
-        self.firsts.setdefault(status, record.origin)
+        self.first_origins.setdefault(status, row.origin)
 
 
 def split_or_truncate(
@@ -102,8 +100,8 @@ def split_or_truncate(
 ) -> tuple[list[Tokens], EncodeStatus]:
     """The pieces of one document [any length], each of at most `max_length` tokens and more than `overlap`.
 
-    Where tokens are predicted from those before them, the pieces of a split document overlap by one: a piece's first token is
-    not predicted within it, and so every token of the document but the first is predicted exactly once.
+    Causal language models split with an overlap of one: a piece's first token is not predicted within it, so that every token
+    of the document except the first is predicted exactly once.
     """
     if len(tokens) <= overlap:
         return [], EncodeStatus.EMPTY
@@ -120,7 +118,7 @@ def split_or_truncate(
 
 
 class ExampleWriter:
-    """Writes examples to an Arrow stream file, so that memory holds one batch and never the whole data."""
+    """Writes examples to an Arrow stream file; memory holds one batch at a time."""
 
     def __init__(self, path: Path, fields: Mapping[str, pyarrow.DataType]) -> None:
         self.path = path
@@ -145,25 +143,33 @@ class ExampleWriter:
 
 
 def write_examples(
-    records: Iterable[SplitRow], encoder: Encoder, writers: Mapping[Split, ExampleWriter], group: Callable[[SplitRow], int],
-    done: Callable[[int], None],
+    rows: Iterable[SplitRow], encoder: Encoder, writers: Mapping[Split, ExampleWriter], group: Callable[[SplitRow], int],
+    advance: Callable[[int], None],
 ) -> None:  # fmt: skip
-    """Encode and write all records, each to the writer of its side, and note the `group` of each record's examples.
+    """Encode all rows, write the examples to the writer of their split, and record the `group` of each row's examples.
 
-    `done` is told the number of records of each batch.
+    `advance` is called with the number of rows of each batch.
     """
-    for batch in batches(records, encoder.batch_size):
-        # By sides, so that an encoder which mixes records mixes none that is held out with those to learn from.
-        for side, writer in writers.items():
-            own = [placed for placed in batch if placed.split == side]
-            examples: list[Mapping[str, Any]] = []
-            for placed, encoded in zip(own, encoder.encode([one.row for one in own]) if own else (), strict=True):
-                if not placed.is_copy:
-                    writer.counts.note(placed.row, encoded.status)
-                writer.counts.groups.extend([group(placed)] * len(encoded.examples))
-                examples.extend(encoded.examples)
-            writer.write(examples)
-        done(len(batch))
+    for batch in batches(rows, encoder.batch_size):
+        # Each split is encoded separately: an encoder may combine rows of a batch, but must not combine splits.
+        for split, writer in writers.items():
+            _write_batch([split_row for split_row in batch if split_row.split == split], encoder, writer, group)
+        advance(len(batch))
+
+
+def _write_batch(
+    rows: Sequence[SplitRow], encoder: Encoder, writer: ExampleWriter, group: Callable[[SplitRow], int]
+) -> None:  # fmt: skip
+    if not rows:
+        return
+    examples: list[Mapping[str, Any]] = []
+    encoded_rows = encoder.encode([split_row.row for split_row in rows])
+    for split_row, encoded in zip(rows, encoded_rows, strict=True):
+        if not split_row.is_copy:
+            writer.counts.add(split_row.row, encoded.status)
+        writer.counts.groups.extend([group(split_row)] * len(encoded.examples))
+        examples.extend(encoded.examples)
+    writer.write(examples)
 
 
 def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
@@ -172,18 +178,3 @@ def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
     offsets = np.cumsum([0, *(len(value) for value in values)], dtype=np.int32)
     numbers = np.concatenate(values).astype(kind.value_type.to_pandas_dtype(), copy=False)
     return pyarrow.ListArray.from_arrays(offsets, numbers)
-
-
-def batches(records: Iterable[SplitRow], most: int) -> Iterator[list[SplitRow]]:
-    """Records of one source each, as those of another may have other columns."""
-    batch: list[SplitRow] = []
-    characters = 0
-    for placed in records:
-        full = len(batch) == most or characters >= BATCH_CHARACTERS
-        if batch and (full or (placed.section, placed.source) != (batch[0].section, batch[0].source)):
-            yield batch
-            batch, characters = [], 0
-        batch.append(placed)
-        characters += sum(map(len, texts(placed.row)))
-    if batch:
-        yield batch

@@ -1,4 +1,4 @@
-"""Evaluation rows with solved training rows before them (Brown et al. 2020, arXiv:2005.14165), the same on every machine."""
+"""Evaluation rows after solved training rows (Brown et al. 2020, arXiv:2005.14165), equal on every machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count, islice
+from itertools import count
 
 import numpy as np
 
@@ -20,74 +20,80 @@ from finetune_trainer.data.sources.stream import SplitRow
 from finetune_trainer.protocol.outcome import DataError
 
 FIELD = "spec.evaluation.fewShot"
-DRAWN = 1000  # training rows that are kept in memory, however many there are
-FOR_DRAWING, FOR_ROWS = 0, 1  # streams of random numbers
+POOL_ROWS = 1000  # training rows that are kept in memory, out of any number
+POOL_STREAM, ROW_STREAM = 0, 1  # streams of random numbers
 
 
-def draw(records: Iterable[Row], encoder: Encoder, wanted: int, seed: int) -> list[Row]:
-    """At most `DRAWN` of the training records, drawn by the seed, without those that do not fit a sequence whole.
+def draw_pool(rows: Iterable[Row], encoder: Encoder, examples: int, seed: int) -> list[Row]:
+    """At most `POOL_ROWS` training rows, drawn by the seed, without those that do not fit into a sequence whole.
 
-    Raises DataError if less than `wanted` are left.
+    Raises DataError if fewer than `examples` are left.
     """
-    random = sample_generator(seed, FOR_DRAWING, 0).bit_generator
-    least = heapq.nsmallest(DRAWN, zip(iter(random.random_raw, None), count(), records, strict=False))
-    usable = [record for _, _, record in least if _encoded(encoder, record).status is EncodeStatus.KEPT]
-    if len(usable) < wanted:
+    random = sample_generator(seed, POOL_STREAM, 0).bit_generator
+    # Rows with the smallest random keys: a uniform sample of a stream of unknown length.
+    drawn = heapq.nsmallest(POOL_ROWS, zip(iter(random.random_raw, None), count(), rows, strict=False))
+    pool = [row for _, _, row in drawn if _encode(encoder, row).status is EncodeStatus.KEPT]
+    if len(pool) < examples:
         raise DataError(
-            f"{FIELD}.examples: {wanted} are to stand before a row, and {len(usable)} of {len(least)} training rows fit into a "
-            "sequence whole: lower it, raise data.maxLength, or add data"
+            f"{FIELD}.examples: {examples} solved rows are needed before a row, and {len(pool)} of {len(drawn)} training rows "
+            "fit into a sequence whole: lower it, raise data.maxLength, or add data"
         )
-    return usable
+    return pool
 
 
 @dataclass
-class Examples:
-    """Gives each record its examples: of the drawn ones as many as are wanted, or as the record stays whole with."""
+class FewShotPrompter:
+    """Adds solved rows from the pool to each row: as many as `examples`, or as many as leave the row whole."""
 
     encoder: Encoder
-    drawn: list[Row]
-    wanted: int
+    pool: list[Row]
+    examples: int
     seed: int
-    given: array[int] = field(default_factory=partial(array, "i"))
-    """How many each record has that can be used."""
+    counts: array[int] = field(default_factory=partial(array, "i"))
+    """The number of solved rows before each usable row."""
 
-    def __call__(self, records: Iterable[SplitRow]) -> Iterator[SplitRow]:
-        """The records in their order; raises DataError for one that cannot be encoded behind its examples."""
-        for place, placed in enumerate(records):
-            examples = self._chosen(placed.row, place)
-            shown = placed.row._replace(examples=examples[: self._room(placed.row, examples)])
-            if shown.examples or _encoded(self.encoder, shown).examples:
-                self.given.append(len(shown.examples))
-            yield placed._replace(row=shown)
+    def add_examples(self, rows: Iterable[SplitRow]) -> Iterator[SplitRow]:
+        """The rows in order, with solved rows; raises DataError for one that cannot be encoded after them."""
+        for position, split_row in enumerate(rows):
+            row = split_row.row
+            examples = self._choose(row, position)
+            prompted = row._replace(examples=examples[: self._count_that_fits(row, examples)])
+            if prompted.examples or _encode(self.encoder, prompted).examples:
+                self.counts.append(len(prompted.examples))
+            yield split_row._replace(row=prompted)
 
     def report(self) -> FewShotReport:
-        """What became of the records so far."""
-        given = np.array(self.given)
-        return FewShotReport(rows=len(given), examples=float(given.mean()), shortened=int((given < self.wanted).sum()))
+        """Statistics of the rows so far."""
+        counts = np.array(self.counts)
+        return FewShotReport(rows=len(counts), examples=float(counts.mean()), shortened=int((counts < self.examples).sum()))
 
-    def _chosen(self, record: Row, place: int) -> list[Row]:
-        """By the record's place; none of the same subject, whose answer would give the record's away."""
+    def _choose(self, row: Row, position: int) -> list[Row]:
+        """Solved rows, drawn by the row's position; none with the same subject, as its answer would reveal the row's."""
         # The raw stream of a bit generator is the same in every version of NumPy; Generator.permutation is not.
-        order = np.argsort(
-            sample_generator(self.seed, FOR_ROWS, place).bit_generator.random_raw(len(self.drawn)), kind="stable"
-        )
-        others = (self.drawn[index] for index in order.tolist())
-        return list(islice((one for one in others if one.subject != record.subject), self.wanted))
+        keys = sample_generator(self.seed, ROW_STREAM, position).bit_generator.random_raw(len(self.pool))
+        chosen: list[Row] = []
+        for index in np.argsort(keys, kind="stable").tolist():
+            if len(chosen) == self.examples:
+                break
+            if self.pool[index].subject != row.subject:
+                chosen.append(self.pool[index])
+        return chosen
 
-    def _room(self, record: Row, examples: list[Row]) -> int:
-        """How many of the examples leave the record whole."""
+    def _count_that_fits(self, row: Row, examples: list[Row]) -> int:
+        """The largest number of solved rows that leaves the row whole."""
 
-        def spoils(number: int) -> bool:
+        def is_too_many(number: int) -> bool:
             try:
-                return _encoded(self.encoder, record._replace(examples=examples[:number])).status is not EncodeStatus.KEPT
+                encoded = _encode(self.encoder, row._replace(examples=examples[:number]))
             except DataError as error:
-                raise DataError(f"{FIELD}: behind solved rows, {error}") from error
+                raise DataError(f"{FIELD}: after solved rows, {error}") from error
+            return encoded.status is not EncodeStatus.KEPT
 
-        if not examples or not spoils(len(examples)):
+        if not examples or not is_too_many(len(examples)):
             return len(examples)
-        return bisect_left(range(1, len(examples)), True, key=spoils)
+        return bisect_left(range(1, len(examples)), True, key=is_too_many)
 
 
-def _encoded(encoder: Encoder, record: Row) -> EncodedRow:
-    [encoded] = encoder.encode([record])
+def _encode(encoder: Encoder, row: Row) -> EncodedRow:
+    [encoded] = encoder.encode([row])
     return encoded

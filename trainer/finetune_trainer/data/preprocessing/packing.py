@@ -1,64 +1,77 @@
-"""Several documents in one row, by TRL's best-fit-decreasing packing (Ding et al. 2024, arXiv:2404.10830)."""
+"""Packs several examples into a sequence with TRL's best-fit-decreasing packing (Ding et al. 2024, arXiv:2404.10830)."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 
 from finetune_trainer.data.loading.dataset import LENGTHS
 
-# Examples are packed in groups, which bounds memory: of these many tokens, and never so few examples that gaps stay open.
-GROUP_TOKENS = 2**25
-GROUP_EXAMPLES = (1000, 100_000)
+# Examples are packed in batches of this many tokens, which bounds memory, and of enough examples to leave few gaps.
+BATCH_TOKENS = 2**25
+MIN_BATCH_EXAMPLES, MAX_BATCH_EXAMPLES = 1000, 100_000
 
 
-def pack(examples: Path, rows: Path, max_length: int, sizes: Sequence[int]) -> list[int]:
-    """Fill rows of at most `max_length` tokens with the examples of an Arrow stream file; each example stays whole.
+def pack(examples: Path, sequences: Path, max_length: int, run_lengths: Sequence[int]) -> list[int]:
+    """Pack the examples of an Arrow stream file into sequences of at most `max_length` tokens; each example stays whole.
 
-    Every field of an example must be a list as long as its tokens. Only examples of one group share a row; `sizes` are the
-    examples of each, one group after the other. Writes an Arrow stream file with the fields of each row and the lengths of the
-    examples in it, the same for the same examples on every machine; returns the number of rows of each group.
+    Every field of an example must be a list as long as its tokens. `run_lengths` are the lengths of the runs of examples that
+    belong to one group; a sequence never mixes runs. Writes an Arrow stream file with the fields of the examples and the
+    lengths of the examples in each sequence, equal on every machine. Returns the number of sequences of each run.
     """
     import datasets
+
+    loaded = datasets.Dataset.from_file(str(examples))
+    ends = accumulate(run_lengths)
+    counts = []
+    with _without_progress_bars(), tempfile.TemporaryDirectory(dir=sequences.parent) as folder:
+        parts = [Path(folder) / f"{number}.arrow" for number in range(len(run_lengths))]
+        for part, end, length in zip(parts, ends, run_lengths, strict=True):
+            counts.append(_pack_run(loaded.select(range(end - length, end)), part, max_length))
+        _concatenate(parts, sequences)
+    return counts
+
+
+def _pack_run(examples: Any, part: Path, max_length: int) -> int:
+    """Pack examples into the file `part`; returns the number of sequences."""
     from trl.data_utils import pack_dataset
 
-    least, most = GROUP_EXAMPLES
-    loaded = datasets.Dataset.from_file(str(examples))
-    ends = list(accumulate(sizes))
-    shown = datasets.are_progress_bars_disabled()
+    packed = pack_dataset(
+        examples,
+        seq_length=max_length,
+        strategy="bfd",
+        map_kwargs={
+            "batch_size": min(max(BATCH_TOKENS // max_length, MIN_BATCH_EXAMPLES), MAX_BATCH_EXAMPLES),
+            "cache_file_name": str(part),
+            # Given, so that the library does not hash the data for the name of its cache file.
+            "new_fingerprint": part.stem,
+        },
+    )
+    assert LENGTHS in packed.column_names, "TRL's best-fit packing adds the lengths of the documents"
+    return len(packed)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    import datasets
+
+    were_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        with tempfile.TemporaryDirectory(dir=rows.parent) as folder:
-            parts = [Path(folder) / f"{number}.arrow" for number in range(len(sizes))]
-            found = []
-            for part, end, size in zip(parts, ends, sizes, strict=True):
-                packed = pack_dataset(
-                    loaded.select(range(end - size, end)),
-                    seq_length=max_length,
-                    strategy="bfd",
-                    map_kwargs={
-                        "batch_size": min(max(GROUP_TOKENS // max_length, least), most),
-                        "cache_file_name": str(part),
-                        # The file is ours alone, so the library need not hash what goes into it.
-                        "new_fingerprint": part.stem,
-                    },
-                )
-                assert LENGTHS in packed.column_names
-                found.append(len(packed))
-                del packed
-            _join(parts, rows)
-            return found
+        yield
     finally:
-        if not shown:
+        if not were_disabled:
             datasets.enable_progress_bars()
 
 
-def _join(parts: Sequence[Path], whole: Path) -> None:
-    """One Arrow stream file of several with the same fields."""
+def _concatenate(parts: Sequence[Path], whole: Path) -> None:
+    """Concatenate Arrow stream files with the same fields."""
     if len(parts) == 1:
         parts[0].replace(whole)
         return
@@ -69,5 +82,5 @@ def _join(parts: Sequence[Path], whole: Path) -> None:
                 writer = writer or pyarrow.ipc.new_stream(sink, stream.schema)
                 for batch in stream:
                     writer.write_batch(batch)
-        assert writer is not None, "there is always a group"
+        assert writer is not None, "there is at least one group"
         writer.close()

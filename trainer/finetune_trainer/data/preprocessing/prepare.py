@@ -1,14 +1,14 @@
-"""Records become rows once: encoded by the objective, held out, packed and stored.
+"""Prepares the data of a run: rows are checked, augmented, encoded by the objective, packed and stored.
 
-Every node prepares for itself and comes to the same rows in the same order; on one node all ranks and agents may ask at once,
-one works under a lock and the others map its files.
+Every node prepares the data itself and gets the same sequences in the same order. On a node all ranks and agents may start at
+once: one of them works under a lock, and the others map its files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,143 +16,187 @@ from pathlib import Path
 import numpy as np
 
 from finetune_trainer import config
-from finetune_trainer.data.augmentation.text import augmenter, copies_of
-from finetune_trainer.data.checks import balance
+from finetune_trainer.data.augmentation.resources import AugmentationResources, resolve_resources
+from finetune_trainer.data.augmentation.text import copies_of, load_augmenter
 from finetune_trainer.data.checks.detectors import detector_for
-from finetune_trainer.data.checks.inspection import Inspected, inspect
-from finetune_trainer.data.checks.report import DataReport, FewShotReport, Lengths, SplitReport, in_order
+from finetune_trainer.data.checks.inspection import InspectedRows, inspect
+from finetune_trainer.data.checks.report import DataReport, FewShotReport, Lengths, SplitReport
 from finetune_trainer.data.loading.dataset import ArrowDataset
 from finetune_trainer.data.loading.sampler import Mixture
-from finetune_trainer.data.preprocessing import encode_findings, few_shot, mixing
+from finetune_trainer.data.preprocessing import mixing
+from finetune_trainer.data.preprocessing.encode_findings import encode_findings, validate_examples
 from finetune_trainer.data.preprocessing.examples import EncodeCounts, Encoder, EncodeStatus, ExampleWriter, write_examples
+from finetune_trainer.data.preprocessing.few_shot import FewShotPrompter, draw_pool
 from finetune_trainer.data.preprocessing.packing import pack
-from finetune_trainer.data.progress import Pulse, Tell
-from finetune_trainer.data.sources.resolver import Materials, SourceResolver
-from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, SPLITS, TRAIN, TRAINING_SPLITS, RowStream, Sources, Split
+from finetune_trainer.data.progress import Heartbeat, ProgressTracker, ReportProgress
+from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.data.sources.stream import (
+    EVALUATION,
+    REPLAY,
+    SPLITS,
+    TRAIN,
+    TRAINING_SPLITS,
+    RowStream,
+    Sources,
+    Split,
+    SplitRow,
+)
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
-# Part of the cache's key: a change of how rows are made must not find the rows of before.
-LAYOUT = 4
+# Part of the cache key; increase it with every change of the stored files.
+LAYOUT = 5
 FACTS, REPORT = "facts.json", "report.json"
 FEW_SHOT = "few-shot.arrow"
+MAX_REPORTED_LABELS = 20
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows to learn from, those that are rehearsed behind the new ones, and rows to evaluate on."""
+    """The sequences to train on, new ones before replayed ones, and those to evaluate on."""
 
     train: ArrowDataset
     evaluation: ArrowDataset | None
     few_shot: ArrowDataset | None
-    """The rows to evaluate on, each with solved ones before it; None if the document does not ask for them."""
+    """The evaluation sequences with solved rows before them; None if the document does not ask for them."""
     report: DataReport
     mixture: Mixture | None
-    """Which rows to learn from have which share; None where all have the same."""
+    """The groups of training sequences and their shares; None if all sequences have the same share."""
     epoch: int
-    """How many rows an epoch shows."""
+    """The number of sequences in an epoch."""
 
 
 def prepare(
-    spec: config.TrainSpec, encoder: Encoder, reading: SourceResolver, alive: Callable[[], None] = lambda: None,
-    tell: Tell = lambda text, share: None,
+    spec: config.TrainSpec, encoder: Encoder, resolver: SourceResolver, heartbeat: Heartbeat = lambda: None,
+    report_progress: ReportProgress = lambda text, share: None,
 ) -> Prepared:  # fmt: skip
-    """The rows of the document's data, from the cache if they were prepared before; what a survey finds is told to `encoder`.
+    """The document's data, from the cache if it was prepared before; `encoder` receives the statistics of the training rows.
 
-    `alive` is called now and then, also while another process works, and `tell` how far the work is. Raises DataError for a
-    file or row that cannot be used, for what the document's checks refuse, and when nothing is left to learn from.
+    `heartbeat` is called regularly, also while another process prepares the data. Raises DataError for a file or row that
+    cannot be used, for a finding whose policy is Fail, and if nothing is left to learn from.
     """
-    sources, materials = reading.sources(spec.data), reading.materials(spec.data)
+    sources = resolver.sources(spec.data)
+    resources = resolve_resources(spec.data.augmentation, resolver)
     if spec.training.replay:
-        sources[REPLAY] = reading.replay(spec.data)
-    folder = reading.cache / "prepared" / _key(spec, encoder, sources, materials)
-    with exclusive(folder, alive):
+        sources[REPLAY] = resolver.replay(spec.data)
+    folder = resolver.cache / "prepared" / _cache_key(spec, encoder, sources, resources)
+    with exclusive(folder, heartbeat):
         if not folder.exists():
             with write_folder_atomically(folder) as temporary:
-                _build(spec, encoder, sources, materials, temporary, Pulse(alive, tell))
+                progress = ProgressTracker(heartbeat, report_progress)
+                _Preparation(spec, encoder, temporary, progress).run(sources, resources)
     encoder.set_statistics(json.loads((folder / FACTS).read_text()))
     return _load(folder, spec)
 
 
-def _key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, materials: Materials) -> str:
-    data = spec.data
+def _cache_key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, resources: AugmentationResources) -> str:
+    data, few_shot = spec.data, spec.evaluation.few_shot
     identity = {
         "layout": LAYOUT,
         "encoder": encoder.fingerprint,
-        "sources": {side: [source.identity for source in found] for side, found in sources.items()},
+        "sources": {section: [source.identity for source in listed] for section, listed in sources.items()},
         "held out": [data.evaluation_fraction, data.folds and data.folds.document()],
         "packing": [spec.packing, data.max_length],
-        "groups": mixing.kind(data),
-        "augmentation": data.augmentation and [data.augmentation.document(), spec.training.seed, materials.identity],
+        "groups": mixing.group_kind(data),
+        "augmentation": data.augmentation and [data.augmentation.document(), spec.training.seed, resources.identity],
         "checks": [data.checks.document(), detector_for(data.checks).identity],
-        "few shot": spec.evaluation.few_shot and [spec.evaluation.few_shot.document(), spec.training.seed],
+        "few shot": few_shot and [few_shot.document(), spec.training.seed],
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _build(
-    spec: config.TrainSpec, encoder: Encoder, sources: Sources, materials: Materials, folder: Path, pulse: Pulse
-) -> None:  # fmt: skip
-    augmentation = spec.data.augmentation
-    augmented = augmenter(augmentation, materials, spec.training.seed, pulse) if augmentation else iter
-    pulse.begin("rows looked at")
-    inspected = inspect(RowStream(spec.data, sources), spec.data.checks, pulse)
-    facts = encoder.collect_statistics(inspected.stream.training)
-    encoder.set_statistics(facts)
-    (folder / FACTS).write_text(json.dumps(facts))
-    pulse.begin("rows encoded", sum(count * (1 + copies_of(augmentation, side)) for side, count in inspected.rows.items()))
-    writers = {side: ExampleWriter(folder / f"{side}.examples", encoder.fields) for side in SPLITS}
-    write_examples(augmented(inspected.stream), encoder, writers, mixing.grouping(spec.data), pulse)
-    for writer in writers.values():
-        writer.close()
-    counts = {side: writer.counts for side, writer in writers.items()}
-    findings = inspected.findings + encode_findings.findings(counts, spec)
-    encode_findings.validate_examples(spec, counts, findings)
-    reports = {}
-    for side, writer in writers.items():
-        if writer.counts.examples:
-            packed = _finish(writer, folder / f"{side}.arrow", spec)
-            if side == TRAIN:
-                mixing.keep(folder, writer.counts, packed, spec.data)
-            reports[side] = _report(writer.counts, ArrowDataset(folder / f"{side}.arrow"), inspected, side)
-        writer.path.unlink(missing_ok=True)
-        pulse.alive()
-    report = DataReport(
-        train=reports[TRAIN], replay=reports.get(REPLAY), evaluation=reports.get(EVALUATION),
-        padding_is_end_of_text=_padding_is_end(encoder),
-        few_shot=_few_shot(spec, encoder, inspected.stream, folder, pulse), findings=in_order(findings),
-    )  # fmt: skip
-    (folder / REPORT).write_text(report.model_dump_json())
+@dataclass(frozen=True)
+class _Preparation:
+    """One preparation, which writes its files into `folder`."""
 
+    spec: config.TrainSpec
+    encoder: Encoder
+    folder: Path
+    progress: ProgressTracker
 
-def _few_shot(
-    spec: config.TrainSpec, encoder: Encoder, stream: RowStream, folder: Path, pulse: Pulse
-) -> FewShotReport | None:  # fmt: skip
-    if spec.evaluation.few_shot is None:
+    def run(self, sources: Sources, resources: AugmentationResources) -> None:
+        """Check, augment, encode and pack the rows, and write the report."""
+        data = self.spec.data
+        # Loaded first, so that a model that cannot be used is reported before the rows are read.
+        augment: Callable[[Iterable[SplitRow]], Iterator[SplitRow]] = iter
+        if data.augmentation:
+            augment = load_augmenter(data.augmentation, resources, self.spec.training.seed, self.progress)
+        self.progress.start("rows checked")
+        inspected = inspect(RowStream(data, sources), data.checks, self.progress)
+        facts = self.encoder.collect_statistics(inspected.stream.training)
+        self.encoder.set_statistics(facts)
+        (self.folder / FACTS).write_text(json.dumps(facts))
+
+        self.progress.start("rows encoded", self._count_rows(inspected))
+        writers = {split: ExampleWriter(self.folder / f"{split}.examples", self.encoder.fields) for split in SPLITS}
+        group = mixing.group_function(data)
+        write_examples(augment(inspected.stream), self.encoder, writers, group, self.progress.advance)
+        for writer in writers.values():
+            writer.close()
+
+        counts = {split: writer.counts for split, writer in writers.items()}
+        findings = inspected.findings + encode_findings(counts, data.checks)
+        validate_examples(self.spec, counts, findings)
+        reports = self._store_sequences(writers, inspected)
+        few_shot = self._store_few_shot(inspected.stream)
+        report = DataReport(
+            train=reports[TRAIN], replay=reports.get(REPLAY), evaluation=reports.get(EVALUATION),
+            padding_is_end_of_text=_padding_is_end_of_text(self.encoder), few_shot=few_shot,
+            findings=sorted(findings, key=lambda finding: finding.severity_order),
+        )  # fmt: skip
+        (self.folder / REPORT).write_text(report.model_dump_json())
+
+    def _count_rows(self, inspected: InspectedRows) -> int:
+        """Rows and augmented copies to encode."""
+        total = 0
+        for split, rows in inspected.rows.items():
+            total += rows * (1 + copies_of(self.spec.data.augmentation, split))
+        return total
+
+    def _store_sequences(
+        self, writers: Mapping[Split, ExampleWriter], inspected: InspectedRows
+    ) -> dict[Split, SplitReport]:  # fmt: skip
+        reports = {}
+        for split, writer in writers.items():
+            path = self.folder / f"{split}.arrow"
+            if writer.counts.examples:
+                packed = self._pack(writer, path)
+                if split == TRAIN:
+                    mixing.store_groups(self.folder, writer.counts, packed, self.spec.data)
+                reports[split] = _split_report(writer.counts, ArrowDataset(path), inspected, split)
+            writer.path.unlink(missing_ok=True)
+            self.progress.heartbeat()
+        return reports
+
+    def _pack(self, writer: ExampleWriter, path: Path) -> list[int] | None:
+        """Store the examples as sequences; if they are packed, returns the number of sequences of each run of examples."""
+        if self.spec.packing:
+            return pack(writer.path, path, self.spec.data.max_length, mixing.run_lengths(writer.counts))
+        writer.path.rename(path)
         return None
-    wanted = spec.evaluation.few_shot.examples
-    pulse.begin("drawn from, or set behind examples")
-    drawn = few_shot.draw(pulse.over(stream.training()), encoder, wanted, spec.training.seed)
-    examples = few_shot.Examples(encoder, drawn, wanted, spec.training.seed)
-    writer = ExampleWriter(folder / "few-shot.examples", encoder.fields)
-    held_out = (placed for placed in pulse.over(stream) if placed.split == EVALUATION)
-    write_examples(examples(held_out), encoder, {EVALUATION: writer}, lambda _: 0, lambda _: None)
-    writer.close()
-    _finish(writer, folder / FEW_SHOT, spec)
-    writer.path.unlink(missing_ok=True)
-    return examples.report()
+
+    def _store_few_shot(self, stream: RowStream) -> FewShotReport | None:
+        few_shot, seed = self.spec.evaluation.few_shot, self.spec.training.seed
+        if few_shot is None:
+            return None
+        self.progress.start("rows read for few-shot examples")
+        pool = draw_pool(self.progress.over(stream.training()), self.encoder, few_shot.examples, seed)
+        prompter = FewShotPrompter(self.encoder, pool, few_shot.examples, seed)
+        writer = ExampleWriter(self.folder / "few-shot.examples", self.encoder.fields)
+        evaluation = (split_row for split_row in self.progress.over(stream) if split_row.split == EVALUATION)
+        write_examples(
+            prompter.add_examples(evaluation), self.encoder, {EVALUATION: writer},
+            group=lambda split_row: 0, advance=lambda count: None,
+        )  # fmt: skip
+        writer.close()
+        self._pack(writer, self.folder / FEW_SHOT)
+        writer.path.unlink(missing_ok=True)
+        return prompter.report()
 
 
-def _finish(writer: ExampleWriter, rows: Path, spec: config.TrainSpec) -> list[int] | None:
-    """Examples become rows; if they are packed, how many rows each run of examples of one group."""
-    if spec.packing:
-        return pack(writer.path, rows, spec.data.max_length, mixing.sizes(writer.counts))
-    writer.path.rename(rows)
-    return None
-
-
-def _report(counts: EncodeCounts, rows: ArrowDataset, inspected: Inspected, side: Split) -> SplitReport:
-    statuses, labels = counts.statuses, inspected.labels[side].counts
-    known = sum(labels.values())
+def _split_report(counts: EncodeCounts, sequences: ArrowDataset, inspected: InspectedRows, split: Split) -> SplitReport:
+    statuses, labels = counts.statuses, inspected.labels[split].counts
+    labeled = sum(labels.values())
+    longest = sequences.longest
     return SplitReport(
         documents=counts.rows,
         empty_documents=statuses[EncodeStatus.EMPTY],
@@ -161,37 +205,39 @@ def _report(counts: EncodeCounts, rows: ArrowDataset, inspected: Inspected, side
         dropped_documents=statuses[EncodeStatus.DROPPED],
         masked_documents=statuses[EncodeStatus.MASKED],
         examples=counts.examples,
-        rows=len(rows),
+        rows=len(sequences),
         tokens=counts.tokens,
         lengths=_lengths(counts),
-        longest_row=rows.longest,
-        padding_share=1 - counts.tokens / (len(rows) * rows.longest) if rows.longest else 0.0,
-        labels={name: count / known for name, count in islice(labels.items(), balance.SHOWN)},
+        longest_row=longest,
+        padding_share=1 - counts.tokens / (len(sequences) * longest) if longest else 0.0,
+        labels={name: count / labeled for name, count in islice(labels.items(), MAX_REPORTED_LABELS)},
         imbalance=max(labels.values()) / min(labels.values()) if labels else None,
-        compared=inspected.compared[side],
-        digest=rows.digest(),
+        compared=inspected.compared[split],
+        digest=sequences.digest(),
     )
 
 
 def _lengths(counts: EncodeCounts) -> Lengths:
     if not counts.lengths:
         return Lengths()
-    found = np.quantile(np.array(counts.lengths), (0, 0.5, 0.95, 1), method="inverted_cdf")
-    return Lengths(**dict(zip(Lengths.model_fields, map(int, found), strict=True)))
+    quantiles = np.quantile(np.array(counts.lengths), (0, 0.5, 0.95, 1), method="inverted_cdf")
+    shortest, median, p95, longest = map(int, quantiles)
+    return Lengths(shortest=shortest, median=median, p95=p95, longest=longest)
 
 
-def _padding_is_end(encoder: Encoder) -> bool | None:
-    end = getattr(encoder.processor, "eos_token_id", None)
-    return None if end is None else end == encoder.processor.pad_token_id
+def _padding_is_end_of_text(encoder: Encoder) -> bool | None:
+    end_of_text = getattr(encoder.processor, "eos_token_id", None)
+    return None if end_of_text is None else end_of_text == encoder.processor.pad_token_id
 
 
 def _load(folder: Path, spec: config.TrainSpec) -> Prepared:
-    files = {side: file for side in SPLITS if (file := folder / f"{side}.arrow").exists()}
     report = DataReport.model_validate_json((folder / REPORT).read_text())
-    shown = ArrowDataset(folder / FEW_SHOT) if (folder / FEW_SHOT).exists() else None
-    train = ArrowDataset(*(files[side] for side in TRAINING_SPLITS if side in files))
-    evaluation = ArrowDataset(files[EVALUATION]) if EVALUATION in files else None
+    files = {split: folder / f"{split}.arrow" for split in SPLITS}
+    train = ArrowDataset(*(files[split] for split in TRAINING_SPLITS if files[split].exists()))
+    evaluation = ArrowDataset(files[EVALUATION]) if files[EVALUATION].exists() else None
+    few_shot = ArrowDataset(folder / FEW_SHOT) if (folder / FEW_SHOT).exists() else None
     new = report.train.rows
-    mixture = mixing.with_replay(mixing.mixture(folder, spec.data), new, len(train) - new, spec.training.replay)
-    # Of a few long packed rows there may be fewer than groups, each of which has a position.
-    return Prepared(train, evaluation, shown, report, mixture, max(new, len(mixture.shares) if mixture else 0))
+    mixture = mixing.with_replay(mixing.load_mixture(folder, spec.data), new, len(train) - new, spec.training.replay)
+    # A few long packed sequences may be fewer than the groups, each of which needs a position in the epoch.
+    epoch = max(new, len(mixture.shares)) if mixture else new
+    return Prepared(train, evaluation, few_shot, report, mixture, epoch)

@@ -1,4 +1,4 @@
-"""The image of a record as Pillow has it, wherever the row keeps it. Imports no torch."""
+"""Decodes the image of a row with Pillow, from a file, base64 or bytes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,62 +15,67 @@ from PIL import Image, ImageOps
 
 from finetune_trainer.data.records.row import Row
 
-LONGEST_PATH = 1024  # a text that is longer and no path must be base64
+MAX_PATH_CHARACTERS = 1024  # a longer text is base64
+MAX_SHOWN_CHARACTERS = 40
 
 
-def decode_image(record: Row, mode: str) -> Image.Image:
-    """The whole image, upright, in Pillow's `mode`; raises DataError for one that cannot be read or is damaged."""
-    with _opened(record) as image:
+def decode_image(row: Row, mode: str) -> Image.Image:
+    """The whole image, upright, in Pillow's `mode`; raises DataError if it cannot be read or is damaged."""
+    with _open(row) as image:
         return ImageOps.exif_transpose(image).convert(mode)
 
 
-def validate_image(record: Row) -> None:
-    """Raises DataError unless there is an image; looks at its beginning only."""
-    with _opened(record):
+def validate_image(row: Row) -> None:
+    """Raises DataError if there is no image; reads only its header."""
+    with _open(row):
         pass
 
 
 @contextmanager
-def _opened(record: Row) -> Iterator[Image.Image]:
-    content = _content(record)
+def _open(row: Row) -> Iterator[Image.Image]:
+    content = _locate(row)
     try:
         with Image.open(content) as image:
             yield image
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's decoders raise errors of many kinds, down to a bare SyntaxError
-        what = f"names {content.name}, which is" if isinstance(content, Path) else "is"
-        raise record.error_for(
-            "image", f"{what} not an image that can be read ({_why(error)}): replace it or remove the row"
+    except Exception as error:  # Pillow's decoders raise errors of many kinds, even a bare SyntaxError
+        subject = f"names {content.name}, which is" if isinstance(content, Path) else "is"
+        raise row.error_for(
+            "image", f"{subject} not an image that can be read ({_reason(error)}): replace it or remove the row"
         ) from error
 
 
-def _content(record: Row) -> Path | io.BytesIO:
-    """The file or the bytes that an image is in."""
-    value: Any = record.values["image"]
+def _locate(row: Row) -> Path | io.BytesIO:
+    """The file or the bytes that hold the image."""
+    value: Any = row.values["image"]
     content: str | bytes = (value.get("bytes") or value["path"]) if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return io.BytesIO(content)
     if content.startswith("data:"):
-        return io.BytesIO(_from_base64(record, content.partition(",")[2]))
-    path = (record.folder or Path()) / content if len(content) <= LONGEST_PATH else None
-    if path and os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises where part of a text is longer than a name may be
+        return io.BytesIO(_decode_base64(row, content.partition(",")[2]))
+    if len(content) > MAX_PATH_CHARACTERS:
+        return io.BytesIO(_decode_base64(row, content))
+    path = (row.folder or Path()) / content
+    if os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises if a part of the text is longer than a file name may be
         return path
-    if path and Path(content).suffix:
-        raise record.error_for(
+    if Path(content).suffix:
+        raise row.error_for(
             "image", f"names {content}, and there is no such file in {path.parent}: correct the path, or put the image there"
         )
-    return io.BytesIO(_from_base64(record, content))
+    return io.BytesIO(_decode_base64(row, content))
 
 
-def _from_base64(record: Row, text: str) -> bytes:
+def _decode_base64(row: Row, text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        shown = text if len(text) <= 40 else f"{text[:40]}…"
-        raise record.error_for("image", f"is {shown!r}, neither a file nor base64 ({error}): correct the row") from error
+        shown = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+        raise row.error_for("image", f"is {shown!r}, neither a file nor base64 ({error}): correct the row") from error
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     text = str(error).strip().split("\n", 1)[0]
-    return "of no known kind" if text.startswith("cannot identify image") else text or type(error).__name__
+    if text.startswith("cannot identify image"):
+        return "of no known kind"
+    return text or type(error).__name__

@@ -1,10 +1,10 @@
-"""Which files an address of the data means: one file, a folder, or a pattern with * and **."""
+"""The files that a source address matches: one file, a folder, or a pattern with * and **."""
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -20,116 +20,143 @@ from finetune_trainer.storage.download import local_path
 
 @dataclass(frozen=True)
 class File:
-    """One file of data: where it lies, the name that errors give it, and what changes when its content does."""
+    """One local data file. `name` is its address in error messages; `identity` changes when its content changes."""
 
     path: Path
     name: str
     identity: tuple[str, int, int]
-    within: str
-    """Its path below the folder that the address means, or in which the address's one file is."""
+    relative_path: str
+    """The path below the folder that the address names, or that contains the address's one file."""
 
 
-class Found(NamedTuple):
-    """The files that an address means, and those beside them that their rows may name."""
+class MatchingFiles(NamedTuple):
+    """The data files that an address matches, and the files that their rows may refer to."""
 
     files: list[File]
-    beside: list[File]
+    attachments: list[File]
 
 
-def find(
-    uri: str, *, suffixes: Sequence[str], beside: Sequence[str] = (), field: str, cache: Path, credentials: Credentials,
-    secret: str | None,
-) -> Found:  # fmt: skip
-    """The files that `uri` means, in the order of their names; remote ones are copied below the cache.
+def find_files(
+    uri: str, *, suffixes: Sequence[str], attachment_suffixes: Sequence[str] = (), field: str, cache: Path,
+    credentials: Credentials, secret: str | None,
+) -> MatchingFiles:  # fmt: skip
+    """The files that `uri` matches, sorted by path; remote files are copied into the cache.
 
-    Of a folder, those whose name ends with one of `suffixes`; a file or a pattern is taken at its word. What ends with one of
-    `beside` and lies in the files' folders or below them comes with them. Raises DataError, beginning with `field`, when there
-    is no file.
+    In a folder these are the files whose names end with one of `suffixes`; a single file or a pattern is taken as given.
+    Attachments end with one of `attachment_suffixes`, in the folders of the data files or below them. Raises DataError,
+    beginning with `field`, if no file matches.
     """
     path = local_path(uri, field)
     if path is None:
-        found = _find_remote(uri, suffixes, beside, Storage.open(_base(uri), credentials, secret, field), cache)
+        storage = Storage.open(_fixed_prefix(uri), credentials, secret, field)
+        matching = _find_remote(uri, suffixes, attachment_suffixes, storage, cache)
     else:
-        found = _find_local(suffixes, beside, path)
-    if not found.files:
-        raise DataError(f"{field}: {uri} {_why_nothing(uri, suffixes, field)}")
-    return found
+        matching = _find_local(suffixes, attachment_suffixes, path)
+    if not matching.files:
+        raise DataError(f"{field}: {uri} {_explain_no_match(uri, suffixes, field)}")
+    return matching
 
 
-def all_of(folder: Path) -> list[File]:
-    """The files of a folder and below it, in the order of their names."""
-    return [_local_file(path, folder) for path in sorted(_below(folder, ("",)))]
+def files_below(folder: Path) -> list[File]:
+    """All files in a folder and its sub-folders, sorted by path."""
+    return _local_files(_paths_below(folder, ("",)), folder)
 
 
-def _find_local(suffixes: Sequence[str], beside: Sequence[str], path: Path) -> Found:
-    root = path if path.is_dir() else path.parent
+def _find_local(suffixes: Sequence[str], attachment_suffixes: Sequence[str], path: Path) -> MatchingFiles:
+    paths: Iterable[Path]
     if glob.has_magic(path.as_posix()):
         root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-        paths = [Path(found) for found in glob.glob(path.as_posix(), recursive=True)]  # noqa: PTH207  # Path.glob takes no absolute patterns
+        paths = map(Path, glob.glob(path.as_posix(), recursive=True))  # noqa: PTH207  # Path.glob takes no absolute patterns
+    elif path.is_dir():
+        root, paths = path, _paths_below(path, suffixes)
     else:
-        paths = list(_below(path, suffixes)) if path.is_dir() else [path]
-    files = {found for found in paths if found.is_file()}
-    others = {other for folder in {file.parent for file in files} for other in _below(folder, beside)} if beside else set()
-    return Found(*([_local_file(one, root) for one in sorted(some)] for some in (files, others - files)))
+        root, paths = path.parent, [path]
+    files = {path for path in paths if path.is_file()}
+    attachments: set[Path] = set()
+    if attachment_suffixes:
+        for folder in {file.parent for file in files}:
+            attachments.update(_paths_below(folder, attachment_suffixes))
+    return MatchingFiles(_local_files(files, root), _local_files(attachments - files, root))
 
 
-def _below(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    wanted = (found for found in folder.rglob("*") if _is_wanted(found.relative_to(folder).as_posix(), suffixes))
-    return (found for found in wanted if found.is_file())
+def _paths_below(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if _has_suffix(path.relative_to(folder).as_posix(), suffixes) and path.is_file():
+            yield path
 
 
-def _local_file(path: Path, root: Path) -> File:
-    status = path.stat()
-    identity = (path.as_posix(), status.st_size, status.st_mtime_ns)
-    return File(path, path.as_posix(), identity, path.relative_to(root).as_posix())
+def _local_files(paths: Iterable[Path], root: Path) -> list[File]:
+    files = []
+    for path in sorted(paths):
+        status = path.stat()
+        identity = (path.as_posix(), status.st_size, status.st_mtime_ns)
+        files.append(File(path, path.as_posix(), identity, path.relative_to(root).as_posix()))
+    return files
 
 
-def _find_remote(uri: str, suffixes: Sequence[str], beside: Sequence[str], storage: Storage, cache: Path) -> Found:
+def _find_remote(
+    uri: str, suffixes: Sequence[str], attachment_suffixes: Sequence[str], storage: Storage, cache: Path
+) -> MatchingFiles:  # fmt: skip
     base = storage.uri
-    rest = uri.removeprefix(base).strip("/")
+    relative = uri.removeprefix(base).strip("/")
     entries = storage.list()
-    if glob.has_magic(rest):
+    if glob.has_magic(relative):
         root = ""
-        pattern = re.compile(glob_translate(rest))
-        wanted = [entry for entry in entries if pattern.fullmatch(entry.path) and not _is_hidden(entry.path)]
+        pattern = re.compile(glob_translate(relative))
+        data = [entry for entry in entries if pattern.fullmatch(entry.path) and not _is_hidden(entry.path)]
     else:
-        root = f"{rest}/" if rest else ""
-        below = [entry for entry in entries if entry.path == rest or entry.path.startswith(root)]
-        wanted = [entry for entry in below if entry.path == rest or _is_wanted(entry.path.removeprefix(root), suffixes)]
-    if not wanted:
-        return Found([], [])
-    known, folders = set(wanted), {PurePosixPath(entry.path).parent for entry in wanted}
-    others = [
-        entry
-        for entry in (entries if beside else ())
-        if _is_wanted(entry.path, beside) and entry not in known and not folders.isdisjoint(PurePosixPath(entry.path).parents)
-    ]
-    copied = copy_objects(wanted + others, base, storage=storage, cache=cache)
-    return Found(*([_remote_file(base, copied, entry, root) for entry in some] for some in (wanted, others)))
+        root = f"{relative}/" if relative else ""
+        data = [entry for entry in entries if _is_at_or_below(entry.path, relative, root, suffixes)]
+    if not data:
+        return MatchingFiles([], [])
+    attachments = _remote_attachments(entries, data, attachment_suffixes)
+    copy = copy_objects(data + attachments, base, storage=storage, cache=cache)
+    return MatchingFiles(_remote_files(data, base, copy, root), _remote_files(attachments, base, copy, root))
 
 
-def _remote_file(base: str, folder: Path, entry: Entry, root: str) -> File:
-    name = f"{base}/{entry.path}"
-    return File(folder / entry.path, name, (name, entry.size, 0), entry.path.removeprefix(root))
+def _is_at_or_below(path: str, relative: str, root: str, suffixes: Sequence[str]) -> bool:
+    if path == relative:
+        return True
+    return path.startswith(root) and _has_suffix(path.removeprefix(root), suffixes)
 
 
-def _base(uri: str) -> str:
-    """The longest folder of a remote URI without a wildcard, and never the last part, which may be a file."""
+def _remote_attachments(entries: Sequence[Entry], data: Sequence[Entry], suffixes: Sequence[str]) -> list[Entry]:
+    if not suffixes:
+        return []
+    known, folders = set(data), {PurePosixPath(entry.path).parent for entry in data}
+    attachments = []
+    for entry in entries:
+        is_in_data_folder = not folders.isdisjoint(PurePosixPath(entry.path).parents)
+        if is_in_data_folder and entry not in known and _has_suffix(entry.path, suffixes):
+            attachments.append(entry)
+    return attachments
+
+
+def _remote_files(entries: Sequence[Entry], base: str, copy: Path, root: str) -> list[File]:
+    files = []
+    for entry in entries:
+        name = f"{base}/{entry.path}"
+        files.append(File(copy / entry.path, name, (name, entry.size, 0), entry.path.removeprefix(root)))
+    return files
+
+
+def _fixed_prefix(uri: str) -> str:
+    """The longest folder of a remote URI before a wildcard; never the last part, which may be a file."""
     scheme, _, path = uri.partition("://")
     bucket, *parts = path.rstrip("/").split("/")
-    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), max(len(parts) - 1, 0))
-    return f"{scheme}://" + "/".join([bucket, *parts[:fixed]])
+    fixed = list(takewhile(lambda part: not glob.has_magic(part), parts[:-1]))
+    return f"{scheme}://" + "/".join([bucket, *fixed])
 
 
-def _is_wanted(relative: str, suffixes: Sequence[str]) -> bool:
-    return not _is_hidden(relative) and relative.lower().endswith(tuple(suffixes))
+def _has_suffix(path: str, suffixes: Sequence[str]) -> bool:
+    return not _is_hidden(path) and path.lower().endswith(tuple(suffixes))
 
 
-def _is_hidden(relative: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(relative).parts)
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(path).parts)
 
 
-def _why_nothing(uri: str, suffixes: Sequence[str], field: str) -> str:
+def _explain_no_match(uri: str, suffixes: Sequence[str], field: str) -> str:
     if glob.has_magic(uri):
         return "matches no file: correct the pattern (* stays within a folder, ** does not)"
     path = local_path(uri, field)

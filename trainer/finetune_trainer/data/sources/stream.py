@@ -1,15 +1,17 @@
-"""All records of a document's data in the one order in which every node sees them, each with its side."""
+"""All rows of a document's data, each with its split, in an order that is the same on every node."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune_trainer import config
 from finetune_trainer.data.records.digests import value_digest
-from finetune_trainer.data.records.row import Row
+from finetune_trainer.data.records.row import Row, texts
 from finetune_trainer.data.sources.base import Source
 
 Split = Literal["train", "replay", "evaluation"]
@@ -20,69 +22,94 @@ TRAINING_SPLITS: tuple[Split, ...] = (TRAIN, REPLAY)
 SPLITS: tuple[Split, ...] = (*TRAINING_SPLITS, EVALUATION)
 Sources = Mapping[str, Sequence[Source]]
 
+# A batch ends at this limit or at the caller's: large enough to use all cores, small enough to hold in memory.
+BATCH_CHARACTERS = 2_000_000
+
 
 class SplitRow(NamedTuple):
-    """A record, the side that it is on, and the number of its source in the list of `data` that `given` names."""
+    """A row and its split. `source` is the index of its source in the `section` of `data` that lists it."""
 
     row: Row
     split: Split
     source: int
     section: Split
     is_copy: bool = False
-    """Whether it was made of the record before it."""
+    """Whether augmentation made it from the row before it."""
 
 
 @dataclass(frozen=True)
 class RowStream:
-    """The training sources' records in their order, the earlier ones' where they are rehearsed, then the evaluation's.
+    """The rows of the training sources, then of the replay sources, then of the evaluation sources.
 
-    Each iteration reads them anew.
+    Each iteration reads the sources from the beginning.
     """
 
     data: config.DataConfig
     sources: Sources
-    dropped: Sequence[bool] = ()
-    """By a record's place in the whole order; empty while nothing is."""
-    change: Callable[[Row], Row] | None = None
+    dropped: NDArray[np.bool_] | None = None
+    """Whether each row is left out, by its position among all rows."""
+    transform: Callable[[Row], Row] | None = None
 
     def __iter__(self) -> Iterator[SplitRow]:
-        for place, placed in enumerate(self._all()):
-            if len(self.dropped) and self.dropped[place]:
+        for position, split_row in enumerate(self._all_rows()):
+            if self.dropped is not None and self.dropped[position]:
                 continue
-            yield placed if self.change is None else placed._replace(row=self.change(placed.row))
+            yield split_row if self.transform is None else split_row._replace(row=self.transform(split_row.row))
 
     def training(self) -> Iterator[Row]:
-        """The records to learn from."""
-        return (placed.row for placed in self if placed.split in TRAINING_SPLITS)
+        """The rows of the training splits."""
+        for split_row in self:
+            if split_row.split in TRAINING_SPLITS:
+                yield split_row.row
 
-    def without(self, dropped: Sequence[bool]) -> RowStream:
-        """The same without the records at these places."""
+    def without(self, dropped: NDArray[np.bool_]) -> RowStream:
+        """This stream without the rows that `dropped` marks."""
         return replace(self, dropped=dropped)
 
-    def changed(self, change: Callable[[Row], Row]) -> RowStream:
-        """The same with each record changed."""
-        return replace(self, change=change)
+    def map(self, transform: Callable[[Row], Row]) -> RowStream:
+        """This stream with each row transformed."""
+        return replace(self, transform=transform)
 
-    def origins(self, places: Iterable[int]) -> dict[int, str]:
-        """Where the records at these places of the whole order come from."""
-        wanted = set(places)
-        seen = islice(enumerate(self._all()), max(wanted, default=-1) + 1)
-        return {place: placed.row.origin for place, placed in seen if place in wanted}
+    def origins(self, positions: Iterable[int]) -> dict[int, str]:
+        """The origin of the rows at these positions among all rows."""
+        remaining = set(positions)
+        origins: dict[int, str] = {}
+        if not remaining:
+            return origins
+        for position, split_row in enumerate(self._all_rows()):
+            if position in remaining:
+                origins[position] = split_row.row.origin
+                remaining.remove(position)
+                if not remaining:
+                    break
+        return origins
 
-    def _all(self) -> Iterator[SplitRow]:
-        given = chain.from_iterable(
-            (SplitRow(record, side, number, side) for record in source.rows())
-            for side in SPLITS
-            for number, source in enumerate(self.sources.get(side, ()))
-        )
-        for placed in given:
-            held_out = placed.section == TRAIN and is_held_out(placed.row, self.data)
-            yield placed._replace(split=EVALUATION) if held_out else placed
+    def _all_rows(self) -> Iterator[SplitRow]:
+        for section in SPLITS:
+            for number, source in enumerate(self.sources.get(section, ())):
+                for row in source.rows():
+                    held_out = section == TRAIN and is_held_out(row, self.data)
+                    yield SplitRow(row, EVALUATION if held_out else section, number, section)
 
 
-def is_held_out(record: Row, data: config.DataConfig) -> bool:
-    """Whether a training record is for evaluation: by its subject alone, so that the same one has only one side."""
+def is_held_out(row: Row, data: config.DataConfig) -> bool:
+    """Whether a training row is held out for evaluation: by its subject alone, so that equal subjects share a split."""
     if data.folds is not None:
-        return value_digest(record.subject) * data.folds.count >> 64 == data.folds.hold
+        return value_digest(row.subject) * data.folds.count >> 64 == data.folds.hold
     fraction = data.evaluation_fraction
-    return fraction is not None and value_digest(record.subject) < fraction * 2**64
+    return fraction is not None and value_digest(row.subject) < fraction * 2**64
+
+
+def batches(rows: Iterable[SplitRow], max_rows: int) -> Iterator[list[SplitRow]]:
+    """Batches of rows from one source each, since another source may have other columns."""
+    batch: list[SplitRow] = []
+    characters = 0
+    for split_row in rows:
+        is_full = len(batch) == max_rows or characters >= BATCH_CHARACTERS
+        if batch and (is_full or (split_row.section, split_row.source) != (batch[0].section, batch[0].source)):
+            yield batch
+            batch, characters = [], 0
+        batch.append(split_row)
+        characters += sum(map(len, texts(split_row.row)))
+    if batch:
+        yield batch

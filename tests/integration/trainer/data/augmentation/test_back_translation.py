@@ -1,4 +1,4 @@
-"""Copies in other words: what two real encoder-decoders make of them one after the other, whatever they are batched with."""
+"""Back-translated copies: the output of two real encoder-decoders in sequence, independent of the batch."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ Make = Callable[..., Prepared]
 
 @pytest.fixture(scope="module")
 def translators(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Two models of which one knows less words than the other: what comes back has a synonym in the place of some."""
+    """Two models with vocabularies of different size, so that some words come back as synonyms."""
     folder = tmp_path_factory.mktemp("translators")
     return {
-        way: {"source": ciphers.save(folder / way, ENGLISH + GERMAN, dictionary)}
-        for way, dictionary in (("forward", FORWARD), ("back", BACK))
+        direction: {"source": ciphers.save(folder / direction, ENGLISH + GERMAN, dictionary)}
+        for direction, dictionary in (("forward", FORWARD), ("back", BACK))
     }
 
 
 @pytest.fixture
 def make(tmp_path: Path, translators: dict[str, Any]) -> Make:
-    """Prepares rows, each a text or a row, with `options` of the translation; whatever else is of the augmentation."""
+    """Prepares rows, each a text or a row, with `options` of the translation and other options of the augmentation."""
 
     def prepared(
         rows: list[Any], *, cache: str = "cache", objective: str = "MaskedLM", seed: int = 1, options: Any = None,
@@ -83,17 +83,17 @@ def texts(rows: ArrowDataset | None) -> list[str]:
 
 
 def generated(source: str, text: str) -> str:
-    """What transformers' own generate makes of one text."""
+    """The output of transformers' generate for one text."""
     folder = source.removeprefix("file://")
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder)
-    read = tokenizer(text, return_tensors="pt")
-    [written] = model.generate(
-        input_ids=read["input_ids"], attention_mask=read["attention_mask"], do_sample=False, num_beams=1, max_new_tokens=16
+    inputs = tokenizer(text, return_tensors="pt")
+    [output] = model.generate(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False, num_beams=1, max_new_tokens=16
     )
-    return str(tokenizer.decode(written, skip_special_tokens=True))
+    return str(tokenizer.decode(output, skip_special_tokens=True))
 
 
-def test_a_copy_is_what_generate_makes_of_what_generate_makes(make: Make, translators: dict[str, Any]) -> None:
+def test_copies_equal_the_output_of_generate(make: Make, translators: dict[str, Any]) -> None:
     found = make(ROWS)
     train, evaluation = texts(found.train), texts(found.evaluation)
     assert evaluation
@@ -105,7 +105,7 @@ def test_a_copy_is_what_generate_makes_of_what_generate_makes(make: Make, transl
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_neither_batches_nor_their_order_change_a_copy(make: Make, temperature: float) -> None:
+def test_copies_do_not_depend_on_the_batch_size(make: Make, temperature: float) -> None:
     options = {"temperature": temperature}
     here = texts(make(ROWS[:20], options=options, noise=0.02).train)
     for size in (1, 7):
@@ -113,7 +113,7 @@ def test_neither_batches_nor_their_order_change_a_copy(make: Make, temperature: 
     assert texts(make(ROWS[:20], options=options, noise=0.02, cache="another machine").train) == here
 
 
-def test_sampled_copies_differ_from_each_other_and_with_the_seed(make: Make) -> None:
+def test_sampled_copies_differ_from_each_other_and_by_seed(make: Make) -> None:
     sampled = {"options": {"temperature": 1.0}, "copies": 3}
     train = texts(make(ROWS, **sampled).train)
     copies = [train[number::4] for number in (1, 2, 3)]
@@ -122,11 +122,11 @@ def test_sampled_copies_differ_from_each_other_and_with_the_seed(make: Make) -> 
     wanted = Counter(word for text in train[::4] for word in text.split())
     assert words["dog"] == 3 * wanted["dog"]
     share = words["fine"] / (words["fine"] + words["good"])
-    assert 0.18 < share < 0.38, "the model gives it 0.28"
+    assert 0.18 < share < 0.38, "the model's probability is 0.28"
     assert texts(make(ROWS, **sampled, seed=2).train) != train
 
 
-def test_the_noise_draws_from_the_distribution_of_the_model() -> None:
+def test_gumbel_noise_samples_from_the_distribution() -> None:
     scores = torch.tensor([[2.0, 1.0, 0.0, -1.0, -torch.inf]])
     sampling = LogitsProcessorList([GumbelMax(0.5, [np.random.default_rng(1)])])
     drawn = Counter(int(sampling(None, scores).argmax()) for _ in range(4000))
@@ -134,7 +134,7 @@ def test_the_noise_draws_from_the_distribution_of_the_model() -> None:
     assert [drawn[token] / 4000 for token in range(5)] == pytest.approx(expected, abs=0.02)
 
 
-def test_words_are_changed_in_the_translation(make: Make) -> None:
+def test_words_of_the_translation_are_swapped(make: Make) -> None:
     train = texts(make(ROWS, swap=0.5).train)
     pairs = list(zip(train[::2], train[1::2], strict=True))
     translated = [row.replace("fine", "good").replace("large", "big") for row, _ in pairs]
@@ -142,7 +142,7 @@ def test_words_are_changed_in_the_translation(make: Make) -> None:
     assert [copy for _, copy in pairs] != translated
 
 
-def test_a_text_without_a_translation_keeps_its_words(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_keeps_a_text_without_a_translation(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     long = " ".join(["large"] * 16)
     with caplog.at_level(logging.WARNING):
         found = make(["hush the dog", "large dog", long, "  ", "fine cat", "fine"], options={"batchSize": 2}, held_out=None)
@@ -151,11 +151,11 @@ def test_a_text_without_a_translation_keeps_its_words(make: Make, caplog: pytest
     assert copies == {
         "hush the dog": "hush the dog", "large dog": "big dog", long: long, "  ": "  ", "fine cat": "good cat", "fine": "good"
     }  # fmt: skip
-    told = [record.getMessage() for record in caplog.records if "own words" in record.getMessage()]
-    assert [line.partition(" in a copy")[0] for line in told] == ["data: 2 of 5 texts keep their own words"]
+    lines = [record.getMessage() for record in caplog.records if "own words" in record.getMessage()]
+    assert [line.partition(" in a copy")[0] for line in lines] == ["data: 2 of 5 texts keep their own words"]
 
 
-def test_a_prefix_is_read_and_other_columns_stay(make: Make, translators: dict[str, Any]) -> None:
+def test_adds_the_prefix_and_keeps_other_columns(make: Make, translators: dict[str, Any]) -> None:
     rows = [{"text": row, "label": "even" if number % 2 else "odd"} for number, row in enumerate(ROWS)]
     forward = translators["forward"] | {"prefix": "the "}
     found = make(rows, objective="SequenceClassification", options={"forward": forward})
@@ -166,7 +166,7 @@ def test_a_prefix_is_read_and_other_columns_stay(make: Make, translators: dict[s
     assert train[1::2] == ["the " + row.replace("fine", "good").replace("large", "big") for row in train[::2]]
 
 
-def test_other_models_prepare_anew(make: Make, translators: dict[str, Any], tmp_path: Path) -> None:
+def test_changed_models_prepare_again(make: Make, translators: dict[str, Any], tmp_path: Path) -> None:
     source = ciphers.save(tmp_path / "own", ENGLISH + GERMAN, BACK)
     before = texts(make(ROWS, options={"back": {"source": source}}).train)
     ciphers.save(tmp_path / "own", ENGLISH + GERMAN, BACK | {"gut": {"fine": 1}})
@@ -175,50 +175,50 @@ def test_other_models_prepare_anew(make: Make, translators: dict[str, Any], tmp_
     assert [text.replace("good", "fine") for text in before[1::2]] == after[1::2]
 
 
-def test_it_tells_how_far_it_is(make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("finetune_trainer.data.progress.LINE_SECONDS", 0.0)
+def test_logs_progress(make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("finetune_trainer.data.progress.REPORT_SECONDS", 0.0)
     with caplog.at_level("INFO"):
         count = len(make(ROWS, options={"batchSize": 16}).train) // 2
-    told = [record.getMessage() for record in caplog.records if "translated" in record.getMessage()]
-    assert told[0].partition(",")[0] == "data: 16 texts translated"
-    assert told[-1].startswith(f"data: {count} texts translated")
+    lines = [record.getMessage() for record in caplog.records if "translated" in record.getMessage()]
+    assert lines[0].partition(",")[0] == "data: 16 texts translated"
+    assert lines[-1].startswith(f"data: {count} texts translated")
 
 
-def test_rows_that_count_words_are_refused(make: Make) -> None:
+def test_rejects_rows_with_a_tag_per_word(make: Make) -> None:
     rows = [{"tokens": ["fine", "dog"], "tags": ["a", "b"]}, {"tokens": ["the", "dog"], "tags": ["a", "b"]}] * 10
     with pytest.raises(ConfigurationError, match=r"^spec.data.augmentation: column tokens cannot be altered without the rest"):
         make(rows, objective="TokenClassification")
 
 
-def test_what_is_no_translator_is_refused(make: Make, translators: dict[str, Any], tmp_path: Path) -> None:
-    def refused(**options: Any) -> str:
+def test_rejects_unusable_translators(make: Make, translators: dict[str, Any], tmp_path: Path) -> None:
+    def error_of(**options: Any) -> str:
         with pytest.raises(ConfigurationError) as raised:
             make(ROWS, options=options)
         return str(raised.value).removeprefix("spec.data.augmentation.backTranslation.")
 
     tiny.llama().save_pretrained(tmp_path / "llama")
     llama = f"file://{tmp_path}/llama"
-    assert refused(back={"source": llama}) == (
+    assert error_of(back={"source": llama}) == (
         f"back.source: {llama} is a llama, not an encoder-decoder that translates: name another source"
     )
     absent = f"file://{tmp_path}/absent"
-    assert refused(forward={"source": absent}).startswith(f"forward.source: {absent} does not exist")
+    assert error_of(forward={"source": absent}).startswith(f"forward.source: {absent} does not exist")
     (tmp_path / "empty").mkdir()
     empty = f"file://{tmp_path}/empty"
-    assert refused(forward={"source": empty}).startswith(f"forward.source: {empty} holds no usable model configuration (")
-    assert refused(maxLength=64) == (
+    assert error_of(forward={"source": empty}).startswith(f"forward.source: {empty} holds no usable model configuration (")
+    assert error_of(maxLength=64) == (
         f"maxLength: {translators['forward']['source']} has positions for {ciphers.POSITIONS} tokens only: lower it"
     )
     source = Path(ciphers.save(tmp_path / "partly", ENGLISH + GERMAN, FORWARD).removeprefix("file://"))
     weights = dict(AutoModelForSeq2SeqLM.from_pretrained(source).state_dict())
     bart = AutoModelForSeq2SeqLM.from_pretrained(source)
     bart.save_pretrained(source, state_dict={name: one for name, one in weights.items() if "fc1" not in name})
-    assert refused(forward={"source": f"file://{source}"}).startswith(
+    assert error_of(forward={"source": f"file://{source}"}).startswith(
         f"forward.source: file://{source} lacks 2 weights of a BartForConditionalGeneration (model.decoder.layers.0.fc1.bias, "
     )
 
 
-def test_what_is_learnt_holds_for_words_that_only_copies_have(translators: dict[str, Any], tmp_path: Path) -> None:
+def test_a_model_learns_words_that_only_copies_contain(translators: dict[str, Any], tmp_path: Path) -> None:
     def rows(words: dict[str, str]) -> list[dict[str, Any]]:
         random = np.random.default_rng(3)
         texts = [[*random.choice(["the", "dog", "cat"], 3), list(words)[number % 2]] for number in range(64)]
@@ -229,11 +229,11 @@ def test_what_is_learnt_holds_for_words_that_only_copies_have(translators: dict[
     source = {"source": f"file://{held_out}"}
     accuracies = []
     for augmentation in (None, {"copies": 4, "backTranslation": translators | {"maxLength": 16, "temperature": 1.0}}):
-        learnt = learn(
+        trained = learn(
             tmp_path / f"{len(accuracies)}", rows({"good": "praise", "big": "size"}),
             objective={"type": "SequenceClassification"}, training={"maxSteps": 60},
             data={"evaluation": [source], "evaluationFraction": None, "augmentation": augmentation, "maxLength": 32},
         )  # fmt: skip
-        accuracies.append(learnt.after["accuracy"])
+        accuracies.append(trained.after["accuracy"])
     assert accuracies[0] < 0.75
     assert accuracies[1] > 0.95

@@ -1,4 +1,4 @@
-"""Altered copies: as many words as asked for, of training rows alone, the same each time."""
+"""Text augmentation: shares of changed words, copies of training rows only, and determinism."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ WORDS = [f"word{number}" for number in range(1000)]
 TEXT = " ".join(WORDS)
 
 
-def altered(text: str, synonyms: dict[str, list[str]] | None = None, row: int = 0, **options: Any) -> str:
+def augmented(text: str, synonyms: dict[str, list[str]] | None = None, row: int = 0, **options: Any) -> str:
     if synonyms is not None:
         options["synonyms"] = {"source": "file:///words.json", "share": options.pop("share", 1.0)}
-    return Augmenter(config.AugmentationConfig.model_validate(options), synonyms or {}, 1).altered(
+    return Augmenter(config.AugmentationConfig.model_validate(options), synonyms or {}, 1).alter(
         text, sample_generator(1, 0, row)
     )
 
 
-def test_words_are_left_out() -> None:
-    left = altered(TEXT, deletion=0.2).split()
-    assert 750 < len(left) < 850
-    assert left == [word for word in WORDS if word in set(left)], "in their order"
-    assert len(altered("only", deletion=0.9).split()) == 1
+def test_deletes_words() -> None:
+    remaining = augmented(TEXT, deletion=0.2).split()
+    assert 750 < len(remaining) < 850
+    assert remaining == [word for word in WORDS if word in set(remaining)], "in the original order"
+    assert len(augmented("only", deletion=0.9).split()) == 1
 
 
-def test_words_change_places() -> None:
-    swapped = altered(TEXT, swap=0.1).split()
+def test_swaps_words() -> None:
+    swapped = augmented(TEXT, swap=0.1).split()
     assert sorted(swapped) == sorted(WORDS)
     assert 100 < sum(one != other for one, other in zip(swapped, WORDS, strict=True)) < 260
 
 
 def test_synonyms_keep_capitals_and_punctuation() -> None:
-    known = {"good": ["fine"], "big": ["large", "great"]}
-    assert altered("Good, (good)\n  dogs GOOD!", known) == "Fine, (fine)\n  dogs Fine!"
-    assert Counter(altered("big " * 400, known, share=0.5).split()).keys() == {"big", "large", "great"}
-    assert 150 < altered("big " * 400, known, share=0.5).split().count("big") < 250
+    synonyms = {"good": ["fine"], "big": ["large", "great"]}
+    assert augmented("Good, (good)\n  dogs GOOD!", synonyms) == "Fine, (fine)\n  dogs Fine!"
+    assert Counter(augmented("big " * 400, synonyms, share=0.5).split()).keys() == {"big", "large", "great"}
+    assert 150 < augmented("big " * 400, synonyms, share=0.5).split().count("big") < 250
 
 
-def test_letters_are_changed() -> None:
-    noisy = altered(TEXT, noise=0.1).split()
+def test_adds_noise_to_letters() -> None:
+    noisy = augmented(TEXT, noise=0.1).split()
     assert len(noisy) == len(WORDS)
     changed = sum(one != other for one, other in zip(noisy, WORDS, strict=True))
-    assert 300 < changed < 700, "of seven letters each, a tenth"
+    assert 300 < changed < 700, "a tenth of about seven letters a word"
 
 
-def test_what_separates_words_stays() -> None:
-    assert altered(" a\n\tb  c ", noise=0.0, swap=1e-9) == " a\n\tb  c "
-    assert altered("  \n", deletion=0.5) == "  \n"
+def test_keeps_whitespace() -> None:
+    assert augmented(" a\n\tb  c ", noise=0.0, swap=1e-9) == " a\n\tb  c "
+    assert augmented("  \n", deletion=0.5) == "  \n"
 
 
 def prepared(folder: Path, rows: list[str], words: Any = None, cache: str = "cache", seed: int = 1, **options: Any) -> Prepared:
@@ -91,7 +91,7 @@ def texts(rows: ArrowDataset | None) -> list[str]:
     return [TOKENIZER.decode(row[TOKENS], skip_special_tokens=True) for row in rows or ()]
 
 
-def test_copies_stand_behind_their_rows_of_the_training_side(tmp_path: Path) -> None:
+def test_copies_follow_their_training_rows(tmp_path: Path) -> None:
     given = prepared(tmp_path, ROWS, {"row": ["line", "record"]}, copies=2)
     train, evaluation = texts(given.train), texts(given.evaluation)
     assert set(evaluation) < set(ROWS)
@@ -102,7 +102,7 @@ def test_copies_stand_behind_their_rows_of_the_training_side(tmp_path: Path) -> 
     assert (given.report.train.documents, given.report.train.examples) == (len(train) // 3, len(train))
 
 
-def test_copies_are_the_same_everywhere_and_change_with_seed_and_words(tmp_path: Path) -> None:
+def test_copies_depend_on_seed_and_synonyms_only(tmp_path: Path) -> None:
     here = texts(prepared(tmp_path, ROWS, {"row": ["line"]}).train)
     assert texts(prepared(tmp_path, ROWS, {"row": ["line"]}, cache="other").train) == here
     assert texts(prepared(tmp_path, ROWS, {"row": ["line"]}, seed=2).train) != here
@@ -118,17 +118,17 @@ def test_copies_are_the_same_everywhere_and_change_with_seed_and_words(tmp_path:
         ({"a": ["b", 3]}, "words.json: 'a' has ['b', 3] and not a list of words: correct or remove it"),
     ],
 )
-def test_a_file_that_holds_no_synonyms(tmp_path: Path, words: Any, message: str) -> None:
+def test_rejects_invalid_synonym_files(tmp_path: Path, words: Any, message: str) -> None:
     with pytest.raises(DataError) as raised:
         prepared(tmp_path, ROWS, words)
     assert str(raised.value).startswith(f"{tmp_path}/{message}")
 
 
-def test_it_learns_with_copies(tmp_path: Path) -> None:
+def test_a_model_learns_with_copies(tmp_path: Path) -> None:
     rows = [row for row in corpora.by_package(100) if row["label"] in ("asyncio", "xml")]
-    learnt = learn(
+    trained = learn(
         tmp_path, rows, objective={"type": "SequenceClassification"},
         data={"augmentation": {"copies": 2, "swap": 0.1, "deletion": 0.1, "noise": 0.02}, "maxLength": 64},
     )  # fmt: skip
-    assert learnt.before["accuracy"] < 0.65
-    assert learnt.after["accuracy"] > 0.75
+    assert trained.before["accuracy"] < 0.65
+    assert trained.after["accuracy"] > 0.75

@@ -1,4 +1,4 @@
-"""What the checks find in real files, and what their policies make of it."""
+"""Findings of the data checks in real files, and their policies."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Make = Callable[..., Prepared]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Prepares training rows, and evaluation rows if there are any, each a text or a pair of text and label."""
+    """Prepares training rows and optional evaluation rows, each a text or a pair of text and label."""
 
     def prepared(train: list[Any], evaluation: list[Any] | None = None, **data: Any) -> Prepared:
-        sides = {"train": train} | ({"evaluation": evaluation} if evaluation else {})
-        labelled = isinstance(train[0], tuple)
-        for side, rows in sides.items():
-            named = [{"text": row[0], "label": row[1]} if labelled else {"text": row} for row in rows]
-            (tmp_path / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
-            data[side] = [{"source": f"file://{tmp_path}/{side}.jsonl"}]
-        objective = {"type": "SequenceClassification" if labelled else "MaskedLM"}
+        splits = {"train": train} | ({"evaluation": evaluation} if evaluation else {})
+        labeled = isinstance(train[0], tuple)
+        for split, rows in splits.items():
+            named = [{"text": row[0], "label": row[1]} if labeled else {"text": row} for row in rows]
+            (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+            data[split] = [{"source": f"file://{tmp_path}/{split}.jsonl"}]
+        objective = {"type": "SequenceClassification" if labeled else "MaskedLM"}
         document = tiny.spec().document() | {"objective": objective, "data": {"maxLength": 1024, "packing": False} | data}
         spec = config.TrainSpec.model_validate(document)
         return prepare(
@@ -56,12 +56,12 @@ def sentences(prepared: Prepared) -> list[str]:
     return [finding.sentence.replace(finding.first.rpartition("/")[0] + "/", "") for finding in prepared.report.findings]
 
 
-NEARLY = LONG.replace("word60", "another")
-TRAIN = ["one", "two", "one", LONG, NEARLY, "held out", "me@example.org"]
+SIMILAR = LONG.replace("word60", "another")
+TRAIN = ["one", "two", "one", LONG, SIMILAR, "held out", "me@example.org"]
 EVALUATION = ["held out", "three", "three", "you@example.org"]
 
 
-def test_everything_is_found_and_nothing_changed_by_default(make: Make) -> None:
+def test_reports_all_findings_and_keeps_all_rows_by_default(make: Make) -> None:
     prepared = make(TRAIN, EVALUATION)
     assert texts(prepared.train) == TRAIN
     assert texts(prepared.evaluation) == EVALUATION
@@ -77,7 +77,7 @@ def test_everything_is_found_and_nothing_changed_by_default(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("check", "policy", "gone"),
+    ("check", "policy", "dropped"),
     [
         ("duplicates", "Drop", [2]),
         ("nearDuplicates", "Drop", [4]),
@@ -87,40 +87,40 @@ def test_everything_is_found_and_nothing_changed_by_default(make: Make) -> None:
         ("leakage", "Ignore", []),
     ],
 )
-def test_rows_are_dropped_from_training_or_not_looked_for(make: Make, check: str, policy: str, gone: list[int]) -> None:
+def test_drops_rows_or_ignores_a_check(make: Make, check: str, policy: str, dropped: list[int]) -> None:
     prepared = make(TRAIN, EVALUATION, checks={check: policy})
-    assert texts(prepared.train) == [text for place, text in enumerate(TRAIN) if place not in gone]
+    assert texts(prepared.train) == [text for index, text in enumerate(TRAIN) if index not in dropped]
     assert texts(prepared.evaluation) == (EVALUATION[:3] if check == "personalData" else EVALUATION)
-    mine = [finding for finding in prepared.report.findings if finding.check == check]
-    assert [finding.done for finding in mine] == (["dropped"] * (2 if check == "personalData" else 1) if gone else [])
-    assert prepared.report.findings[: -len(mine) or None] == [one for one in prepared.report.findings if one not in mine]
+    own = [finding for finding in prepared.report.findings if finding.check == check]
+    assert [finding.done for finding in own] == (["dropped"] * (2 if check == "personalData" else 1) if dropped else [])
+    assert prepared.report.findings[: -len(own) or None] == [other for other in prepared.report.findings if other not in own]
 
 
-def test_nearly_the_same_text_leaks_too(make: Make) -> None:
-    assert texts(make(["one", NEARLY], [LONG], checks={"leakage": "Drop"}).train) == ["one"]
-    assert texts(make(["one", NEARLY], [LONG], checks={"leakage": "Drop", "comparedRows": 0}).train) == ["one", NEARLY]
+def test_similar_texts_leak(make: Make) -> None:
+    assert texts(make(["one", SIMILAR], [LONG], checks={"leakage": "Drop"}).train) == ["one"]
+    assert texts(make(["one", SIMILAR], [LONG], checks={"leakage": "Drop", "comparedRows": 0}).train) == ["one", SIMILAR]
 
 
-def test_held_out_rows_leak_as_well(make: Make) -> None:
-    alike = [LONG.replace("word60", f"other{number}") for number in range(40)]
+def test_drops_training_rows_that_leak_into_held_out_rows(make: Make) -> None:
+    similar = [LONG.replace("word60", f"other{number}") for number in range(40)]
     others = [f"something else {number}" for number in range(5)]
-    prepared = make([*alike, *others], evaluationFraction=0.3, checks={"leakage": "Drop"})
+    prepared = make([*similar, *others], evaluationFraction=0.3, checks={"leakage": "Drop"})
     assert set(texts(prepared.train)) | set(texts(prepared.evaluation)) >= set(others)
     assert texts(prepared.train)
-    assert not set(texts(prepared.train)) & set(alike)
-    assert 0 < len(set(texts(prepared.evaluation)) & set(alike)) < 40
+    assert not set(texts(prepared.train)) & set(similar)
+    assert 0 < len(set(texts(prepared.evaluation)) & set(similar)) < 40
 
 
-def test_personal_data_is_scrubbed_from_both_sides(make: Make) -> None:
+def test_scrubs_personal_data_in_all_splits(make: Make) -> None:
     prepared = make(TRAIN, EVALUATION, checks={"personalData": "Scrub"})
     assert texts(prepared.train) == [*TRAIN[:-1], "[EMAIL]"]
     assert texts(prepared.evaluation) == [*EVALUATION[:-1], "[EMAIL]"]
-    assert [one.done for one in prepared.report.findings if one.check == "personalData"] == ["scrubbed", "scrubbed"]
+    assert [finding.done for finding in prepared.report.findings if finding.check == "personalData"] == ["scrubbed", "scrubbed"]
 
 
-def test_what_must_not_be_altered_is_not_scrubbed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = roles.Role(roles.ROLES["text"].validate, roles.ROLES["text"].texts)
-    monkeypatch.setitem(roles.ROLES, "text", counted)
+def test_rejects_scrubbing_of_a_column_that_must_not_change(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed_text = roles.Role(roles.ROLES["text"].validate, roles.ROLES["text"].texts)
+    monkeypatch.setitem(roles.ROLES, "text", fixed_text)
     with pytest.raises(
         ConfigurationError, match=r"^spec.data.checks.personalData: column text cannot be altered .*train.jsonl:7"
     ):
@@ -145,7 +145,7 @@ def test_what_must_not_be_altered_is_not_scrubbed(make: Make, monkeypatch: pytes
         ("unlearnable", "train.jsonl:8: one of 1 training rows, of 8, without anything to learn: fill or remove"),
     ],
 )
-def test_a_policy_may_refuse_the_data(make: Make, tmp_path: Path, check: str, message: str) -> None:
+def test_policy_fail_ends_the_run(make: Make, tmp_path: Path, check: str, message: str) -> None:
     more: dict[str, Any] = {"overlong": "Truncate", "maxLength": 32} if check == "truncation" else {}
     rows = [*TRAIN, ""] if check == "unlearnable" else TRAIN
     with pytest.raises(DataError) as raised:
@@ -154,18 +154,18 @@ def test_a_policy_may_refuse_the_data(make: Make, tmp_path: Path, check: str, me
     assert [path.suffix for path in (tmp_path / "cache" / "prepared").iterdir()] == [".lock"]
 
 
-def test_nothing_left_after_dropping(make: Make) -> None:
+def test_rejects_data_without_rows_after_dropping(make: Make) -> None:
     with pytest.raises(DataError, match=r"nothing is left to learn from \(of 0 documents .*; data.checks.leakage dropped 1\)"):
         make(["held out"], EVALUATION, checks={"leakage": "Drop"})
 
 
-def test_another_policy_prepares_anew(make: Make) -> None:
+def test_another_policy_prepares_again(make: Make) -> None:
     assert len(make(TRAIN).train) == 7
     assert len(make(TRAIN, checks={"duplicates": "Drop"}).train) == 6
     assert len(make(TRAIN).train) == 7
 
 
-def test_numbers_of_each_side(make: Make) -> None:
+def test_report_counts_each_split(make: Make) -> None:
     prepared = make(["a b c", "a b c d", "", LONG], ["a b"], maxLength=64, overlong="Truncate")
     train, evaluation = prepared.report.train, prepared.report.evaluation
     assert evaluation is not None
@@ -182,7 +182,7 @@ def test_numbers_of_each_side(make: Make) -> None:
     assert summary.findings == [finding.sentence[:200] for finding in prepared.report.findings]
 
 
-def test_labels_are_counted_and_lopsided_ones_told(make: Make) -> None:
+def test_reports_label_counts_and_imbalance(make: Make) -> None:
     report = make([(f"text {number}", "rare" if number == 7 else "common") for number in range(40)]).report
     assert report.train.labels == {"common": 39 / 40, "rare": 1 / 40}
     assert report.train.imbalance == 39
@@ -204,20 +204,20 @@ def test_folds_hold_out_each_row_once(make: Make) -> None:
         make(["text 1"], folds={"count": 100, "hold": 17})
 
 
-def test_work_tells_how_far_it_is(make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("finetune_trainer.data.progress.LINE_SECONDS", 0.0)
+def test_logs_progress(make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("finetune_trainer.data.progress.REPORT_SECONDS", 0.0)
     with caplog.at_level("INFO"):
         make([f"text {number}" for number in range(1200)])
-    told = [record.getMessage().split(", ")[0] for record in caplog.records]
-    assert told == ["data: 500 rows looked at", "data: 1,000 rows looked at", "data: 1,000 of 1,200 rows encoded (83%)"]
+    lines = [record.getMessage().split(", ")[0] for record in caplog.records]
+    assert lines == ["data: 500 rows checked", "data: 1,000 rows checked", "data: 1,000 of 1,200 rows encoded (83%)"]
 
 
-def test_a_tokenizer_learns_no_addresses_that_are_scrubbed(make: Make, tmp_path: Path) -> None:
+def test_tokenizer_corpus_is_scrubbed(make: Make, tmp_path: Path) -> None:
     make(["me@example.org " * 20])
     spec = {"train": [{"source": f"file://{tmp_path}/train.jsonl"}]}
-    reading = SourceResolver(config.ObjectiveSpec(), tmp_path / "cache", Credentials())
+    resolver = SourceResolver(config.ObjectiveSpec(), tmp_path / "cache", Credentials())
     plain, scrubbed = (
-        training_corpus(config.DataConfig.model_validate(spec | {"checks": checks}), reading)
+        training_corpus(config.DataConfig.model_validate(spec | {"checks": checks}), resolver)
         for checks in ({}, {"personalData": "Scrub"})
     )
     assert (list(plain()), list(scrubbed())) == (["me@example.org " * 20], ["[EMAIL] " * 20])

@@ -1,4 +1,4 @@
-"""Few-shot: what stands before an evaluation row, that only its own answer counts, and that a model can make use of it."""
+"""Few-shot evaluation: the solved rows before an evaluation row, the measured answer, and the effect on a trained model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from finetune_trainer.training.engine import merge
 TOKENIZER = tokenizer_training.train_tokenizer(
     [text for pair in corpora.questions(20) for text in pair] + ["assistant user system"] * 9, 500
 )
-# As many families have it: one message of the system, in the beginning, and then by turns.
+# As in many model families: at most one system message, at the beginning, and then alternating turns.
 STRICT = (
     "{% for m in messages %}{% if m.role == 'system' %}{% if not loop.first %}{{ raise_exception('system') }}{% endif %}"
     "{% elif (m.role == 'assistant') != (messages[loop.index0 - 1].role == 'user' and loop.index0 > 0) %}"
@@ -46,15 +46,15 @@ TEXTS: list[dict[str, Any]] = [
 
 
 def prepared(folder: Path, kind: str, rows: Sequence[dict[str, Any]], **changes: Any) -> tuple[Objective, Prepared]:
-    """The rows of which a fifth is held out, unpacked, behind three solved ones each."""
+    """Prepares the rows without packing; a fifth is held out, each after three solved rows."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "rows.jsonl").exists():
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"train": [{"source": f"file://{folder}/rows.jsonl"}], "evaluationFraction": 0.2, "maxLength": 512, "packing": False}
-    asked: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "objective": {"type": kind}, "data": data, "evaluation": {"fewShot": {"examples": 3}},
     }  # fmt: skip
-    spec = tiny.spec(**merge(asked, changes))
+    spec = tiny.spec(**merge(defaults, changes))
     objective = objectives.from_spec(spec, TOKENIZER)
     return objective, prepare(spec, objective.encoder, SourceResolver(spec.objective, folder / "cache", Credentials()))
 
@@ -75,7 +75,7 @@ def every(rows: ArrowDataset | None) -> list[Sample]:
 
 
 def pairs(data: Prepared) -> list[tuple[Sample, Sample]]:
-    """Each evaluation row behind its examples, and alone."""
+    """Each evaluation row after its solved rows, and alone."""
     return list(zip(every(data.few_shot), every(data.evaluation), strict=True))
 
 
@@ -86,7 +86,7 @@ def validate_term_counts(objective: Objective, data: Prepared) -> None:
 
 
 @pytest.mark.parametrize("template", [STRICT, MARKED], ids=["found", "marked"])
-def test_solved_conversations_are_earlier_turns_and_only_the_rows_own_answer_is_measured(template: str, tmp_path: Path) -> None:
+def test_solved_conversations_become_earlier_turns_without_loss(template: str, tmp_path: Path) -> None:
     objective, data = chat(tmp_path, template)
     assert len(pairs(data)) > 5
     validate_term_counts(objective, data)
@@ -96,14 +96,14 @@ def test_solved_conversations_are_earlier_turns_and_only_the_rows_own_answer_is_
         assert lead == text(alone).split("[user]")[0] == "[system]You know Python.<|endoftext|>"
         assert turns[-1] == text(alone).split("[user]")[1]
         assert len(turns) == 4
-        assert len(set(turns[:-1]) & known) == 3, "different ones, all of them to learn from"
+        assert len(set(turns[:-1]) & known) == 3, "three different training rows"
         assert text({TOKENS: shown[TOKENS][shown[LOSS_MASK] == 1]}) == text({TOKENS: alone[TOKENS][alone[LOSS_MASK] == 1]})
         labels = objective.collator.collate([shown], [], Layout()).targets["labels"][0]
         assert (labels[: len(shown[TOKENS]) - len(alone[TOKENS])] == IGNORE_INDEX).all()
-    assert len({text(row).split("[user]")[1] for row in every(data.few_shot)}) > 5, "not the same ones for all rows"
+    assert len({text(row).split("[user]")[1] for row in every(data.few_shot)}) > 5, "they differ between rows"
 
 
-def test_of_a_row_with_several_answers_all_are_measured_or_the_last(tmp_path: Path) -> None:
+def test_measures_all_answers_of_a_row_or_the_last(tmp_path: Path) -> None:
     def turns(*words: str) -> list[dict[str, str]]:
         return [{"role": role, "content": word} for role, word in zip(("user", "assistant") * 3, words, strict=False)]
 
@@ -114,17 +114,17 @@ def test_of_a_row_with_several_answers_all_are_measured_or_the_last(tmp_path: Pa
             answers = text({TOKENS: shown[TOKENS][shown[LOSS_MASK] == 1]})
             assert answers == text({TOKENS: alone[TOKENS][alone[LOSS_MASK] == 1]})
             assert answers.count("<|endoftext|>") == count
-            assert text(shown).count("left open") == 1, "what nobody answered is not shown"
+            assert text(shown).count("left open") == 1, "unanswered turns of solved rows are removed"
 
 
-def test_prompts_and_completions_are_turns_too(tmp_path: Path) -> None:
+def test_prompts_and_completions_become_turns(tmp_path: Path) -> None:
     rows = [{"prompt": question, "completion": answer} for question, answer in corpora.questions(20)]
     objective, data = chat(tmp_path, rows=rows, options={"format": "PromptCompletion"})
     assert all(text(row).count("[user]") == 4 for row in every(data.few_shot))
     validate_term_counts(objective, data)
 
 
-def test_solved_texts_stand_before_the_text_to_read(tmp_path: Path) -> None:
+def test_solved_texts_precede_the_input(tmp_path: Path) -> None:
     options = {"seq2Seq": {"prefix": "ask: ", "metrics": []}}
     objective, data = prepared(tmp_path, "Seq2Seq", TEXTS, objective=options)
     solved = {f"ask: {row['text']}\n{row['target']}\n\n" for row in TEXTS}
@@ -139,7 +139,7 @@ def test_solved_texts_stand_before_the_text_to_read(tmp_path: Path) -> None:
     validate_term_counts(objective, data)
 
 
-def test_every_machine_draws_the_same_and_another_seed_others(tmp_path: Path) -> None:
+def test_drawing_depends_on_the_seed_only(tmp_path: Path) -> None:
     first, again, other = (
         [text(row) for row in every(chat(tmp_path / name, training={"seed": seed})[1].few_shot)]
         for name, seed in (("first", 42), ("again", 42), ("other", 7))
@@ -155,7 +155,7 @@ def test_every_machine_draws_the_same_and_another_seed_others(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("overlong", ["Truncate", "Drop"])
-def test_rows_without_room_lose_examples_and_not_their_answer(overlong: str, tmp_path: Path) -> None:
+def test_long_rows_lose_solved_rows_and_keep_their_answer(overlong: str, tmp_path: Path) -> None:
     _, roomy = chat(tmp_path / "roomy")
     lengths = sorted(len(row[TOKENS]) for row in every(roomy.few_shot))
     most = lengths[len(lengths) // 2]
@@ -166,76 +166,74 @@ def test_rows_without_room_lose_examples_and_not_their_answer(overlong: str, tmp
         {"messages": [one, answer, long[0], answer]} for one in corpora.conversations(30)[-20:] for one in one["messages"][1:2]
     ]
     objective, data = chat(tmp_path, rows=[*rows, *cut], data={"maxLength": most, "overlong": overlong})
-    told = data.report.few_shot
-    assert told is not None
-    assert len(pairs(data)) == told.rows
+    few_shot = data.report.few_shot
+    assert few_shot is not None
+    assert len(pairs(data)) == few_shot.rows
     validate_term_counts(objective, data)
     given = [text(shown).count("[user]") - text(alone).count("[user]") for shown, alone in pairs(data)]
     assert set(given) >= {2, 3}
-    assert told.shortened == sum(count < 3 for count in given)
-    assert told.examples == pytest.approx(sum(given) / len(given))
+    assert few_shot.shortened == sum(count < 3 for count in given)
+    assert few_shot.examples == pytest.approx(sum(given) / len(given))
     assert max(len(shown[TOKENS]) for shown, _ in pairs(data)) <= most
     [line] = [line for line in data.report.lines() if "few-shot" in line]
-    assert f"{told.shortened} of them with fewer than the document says" in line
+    assert f"{few_shot.shortened} of them with fewer than the document asks for" in line
 
 
-def test_the_row_itself_is_never_among_its_examples(tmp_path: Path) -> None:
+def test_a_row_is_never_its_own_example(tmp_path: Path) -> None:
     (tmp_path / "held-out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in TEXTS[:20]))
     held_out = {"evaluation": [{"source": f"file://{tmp_path}/held-out.jsonl"}], "evaluationFraction": None}
     _, data = prepared(tmp_path, "Seq2Seq", TEXTS[:20], data=held_out)
     assert all(text(shown).count(row["text"]) == 1 for shown, row in zip(every(data.few_shot), TEXTS, strict=False))
 
 
-def test_what_cannot_be_shown_is_said(tmp_path: Path) -> None:
-    refused = (
-        r"^spec.evaluation.fewShot.examples: 3 are to stand before a row, and 2 of 2 training rows fit into a sequence whole: "
-    )
+def test_rejects_rows_that_cannot_be_prompted(tmp_path: Path) -> None:
+    refused = r"^spec.evaluation.fewShot.examples: 3 solved rows are needed before a row, and 2 of 2 training rows fit into"
     (tmp_path / "held-out.jsonl").write_text(json.dumps(TEXTS[0]) + "\n")
     held_out = {"evaluation": [{"source": f"file://{tmp_path}/held-out.jsonl"}], "evaluationFraction": None}
     with pytest.raises(DataError, match=refused):
         prepared(tmp_path, "Seq2Seq", TEXTS[1:3], data=held_out)
     once = "{% if messages | length > 3 %}{{ raise_exception('one question only') }}{% endif %}" + STRICT
     with pytest.raises(
-        DataError, match=r"^spec.evaluation.fewShot: behind solved rows, .*jsonl:\d+: column messages does not suit"
+        DataError, match=r"^spec.evaluation.fewShot: after solved rows, .*jsonl:\d+: column messages does not suit"
     ):
         chat(tmp_path / "once", once)
 
 
-COLOURS = ("amber", "black", "coral", "denim", "ebony", "fawn", "green", "hazel", "ivory", "jade", "khaki", "lime")
+COLORS = ("amber", "black", "coral", "denim", "ebony", "fawn", "green", "hazel", "ivory", "jade", "khaki", "lime")
 THINGS = ("apple", "boat", "chair", "door", "egg", "fence", "glass", "house")
 
 
-def about(colour: str, things: Sequence[str]) -> dict[str, Any]:
-    """A conversation in which everything has the same colour."""
-    turns = ([{"role": "user", "content": thing}, {"role": "assistant", "content": colour}] for thing in things)
+def about(color: str, things: Sequence[str]) -> dict[str, Any]:
+    """A conversation in which everything has the same color."""
+    turns = ([{"role": "user", "content": thing}, {"role": "assistant", "content": color}] for thing in things)
     return {"messages": [message for turn in turns for message in turn]}
 
 
-def test_a_model_finds_the_answer_in_the_examples_where_it_could_only_guess(tmp_path: Path) -> None:
+def test_a_model_uses_the_answers_of_solved_rows(tmp_path: Path) -> None:
     brief = {"chatTemplate": "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"}
     chosen: dict[str, Any] = {"objective": {"type": "InstructionTuning", "instructionTuning": brief}}
     chance = random.Random(0)
-    taught = learn(
-        tmp_path / "base", [about(chance.choice(COLOURS), chance.choices(THINGS, k=3)) for _ in range(300)],
+    base = learn(
+        tmp_path / "base", [about(chance.choice(COLORS), chance.choices(THINGS, k=3)) for _ in range(300)],
         model={"config": learning.LLAMA | {"num_hidden_layers": 1, "hidden_size": 32}},
         training={"maxSteps": 160, "batchSize": 8, "optimizer": {"learningRate": 1e-2}}, **chosen,
     )  # fmt: skip
     coral = [about("coral", [f"{one} {other}"]) for one in THINGS for other in THINGS[:5]]
-    asked = {"atStart": False, "fewShot": {"examples": 3}}
-    again = chosen | {"model": {"source": f"file://{taught.model}"}, "evaluation": asked, "training": {"maxSteps": 2}}
-    learnt = learn(tmp_path / "own", coral, **again)
-    assert learnt.before["accuracy"] < 0.7, "half of an answer is where it ends"
-    assert learnt.before["fewShot.accuracy"] > 0.95
-    assert learnt.before["fewShot.loss"] < learnt.before["loss"] / 4
-    assert not [name for name in learnt.after if name.startswith("fewShot.")]
-    card = (learnt.model / "README.md").read_text()
+    options = {"atStart": False, "fewShot": {"examples": 3}}
+    again = chosen | {"model": {"source": f"file://{base.model}"}, "evaluation": options, "training": {"maxSteps": 2}}
+    trained = learn(tmp_path / "own", coral, **again)
+    assert trained.before["accuracy"] < 0.7, "half of an answer is its end-of-text token"
+    assert trained.before["fewShot.accuracy"] > 0.95
+    assert trained.before["fewShot.loss"] < trained.before["loss"] / 4
+    assert not [name for name in trained.after if name.startswith("fewShot.")]
+    card = (trained.model / "README.md").read_text()
     assert "| on the evaluation data | this model | at the start | at the start, few-shot |" in card
-    values = [learnt.after["accuracy"], learnt.before["accuracy"], learnt.before["fewShot.accuracy"]]
+    values = [trained.after["accuracy"], trained.before["accuracy"], trained.before["fewShot.accuracy"]]
     assert f"| accuracy | {' | '.join(f'{value:.6g}' for value in values)} |" in card
-    report = json.loads((learnt.model / "training/report.json").read_text())
-    assert report["start"] == learnt.before
-    # As if the run had ended between its last checkpoint and the export.
-    shutil.rmtree(learnt.model)
-    [heard] = ranks.run(launch.run_rank, 1, tmp_path / "own/train.json")
-    assert not [event for event in heard.events if event.event == "evaluated"]
-    assert json.loads((learnt.model / "training/report.json").read_text()) == report
+    report = json.loads((trained.model / "training/report.json").read_text())
+    assert report["start"] == trained.before
+    # As if the run had been interrupted between its last checkpoint and the export.
+    shutil.rmtree(trained.model)
+    [resumed] = ranks.run(launch.run_rank, 1, tmp_path / "own/train.json")
+    assert not [event for event in resumed.events if event.event == "evaluated"]
+    assert json.loads((trained.model / "training/report.json").read_text()) == report

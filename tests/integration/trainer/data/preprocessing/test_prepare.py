@@ -1,4 +1,4 @@
-"""Documents become the same rows on every machine, once."""
+"""Data is prepared once a machine, into the same sequences on every machine."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def tokenizer() -> Any:
     return tokenizer_training.train_tokenizer([file.read_text() for file in sorted((LIBRARY / "json").glob("*.py"))], 600)
 
 
-def prepared_by(cache: Path, learnt: Any = None, alive: Callable[[], None] = lambda: None, **settings: Any) -> Prepared:
+def prepared_by(cache: Path, trained: Any = None, heartbeat: Callable[[], None] = lambda: None, **settings: Any) -> Prepared:
     data = {"train": [{"source": PACKAGE}], **settings}
     spec = config.TrainSpec.model_validate(tiny.spec().document() | {"data": data})
     return prepare(
         spec,
-        CausalLM.from_spec(spec, learnt or tokenizer()).encoder,
+        CausalLM.from_spec(spec, trained or tokenizer()).encoder,
         SourceResolver(config.ObjectiveSpec(), cache, Credentials()),
-        alive,
+        heartbeat,
     )
 
 
@@ -68,7 +68,7 @@ def texts(rows: ArrowDataset) -> list[str]:
 
 
 @pytest.mark.parametrize("packing", [True, False])
-def test_every_token_arrives(make: Callable[..., Prepared], packing: bool) -> None:
+def test_keeps_every_token(make: Callable[..., Prepared], packing: bool) -> None:
     given = [f"def f{i}():\n    return {i * i} + {'x' * (i % 50)}\n" for i in range(200)]
     prepared = make(*given, maxLength=128, packing=packing)
     rows, report = prepared.train, prepared.report.train
@@ -81,13 +81,13 @@ def test_every_token_arrives(make: Callable[..., Prepared], packing: bool) -> No
     assert report.padding_share < 0.02 if packing else report.padding_share > 0.3
 
 
-def test_long_documents_are_packed_too(make: Callable[..., Prepared]) -> None:
+def test_packs_split_documents(make: Callable[..., Prepared]) -> None:
     prepared = make(maxLength=256)
     whole = make(maxLength=100_000, packing=False, folder="whole")
     assert prepared.report.train.split_documents == len(whole.train)
     assert prepared.report.train.documents - prepared.report.train.empty_documents == len(whole.train)
-    learnt = sum(len(piece) - 1 for piece in documents(prepared.train))
-    assert learnt == sum(len(piece) - 1 for piece in documents(whole.train))
+    predicted = sum(len(piece) - 1 for piece in documents(prepared.train))
+    assert predicted == sum(len(piece) - 1 for piece in documents(whole.train))
     assert prepared.report.train.padding_share < 0.1
 
 
@@ -95,26 +95,26 @@ def test_long_documents_are_packed_too(make: Callable[..., Prepared]) -> None:
     ("overlong", "expected"),
     [("Split", ("split_documents", 1)), ("Truncate", ("truncated_documents", 1)), ("Drop", ("dropped_documents", 1))],
 )
-def test_the_report_counts(make: Callable[..., Prepared], overlong: str, expected: tuple[str, int]) -> None:
+def test_report_counts_documents(make: Callable[..., Prepared], overlong: str, expected: tuple[str, int]) -> None:
     report = make("short", "", "long " * 50, "", maxLength=16, overlong=overlong).report.train
     assert (report.documents, report.empty_documents, getattr(report, expected[0])) == (4, 2, expected[1])
     assert report.longest_row <= 16
 
 
-def test_held_out_documents_are_chosen_by_their_text(make: Callable[..., Prepared]) -> None:
+def test_holds_out_documents_by_their_text(make: Callable[..., Prepared]) -> None:
     given = [f"document {i}" for i in range(300)]
     first = make(*given, *given, evaluationFraction=0.2)
     other = make(*reversed(given), "one more", evaluationFraction=0.2, folder="other")
     assert first.evaluation is not None
     assert other.evaluation is not None
-    learnt, held_out = set(texts(first.train)), set(texts(first.evaluation))
-    assert learnt | held_out == set(given)
-    assert not learnt & held_out
+    train, held_out = set(texts(first.train)), set(texts(first.evaluation))
+    assert train | held_out == set(given)
+    assert not train & held_out
     assert 30 < len(held_out) < 90
     assert set(texts(other.evaluation)) - {"one more"} == held_out
 
 
-def test_evaluation_data_of_its_own(make: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_prepares_separate_evaluation_data(make: Callable[..., Prepared], tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text("held out")
     prepared = make("a", "b", evaluation=[{"source": f"file://{tmp_path}/held.txt"}])
     assert prepared.evaluation is not None
@@ -123,14 +123,14 @@ def test_evaluation_data_of_its_own(make: Callable[..., Prepared], tmp_path: Pat
     assert prepared.report.evaluation.documents == 1
 
 
-def test_the_same_rows_whoever_prepares_them(make: Callable[..., Prepared]) -> None:
+def test_preparation_is_deterministic(make: Callable[..., Prepared]) -> None:
     here, there = (make(maxLength=64, folder=folder) for folder in ("here", "there"))
     assert here.report == there.report
     assert all(np.array_equal(a[TOKENS], b[TOKENS]) for a, b in zip(here.train, there.train, strict=True))
     assert make(maxLength=65).report.train.digest != here.report.train.digest
 
 
-def compared(place: ranks.Place, reports: list[DataReport]) -> str:
+def compare_reports(place: ranks.Place, reports: list[DataReport]) -> str:
     with training.joined(place) as here:
         try:
             validate_same_rows(reports[here.rank], here)
@@ -139,46 +139,46 @@ def compared(place: ranks.Place, reports: list[DataReport]) -> str:
         return ""
 
 
-def test_ranks_that_prepared_other_rows_are_named(make: Callable[..., Prepared]) -> None:
-    one, other = (make(*texts, folder=texts[0]).report for texts in (("a", "b"), ("b", "a")))
-    assert ranks.run(compared, 2, [one, one]) == ["", ""]
-    [sentence, same] = ranks.run(compared, 2, [one, other])
+def test_names_ranks_with_different_rows(make: Callable[..., Prepared]) -> None:
+    first, second = (make(*texts, folder=texts[0]).report for texts in (("a", "b"), ("b", "a")))
+    assert ranks.run(compare_reports, 2, [first, first]) == ["", ""]
+    [sentence, same] = ranks.run(compare_reports, 2, [first, second])
     assert sentence == same
     assert sentence.startswith("spec.data: rank 1 prepared other rows than rank 0")
 
 
-def test_prepared_rows_are_found_again(make: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_reuses_prepared_rows(make: Callable[..., Prepared], tmp_path: Path) -> None:
     given = ["one", "two"]
     make(*given)
     (folder,) = (path for path in (tmp_path / "cache" / "prepared").iterdir() if path.is_dir())
-    mark = (folder / "train.arrow").stat().st_ino
+    inode = (folder / "train.arrow").stat().st_ino
     prepared_by(tmp_path / "cache", train=[{"source": f"file://{tmp_path}/data.jsonl"}])
-    assert (folder / "train.arrow").stat().st_ino == mark
+    assert (folder / "train.arrow").stat().st_ino == inode
     assert texts(make(*given, "three").train) != given
 
 
-def test_processes_at_once_prepare_once(tmp_path: Path) -> None:
-    """All call, one works, all have the same rows; nothing half-made is left behind."""
-    forks = multiprocessing.get_context("fork")  # spares each the seconds of importing torch
-    said: Any = forks.Queue()
-    together = forks.Barrier(2)
+def test_concurrent_processes_prepare_once(tmp_path: Path) -> None:
+    """One process prepares, the other waits; both get the same rows, and no temporary folder remains."""
+    forks = multiprocessing.get_context("fork")  # each process then has torch imported already
+    messages: Any = forks.Queue()
+    start = forks.Barrier(2)
 
-    def prepare_and_tell() -> None:
-        build = module._build
-        module._build = lambda *args: (said.put("works"), build(*args))[1]
-        together.wait(60)
-        said.put(prepared_by(tmp_path, maxLength=128).report.train.digest)
+    def prepare_and_report() -> None:
+        run = module._Preparation.run
+        module._Preparation.run = lambda *args: (messages.put("works"), run(*args))[1]
+        start.wait(60)
+        messages.put(prepared_by(tmp_path, maxLength=128).report.train.digest)
 
     tokenizer()
-    both = [forks.Process(target=prepare_and_tell) for _ in range(2)]
-    for process in both:
+    processes = [forks.Process(target=prepare_and_report) for _ in range(2)]
+    for process in processes:
         process.start()
-    words = [said.get(timeout=120) for _ in range(3)]
-    for process in both:
+    received = [messages.get(timeout=120) for _ in range(3)]
+    for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    assert words.count("works") == 1
-    assert len(set(words)) == 2
+    assert received.count("works") == 1
+    assert len(set(received)) == 2
     assert sorted(path.suffix for path in (tmp_path / "prepared").iterdir()) == ["", ".lock"]
 
 
@@ -198,27 +198,29 @@ def test_processes_at_once_prepare_once(tmp_path: Path) -> None:
         (["one"], {"evaluationFraction": 1e-9}, "spec.data.evaluationFraction: 1e-09 of 1 documents held out none that could"),
     ],
 )
-def test_nothing_left(make: Callable[..., Prepared], given: list[str], settings: dict[str, Any], message: str) -> None:
+def test_rejects_data_without_usable_documents(
+    make: Callable[..., Prepared], given: list[str], settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(DataError) as raised:
         make(*given, **settings)
     assert str(raised.value).startswith(message)
 
 
-def test_a_broken_row_leaves_nothing_behind(make: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_removes_partial_results_after_an_error(make: Callable[..., Prepared], tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{')
     with pytest.raises(DataError, match=r"bad.jsonl:2: not valid JSON"):
         make(train=[{"source": f"file://{tmp_path}/bad.jsonl"}])
     assert [path.suffix for path in (tmp_path / "cache" / "prepared").iterdir()] == [".lock"]
 
 
-def test_a_tokenizer_must_have_an_end(tmp_path: Path) -> None:
+def test_requires_an_end_of_text_token(tmp_path: Path) -> None:
     endless = tokenizer_training.train_tokenizer(["some text"], 300)
     endless.eos_token = None
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no end-of-text token"):
-        prepared_by(tmp_path, learnt=endless)
+        prepared_by(tmp_path, trained=endless)
 
 
-def test_work_says_that_it_is_alive(tmp_path: Path) -> None:
-    signs: list[int] = []
-    prepared_by(tmp_path, alive=lambda: signs.append(1))
-    assert signs
+def test_calls_the_heartbeat(tmp_path: Path) -> None:
+    calls: list[int] = []
+    prepared_by(tmp_path, heartbeat=lambda: calls.append(1))
+    assert calls

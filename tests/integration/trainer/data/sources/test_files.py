@@ -1,4 +1,4 @@
-"""Data and models out of a real S3 server: copied once, found again, and copied anew when they changed."""
+"""Data and models on a real S3 server: copied once, reused from the cache, and copied again after a change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from finetune_trainer.storage.download import localize, localize_model
 
 @pytest.fixture
 def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """The address of a folder of its own for this test, with some files."""
+    """The URI of a new folder with some files."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     uri = s3_server.uri(f"sources/{tmp_path.name}")
@@ -33,7 +33,7 @@ def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def read(uri: str, cache: Path) -> list[tuple[str, str]]:
     dataset = config.DatasetConfig(source=uri)
     source = SourceResolver(config.ObjectiveSpec(), cache, Credentials()).resolve(dataset, "spec.data.train[0].source")
-    return [(record.values["text"], record.origin.rpartition("/data/")[2]) for record in source.rows()]
+    return [(row.values["text"], row.origin.rpartition("/data/")[2]) for row in source.rows()]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def read(uri: str, cache: Path) -> list[tuple[str, str]]:
         ("*/deep/c.txt", ["deep/c.txt"]),
     ],
 )
-def test_files_folders_and_patterns(bucket: str, path: str, names: list[str], tmp_path: Path) -> None:
+def test_reads_files_folders_and_patterns(bucket: str, path: str, names: list[str], tmp_path: Path) -> None:
     assert read(f"{bucket}/{path}", tmp_path) == [(f"data/{name}", name) for name in names]
 
 
@@ -58,7 +58,7 @@ def test_files_folders_and_patterns(bucket: str, path: str, names: list[str], tm
         ("data/*.csv", " matches no file: correct the pattern"),
     ],
 )
-def test_nothing_there(bucket: str, path: str, message: str, tmp_path: Path) -> None:
+def test_rejects_addresses_without_files(bucket: str, path: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         read(f"{bucket}/{path}", tmp_path)
     assert str(raised.value).startswith(f"spec.data.train[0].source: {bucket}/{path}{message}")
@@ -68,19 +68,19 @@ def test_nothing_there(bucket: str, path: str, message: str, tmp_path: Path) -> 
     ("path", "name"),
     [("pets", "cat/a.png"), ("pets/*/*.png", "cat/a.png"), ("tables/rows.jsonl", "images/b.png"), ("tables", "images/b.png")],
 )
-def test_images_come_with_the_rows_that_name_them(bucket: str, path: str, name: str, tmp_path: Path) -> None:
+def test_copies_images_that_rows_refer_to(bucket: str, path: str, name: str, tmp_path: Path) -> None:
     storage = Storage.open(bucket, Credentials())
     for image in ("pets/cat/a.png", "tables/images/b.png"):
         storage.put(image, corpora.png(Image.new("RGB", (3, 2), "red")))
     storage.put("tables/rows.jsonl", b'{"image": "images/b.png", "label": "cat"}')
-    reading = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), tmp_path, Credentials())
-    [record] = reading.resolve(config.DatasetConfig(source=f"{bucket}/{path}"), "spec.data.train[0].source").rows()
-    assert record.values == {"image": name, "label": "cat"}
-    assert decode_image(record, "RGB").getpixel((2, 1)) == (255, 0, 0)
-    assert list(tmp_path.glob("sources/*/*.txt")) == [], "nothing else is copied"
+    resolver = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), tmp_path, Credentials())
+    [row] = resolver.resolve(config.DatasetConfig(source=f"{bucket}/{path}"), "spec.data.train[0].source").rows()
+    assert row.values == {"image": name, "label": "cat"}
+    assert decode_image(row, "RGB").getpixel((2, 1)) == (255, 0, 0)
+    assert list(tmp_path.glob("sources/*/*.txt")) == [], "other files are not copied"
 
 
-def test_a_file_is_copied_once_until_it_changes(bucket: str, tmp_path: Path) -> None:
+def test_copies_a_file_again_only_after_a_change(bucket: str, tmp_path: Path) -> None:
     read(f"{bucket}/data/a.txt", tmp_path)
     (first,) = tmp_path.glob("sources/*/a.txt")
     first.write_text("from the cache")
@@ -89,20 +89,20 @@ def test_a_file_is_copied_once_until_it_changes(bucket: str, tmp_path: Path) -> 
     assert read(f"{bucket}/data/a.txt", tmp_path) == [("changed", "a.txt")]
 
 
-def local(uri: str, cache: Path, patterns: list[str] | None = None, **settings: Any) -> Path:
+def localize_here(uri: str, cache: Path, patterns: list[str] | None = None, **settings: Any) -> Path:
     return localize(
         uri, cache=cache, credentials=Credentials(), secret=None, field="spec.model.source", patterns=patterns, **settings
     )
 
 
-def test_a_model_is_a_folder_with_what_was_asked_for(bucket: str, tmp_path: Path) -> None:
-    folder = local(bucket, tmp_path, ["*.json", "data/deep/*"])
+def test_copies_the_requested_files_of_a_model(bucket: str, tmp_path: Path) -> None:
+    folder = localize_here(bucket, tmp_path, ["*.json", "data/deep/*"])
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert names == ["config.json", "data/deep/c.txt"]
-    assert local(bucket, tmp_path, ["*.json", "data/deep/*"]) == folder
+    assert localize_here(bucket, tmp_path, ["*.json", "data/deep/*"]) == folder
 
 
-def test_weights_in_the_old_form_are_copied_where_there_are_no_others(bucket: str, tmp_path: Path) -> None:
+def test_copies_pickled_weights_only_without_safetensors(bucket: str, tmp_path: Path) -> None:
     storage = Storage.open(bucket, Credentials())
     for name in ("old/config.json", "old/pytorch_model.bin", "both/pytorch_model.bin", "both/model.safetensors"):
         storage.put(name, name.encode())
@@ -122,17 +122,17 @@ def test_weights_in_the_old_form_are_copied_where_there_are_no_others(bucket: st
         ("/data", "there is nothing to use at {uri} (none of its 4 files matches *.json): correct the URI"),
     ],
 )
-def test_a_model_that_is_not_there(bucket: str, path: str, message: str, tmp_path: Path) -> None:
+def test_rejects_a_missing_model(bucket: str, path: str, message: str, tmp_path: Path) -> None:
     uri = f"{bucket}{path}"
     with pytest.raises(ConfigurationError) as raised:
-        local(uri, tmp_path, ["*.json"])
+        localize_here(uri, tmp_path, ["*.json"])
     assert str(raised.value).startswith(f"spec.model.source: {message.format(uri=uri)}")
 
 
-def test_files_of_this_machine_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    assert local(f"file://{tmp_path}/model", tmp_path) == tmp_path / "model"
-    assert local("file://./model", tmp_path) == local("file://model", tmp_path) == Path("model")
+    assert localize_here(f"file://{tmp_path}/model", tmp_path) == tmp_path / "model"
+    assert localize_here("file://./model", tmp_path) == localize_here("file://model", tmp_path) == Path("model")
     with pytest.raises(ConfigurationError, match=r"^spec.model.source: pvc://claim/model does not exist"):
-        local("pvc://claim/model", tmp_path)
+        localize_here("pvc://claim/model", tmp_path)

@@ -1,6 +1,6 @@
-"""hf:// addresses, with the hub's real clients against a server that answers as the hub does.
+"""hf:// addresses: the real clients of the hub against a local server that imitates it.
 
-The clients read the hub's address when they are imported, so that each case is a process of its own.
+The clients read the hub's endpoint when they are imported, so that the cases run in another process.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PRIVATE = "models/org/private"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The few requests that downloading a revision takes."""
+    """Answers the requests of a download."""
 
-    asked: ClassVar[list[str]] = []
+    requests: ClassVar[list[str]] = []
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         path = urlsplit(self.path).path.strip("/")
-        self.asked.append(f"{self.command} {path}")
+        self.requests.append(f"{self.command} {path}")
         if self.headers.get("authorization") != f"Bearer {TOKEN}":
             return self._send(401, b"", {"X-Error-Code": "RepoNotFound"})
         if path.startswith("api/"):
@@ -56,8 +56,8 @@ class Hub(BaseHTTPRequestHandler):
         return self._send(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT})
 
     def _api(self, path: str, body: bytes) -> None:
-        kind, organisation, name, *rest = [*path.split("/"), "", ""][: max(3, path.count("/") + 1)]
-        repository = f"{kind}/{organisation}/{name}"
+        kind, organization, name, *rest = [*path.split("/"), "", ""][: max(3, path.count("/") + 1)]
+        repository = f"{kind}/{organization}/{name}"
         if repository not in FILES:
             return self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
         if len(rest) > 1 and rest[1] not in ("main", COMMIT):
@@ -70,11 +70,11 @@ class Hub(BaseHTTPRequestHandler):
             case ["tree"]:
                 return self._json(entries)
             case ["paths-info"]:
-                asked = json.loads(body)["paths"] if body.startswith(b"{") else []
-                return self._json([entry for entry in entries if entry["path"] in asked])
+                paths = json.loads(body)["paths"] if body.startswith(b"{") else []
+                return self._json([entry for entry in entries if entry["path"] in paths])
             case _:
                 siblings = [{"rfilename": file} for file in FILES[repository]]
-                return self._json({"id": f"{organisation}/{name}", "sha": COMMIT, "siblings": siblings, "tags": []})
+                return self._json({"id": f"{organization}/{name}", "sha": COMMIT, "siblings": siblings, "tags": []})
 
     def _json(self, answer: Any) -> None:
         self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
@@ -90,7 +90,7 @@ class Hub(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = _answer
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ for case in json.loads(sys.argv[3]):
 """
 
 
-def ask(cases: list[dict[str, Any]], folder: Path, endpoint: str) -> list[Any]:
+def run_cases(cases: list[dict[str, Any]], folder: Path, endpoint: str) -> list[Any]:
     (folder / "secrets" / "hub").mkdir(parents=True, exist_ok=True)
     (folder / "secrets" / "hub" / "HF_TOKEN").write_text(TOKEN)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -139,7 +139,7 @@ def ask(cases: list[dict[str, Any]], folder: Path, endpoint: str) -> list[Any]:
     return [json.loads(line.removeprefix("ANSWER ")) for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
 
 
-def test_models_and_datasets_of_the_hub(hub: str, tmp_path: Path) -> None:
+def test_downloads_models_and_datasets(hub: str, tmp_path: Path) -> None:
     name = "spec.data.train[0].source"
     table: list[tuple[dict[str, Any], Any]] = [
         ({"kind": "model", "uri": "hf://org/model", "secret": "hub"}, ["config.json", "tokenizer.json"]),
@@ -185,13 +185,13 @@ def test_models_and_datasets_of_the_hub(hub: str, tmp_path: Path) -> None:
             "with HF_TOKEN in spec.data.train[0].credentials",
         ),
     ]
-    answers = ask([case for case, _ in table], tmp_path, hub)
+    answers = run_cases([case for case, _ in table], tmp_path, hub)
     assert answers == [answer for _, answer in table]
 
 
-def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
+def test_reports_an_unreachable_hub(tmp_path: Path) -> None:
     cases = [{"kind": "model", "uri": "hf://org/model", "secret": "hub"}, {"kind": "data", "source": "hf://org/data"}]
-    answers = ask(cases, tmp_path, "http://127.0.0.1:9")
+    answers = run_cases(cases, tmp_path, "http://127.0.0.1:9")
     assert [answer.partition(" from the hub")[0] for answer in answers] == [
         "StorageError: spec.model.source: could not read hf://org/model",
         "StorageError: spec.data.train[0].source: could not read hf://org/data",

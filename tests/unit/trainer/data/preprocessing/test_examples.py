@@ -1,4 +1,4 @@
-"""What becomes of a document that is longer than a sequence may be."""
+"""Splitting, truncating and dropping of documents that are longer than a sequence."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from finetune_trainer.data.preprocessing.examples import EncodeStatus, Overlong,
         (8, "Split", 0, [[0, 1, 2, 3], [4, 5, 6, 7]], EncodeStatus.SPLIT),
     ],
 )
-def test_pieces_of_four_tokens(
+def test_pieces_of_at_most_four_tokens(
     length: int, overlong: Overlong, overlap: int, pieces: list[list[int]], status: EncodeStatus
 ) -> None:
-    found, became = split_or_truncate(np.arange(length, dtype=np.int32), 4, overlong, overlap)
-    assert [piece.tolist() for piece in found] == pieces
-    assert became is status
+    split, result = split_or_truncate(np.arange(length, dtype=np.int32), 4, overlong, overlap)
+    assert [piece.tolist() for piece in split] == pieces
+    assert result is status
 
 
 @pytest.mark.parametrize("length", range(2, 40))
-def test_a_split_document_is_predicted_whole(length: int) -> None:
+def test_every_token_of_a_split_document_is_predicted_once(length: int) -> None:
     pieces, _ = split_or_truncate(np.arange(length, dtype=np.int32), 8, "Split", overlap=1)
     assert [token for piece in pieces for token in piece[1:].tolist()] == list(range(1, length))

@@ -1,4 +1,4 @@
-"""Images as rows: where they may stand, what becomes of them, and the one sentence about each that cannot be used."""
+"""Images in rows: the supported locations, decoding, and the error for each image that cannot be used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from finetune_trainer import config
 from finetune_trainer.data.records.digests import row_digest
 from finetune_trainer.data.records.images import decode_image, validate_image
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.data.sources.resolver import HubSource, SourceResolver
+from finetune_trainer.data.sources.hub_source import HubSource
+from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.preflight import validate_data
@@ -30,53 +31,53 @@ PIXELS = np.random.Generator(np.random.Philox(0)).integers(0, 256, (6, 9, 3), np
 
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources are relative, as in a local run."""
+    """Sources are relative paths, as in a local run."""
     monkeypatch.chdir(tmp_path)
 
 
-def stored(kind: str = "png", image: Image.Image | None = None, **how: Any) -> bytes:
+def encode_image(kind: str = "png", image: Image.Image | None = None, **how: Any) -> bytes:
     content = io.BytesIO()
     (image or Image.fromarray(PIXELS)).save(content, kind, **how)
     return content.getvalue()
 
 
-def write(name: str, content: str | bytes = stored()) -> Path:
+def write(name: str, content: str | bytes = encode_image()) -> Path:
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 
-def records(source: str, **settings: Any) -> list[Row]:
+def read_rows(source: str, **settings: Any) -> list[Row]:
     dataset = config.DatasetConfig.model_validate({"source": source, **settings})
-    reading = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), Path("cache"), Credentials())
-    return list(reading.resolve(dataset, "spec.data.train[0].source").rows())
+    resolver = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), Path("cache"), Credentials())
+    return list(resolver.resolve(dataset, "spec.data.train[0].source").rows())
 
 
-def seen(record: Row) -> np.ndarray[Any, Any]:
-    return np.asarray(decode_image(record, "RGB"))
+def pixels(row: Row) -> np.ndarray[Any, Any]:
+    return np.asarray(decode_image(row, "RGB"))
 
 
 @pytest.mark.parametrize("source", ["pets", "pets/", "pets/**/*.*", "pets/*/*.PNG"])
-def test_a_folder_of_folders(source: str) -> None:
+def test_reads_a_folder_per_label(source: str) -> None:
     for name in ("pets/dog/b.PNG", "pets/cat/a.PNG"):
         write(name)
     write("pets/README.md", "about pets") if "*" not in source else None
     write("pets/cat/.hidden.png")
-    found = records(f"file://{source}")
-    assert [(one.values["label"], one.values["image"]) for one in found] == [("cat", "cat/a.PNG"), ("dog", "dog/b.PNG")]
-    assert [one.origin for one in found] == ["pets/cat/a.PNG", "pets/dog/b.PNG"]
-    assert all(np.array_equal(seen(one), PIXELS) for one in found)
+    rows = read_rows(f"file://{source}")
+    assert [(row.values["label"], row.values["image"]) for row in rows] == [("cat", "cat/a.PNG"), ("dog", "dog/b.PNG")]
+    assert [row.origin for row in rows] == ["pets/cat/a.PNG", "pets/dog/b.PNG"]
+    assert all(np.array_equal(pixels(row), PIXELS) for row in rows)
 
 
-def test_a_label_is_the_first_folder_and_no_deeper_one() -> None:
+def test_label_is_the_first_folder_level() -> None:
     write("pets/cat/outdoors/2024/a.png")
-    [found] = records("file://pets", format="ImageFolder")
-    assert found.values["label"] == "cat"
-    assert np.array_equal(seen(found), PIXELS)
+    [row] = read_rows("file://pets", format="ImageFolder")
+    assert row.values["label"] == "cat"
+    assert np.array_equal(pixels(row), PIXELS)
 
 
-def rows_of(kind: str, image: Any) -> str:
+def write_row(kind: str, image: Any) -> str:
     row = {"image": image, "label": "cat"}
     match kind:
         case "jsonl":
@@ -89,10 +90,10 @@ def rows_of(kind: str, image: Any) -> str:
     return f"file://sets/rows.{kind}"
 
 
-ENCODED = base64.b64encode(stored()).decode()
+ENCODED = base64.b64encode(encode_image()).decode()
 NOTE = PngInfo()
 NOTE.add_text("note", "a" * 300)
-WITHOUT_SLASHES = base64.b64encode(stored(pnginfo=NOTE)).decode()  # for longer than the name of a file may be
+WITHOUT_SLASHES = base64.b64encode(encode_image(pnginfo=NOTE)).decode()  # has no slash within the longest file name
 
 
 @pytest.mark.parametrize(
@@ -106,64 +107,66 @@ WITHOUT_SLASHES = base64.b64encode(stored(pnginfo=NOTE)).decode()  # for longer 
         ("csv", "images/1.png"),
         ("csv", ENCODED),
         ("parquet", "images/1.png"),
-        ("parquet", stored()),
-        ("parquet", {"bytes": stored(), "path": "1.png"}),
+        ("parquet", encode_image()),
+        ("parquet", {"bytes": encode_image(), "path": "1.png"}),
         ("parquet", {"bytes": None, "path": "images/1.png"}),
     ],
 )
-def test_where_a_rows_image_may_stand(kind: str, image: Any) -> None:
+def test_reads_an_image_from_each_supported_location(kind: str, image: Any) -> None:
     write("sets/images/1.png")
     write("elsewhere/2.png")
-    [found] = records(rows_of(kind, image))
-    assert found.values["label"] == "cat"
-    assert np.array_equal(seen(found), PIXELS)
-    validate_image(found)
+    [row] = read_rows(write_row(kind, image))
+    assert row.values["label"] == "cat"
+    assert np.array_equal(pixels(row), PIXELS)
+    validate_image(row)
 
 
-def test_a_table_beside_its_images_is_not_read_as_a_folder_of_images() -> None:
+def test_a_folder_with_a_table_and_images_is_read_as_a_table() -> None:
     write("sets/cat/1.png")
-    rows_of("jsonl", "cat/1.png")
-    assert [one.origin for one in records("file://sets")] == ["sets/rows.jsonl:1"]
-    assert [one.origin for one in records("file://sets", format="ImageFolder")] == ["sets/cat/1.png"]
+    write_row("jsonl", "cat/1.png")
+    assert [row.origin for row in read_rows("file://sets")] == ["sets/rows.jsonl:1"]
+    assert [row.origin for row in read_rows("file://sets", format="ImageFolder")] == ["sets/cat/1.png"]
 
 
-def test_a_changed_image_changes_the_identity_of_the_rows_that_may_name_it() -> None:
+def test_identity_changes_with_an_attached_image() -> None:
     def identity() -> str:
         dataset = config.DatasetConfig(source="file://sets/rows.jsonl")
-        reading = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), Path("cache"), Credentials())
-        return json.dumps(reading.resolve(dataset, "field").identity)
+        resolver = SourceResolver(config.ObjectiveSpec(type="ImageClassification"), Path("cache"), Credentials())
+        return json.dumps(resolver.resolve(dataset, "field").identity)
 
-    rows_of("jsonl", "images/1.png")
+    write_row("jsonl", "images/1.png")
     write("sets/images/1.png")
     before = identity()
     assert identity() == before
-    write("sets/images/1.png", stored("png", Image.fromarray(255 - PIXELS)))
+    write("sets/images/1.png", encode_image("png", Image.fromarray(255 - PIXELS)))
     assert identity() != before
 
 
-def test_images_of_the_hub() -> None:
+def test_reads_images_of_a_hub_dataset() -> None:
     write("images/1.png")
     features = datasets.Features(
         {"photo": datasets.Image(), "label": datasets.Value("int64"), "more": datasets.Value("string")}
     )
-    content = {"photo": [{"bytes": stored(), "path": None}, {"bytes": None, "path": str(Path("images/1.png").absolute())}]}
-    rows = datasets.Dataset.from_dict(content | {"label": [0, 1], "more": ["", ""]}, features=features)
-    found = list(HubSource("hf://o/n[train]", {"image": "photo", "label": "label"}, rows).rows())
-    assert [one.values["label"] for one in found] == [0, 1]
-    assert all(np.array_equal(seen(one), PIXELS) for one in found)
+    content = {
+        "photo": [{"bytes": encode_image(), "path": None}, {"bytes": None, "path": str(Path("images/1.png").absolute())}]
+    }
+    dataset = datasets.Dataset.from_dict(content | {"label": [0, 1], "more": ["", ""]}, features=features)
+    rows = list(HubSource("hf://o/n[train]", {"image": "photo", "label": "label"}, dataset).rows())
+    assert [row.values["label"] for row in rows] == [0, 1]
+    assert all(np.array_equal(pixels(row), PIXELS) for row in rows)
 
 
-def test_orientation_and_modes() -> None:
+def test_applies_orientation_and_converts_modes() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: up is at the right
-    turned = Row({"image": stored("png", exif=exif)}, "here", {"image": "image"})
-    assert np.array_equal(seen(turned), np.rot90(PIXELS, -1))
-    gray = Row({"image": stored("png", Image.fromarray(PIXELS[..., 0]))}, "here", {"image": "image"})
-    assert np.array_equal(seen(gray), np.repeat(PIXELS[..., :1], 3, axis=2))
+    exif[0x0112] = 6  # the camera was rotated: the top is on the right
+    turned = Row({"image": encode_image("png", exif=exif)}, "here", {"image": "image"})
+    assert np.array_equal(pixels(turned), np.rot90(PIXELS, -1))
+    gray = Row({"image": encode_image("png", Image.fromarray(PIXELS[..., 0]))}, "here", {"image": "image"})
+    assert np.array_equal(pixels(gray), np.repeat(PIXELS[..., :1], 3, axis=2))
     assert np.array_equal(np.asarray(decode_image(gray, "L")), PIXELS[..., 0])
 
 
-REFUSED: list[tuple[str, Any, str]] = [
+INVALID_IMAGES: list[tuple[str, Any, str]] = [
     (
         "jsonl",
         "images/2.png",
@@ -180,16 +183,20 @@ REFUSED: list[tuple[str, Any, str]] = [
     ),
     ("parquet", b"GIF", "sets/rows.parquet:1: column image is not an image that can be read (of no known kind): replace it"),
     ("parquet", {"bytes": None, "path": None}, "sets/rows.parquet:1: column image is empty, not an image"),
-    ("parquet", stored("jpeg")[:-30], "sets/rows.parquet:1: column image is not an image that can be read (image file is"),
-    ("parquet", stored()[:-60], "sets/rows.parquet:1: column image is not an image that can be read ("),
+    (
+        "parquet",
+        encode_image("jpeg")[:-30],
+        "sets/rows.parquet:1: column image is not an image that can be read (image file is",
+    ),
+    ("parquet", encode_image()[:-60], "sets/rows.parquet:1: column image is not an image that can be read ("),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "image", "message"), REFUSED)
-def test_images_that_cannot_be_used(kind: str, image: Any, message: str) -> None:
+@pytest.mark.parametrize(("kind", "image", "message"), INVALID_IMAGES)
+def test_rejects_unusable_images(kind: str, image: Any, message: str) -> None:
     write("sets/images/broken.png", b"not a png")
     with pytest.raises(DataError) as raised:
-        seen(*records(rows_of(kind, image)))
+        pixels(*read_rows(write_row(kind, image)))
     assert str(raised.value).startswith(message)
 
 
@@ -208,27 +215,27 @@ def test_images_that_cannot_be_used(kind: str, image: Any, message: str) -> None
         ("pets/a.md", "file://pets/a.md", {}, "pets/a.md: a plain text has no image: use"),
     ],
 )
-def test_folders_that_cannot_be_used(name: str, source: str, settings: dict[str, Any], message: str) -> None:
+def test_rejects_unusable_image_folders(name: str, source: str, settings: dict[str, Any], message: str) -> None:
     write(name)
     with pytest.raises(DataError) as raised:
-        records(source, **settings)
+        read_rows(source, **settings)
     assert str(raised.value).startswith(message)
 
 
-def test_texts_do_not_look_for_images() -> None:
+def test_text_objectives_skip_images() -> None:
     write("mixed/a.txt", "text")
     write("mixed/b/c.png")
-    text = SourceResolver(config.ObjectiveSpec(), Path("cache"), Credentials())
-    found = text.resolve(config.DatasetConfig(source="file://mixed"), "field").rows()
-    assert [one.origin for one in found] == ["mixed/a.txt"]
+    text_resolver = SourceResolver(config.ObjectiveSpec(), Path("cache"), Credentials())
+    rows = text_resolver.resolve(config.DatasetConfig(source="file://mixed"), "field").rows()
+    assert [row.origin for row in rows] == ["mixed/a.txt"]
     with pytest.raises(DataError, match=r"^mixed/b/c.png: an image file has no text: use JSONLines"):
-        list(text.resolve(config.DatasetConfig(source="file://mixed/b/c.png"), "field").rows())
+        list(text_resolver.resolve(config.DatasetConfig(source="file://mixed/b/c.png"), "field").rows())
 
 
-def test_the_same_path_in_two_folders_is_two_images() -> None:
+def test_equal_paths_in_two_folders_are_different_images() -> None:
     for folder in ("train", "test"):
         write(f"{folder}/cat/1.png")
-    first, other, again = (records(f"file://{folder}")[0] for folder in ("train", "test", "train"))
+    first, other, again = (read_rows(f"file://{folder}")[0] for folder in ("train", "test", "train"))
     assert first.subject == other.subject
     assert row_digest(first) != row_digest(other)
     assert row_digest(first) == row_digest(again)
@@ -236,7 +243,7 @@ def test_the_same_path_in_two_folders_is_two_images() -> None:
 
 def test_preflight_opens_every_image() -> None:
     write("pets/cat/1.png")
-    write("pets/cat/2.png", stored()[:10])
+    write("pets/cat/2.png", encode_image()[:10])
     spec = config.TrainSpec.model_validate(
         {
             "model": {"source": "hf://o/n"},

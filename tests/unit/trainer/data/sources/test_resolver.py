@@ -1,4 +1,4 @@
-"""What the data's files give, and the one sentence about each file that cannot be used."""
+"""Rows of each file format, and the error for each file that cannot be used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune_trainer import config
-from finetune_trainer.data.sources.resolver import HubSource, SourceResolver
+from finetune_trainer.data.sources.hub_source import HubSource
+from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models.tokenizer_training import training_corpus
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
@@ -19,18 +20,18 @@ from finetune_trainer.storage.base import Credentials
 
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources are relative, as in a local run."""
+    """Sources are relative paths, as in a local run."""
     monkeypatch.chdir(tmp_path)
 
 
-def reading(objective: str = "CausalLM") -> SourceResolver:
+def resolver(objective: str = "CausalLM") -> SourceResolver:
     return SourceResolver(config.ObjectiveSpec.model_validate({"type": objective}), Path("cache"), Credentials())
 
 
 def read(source: str, **settings: Any) -> list[tuple[str, str]]:
     dataset = config.DatasetConfig.model_validate({"source": source, **settings})
-    found = reading().resolve(dataset, "spec.data.train[0].source").rows()
-    return [(record.values["text"], record.origin) for record in found]
+    rows = resolver().resolve(dataset, "spec.data.train[0].source").rows()
+    return [(row.values["text"], row.origin) for row in rows]
 
 
 def write(name: str, content: str | bytes) -> None:
@@ -44,7 +45,7 @@ CSV = b'id,text\n1,"two\nlines"\n2,"a ""quoted"", word"\n'
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "settings", "documents"),
+    ("name", "content", "settings", "expected"),
     [
         ("a.jsonl", JSON, {}, [("eins", "a.jsonl:1"), ("zwölf", "a.jsonl:3")]),
         ("a.json", JSON, {}, [("eins", "a.json:1"), ("zwölf", "a.json:3")]),
@@ -59,21 +60,21 @@ CSV = b'id,text\n1,"two\nlines"\n2,"a ""quoted"", word"\n'
         ("notes", b"hello", {"format": "Text"}, [("hello", "notes")]),
     ],
 )
-def test_formats(name: str, content: bytes, settings: dict[str, Any], documents: list[tuple[str, str]]) -> None:
+def test_reads_each_format(name: str, content: bytes, settings: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     write(name, content)
-    assert read(f"file://{name}", **settings) == documents
-    assert read(f"file://{Path.cwd()}/{name}", **settings) == [(text, f"{Path.cwd()}/{origin}") for text, origin in documents]
+    assert read(f"file://{name}", **settings) == expected
+    assert read(f"file://{Path.cwd()}/{name}", **settings) == [(text, f"{Path.cwd()}/{origin}") for text, origin in expected]
 
 
 @pytest.mark.parametrize("strings", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
-def test_parquet(strings: pa.DataType) -> None:
+def test_reads_parquet(strings: pa.DataType) -> None:
     table = pa.table({"n": range(3000), "text": pa.array([f"t{i}" for i in range(3000)], pa.string()).cast(strings)})
     pq.write_table(table, "a.parquet", row_group_size=700)
-    documents = read("file://a.parquet")
-    assert documents == [(f"t{i}", f"a.parquet:{i + 1}") for i in range(3000)]
+    expected = read("file://a.parquet")
+    assert expected == [(f"t{i}", f"a.parquet:{i + 1}") for i in range(3000)]
 
 
-BROKEN: list[tuple[str, bytes, dict[str, Any], str]] = [
+INVALID_FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
     (
         "a.jsonl",
         b'{"text": "x"}\n{"text": ',
@@ -102,8 +103,10 @@ BROKEN: list[tuple[str, bytes, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "settings", "message"), BROKEN, ids=[case[3][:60] for case in BROKEN])
-def test_broken_files(name: str, content: bytes, settings: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "message"), INVALID_FILES, ids=[case[3][:60] for case in INVALID_FILES]
+)
+def test_rejects_invalid_files(name: str, content: bytes, settings: dict[str, Any], message: str) -> None:
     write(name, content)
     with pytest.raises(DataError) as raised:
         read(f"file://{name}", **settings)
@@ -119,7 +122,7 @@ def test_broken_files(name: str, content: bytes, settings: dict[str, Any], messa
         ("body", "a.parquet: there is no column body (there are: n, text): set columns.text to one of them"),
     ],
 )
-def test_broken_parquet(column: str, message: str) -> None:
+def test_rejects_invalid_parquet(column: str, message: str) -> None:
     pq.write_table(pa.table({"n": [1, 2], "text": ["a", None]}), "a.parquet")
     with pytest.raises(DataError) as raised:
         read("file://a.parquet", columns={"text": column})
@@ -137,7 +140,7 @@ def test_broken_parquet(column: str, message: str) -> None:
         ("data/[ab].*", {}, ["data/a.txt", "data/b.jsonl"]),
     ],
 )
-def test_folders_and_patterns(source: str, settings: dict[str, Any], names: list[str]) -> None:
+def test_reads_folders_and_patterns(source: str, settings: dict[str, Any], names: list[str]) -> None:
     for name in ("data/deep/c.txt", "data/a.txt", "data/.hidden.txt", "data/.cache/d.txt"):
         write(name, name)
     write("data/b.jsonl", '{"text": "b"}')
@@ -153,19 +156,19 @@ def test_folders_and_patterns(source: str, settings: dict[str, Any], names: list
         ("pvc://claim/x.txt", "spec.data.train[0].source: pvc://claim/x.txt does not exist"),
     ],
 )
-def test_nothing_there(source: str, message: str) -> None:
+def test_rejects_addresses_without_files(source: str, message: str) -> None:
     write("data/image.png", "x")
     with pytest.raises(DataError) as raised:
         read(source)
     assert str(raised.value).startswith(message)
 
 
-def test_the_identity_follows_the_files() -> None:
+def test_identity_changes_with_the_files() -> None:
     write("data/a.txt", "one")
     dataset = config.DatasetConfig(source="file://data")
 
     def identity() -> Any:
-        return reading().resolve(dataset, "f").identity
+        return resolver().resolve(dataset, "f").identity
 
     before = identity()
     assert identity() == before
@@ -176,11 +179,11 @@ def test_the_identity_follows_the_files() -> None:
     assert identity() not in (before, after)
 
 
-def test_a_corpus_can_be_read_again() -> None:
+def test_corpus_can_be_read_twice() -> None:
     write("a.txt", "one")
     write("b.txt", "two")
     data = config.DataConfig(train=[config.DatasetConfig(source="file://b.txt"), config.DatasetConfig(source="file://a.txt")])
-    texts = training_corpus(data, reading())
+    texts = training_corpus(data, resolver())
     assert [*texts()] == [*texts()] == ["two", "one"]
 
 
@@ -198,10 +201,10 @@ PAIRS = b'{"text": "a", "label": "x", "other": "b"}\n{"text": "c", "label": 1, "
         ),
     ],
 )
-def test_columns_by_their_roles(columns: dict[str, str], values: list[dict[str, Any]]) -> None:
+def test_reads_columns_by_role(columns: dict[str, str], values: list[dict[str, Any]]) -> None:
     write("a.jsonl", PAIRS)
     dataset = config.DatasetConfig.model_validate({"source": "file://a.jsonl", "columns": columns})
-    assert [record.values for record in reading("SequenceClassification").resolve(dataset, "f").rows()] == values
+    assert [row.values for row in resolver("SequenceClassification").resolve(dataset, "f").rows()] == values
 
 
 @pytest.mark.parametrize(
@@ -213,22 +216,22 @@ def test_columns_by_their_roles(columns: dict[str, str], values: list[dict[str, 
         ("a.txt", b"a", {}, "a.txt: a plain text has no label: use JSONLines, CSV or Parquet, or another objective"),
     ],
 )  # fmt: skip
-def test_rows_without_what_the_objective_reads(name: str, content: bytes, columns: dict[str, str], message: str) -> None:
+def test_rejects_missing_columns_of_the_objective(name: str, content: bytes, columns: dict[str, str], message: str) -> None:
     write(name, content)
     dataset = config.DatasetConfig.model_validate({"source": f"file://{name}", "columns": columns})
     with pytest.raises(DataError) as raised:
-        list(reading("SequenceClassification").resolve(dataset, "f").rows())
+        list(resolver("SequenceClassification").resolve(dataset, "f").rows())
     assert str(raised.value).startswith(message)
 
 
-def test_labels_of_the_hub_have_their_names() -> None:
+def test_replaces_class_numbers_of_hub_datasets_with_names() -> None:
     import datasets  # takes seconds
 
     topics = datasets.ClassLabel(names=["sports", "science"])
-    rows = datasets.Dataset.from_dict(
+    dataset = datasets.Dataset.from_dict(
         {"text": ["a", "b"], "topic": [1, -1], "tags": [[0, 1], []]},
         datasets.Features({"text": datasets.Value("string"), "topic": topics, "tags": datasets.List(topics)}),
     )
-    source = HubSource("hf://org/data[train]", {"text": "text", "label": "topic", "tags": "tags"}, rows)
-    found = [(record.values["label"], record.values["tags"]) for record in source.rows()]
-    assert found == [("science", ["sports", "science"]), (-1, [])]
+    source = HubSource("hf://org/data[train]", {"text": "text", "label": "topic", "tags": "tags"}, dataset)
+    labels = [(row.values["label"], row.values["tags"]) for row in source.rows()]
+    assert labels == [("science", ["sports", "science"]), (-1, [])]

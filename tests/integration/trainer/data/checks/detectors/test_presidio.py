@@ -1,4 +1,4 @@
-"""Personal data as presidio finds it: real presidio over a spaCy pipeline without a model, which leaves it its patterns."""
+"""The detector of presidio-analyzer, with a blank spaCy pipeline, so that only presidio's patterns match."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support import tiny
 
 from finetune_trainer import config, objectives
 from finetune_trainer.data.checks.detectors import detector_for
-from finetune_trainer.data.checks.personal_data import BUILT_IN
-from finetune_trainer.data.checks.presidio import CONFIGURATION
+from finetune_trainer.data.checks.detectors.patterns import BUILT_IN
+from finetune_trainer.data.checks.detectors.presidio import CONFIGURATION
 from finetune_trainer.data.loading.dataset import TOKENS
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
@@ -35,7 +35,7 @@ PRESIDIO = {"personalDataDetector": "Presidio"}
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A configuration for presidio with words alone for a model, and nothing of what it is hardly sure of."""
+    """A configuration with a blank model and a minimum score."""
     model = tmp_path_factory.mktemp("spacy") / "blank"
     spacy.blank("en").to_disk(model)
     models = [{"lang_code": "en", "model_name": str(model)}]
@@ -47,7 +47,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def configured(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The configuration as a file, which the environment names."""
+    """A configuration file that the environment variable names."""
     file = tmp_path / "analyzer.yaml"
     file.write_text(yaml.safe_dump(settings))
     monkeypatch.setenv(CONFIGURATION, str(file))
@@ -67,19 +67,19 @@ def prepared(folder: Path, texts: list[str], **changes: Any) -> Prepared:
     )
 
 
-def learnt(found: Prepared) -> list[str]:
-    return [TOKENIZER.decode(row[TOKENS], skip_special_tokens=True) for row in found.train]
+def training_texts(data: Prepared) -> list[str]:
+    return [TOKENIZER.decode(row[TOKENS], skip_special_tokens=True) for row in data.train]
 
 
-def test_what_is_found_is_counted_and_replaced(configured: Path) -> None:
+def test_counts_and_replaces_personal_data(configured: Path) -> None:
     detector = detector_for(checks())
     assert detector.scrub(TEXT) == SCRUBBED
     assert detector.find(TEXT) == {"EMAIL_ADDRESS": 1, "PHONE_NUMBER": 1, "CREDIT_CARD": 1}
     assert (detector.scrub(""), detector.scrub("none\n of  it ")) == ("", "none\n of  it ")
-    assert detector_for(checks()) is detector, "it is made once"
+    assert detector_for(checks()) is detector, "detectors are cached"
 
 
-def test_a_text_longer_than_spacy_takes_is_read_in_pieces(configured: Path) -> None:
+def test_splits_texts_beyond_the_limit_of_spacy(configured: Path) -> None:
     words = "seven words without anything personal in them " * 2500
     assert detector_for(checks()).scrub(f"{words}{TEXT} {words}") == f"{words}{SCRUBBED} {words}"
     assert detector_for(checks()).scrub("x" * 100_001) == "x" * 100_001
@@ -95,14 +95,14 @@ def test_a_text_longer_than_spacy_takes_is_read_in_pieces(configured: Path) -> N
         "ends with me@example.com.",
     ],
 )
-def test_it_agrees_with_the_built_in_detector_on_addresses(configured: Path, text: str) -> None:
+def test_agrees_with_the_built_in_detector_on_email_addresses(configured: Path, text: str) -> None:
     assert detector_for(checks()).scrub(text) == BUILT_IN.scrub(text).replace("[EMAIL]", "[EMAIL_ADDRESS]")
 
 
-def test_rows_are_reported_scrubbed_dropped_or_refused(configured: Path, tmp_path: Path) -> None:
+def test_warns_scrubs_drops_or_fails(configured: Path, tmp_path: Path) -> None:
     rows = [TEXT, "nothing here"]
     warned, scrubbed, dropped = (prepared(tmp_path, rows, personalData=policy) for policy in ("Warn", "Scrub", "Drop"))
-    assert (learnt(warned), learnt(scrubbed), learnt(dropped)) == (rows, [SCRUBBED, rows[1]], [rows[1]])
+    assert (training_texts(warned), training_texts(scrubbed), training_texts(dropped)) == (rows, [SCRUBBED, rows[1]], [rows[1]])
     for found in (warned, scrubbed, dropped):
         assert "with personal data: 1 EMAIL_ADDRESS, 1 PHONE_NUMBER, 1 CREDIT_CARD;" in "".join(
             finding.sentence for finding in found.report.findings
@@ -111,42 +111,42 @@ def test_rows_are_reported_scrubbed_dropped_or_refused(configured: Path, tmp_pat
         prepared(tmp_path, rows, personalData="Fail")
 
 
-def test_a_tokenizer_learns_what_it_left(configured: Path, tmp_path: Path) -> None:
+def test_tokenizer_corpus_is_scrubbed(configured: Path, tmp_path: Path) -> None:
     prepared(tmp_path, [TEXT])
-    reading = SourceResolver(config.ObjectiveSpec(), tmp_path / "cache", Credentials())
+    resolver = SourceResolver(config.ObjectiveSpec(), tmp_path / "cache", Credentials())
     document = {"train": [{"source": f"file://{tmp_path}/rows.jsonl"}], "checks": {"personalData": "Scrub"}}
-    built_in = training_corpus(config.DataConfig.model_validate(document), reading)
+    built_in = training_corpus(config.DataConfig.model_validate(document), resolver)
     scrubbed = config.DataConfig.model_validate(document | {"checks": PRESIDIO | {"personalData": "Scrub"}})
-    corpus = training_corpus(scrubbed, reading)
+    corpus = training_corpus(scrubbed, resolver)
     assert list(corpus()) == [SCRUBBED]
     assert corpus.identity != built_in.identity
 
 
-def test_another_configuration_prepares_anew(configured: Path, settings: dict[str, Any], tmp_path: Path) -> None:
-    assert learnt(prepared(tmp_path, [TEXT], personalData="Scrub")) == [SCRUBBED]
-    surer = configured.with_name("surer.yaml")
-    surer.write_text(yaml.safe_dump(settings | {"default_score_threshold": 0.9}))
+def test_another_configuration_prepares_again(configured: Path, settings: dict[str, Any], tmp_path: Path) -> None:
+    assert training_texts(prepared(tmp_path, [TEXT], personalData="Scrub")) == [SCRUBBED]
+    strict = configured.with_name("strict.yaml")
+    strict.write_text(yaml.safe_dump(settings | {"default_score_threshold": 0.9}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CONFIGURATION, str(surer))
-        assert learnt(prepared(tmp_path, [TEXT], personalData="Scrub")) == [
+        patch.setenv(CONFIGURATION, str(strict))
+        assert training_texts(prepared(tmp_path, [TEXT], personalData="Scrub")) == [
             SCRUBBED.replace("[PHONE_NUMBER]", "(212) 555-0123")
         ]
 
 
-def refused(spec: config.TrainSpec, folder: Path) -> str:
-    """Why a rank does not begin."""
+def startup_error(spec: config.TrainSpec, folder: Path) -> str:
+    """The error of a rank that cannot start."""
     place = LaunchContext(0, 1, 0, 1, "localhost:1", "a", folder, folder / "cache", Credentials())
     with pytest.raises(ConfigurationError) as raised:
         trainer.run(spec, place, lambda event: None, PreemptionSignal())
     return str(raised.value).removeprefix("spec.data.checks.personalDataDetector: ")
 
 
-def test_what_is_not_installed_is_told_before_data_is_read(
+def test_reports_missing_installations_before_reading_data(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = tiny.spec().document() | {"data": {"train": [{"source": "file:///absent"}], "checks": PRESIDIO}}
     spec = config.TrainSpec.model_validate(document)
-    assert refused(spec, tmp_path).startswith(
+    assert startup_error(spec, tmp_path).startswith(
         "presidio-analyzer needs the model en_core_web_lg, which is not installed: use an"
     )
     for name, content, sentence in [
@@ -161,7 +161,9 @@ def test_what_is_not_installed_is_told_before_data_is_read(
         if content is not None:
             (tmp_path / name).write_text(content)
         monkeypatch.setenv(CONFIGURATION, str(tmp_path / name))
-        assert refused(spec, tmp_path).startswith(sentence)
+        assert startup_error(spec, tmp_path).startswith(sentence)
     monkeypatch.setenv(CONFIGURATION, "another")
     monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
-    assert refused(spec, tmp_path).startswith("there is no presidio-analyzer here: use an image that has it and a spaCy model,")
+    assert startup_error(spec, tmp_path).startswith(
+        "there is no presidio-analyzer here: use an image that has it and a spaCy model,"
+    )

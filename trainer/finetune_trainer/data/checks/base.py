@@ -1,0 +1,40 @@
+"""The definition of a data check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from finetune_trainer.config import DataChecksConfig
+from finetune_trainer.data.checks.statistics import RowMask, RowStatistics
+from finetune_trainer.data.progress import Heartbeat
+from finetune_trainer.data.sources.stream import SPLITS, Split
+
+CheckName = Literal["leakage", "personalData", "unlearnable", "truncation", "duplicates", "nearDuplicates", "balance"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A data check: its name in `data.checks`, its policy, and the wording of its findings."""
+
+    name: CheckName
+    description: str
+    """Follows "N of M training rows"; it has no verb, so that it fits one row and many."""
+    advice: str
+    policy: Callable[[DataChecksConfig], str]
+
+
+def _no_detail(statistics: RowStatistics, split: Split) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class RowCheck(Check):
+    """A check that finds rows before they are encoded."""
+
+    find: Callable[[RowStatistics, Split, Heartbeat], RowMask]
+    """Marks the rows of one split that have the problem."""
+    detail: Callable[[RowStatistics, Split], str] = _no_detail
+    """What a finding adds to the description."""
+    splits: tuple[Split, ...] = SPLITS

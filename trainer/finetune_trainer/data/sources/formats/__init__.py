@@ -1,0 +1,43 @@
+"""The file formats. A new one is a module here, an entry of `FORMATS` and a value of `DatasetConfig.format`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from finetune_trainer.data.sources.files import File
+from finetune_trainer.data.sources.formats.base import Format
+from finetune_trainer.data.sources.formats.csv_table import CSV
+from finetune_trainer.data.sources.formats.image_folder import IMAGE_FOLDER
+from finetune_trainer.data.sources.formats.json_lines import JSON_LINES
+from finetune_trainer.data.sources.formats.parquet import PARQUET
+from finetune_trainer.data.sources.formats.plain_text import PLAIN_TEXT
+from finetune_trainer.protocol.outcome import DataError
+
+FORMATS: dict[str, Format] = {
+    "JSONLines": JSON_LINES,
+    "CSV": CSV,
+    "Parquet": PARQUET,
+    "Text": PLAIN_TEXT,
+    "ImageFolder": IMAGE_FOLDER,
+}
+
+
+def format_of(file: File, name: str) -> Format:
+    """The format with this name, or for Auto the one with the file's suffix; raises DataError for an unknown suffix."""
+    if name != "Auto":
+        return FORMATS[name]
+    for candidate in FORMATS.values():
+        if file.name.lower().endswith(candidate.suffixes):
+            return candidate
+    raise DataError(f"{file.name}: no format has this suffix: set the data's format to one of {', '.join(FORMATS)}")
+
+
+def suffixes_of(name: str, roles: Collection[str]) -> tuple[str, ...]:
+    """The suffixes of the format with this name, or for Auto those of all formats that support the roles."""
+    if name != "Auto":
+        return FORMATS[name].suffixes
+    suffixes: list[str] = []
+    for candidate in FORMATS.values():
+        if candidate.supports(roles):
+            suffixes += candidate.suffixes
+    return tuple(suffixes)
