@@ -183,7 +183,7 @@ EXIT_ADVICE: dict[Reason, Advice] = {
     ),
     Reason.HANG: Advice(
         "conditions `Restarting` and `Running`",
-        "No rank reported progress for 10 minutes while training, or for 30 minutes while loading, evaluating or exporting. "
+        "A rank sent no heartbeat for 10 minutes while training, or for 30 minutes while loading, evaluating or exporting. "
         "The message names the rank that was silent the longest.",
         "Look at that rank's log and node: a storage or network that does not answer is the usual cause. The ranks are "
         "restarted without further action.",
