@@ -24,6 +24,7 @@ from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.manager import CheckpointManager
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.distributed import process_group
 from finetune_trainer.storage.base import Credentials, Storage
 from finetune_trainer.training import engine
@@ -104,9 +105,11 @@ class Training:
         model = LlamaForCausalLM(config)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.engine = engine.build_engine(model, spec.training, spec.deepspeed, None, group, "Float32")
-        self._objective = objectives.of(spec, PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()), eos_token="end"))
+        self._objective = objectives.from_spec(
+            spec, PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()), eos_token="end")
+        )
         tokens = torch.randint(0, VOCABULARY, (1, LENGTH))
-        self._batch = {"input_ids": tokens, "labels": tokens}
+        self._batch = Batch(inputs={"input_ids": tokens}, targets={"labels": tokens})
         self.finished = 0
 
     def run(self, steps: int) -> list[float]:
@@ -115,7 +118,7 @@ class Training:
 
     def _step(self) -> float:
         started = time.perf_counter()
-        [loss] = self._objective.loss_sum(self.engine, self._batch)
+        [loss] = self._objective.loss.loss_sum(self.engine, self._batch)
         self.engine.backward(loss / LENGTH, scale_wrt_gas=False)
         engine.take_optimizer_step(self.engine, 1e-4, 1.0)
         self.finished += 1

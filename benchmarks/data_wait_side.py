@@ -36,7 +36,7 @@ class Steps(Dataset[list[MicroBatch]]):
         return self._count
 
     def __getitem__(self, step: int) -> list[MicroBatch]:
-        return self._make(self._order.of_step(step))
+        return self._make(self._order.indices_for_step(step))
 
 
 def peer(make: BatchBuilder, order: Sampler, count: int) -> Batches:
@@ -46,19 +46,19 @@ def peer(make: BatchBuilder, order: Sampler, count: int) -> Batches:
 
 def ours(make: BatchBuilder, order: Sampler, count: int) -> Batches:
     """Load as finetune_trainer.training.loop does."""
-    return PrefetchLoader(make, (order.of_step(step) for step in range(count)))
+    return PrefetchLoader(make, (order.indices_for_step(step) for step in range(count)))
 
 
 def build(spec: TrainSpec, cache: Path) -> tuple[Any, objectives.Objective, BatchBuilder, Sampler]:
     """Build the model, the objective, the batch builder and the sampler of a document."""
     reading = SourceResolver(spec.objective, cache, Credentials())
-    objective = objectives.of(spec, processors.load(spec, reading))
-    data, training = prepare(spec, objective, reading), spec.training
+    objective = objectives.from_spec(spec, processors.load_processor(spec, reading))
+    data, training = prepare(spec, objective.encoder, reading), spec.training
     load = partial(
         loading.load_model, spec.model, dtype=torch.float32, cache=cache, credentials=Credentials(), seed=training.seed
     )
-    maker = BatchBuilder(data.train, objective, Layout(training=True), 0, 1, training.micro_batch_size, training.seed)
-    return objective.build(load), objective, maker, Sampler(data.epoch, training.batch_size, training.seed, data.mixture)
+    maker = BatchBuilder(data.train, objective.collator, Layout(training=True), 0, 1, training.micro_batch_size, training.seed)
+    return objective.build_model(load), objective, maker, Sampler(data.epoch, training.batch_size, training.seed, data.mixture)
 
 
 def measure(model: Any, objective: objectives.Objective, batches: Batches, steps: int, warm_up: int) -> Sample:
@@ -69,7 +69,7 @@ def measure(model: Any, objective: objectives.Objective, batches: Batches, steps
         started = time.perf_counter()
         [batch] = next(batches)
         waits.append(time.perf_counter() - started)
-        loss = objective.loss_sum(model, batch.inputs).sum() / batch.terms[0]
+        loss = objective.loss.loss_sum(model, batch.batch).sum() / batch.terms[0]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

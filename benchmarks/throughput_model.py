@@ -11,6 +11,7 @@ from paired import print_sample
 
 from finetune_trainer import config, objectives
 from finetune_trainer.models import loading
+from finetune_trainer.models.tokenizers import load_tokenizer
 from finetune_trainer.storage.base import Credentials
 
 VOCABULARY = 8192
@@ -27,8 +28,8 @@ def main() -> None:
         "checkpoint": {"storage": f"file://{folder}"},
     }
     spec = config.TrainSpec.model_validate(document)
-    tokenizer = loading.load_tokenizer(spec.model, texts, cache=folder, credentials=Credentials())
-    objective = objectives.of(spec, tokenizer)
+    tokenizer = load_tokenizer(spec.model, lambda: texts, cache=folder, credentials=Credentials())
+    objective = objectives.from_spec(spec, tokenizer)
     model = loading.load_model(spec.model, objective, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=0)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)

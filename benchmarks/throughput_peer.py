@@ -87,7 +87,7 @@ def arguments(spec: TrainSpec, folder: str, sampling: str) -> TrainingArguments:
 def rows(spec: TrainSpec, tokenizer: Any, folder: Path) -> datasets.Dataset:
     """Build the dataset of our side without packing, in the form that Trainer expects."""
     reading = SourceResolver(spec.objective, folder / "cache", Credentials())
-    prepared = prepare(spec, objectives.of(spec, tokenizer), reading).train
+    prepared = prepare(spec, objectives.from_spec(spec, tokenizer).encoder, reading).train
     return datasets.Dataset.from_dict({TOKENS: [row[TOKENS] for row in prepared]})
 
 
