@@ -10,8 +10,9 @@ import torch
 from paired import print_sample
 
 from finetune_trainer import config, objectives
+from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import loading
-from finetune_trainer.models.tokenizers import load_tokenizer
+from finetune_trainer.models.processors import load_processor
 from finetune_trainer.storage.base import Credentials
 
 VOCABULARY = 8192
@@ -20,7 +21,6 @@ VOCABULARY = 8192
 def main() -> None:
     """Create the model: CORPUS.jsonl DIRECTORY CONFIG"""
     corpus, folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    texts = [json.loads(line)["text"] for line in corpus.open()]
     model_config = {"initialization": "Scratch", "config": settings, "tokenizer": {"train": {"vocabSize": VOCABULARY}}}
     document = {
         "model": model_config,
@@ -28,7 +28,7 @@ def main() -> None:
         "checkpoint": {"storage": f"file://{folder}"},
     }
     spec = config.TrainSpec.model_validate(document)
-    tokenizer = load_tokenizer(spec.model, lambda: texts, cache=folder, credentials=Credentials())
+    tokenizer = load_processor(spec, SourceResolver(spec.objective, folder, Credentials()))
     objective = objectives.from_spec(spec, tokenizer)
     model = loading.load_model(spec.model, objective, dtype=torch.float32, cache=folder, credentials=Credentials(), seed=0)
     tokenizer.save_pretrained(folder)
