@@ -90,7 +90,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.sequenceClassification.labels",
-        "a number has no labels",
+        "a regression has no labels",
         spec(objective={"type": "SequenceClassification", "sequenceClassification": {"labels": ["a", "b"]}}),
         spec(
             objective={"type": "SequenceClassification", "sequenceClassification": {"problem": "Regression", "labels": ["a"]}}
@@ -98,7 +98,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.tasks",
-        "several tasks at once need type: MultiTask",
+        "several tasks need type: MultiTask",
         spec(**TWO_TASKS),
         spec(objective={"type": "MultiTask"}),
     ),
@@ -200,7 +200,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.imageClassification.classWeights",
-        "classes are weighed twice",
+        "classWeighting and classWeights exclude each other",
         IMAGES | spec(objective__imageClassification={"classWeighting": "Balanced"}),
         IMAGES | spec(objective__imageClassification={"classWeights": {"a": 2}, "classWeighting": "Balanced"}),
     ),
@@ -218,7 +218,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.imageClassification.labels",
-        "a number has no labels",
+        "a regression has no labels",
         IMAGES | spec(objective__imageClassification={"problem": "Regression"}),
         IMAGES | spec(objective__imageClassification={"problem": "Regression", "labels": ["a"]}),
     ),
@@ -247,7 +247,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "spec.objective.sequenceClassification.classWeights",
-        "classes are weighed twice",
+        "classWeighting and classWeights exclude each other",
         spec(objective={"type": "SequenceClassification", "sequenceClassification": {"classWeighting": "Balanced"}}),
         spec(
             objective={

@@ -101,4 +101,4 @@ class TrainSpec(Section):
     @property
     def overlong(self) -> Literal["Split", "Truncate", "Drop"]:
         """The treatment of rows longer than a sequence; by default they are split if the objective supports it."""
-        return self.data.overlong or ("Split" if self.objective.config.divisible else "Truncate")
+        return self.data.overlong or ("Split" if self.objective.config.splittable else "Truncate")

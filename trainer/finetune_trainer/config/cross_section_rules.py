@@ -15,15 +15,15 @@ def _objectives_where(predicate: Callable[[type[ObjectiveConfig]], bool]) -> lis
     return [name for name, config in CONFIGS.items() if predicate(config)]
 
 
-FEW_SHOT_OBJECTIVES = _objectives_where(lambda config: config.in_context)
-GENERATING_OBJECTIVES = _objectives_where(lambda config: config.continues)
+FEW_SHOT_OBJECTIVES = _objectives_where(lambda config: config.supports_few_shot)
+GENERATING_OBJECTIVES = _objectives_where(lambda config: config.generates_text)
 IMAGE_OBJECTIVES = _objectives_where(lambda config: config.processor == "ImageProcessor")
-LABELED_OBJECTIVES = _objectives_where(lambda config: config.labelled)
-LABEL_SMOOTHING_OBJECTIVES = _objectives_where(lambda config: config.smoothable)
+LABELED_OBJECTIVES = _objectives_where(lambda config: config.has_labels)
+LABEL_SMOOTHING_OBJECTIVES = _objectives_where(lambda config: config.supports_label_smoothing)
 PACKABLE_OBJECTIVES = _objectives_where(lambda config: config.packable)
-PROMPT_TUNING_OBJECTIVES = _objectives_where(lambda config: config.promptable)
-ROW_COMPARING_OBJECTIVES = _objectives_where(lambda config: config.compares)
-SPLITTABLE_OBJECTIVES = _objectives_where(lambda config: config.divisible)
+PROMPT_TUNING_OBJECTIVES = _objectives_where(lambda config: config.supports_prompt_tuning)
+ROW_COMPARING_OBJECTIVES = _objectives_where(lambda config: config.compares_rows)
+SPLITTABLE_OBJECTIVES = _objectives_where(lambda config: config.splittable)
 
 # Parts of CEL expressions.
 CONTINUAL_LEARNING = "self.training.continualLearning"

@@ -24,8 +24,8 @@ def load_processor(spec: TrainSpec, resolver: SourceResolver, heartbeat: Callabl
     if isinstance(options, ImageObjectiveConfig):
         return load_image_processor(spec.model, options.image_size, resolver)
     return load_tokenizer(
-        spec.model, training_corpus(spec.data, resolver), adds_special_tokens=options.framed,
-        sentinels=options.sentinels(spec.data.max_length), cache=resolver.cache, credentials=resolver.credentials,
+        spec.model, training_corpus(spec.data, resolver), adds_special_tokens=options.adds_special_tokens,
+        sentinels=options.sentinel_count(spec.data.max_length), cache=resolver.cache, credentials=resolver.credentials,
         heartbeat=heartbeat,
     )  # fmt: skip
 

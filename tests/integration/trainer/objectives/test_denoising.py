@@ -12,8 +12,7 @@ from tests.support import corpora, tiny
 from tests.support.learning import BART, T5, learn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BartConfig, T5Config, pipeline
 
-from finetune_trainer.config.objectives.denoising import DenoisingConfig as Options
-from finetune_trainer.config.objectives.denoising import SpanCorruptionConfig, TextInfillingConfig
+from finetune_trainer.config.objectives.denoising import DenoisingConfig, SpanCorruptionConfig, TextInfillingConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
@@ -27,7 +26,7 @@ from finetune_trainer.protocol.outcome import ConfigurationError
 
 TEXTS = [row["text"] for row in corpora.texts(20)]
 LENGTH = 64
-TOKENIZER = tokenizer_training.train_tokenizer(TEXTS, 500, sentinels=Options().sentinels(LENGTH))
+TOKENIZER = tokenizer_training.train_tokenizer(TEXTS, 500, sentinels=DenoisingConfig().sentinel_count(LENGTH))
 MASK = 10**6
 SENTINELS = MASK + np.arange(1000)
 LENGTHS = [2, 3, 4, 7, 20, 50, 113, 400]
@@ -231,7 +230,7 @@ def test_the_loss_is_that_of_transformers(make: Any) -> None:
 
 
 def test_a_tokenizer_that_is_trained_for_it_has_all_sentinels() -> None:
-    names = [sentinel_token(number) for number in range(Options().sentinels(LENGTH))]
+    names = [sentinel_token(number) for number in range(DenoisingConfig().sentinel_count(LENGTH))]
     assert len(names) == 4
     assert TOKENIZER.extra_special_tokens == names
     assert TOKENIZER.decode(TOKENIZER("a<extra_id_0>b")["input_ids"], skip_special_tokens=True) == "ab"

@@ -1,6 +1,6 @@
-"""What is learnt: each objective's options in a file of its own, and the document's section that chooses one.
+"""Configs of the objectives, one file each, and the section of the document that chooses one of them.
 
-A file of this folder that has a class of options of the file's own name is an objective's: `masked_lm.py` has MaskedLM.
+A file of this folder that has a config of the file's own name belongs to an objective: `masked_lm.py` has `MaskedLMConfig`.
 """
 
 from __future__ import annotations
@@ -16,52 +16,54 @@ from finetune_trainer.config.base import Rule, Section, describe_choices, requir
 from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
-def _found() -> Iterator[tuple[str, type[ObjectiveConfig]]]:
+def _find_configs() -> Iterator[tuple[str, type[ObjectiveConfig]]]:
+    """The name and the config of each objective, in the alphabetical order of their files."""
     for file in pkgutil.iter_modules(__path__):
+        config_name = f"{file.name.replace('_', '')}config"
         for name, value in vars(import_module(f"{__name__}.{file.name}")).items():
-            if name.lower() == f"{file.name.replace('_', '')}config" and issubclass(value, ObjectiveConfig):
+            if name.lower() == config_name and issubclass(value, ObjectiveConfig):
                 yield name.removesuffix("Config"), value
 
 
-CONFIGS: dict[str, type[ObjectiveConfig]] = dict(_found())
-"""Each objective's options by the objective's name in the document."""
-SHARING = [name for name, options in CONFIGS.items() if options.shares_encoder]
+CONFIGS: dict[str, type[ObjectiveConfig]] = dict(_find_configs())
+"""The config of each objective, by the objective's name in the document."""
+ENCODER_SHARING = [name for name, config in CONFIGS.items() if config.shares_encoder]
 
 
 def field_of(name: str) -> str:
-    """Where the document has an objective's options: MaskedLM's below maskedLM."""
+    """The document's field for an objective's config: maskedLM for MaskedLM."""
     return name[0].lower() + name[1:]
 
 
 def module_of(name: str) -> str:
-    """What the objective's files are called, here and among `finetune_trainer.objectives`: MaskedLM's masked_lm."""
+    """The name of the objective's modules, here and in `finetune_trainer.objectives`: masked_lm for MaskedLM."""
     return CONFIGS[name].__module__.rpartition(".")[2]
 
 
 _fields: dict[str, Any] = {
     "type": (Literal[tuple(CONFIGS)], Field("CausalLM", description=describe_choices(CONFIGS))),
     **{
-        module_of(name): (options | None, Field(None, alias=field_of(name)))
-        for name, options in CONFIGS.items()
-        if options.model_fields
+        module_of(name): (config | None, Field(None, alias=field_of(name)))
+        for name, config in CONFIGS.items()
+        if config.model_fields
     },
 }
 _Named: Any = create_model("_Named", __base__=Section, **_fields)
 
 
 class ObjectiveChoice(_Named):
-    """An objective: its name, and below a field of its own what may be chosen about it."""
+    """The name of an objective, and its config in a field of its own."""
 
     if TYPE_CHECKING:
         type: str
 
     rules: ClassVar[tuple[Rule, ...]] = tuple(
-        requires_type(name, field_of(name), "objective") for name, options in CONFIGS.items() if options.model_fields
+        requires_type(name, field_of(name), "objective") for name, config in CONFIGS.items() if config.model_fields
     )
 
     @property
     def config(self) -> ObjectiveConfig:
-        """The chosen objective's options, the defaults if the document gives none."""
+        """The config of the chosen objective, with the defaults if the document has none."""
         given = {info.alias: getattr(self, name) for name, info in type(self).model_fields.items()}
         return given.get(field_of(self.type)) or CONFIGS[self.type]()
 
@@ -75,31 +77,33 @@ TaskName = Annotated[str, Field(max_length=32, pattern=r"^[a-z]([a-z0-9-]{0,30}[
 
 
 class TaskSpec(ObjectiveChoice):
-    """One of several objectives that share an encoder; it has a head, a loss and metrics of its own."""
+    """One of several objectives that share an encoder. Each has a head, a loss and metrics of its own."""
 
     name: TaskName
-    weight: float = Field(1.0, gt=0, le=1e6, description="What its loss is multiplied with in the sum that is minimised.")
+    weight: float = Field(1.0, gt=0, le=1e6, description="Factor of its loss in the sum that is minimized.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *ObjectiveChoice.rules,
         Rule(
-            f"self.type in {SHARING}",
-            f"this objective cannot share an encoder with others: set type to one of {', '.join(SHARING)}",
+            f"self.type in {ENCODER_SHARING}",
+            f"this objective cannot share an encoder with others: set type to one of {', '.join(ENCODER_SHARING)}",
             "type",
         ),
     )
 
 
 class ObjectiveSpec(ObjectiveChoice):
-    """The loss to minimise."""
+    """The loss to minimize."""
 
-    tasks: list[TaskSpec] = Field(default_factory=list, max_length=16, description="With MultiTask, what is learnt at once.")
+    tasks: list[TaskSpec] = Field(
+        default_factory=list, max_length=16, description="With MultiTask, the tasks that are trained together."
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *ObjectiveChoice.rules,
         Rule(
             "(self.type == 'MultiTask') == (size(self.tasks) > 0)",
-            "several tasks at once need type: MultiTask, and MultiTask needs tasks: add the one or remove the other",
+            "several tasks need type: MultiTask, and MultiTask needs tasks: add one or remove the other",
             "tasks",
         ),
         Rule(
@@ -110,5 +114,9 @@ class ObjectiveSpec(ObjectiveChoice):
     )
 
     def roles_of(self, task: str | None) -> tuple[str, ...]:
-        """The columns that are read of the rows of a task, or of all rows where there are no tasks."""
-        return next(one.roles for one in self.tasks if one.name == task) if self.tasks else self.roles
+        """The columns that are read from the rows of a task, or from all rows where there are no tasks."""
+        for task_spec in self.tasks:
+            if task_spec.name == task:
+                return task_spec.roles
+        assert not self.tasks, f"the document has no task {task}"
+        return self.roles

@@ -1,4 +1,4 @@
-"""What every objective's options say beside its fields: the columns that its rows need, and what may be done with a row."""
+"""The base of the objectives' configs: the columns of their rows, and what they support."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ Processor = Literal["Tokenizer", "ImageProcessor"]
 
 
 class ObjectiveConfig(Section):
-    """Base of every objective's options. The first of the columns is what a row is about: it decides who is held out.
+    """The config of an objective.
 
-    The first sentence of a class's docstring is what the reference says of the objective.
+    The first sentence of a subclass's docstring describes the objective in the reference.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
+    """Required columns. The first is the subject of a row: rows with the same subject are held out together."""
     optional_columns: ClassVar[tuple[str, ...]] = ()
     processor: ClassVar[Processor] = "Tokenizer"
-    """What makes a model's inputs of a row."""
-    divisible: ClassVar[bool] = False
-    """Whether a row of data is text like any other, of which a part is as good; else it is one example."""
-    labelled: ClassVar[bool] = False
-    """Whether each row may have one label, so that rows of rare labels can be shown more often."""
+    """Turns a row into the model's inputs."""
+    splittable: ClassVar[bool] = False
+    """Whether the parts of a row can be examples of their own, so that long rows can be split."""
+    has_labels: ClassVar[bool] = False
+    """Whether each row may have one label, so that rows of rare labels can be repeated."""
     packable: ClassVar[bool] = False
     """Whether several examples may share a sequence."""
-    promptable: ClassVar[bool] = False
-    """Whether virtual tokens before a text can teach it, which then must be read from its beginning to its end."""
-    compares: ClassVar[bool] = False
-    """Whether a row is told from the others of its step, so that one alone teaches nothing."""
+    supports_prompt_tuning: ClassVar[bool] = False
+    """Whether virtual tokens before a text can train the model, which must read the text from its start to its end."""
+    compares_rows: ClassVar[bool] = False
+    """Whether the loss compares a row with the other rows of its step, so that a single row has no loss."""
     shares_encoder: ClassVar[bool] = False
     """Whether it can be one of several tasks that share an encoder."""
-    smoothable: ClassVar[bool] = False
-    """Whether its loss is the cross entropy of one label among several, which training.labelSmoothing can soften."""
-    in_context: ClassVar[bool] = False
-    """Whether solved rows can stand before the one to solve, so that a model can be asked few-shot."""
-    continues: ClassVar[bool] = False
-    """Whether the model continues a prompt, so that it can be asked for samples."""
-    framed: ClassVar[bool] = True
-    """Whether a tokenizer that is trained for it puts a token before and one after each text, as BERT's does."""
+    supports_label_smoothing: ClassVar[bool] = False
+    """Whether its loss is the cross entropy of one label among several, to which training.labelSmoothing applies."""
+    supports_few_shot: ClassVar[bool] = False
+    """Whether solved rows can precede a row in its prompt, so that a model can be evaluated few-shot."""
+    generates_text: ClassVar[bool] = False
+    """Whether the model continues a prompt, so that samples can be generated."""
+    adds_special_tokens: ClassVar[bool] = True
+    """Whether a tokenizer that is trained for it adds a token before and one after each text, as BERT's does."""
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """All columns that are read, the one that a row is about first."""
+        """All columns that are read, the subject first."""
         return self.columns + self.optional_columns
 
-    def sentinels(self, max_length: int) -> int:
-        """How many tokens that stand for hidden spans a tokenizer needs that is trained for it."""
+    def sentinel_count(self, max_length: int) -> int:
+        """The number of sentinel tokens (for hidden spans) that a tokenizer needs that is trained for it."""
         return 0

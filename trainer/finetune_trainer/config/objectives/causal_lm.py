@@ -1,4 +1,4 @@
-"""Options for CausalLM; it has none."""
+"""The config of CausalLM, which has no options."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from finetune_trainer.config.objectives.base import ObjectiveConfig
 class CausalLMConfig(ObjectiveConfig):
     """Predict each token from those before it (Radford et al. 2018)."""
 
-    divisible: ClassVar[bool] = True
+    splittable: ClassVar[bool] = True
     packable: ClassVar[bool] = True
-    smoothable: ClassVar[bool] = True
-    promptable: ClassVar[bool] = True
-    framed: ClassVar[bool] = False
-    continues: ClassVar[bool] = True
+    supports_label_smoothing: ClassVar[bool] = True
+    supports_prompt_tuning: ClassVar[bool] = True
+    adds_special_tokens: ClassVar[bool] = False
+    generates_text: ClassVar[bool] = True

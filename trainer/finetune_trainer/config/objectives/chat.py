@@ -1,4 +1,4 @@
-"""What objectives that learn from conversations share: how one is written down."""
+"""Config that objectives over conversations share."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
 class ChatObjectiveConfig(ObjectiveConfig):
-    """Base of their options."""
+    """Base of the configs of objectives over conversations."""
 
-    framed: ClassVar[bool] = False
-    continues: ClassVar[bool] = True
+    adds_special_tokens: ClassVar[bool] = False
+    generates_text: ClassVar[bool] = True
 
     chat_template: str | None = Field(
         None,
         min_length=1,
         max_length=131_072,
-        description="How a conversation is written down: a Jinja template as transformers has them, which the export keeps. "
-        "Absent, it is the tokenizer's own. Models from scratch have a default: each message is its role, a line break, its "
-        "content, the end-of-text token and a line break.",
+        description="Template of a conversation, in transformers' Jinja format; it is exported with the tokenizer. By default "
+        "the tokenizer's own. Models from scratch have a default: each message is its role, a line break, its content, the "
+        "end-of-text token and a line break.",
     )

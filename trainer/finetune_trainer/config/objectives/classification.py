@@ -1,4 +1,4 @@
-"""Options that the classifications share."""
+"""Config that the classifications share."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
 class ClassificationObjectiveConfig(ObjectiveConfig):
-    """Base of the objectives that give a row one of several labels, any of several labels, or a number."""
+    """Base of the configs of objectives that predict one of several labels, any of several labels, or a number."""
 
-    labelled: ClassVar[bool] = True
-    smoothable: ClassVar[bool] = True
+    has_labels: ClassVar[bool] = True
+    supports_label_smoothing: ClassVar[bool] = True
 
     problem: Literal["SingleLabel", "MultiLabel", "Regression"] = Field(
-        "SingleLabel", description="SingleLabel chooses one label, MultiLabel any number of them, Regression gives a number."
+        "SingleLabel", description="SingleLabel predicts one label, MultiLabel any number of them, Regression a number."
     )
     labels: list[str] = Field(
-        default_factory=list, max_length=10_000, description="All labels in their order; found in the training data when empty."
+        default_factory=list, max_length=10_000, description="All labels in their order. By default those of the training data."
     )
 
     class_weighting: Literal["None", "Balanced"] = Field(
         "None",
-        description="With SingleLabel, Balanced weighs each row's loss by rows / (labels x rows of its label), so that all "
-        "labels count alike.",
+        description="With SingleLabel, Balanced weights each row's loss by rows / (labels x rows of its label), so that all "
+        "labels have the same total weight.",
     )
     class_weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
         default_factory=dict,
         max_length=10_000,
-        description="The same with weights of your own, by label; labels that are not named have 1.",
+        description="Weights of rows by their label. Labels without an entry have weight 1.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.problem != 'Regression' || size(self.labels) == 0",
-            "a number has no labels: remove labels, or set another problem",
+            "a regression has no labels: remove labels, or set another problem",
             "labels",
         ),
         Rule(
@@ -47,7 +47,7 @@ class ClassificationObjectiveConfig(ObjectiveConfig):
         ),
         Rule(
             "self.classWeighting == 'None' || size(self.classWeights) == 0",
-            "classes are weighed twice: keep either classWeighting or classWeights",
+            "classWeighting and classWeights exclude each other: remove one",
             "classWeights",
         ),
     )

@@ -1,4 +1,4 @@
-"""Options for Denoising."""
+"""The config of Denoising."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
 class SpanCorruptionConfig(Section):
-    """Spans of tokens give way to one sentinel token each, and are what is written (Raffel et al. 2020, arXiv:1910.10683)."""
+    """Replaces spans of tokens by one sentinel token each; the target is the spans (Raffel et al. 2020, arXiv:1910.10683)."""
 
-    noise_density: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are hidden.")
-    mean_span_length: float = Field(3.0, ge=1, le=1000, description="Tokens of a span, in the mean.")
+    noise_density: float = Field(0.15, gt=0, lt=1, description="Share of the tokens to hide.")
+    mean_span_length: float = Field(3.0, ge=1, le=1000, description="Mean number of tokens of a span.")
 
     def counts(self, tokens: int) -> tuple[int, int]:
-        """How many of a text's tokens are hidden, and in how many spans: at least one each, and one token stays."""
+        """The numbers of hidden tokens and of spans in a text: at least one of each, and at least one token stays visible."""
         hidden = min(max(round(tokens * self.noise_density), 1), tokens - 1)
         return hidden, min(max(round(hidden / self.mean_span_length), 1), hidden, tokens - hidden)
 
     def tokens_within(self, room: int) -> int:
-        """Tokens of the longest text of which neither what is read nor what is written has more than `room`."""
+        """Tokens of the longest text whose input and target both have at most `room` tokens."""
 
         def longest(tokens: int) -> int:
             hidden, spans = self.counts(tokens)
@@ -33,26 +33,26 @@ class SpanCorruptionConfig(Section):
 
 
 class TextInfillingConfig(Section):
-    """Spans of tokens give way to one mask token each, and the whole text is written (Lewis et al. 2019, arXiv:1910.13461)."""
+    """Replaces spans of tokens by one mask token each; the target is the text (Lewis et al. 2019, arXiv:1910.13461)."""
 
-    mask_ratio: float = Field(0.3, gt=0, lt=1, description="Share of the tokens that are hidden.")
+    mask_ratio: float = Field(0.3, gt=0, lt=1, description="Share of the tokens to hide.")
     mean_span_length: float = Field(
-        3.0, ge=1, le=1000, description="Mean of the Poisson distribution of a span's tokens; a mask may stand for none."
+        3.0, ge=1, le=1000, description="Mean of the Poisson distribution of span lengths; a span may be empty."
     )
-    shuffle_sentences: bool = Field(False, description="Put a text's sentences in random order as well.")
+    shuffle_sentences: bool = Field(False, description="Shuffle the sentences of a text as well.")
 
 
 class DenoisingConfig(ObjectiveConfig):
-    """Restore texts of which parts were hidden: how T5 and BART are pre-trained (arXiv:1910.10683, arXiv:1910.13461)."""
+    """Restore texts with hidden parts, as in the pretraining of T5 and BART (arXiv:1910.10683, arXiv:1910.13461)."""
 
-    divisible: ClassVar[bool] = True
-    smoothable: ClassVar[bool] = True
-    framed: ClassVar[bool] = False
+    splittable: ClassVar[bool] = True
+    supports_label_smoothing: ClassVar[bool] = True
+    adds_special_tokens: ClassVar[bool] = False
 
     noise: Literal["SpanCorruption", "TextInfilling"] = Field(
         "SpanCorruption",
-        description="SpanCorruption: a sentinel of its own for each hidden span, and the spans are written, as T5 learns. "
-        "TextInfilling: the same mask for each, and the whole text is written, as BART learns.",
+        description="SpanCorruption replaces each hidden span by a sentinel of its own, and the target is the spans, as in T5. "
+        "TextInfilling replaces each by the same mask, and the target is the whole text, as in BART.",
     )
     span_corruption: SpanCorruptionConfig | None = None
     text_infilling: TextInfillingConfig | None = None
@@ -68,13 +68,16 @@ class DenoisingConfig(ObjectiveConfig):
 
     @property
     def spans(self) -> SpanCorruptionConfig:
-        """What is chosen about SpanCorruption, the defaults if the document says nothing."""
+        """The options of SpanCorruption, with the defaults if the document has none."""
         return self.span_corruption or SpanCorruptionConfig()
 
     @property
     def infilling(self) -> TextInfillingConfig:
-        """What is chosen about TextInfilling, the defaults if the document says nothing."""
+        """The options of TextInfilling, with the defaults if the document has none."""
         return self.text_infilling or TextInfillingConfig()
 
-    def sentinels(self, max_length: int) -> int:
-        return self.spans.counts(self.spans.tokens_within(max_length))[1] if self.noise == "SpanCorruption" else 0
+    def sentinel_count(self, max_length: int) -> int:
+        if self.noise != "SpanCorruption":
+            return 0
+        _, spans = self.spans.counts(self.spans.tokens_within(max_length))
+        return spans

@@ -1,4 +1,4 @@
-"""Options for ImageClassification."""
+"""The config of ImageClassification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options for ImageContrastive."""
+"""The config of ImageContrastive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune_trainer.config.base import Rule
 from finetune_trainer.config.image_augmentation import ColorJitterConfig, ImageAugmentationConfig, RandomCropConfig
 from finetune_trainer.config.objectives.images import ImageObjectiveConfig
 
-# Of the paper, for ImageNet.
+# The paper's augmentation for ImageNet.
 SIMCLR = ImageAugmentationConfig(
     random_crop=RandomCropConfig(),
     horizontal_flip=0.5,
@@ -21,19 +21,19 @@ SIMCLR = ImageAugmentationConfig(
 
 
 class ImageContrastiveConfig(ImageObjectiveConfig):
-    """Tell an image, altered at random, from all others of the step; without labels (Chen et al. 2020, arXiv:2002.05709).
+    """Match two augmented views of an image among those of all images of the step (Chen et al. 2020, arXiv:2002.05709).
 
-    How many others there are is decided by training.batchSize alone. An evaluation goes in groups of as many images, and
-    recall@1, recall@5 and mrr say how soon a view finds the other one of its image among all views of its group.
+    It needs no labels. training.batchSize sets the number of images in a step. An evaluation compares groups of as many images;
+    recall@1, recall@5 and mrr measure the rank of a view's counterpart among all views of its group.
     """
 
-    compares: ClassVar[bool] = True
+    compares_rows: ClassVar[bool] = True
 
-    temperature: float = Field(0.1, gt=0, le=100, description="What the cosine of two embeddings is divided by.")
+    temperature: float = Field(0.1, gt=0, le=100, description="Divisor of the cosine of two embeddings.")
     augmentation: ImageAugmentationConfig = Field(
         SIMCLR,
-        description="How each view is altered at random, in the evaluation too; by default as in SimCLR: cropped, half of them "
-        "mirrored and half blurred, colours changed by up to 80 %, a fifth without any. What is given replaces all of this.",
+        description="Random augmentation of each view, in the evaluation too. By default as in SimCLR: random crops, half of "
+        "them flipped and half blurred, colors changed by up to 80 %, a fifth in grayscale. A value replaces all of it.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -41,7 +41,7 @@ class ImageContrastiveConfig(ImageObjectiveConfig):
             "has(self.augmentation.randomCrop) || has(self.augmentation.colorJitter) || has(self.augmentation.randAugment) || "
             "self.augmentation.trivialAugment || self.augmentation.horizontalFlip > 0.0 || "
             "self.augmentation.grayscale > 0.0 || self.augmentation.blur > 0.0",
-            "both views of an image would be the same: say how they are altered, or remove augmentation",
+            "both views of an image would be the same: add an augmentation, or remove augmentation",
             "augmentation",
         ),
     )

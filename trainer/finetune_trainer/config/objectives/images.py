@@ -1,4 +1,4 @@
-"""Options that the objectives on images share."""
+"""Config that objectives over images share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finetune_trainer.config.objectives.base import ObjectiveConfig, Processor
 
 
 class ImageObjectiveConfig(ObjectiveConfig):
-    """Base of the objectives that learn from images."""
+    """Base of the configs of objectives over images."""
 
     columns: ClassVar[tuple[str, ...]] = ("image",)
     processor: ClassVar[Processor] = "ImageProcessor"
@@ -20,9 +20,9 @@ class ImageObjectiveConfig(ObjectiveConfig):
         None,
         ge=8,
         le=4096,
-        description="Height and width in pixels to which images are resized, for a model from scratch; by default the "
+        description="Height and width in pixels to which images are resized, for a model from scratch. By default the "
         "image_size of its configuration, or 224.",
     )
     augmentation: ImageAugmentationConfig = Field(
-        ImageAugmentationConfig(), description="What is done to training images at random, never to those of the evaluation."
+        ImageAugmentationConfig(), description="Random augmentation of training images, never of those of the evaluation."
     )

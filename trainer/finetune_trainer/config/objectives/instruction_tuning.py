@@ -1,4 +1,4 @@
-"""Options for InstructionTuning."""
+"""The config of InstructionTuning."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 
 
 class InstructionTuningConfig(ChatObjectiveConfig):
-    """Answer as the assistant of a conversation does, whose words alone are learnt (Ouyang et al. 2022, arXiv:2203.02155)."""
+    """Answer as the assistant of a conversation, with the loss on its messages only (Ouyang et al. 2022, arXiv:2203.02155)."""
 
     packable: ClassVar[bool] = True
-    smoothable: ClassVar[bool] = True
-    promptable: ClassVar[bool] = True
-    in_context: ClassVar[bool] = True
+    supports_label_smoothing: ClassVar[bool] = True
+    supports_prompt_tuning: ClassVar[bool] = True
+    supports_few_shot: ClassVar[bool] = True
 
     format: Literal["Messages", "PromptCompletion"] = Field(
         "Messages",
-        description="Messages reads conversations, from the column messages; PromptCompletion a text that a user says and one "
-        "that the assistant answers, from the columns prompt and completion.",
+        description="Messages reads conversations from the column messages; PromptCompletion reads a user's message and the "
+        "assistant's answer from the columns prompt and completion.",
     )
     loss_on: Literal["Assistant", "LastAssistant", "All"] = Field(
-        "Assistant", description="What is learnt: all that the assistant says, its last message, or every token."
+        "Assistant", description="Tokens that have a loss: all messages of the assistant, its last one, or all tokens."
     )
 
     @property

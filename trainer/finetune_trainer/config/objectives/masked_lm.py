@@ -1,4 +1,4 @@
-"""Options for MaskedLM."""
+"""The config of MaskedLM."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
 class MaskedLMConfig(ObjectiveConfig):
-    """Predict tokens that were hidden from both sides of them (Devlin et al. 2019, arXiv:1810.04805)."""
+    """Predict hidden tokens from both sides of them (Devlin et al. 2019, arXiv:1810.04805)."""
 
-    divisible: ClassVar[bool] = True
+    splittable: ClassVar[bool] = True
     packable: ClassVar[bool] = True
-    smoothable: ClassVar[bool] = True
+    supports_label_smoothing: ClassVar[bool] = True
     shares_encoder: ClassVar[bool] = True
 
     probability: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are predicted.")
-    mask_share: float = Field(0.8, ge=0, le=1, description="Share of those that the mask token replaces.")
-    random_share: float = Field(0.1, ge=0, le=1, description="Share of those that a random token replaces; the rest stays.")
-    whole_word: bool = Field(False, description="Hide words instead of tokens.")
+    mask_share: float = Field(0.8, ge=0, le=1, description="Share of those replaced by the mask token.")
+    random_share: float = Field(0.1, ge=0, le=1, description="Share of those replaced by a random token. The rest stays.")
+    whole_word: bool = Field(False, description="Hide whole words instead of single tokens.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

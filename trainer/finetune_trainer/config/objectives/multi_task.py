@@ -1,4 +1,4 @@
-"""Options for MultiTask; its tasks stand beside them, as `objective.tasks`."""
+"""The config of MultiTask. Its tasks are in `objective.tasks`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from finetune_trainer.config.objectives.base import ObjectiveConfig
 
 
 class MultiTaskConfig(ObjectiveConfig):
-    """Several tasks at once, which share an encoder and have a head each (Liu et al. 2019, arXiv:1901.11504)."""
+    """Train several tasks together, with one encoder and a head for each (Liu et al. 2019, arXiv:1901.11504)."""
 
     columns: ClassVar[tuple[str, ...]] = ()

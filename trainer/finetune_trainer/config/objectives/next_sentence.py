@@ -1,4 +1,4 @@
-"""Options for NextSentence."""
+"""The config of NextSentence."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from finetune_trainer.config.objectives.masked_lm import MaskedLMConfig
 class NextSentenceConfig(MaskedLMConfig):
     """Pretrain a BERT: predict hidden tokens, and whether one piece of text follows another (Devlin et al. 2019).
 
-    A row of data is a document of at least two sentences or lines. What does not follow is drawn from the documents around it
-    in the data, up to a thousand of them or two million characters; a document without others gives only pieces that follow.
+    A row is a document of at least two sentences or lines. A piece that does not follow is drawn from the documents around it
+    in the data, up to a thousand of them or two million characters; a document without others has only pieces that follow.
     """
 
     packable: ClassVar[bool] = False
     shares_encoder: ClassVar[bool] = False
-    smoothable: ClassVar[bool] = False
+    supports_label_smoothing: ClassVar[bool] = False
 
     next_sentence_share: float = Field(
-        0.5, ge=0, le=1, description="How often the second piece is what follows the first; else it is of another document."
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of pairs whose second piece follows the first. The others mix two documents.",
     )

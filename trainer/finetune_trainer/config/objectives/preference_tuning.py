@@ -1,4 +1,4 @@
-"""Options for PreferenceTuning."""
+"""The config of PreferenceTuning."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class PreferenceTuningConfig(ChatObjectiveConfig):
 
     loss: Literal["Sigmoid", "IPO", "Hinge"] = Field(
         "Sigmoid",
-        description="Sigmoid is DPO's own; IPO keeps preferences bounded, by log-ratios averaged over tokens (Azar et al. 2023,"
-        " arXiv:2310.12036); Hinge stops at a margin (SLiC, Zhao et al. 2023, arXiv:2305.10425).",
+        description="Sigmoid is the loss of DPO; IPO bounds preferences, with log ratios averaged over tokens (Azar et al. "
+        "2023, arXiv:2310.12036); Hinge stops at a margin (SLiC, Zhao et al. 2023, arXiv:2305.10425).",
     )
-    beta: float = Field(0.1, gt=0, le=100, description="How strongly the model is held to the one it starts as.")
-    # An API server takes 0 for more than "less than 0.5", whose integer part is 0.
+    beta: float = Field(0.1, gt=0, le=100, description="Strength of the penalty for leaving the reference model.")
+    # An API server rejects 0 for a bound of "less than 0.5": it compares integers with the bound's integer part, 0.
     label_smoothing: float = Field(
-        0.0, ge=0, le=0.49, description="Share of the pairs that are taken to be the wrong way round (conservative DPO)."
+        0.0, ge=0, le=0.49, description="Share of the pairs that are assumed to be in the wrong order (conservative DPO)."
     )
     reference_free: bool = Field(
         False,
-        description="Compare with a uniform model instead of the one it starts as. With method Full the latter is a whole copy "
-        "on every rank, whatever the ZeRO stage; adapters need none.",
+        description="Use a uniform model as the reference instead of the starting model. With method Full the latter is a "
+        "whole copy on every rank at every ZeRO stage; adapters need no copy.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -1,4 +1,4 @@
-"""Options for Seq2Seq."""
+"""The config of Seq2Seq."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class Seq2SeqConfig(ObjectiveConfig):
     """Write one text after reading another, such as its translation or summary (Sutskever et al. 2014, arXiv:1409.3215)."""
 
     columns: ClassVar[tuple[str, ...]] = ("text", "target")
-    smoothable: ClassVar[bool] = True
-    in_context: ClassVar[bool] = True
-    framed: ClassVar[bool] = False
+    supports_label_smoothing: ClassVar[bool] = True
+    supports_few_shot: ClassVar[bool] = True
+    adds_special_tokens: ClassVar[bool] = False
 
-    prefix: str = Field("", max_length=4096, description='Put before each text, such as T5\'s "summarize: ".')
+    prefix: str = Field("", max_length=4096, description='Text before each input, such as T5\'s "summarize: ".')
     languages: LanguagesConfig | None = None
-    max_target_length: int = Field(128, ge=4, le=1_048_576, description="Tokens of a target, its end-of-text token included.")
+    max_target_length: int = Field(
+        128, ge=4, le=1_048_576, description="Maximum tokens of a target, including its end-of-text token."
+    )
     metrics: list[Literal["BLEU", "ROUGE"]] = Field(
         ["BLEU", "ROUGE"],
         max_length=2,
-        description="What the evaluation compares written texts with targets by: BLEU as sacrebleu has it; ROUGE-1, -2 and -L "
-        "as rouge_score has them, which see Latin letters and digits only. Writing takes far longer than the loss: with an "
-        "empty list nothing is written.",
+        description="Metrics of generated texts in the evaluation: BLEU as sacrebleu computes it; ROUGE-1, -2 and -L as "
+        "rouge_score computes them, from Latin letters and digits only. Generation takes far longer than the loss: an empty "
+        "list turns it off.",
     )
-    beams: int = Field(
-        1, ge=1, le=64, description="Beams that the evaluation writes with; 1 takes the likeliest token each time."
-    )
+    beams: int = Field(1, ge=1, le=64, description="Beams of the evaluation's beam search; 1 is greedy search.")

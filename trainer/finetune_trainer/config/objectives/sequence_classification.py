@@ -1,4 +1,4 @@
-"""Options for SequenceClassification."""
+"""The config of SequenceClassification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options for TokenClassification."""
+"""The config of TokenClassification."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class TokenClassificationConfig(ObjectiveConfig):
 
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
     shares_encoder: ClassVar[bool] = True
-    smoothable: ClassVar[bool] = True
+    supports_label_smoothing: ClassVar[bool] = True
 
     labels: list[str] = Field(
         default_factory=list,
         max_length=10_000,
-        description="All tags in their order; found in the training data when empty. Numbers in the data count them from 0.",
+        description="All tags in their order. By default those of the training data. Numbers in the data are indices from 0.",
     )

@@ -24,7 +24,7 @@ class Row(NamedTuple):
     folder: Path | None = None
     """The folder that paths in the values are relative to."""
     examples: Sequence[Row] = ()
-    """Solved rows that precede this one in its prompt; only for objectives whose config sets `in_context`."""
+    """Solved rows that precede this one in its prompt; only for objectives whose config sets `supports_few_shot`."""
 
     @property
     def subject(self) -> Any:
