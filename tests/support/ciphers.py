@@ -1,4 +1,4 @@
-"""Translators made by hand: real BARTs that write, for each word that they read, the one that is beside it in a dictionary."""
+"""Translation models with hand-made weights: BARTs that replace each word by its translation in a dictionary."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Dictionary = Mapping[str, Mapping[str, float]]
 
 
 def save(folder: Path, words: Sequence[str], dictionary: Dictionary, sharpness: float = 4.0) -> str:
-    """Writes model and tokenizer for texts of these words; the address of the folder.
+    """Save a model and a tokenizer for texts of these words; returns the URI of the folder.
 
-    A word's translations have weights, the likeliest 1; words without one are kept. The sharper the model, the less it samples.
+    A word's translations have weights, of which the largest is 1; words without a translation are kept. With a higher sharpness
+    the most likely translation is sampled more often.
     """
     vocabulary = [PADDING, END, UNKNOWN, *words]
     tokenizer(vocabulary).save_pretrained(folder)
@@ -28,7 +29,7 @@ def save(folder: Path, words: Sequence[str], dictionary: Dictionary, sharpness: 
 
 
 def tokenizer(vocabulary: Sequence[str]) -> Any:
-    """Words split at blanks, and the end of the text."""
+    """Splits texts at blanks and appends an end-of-text token."""
     known = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
     known.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     known.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
@@ -36,7 +37,7 @@ def tokenizer(vocabulary: Sequence[str]) -> Any:
 
 
 def model(vocabulary: Sequence[str], dictionary: Dictionary, sharpness: float) -> Any:
-    """The decoder at a position looks at the word that the encoder read there, and writes what the dictionary says.
+    """At each position the decoder attends to the encoder's word at that position and generates its translation.
 
     Each dimension is a word or a position; all other weights are zero.
     """

@@ -1,4 +1,4 @@
-"""What holds for every objective that compares rows, whatever they are."""
+"""Checks for every objective that compares rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finetune_trainer.distributed.process_group import ProcessGroup
 
 
 def without_rows(contrastive: Any, learner: Any, world: ProcessGroup) -> None:
-    """A rank without rows computes as often as the others, learns nothing, and measures nothing."""
+    """Check that a rank without rows makes the same forward passes, and has no loss, gradient or statistics."""
     batches = [contrastive.collator.collate([], [], Layout()) for _ in range(2)]
     assert [contrastive.collator.count_terms(batch) for batch in batches] == [[0], [0]]
     for prepared in contrastive.loss.prepare_step(learner, batches, world):

@@ -1,4 +1,4 @@
-"""Does it learn? A whole run on real data, from the document to the exported model, measured at both its ends."""
+"""Complete runs on real data, from the document to the exported model, with the metrics before and after training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LLAMA = {
 VIT = {
     "model_type": "vit", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
     "image_size": 16, "patch_size": 4, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-    "initializer_range": 0.1,  # so narrow a model would take long to leave 0.02
+    "initializer_range": 0.1,  # with 0.02 so narrow a model trains slowly
 }  # fmt: skip
 
 T5 = {
@@ -41,7 +41,7 @@ BART = {
 
 @dataclass
 class Learnt:
-    """What the evaluation data said of the starting model and of the finished one, where that lies, and how it came about."""
+    """A finished run: metrics of the starting and of the finished model on the evaluation data, the model and the losses."""
 
     before: dict[str, float]
     after: dict[str, float]
@@ -52,9 +52,9 @@ class Learnt:
 
 
 def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> Learnt:
-    """Train on the rows, of which a fifth is held out, from scratch unless `model` names a source.
+    """Train on the rows, a fifth of which is held out, from scratch unless `model` has a source.
 
-    Columns have the names of their roles, and several tasks learn from the same rows. Other sections of the document are
+    Columns have the names of their roles, and several tasks are trained on the same rows. Other sections of the document are
     merged with `changes`.
     """
     folder.mkdir(parents=True, exist_ok=True)

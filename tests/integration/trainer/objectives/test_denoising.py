@@ -1,4 +1,4 @@
-"""Denoising: what the papers say of the noise holds for every text drawn, transformers' loss, and that it learns."""
+"""Denoising: properties of the noise in the papers, the loss of transformers, and training."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def restored(read: list[int], written: list[int], sentinels: list[int]) -> list[
 
 
 @pytest.mark.parametrize("options", [{}, {"noise_density": 0.5, "mean_span_length": 1.0}, {"noise_density": 0.9}])
-def test_what_is_read_and_written_make_the_text_again(options: dict[str, float]) -> None:
+def test_input_and_target_restore_the_text(options: dict[str, float]) -> None:
     chosen, random = SpanCorruptionConfig(**options), np.random.default_rng(0)
     for length in LENGTHS:
         tokens = np.arange(length)
@@ -76,7 +76,7 @@ def test_what_is_read_and_written_make_the_text_again(options: dict[str, float])
             assert (len(read), len(written)) == (length - hidden + spans, hidden + spans)
 
 
-def test_the_share_and_the_length_of_spans_are_those_of_the_paper() -> None:
+def test_hides_the_share_and_span_length_of_the_paper() -> None:
     for length in (113, 400, 568):
         hidden, spans = SpanCorruptionConfig().counts(length)
         assert hidden / length == pytest.approx(0.15, abs=0.005)
@@ -88,7 +88,7 @@ def test_the_share_and_the_length_of_spans_are_those_of_the_paper() -> None:
 
 @pytest.mark.parametrize("density", [0.05, 0.15, 0.5, 0.95])
 @pytest.mark.parametrize("mean", [1.0, 3.0, 10.0])
-def test_the_longest_text_fits_and_a_longer_one_does_not(density: float, mean: float) -> None:
+def test_longest_text_fits_and_a_longer_one_does_not(density: float, mean: float) -> None:
     options = SpanCorruptionConfig(noise_density=density, mean_span_length=mean)
 
     def needed(tokens: int) -> int:
@@ -101,7 +101,7 @@ def test_the_longest_text_fits_and_a_longer_one_does_not(density: float, mean: f
         assert needed(most + 1) > room
 
 
-def test_every_place_is_hidden_equally_often_but_at_the_ends() -> None:
+def test_hides_inner_positions_equally_often() -> None:
     random, drawn = np.random.default_rng(1), 4000
     hidden = np.zeros(100)
     for _ in range(drawn):
@@ -112,7 +112,7 @@ def test_every_place_is_hidden_equally_often_but_at_the_ends() -> None:
 
 
 @pytest.mark.parametrize("mean", [1.0, 3.0])
-def test_infilling_hides_a_share_of_the_text_in_poisson_spans(mean: float) -> None:
+def test_infilling_hides_poisson_spans(mean: float) -> None:
     options, random = TextInfillingConfig(mask_ratio=0.3, mean_span_length=mean), np.random.default_rng(0)
     masks, zeros = [], 0
     for length in (1, *LENGTHS) * 40:
@@ -132,7 +132,7 @@ def test_infilling_hides_a_share_of_the_text_in_poisson_spans(mean: float) -> No
     assert zeros / sum(masks) > np.exp(-mean) / 3
 
 
-def test_rows_are_bare_and_hold_every_token_of_a_text() -> None:
+def test_examples_contain_every_token_without_special_tokens() -> None:
     for denoising, most in ((objective(), 70), (infilling(), LENGTH - 1)):
         for text in TEXTS:
             rows = rows_of(denoising, text)
@@ -143,7 +143,7 @@ def test_rows_are_bare_and_hold_every_token_of_a_text() -> None:
         assert max(len(row[TOKENS]) for row in rows_of(denoising, *TEXTS)) == most
 
 
-def test_what_becomes_of_texts() -> None:
+def test_reports_encode_status_of_texts() -> None:
     records = [Row({"text": text}, "here", {"text": "text"}) for text in ("", "a", "ab cd", "a b " * 50)]
     for overlong, status in (
         ("Split", EncodeStatus.SPLIT),
@@ -154,7 +154,7 @@ def test_what_becomes_of_texts() -> None:
         assert statuses == [EncodeStatus.EMPTY, EncodeStatus.EMPTY, EncodeStatus.KEPT, status]
 
 
-def test_a_batch_of_span_corruption() -> None:
+def test_collates_span_corruption() -> None:
     denoising = objective()
     rows = rows_of(denoising, *TEXTS)
     batch = batch_of(denoising, rows)
@@ -169,7 +169,7 @@ def test_a_batch_of_span_corruption() -> None:
     assert denoising.collator.count_terms(batch) == [int((batch.targets["labels"] != IGNORE_INDEX).sum())]
 
 
-def test_a_batch_of_text_infilling() -> None:
+def test_collates_text_infilling() -> None:
     denoising = infilling()
     rows = rows_of(denoising, *TEXTS)
     batch = batch_of(denoising, rows)
@@ -182,7 +182,7 @@ def test_a_batch_of_text_infilling() -> None:
         assert sum(token != TOKENIZER.mask_token_id for token in read) == len(row[TOKENS]) - round(0.3 * len(row[TOKENS]))
 
 
-def test_sentences_are_shuffled_whole() -> None:
+def test_shuffles_whole_sentences() -> None:
     denoising = infilling(shuffleSentences=True, maskRatio=1e-9)
     text = "One is here.  Two stays! Is three? Then\nfour goes 3.5 far\u3002five"
     sentences = ["One is here.  ", "Two stays! ", "Is three? ", "Then\n", "four goes 3.5 far\u3002", "five"]
@@ -204,7 +204,7 @@ def test_sentences_are_shuffled_whole() -> None:
 
 
 @pytest.mark.parametrize("make", [objective, infilling])
-def test_noise_depends_on_seed_pass_and_row_alone(make: Any) -> None:
+def test_noise_depends_only_on_seed_epoch_and_row(make: Any) -> None:
     denoising = make()
     rows = rows_of(denoising, *TEXTS)[:8]
     together = batch_of(denoising, rows)
@@ -216,7 +216,7 @@ def test_noise_depends_on_seed_pass_and_row_alone(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [objective, infilling])
-def test_the_loss_is_that_of_transformers(make: Any) -> None:
+def test_computes_the_loss_of_transformers(make: Any) -> None:
     denoising = make()
     torch.manual_seed(0)
     start = {"vocab_size": 500, "pad_token_id": 1, "decoder_start_token_id": 1}
@@ -229,7 +229,7 @@ def test_the_loss_is_that_of_transformers(make: Any) -> None:
     assert (denoising.collator.count_terms(nothing), denoising.loss.loss_sum(learner, nothing).item()) == ([0], 0)
 
 
-def test_a_tokenizer_that_is_trained_for_it_has_all_sentinels() -> None:
+def test_trained_tokenizer_has_all_sentinels() -> None:
     names = [sentinel_token(number) for number in range(DenoisingConfig().sentinel_count(LENGTH))]
     assert len(names) == 4
     assert TOKENIZER.extra_special_tokens == names
@@ -238,7 +238,7 @@ def test_a_tokenizer_that_is_trained_for_it_has_all_sentinels() -> None:
         tokenizer_training.train_tokenizer(TEXTS, 300, sentinels=57)
 
 
-def test_tokenizers_that_do_not_fit_are_refused() -> None:
+def test_rejects_unsuitable_tokenizers() -> None:
     few = tokenizer_training.train_tokenizer(TEXTS, 500, sentinels=1)
     message = r"^spec.model.tokenizer: SpanCorruption needs 3 sentinel tokens .*\(<extra_id_0> to <extra_id_2>\).* has 1: "
     with pytest.raises(ConfigurationError, match=message):
@@ -248,28 +248,28 @@ def test_tokenizers_that_do_not_fit_are_refused() -> None:
         objective(few, noise="TextInfilling")
 
 
-def test_span_corruption_learns(tmp_path: Path) -> None:
-    learnt = learn(
+def test_training_with_span_corruption_improves_the_metrics(tmp_path: Path) -> None:
+    trained = learn(
         tmp_path, corpora.texts(), model={"config": T5}, objective={"type": "Denoising"}, data={"maxLength": 64},
         training={"maxSteps": 250, "optimizer": {"learningRate": 5e-3}},
     )  # fmt: skip
-    assert learnt.before["tokenAccuracy"] < 0.02
-    assert learnt.after["tokenAccuracy"] > 0.2
-    assert learnt.after["loss"] < learnt.before["loss"] - 2
-    tokenizer, writer = AutoTokenizer.from_pretrained(learnt.model), AutoModelForSeq2SeqLM.from_pretrained(learnt.model)
+    assert trained.before["tokenAccuracy"] < 0.02
+    assert trained.after["tokenAccuracy"] > 0.2
+    assert trained.after["loss"] < trained.before["loss"] - 2
+    tokenizer, writer = AutoTokenizer.from_pretrained(trained.model), AutoModelForSeq2SeqLM.from_pretrained(trained.model)
     read = tokenizer("def f(<extra_id_0>):\n    return<extra_id_1>", return_tensors="pt")
     written = tokenizer.decode(writer.generate(**read, max_new_tokens=8)[0])
     assert written.startswith("<|padding|><extra_id_0>")
 
 
-def test_text_infilling_learns(tmp_path: Path) -> None:
-    learnt = learn(
+def test_training_with_text_infilling_improves_the_metrics(tmp_path: Path) -> None:
+    trained = learn(
         tmp_path, corpora.texts(), model={"config": BART}, data={"maxLength": 32},
         objective={"type": "Denoising", "denoising": {"noise": "TextInfilling"}},
         training={"maxSteps": 250, "optimizer": {"learningRate": 3e-3}},
     )  # fmt: skip
-    assert learnt.before["tokenAccuracy"] < 0.02
-    assert learnt.after["tokenAccuracy"] > 0.12
-    assert learnt.after["loss"] < learnt.before["loss"] - 2
-    guess = pipeline("fill-mask", str(learnt.model))
+    assert trained.before["tokenAccuracy"] < 0.02
+    assert trained.after["tokenAccuracy"] > 0.12
+    assert trained.after["loss"] < trained.before["loss"] - 2
+    guess = pipeline("fill-mask", str(trained.model))
     assert len(guess(f"def f(self):\n    return{guess.tokenizer.mask_token}")) == 5

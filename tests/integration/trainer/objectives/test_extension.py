@@ -1,4 +1,4 @@
-"""A new objective is one file and one of its options: both are found, and nothing else needs to know of them."""
+"""A new objective needs two files: its config and its parts. Both are found by their names."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ from tests.support.learning import LLAMA, learn
 
 if __name__ == "__main__":
     assert "tailLM" in json.dumps(build_crd())
-    learnt = learn(
+    trained = learn(
         Path(sys.argv[1]), corpora.texts(40), model={"config": LLAMA}, training={"maxSteps": 30},
         objective={"type": "TailLM", "tailLM": {"tokens": 1}},
     )
-    print(json.dumps([learnt.before["loss"], learnt.after["loss"]]))
+    print(json.dumps([trained.before["loss"], trained.after["loss"]]))
 """
 
 
-def test_two_files_are_an_objective(tmp_path: Path) -> None:
+def test_two_files_define_an_objective(tmp_path: Path) -> None:
     package = Path(finetune_trainer.__file__).parent
     copied = shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     (copied / "config/objectives/tail_lm.py").write_text(CONFIG)

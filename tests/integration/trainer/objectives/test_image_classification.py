@@ -1,4 +1,4 @@
-"""Image classification: transformers' own losses and processors, images as the pipeline sees them, and that it learns."""
+"""Image classification: losses and processors of transformers, the images of the pipeline, and training."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def model(classifier: ImageClassification, folder: Path, family: dict[str, Any] 
 
 @pytest.mark.parametrize("family", [VIT, RESNET], ids=lambda family: family["model_type"])
 @pytest.mark.parametrize("problem", ROWS)
-def test_the_loss_is_that_of_transformers(problem: str, family: dict[str, Any], tmp_path: Path) -> None:
+def test_computes_the_loss_of_transformers(problem: str, family: dict[str, Any], tmp_path: Path) -> None:
     classifier = objective(problem, family, imageSize=16)
     learner, batch = model(classifier, tmp_path, family), batch_of(classifier, ROWS[problem])
     classifier.model_setup.prepare(learner, None)  # type: ignore[arg-type]  # it asks nothing of the world
@@ -101,7 +101,7 @@ def test_the_loss_is_that_of_transformers(problem: str, family: dict[str, Any], 
 
 
 @pytest.mark.parametrize("problem", ROWS)
-def test_a_rank_without_rows_learns_nothing(problem: str, tmp_path: Path) -> None:
+def test_rank_without_rows_has_zero_loss(problem: str, tmp_path: Path) -> None:
     classifier = objective(problem)
     batch = classifier.collator.collate([], [], Layout())
     assert classifier.collator.count_terms(batch) == [0]
@@ -123,7 +123,7 @@ def test_a_rank_without_rows_learns_nothing(problem: str, tmp_path: Path) -> Non
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_images_are_what_the_processor_makes_of_them(processor: Any, shape: tuple[int, int, int]) -> None:
+def test_preprocesses_images_like_the_processor(processor: Any, shape: tuple[int, int, int]) -> None:
     images = ImagePreprocessor(processor)
     assert images.shape == shape
     random = np.random.Generator(np.random.Philox(0))
@@ -149,13 +149,13 @@ def encoded(picture: Image.Image) -> str:
         (ViTImageProcessor(image_mean=[0.5] * 5, image_std=[0.5] * 5), "asks for more than"),
     ],
 )
-def test_processors_that_cannot_be_followed(processor: Any, why: str) -> None:
+def test_rejects_unsupported_processors(processor: Any, why: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         ImagePreprocessor(processor)
     assert str(raised.value).startswith(f"spec.model.source: its {type(processor).__name__} {why}")
 
 
-def test_only_images_to_learn_from_are_altered_and_each_by_its_own_numbers() -> None:
+def test_augments_only_training_images_with_a_generator_each() -> None:
     wanted = {"randomCrop": {}, "horizontalFlip": 0.5, "trivialAugment": True}
     classifier, plain = objective(augmentation=wanted), objective()
     rows = examples(classifier, SINGLE)
@@ -173,7 +173,7 @@ def test_only_images_to_learn_from_are_altered_and_each_by_its_own_numbers() -> 
     assert not torch.equal(later["pixel_values"], together)
 
 
-def test_the_cache_is_of_one_processor_and_one_problem() -> None:
+def test_fingerprint_depends_on_processor_and_problem() -> None:
     same = [objective(augmentation={"horizontalFlip": 0.5}), objective()]
     assert same[0].encoder.fingerprint == same[1].encoder.fingerprint, "altering comes later"
     others = [objective(imageSize=20), objective("MultiLabel"), objective(labels=[str(digit) for digit in range(10)])]
@@ -189,13 +189,13 @@ def test_the_cache_is_of_one_processor_and_one_problem() -> None:
         ({"model_type": "clip", "vision_config": {"image_size": 64}}, (3, 64, 64)),
     ],
 )
-def test_a_model_from_scratch_gets_a_processor_that_fits(family: dict[str, Any], shape: tuple[int, int, int]) -> None:
+def test_creates_processor_for_model_from_scratch(family: dict[str, Any], shape: tuple[int, int, int]) -> None:
     spec = document(family)
     processor = processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials()))
     assert ImagePreprocessor(processor).shape == shape
 
 
-def test_a_model_that_cannot_take_the_images_is_refused(tmp_path: Path) -> None:
+def test_rejects_model_that_cannot_read_the_images(tmp_path: Path) -> None:
     classifier = objective(imageSize=32)
     with pytest.raises(ConfigurationError, match=r"^spec.model: this vit cannot compute on images of 3 x 32 x 32 \(channels"):
         classifier.model_setup.prepare(model(classifier, tmp_path), None)  # type: ignore[arg-type]
@@ -209,14 +209,14 @@ def test_a_model_that_cannot_take_the_images_is_refused(tmp_path: Path) -> None:
         (VIT | {"image_size": [1, 2, 3]}, "spec.model.config ("),
     ],
 )
-def test_configurations_without_a_processor(family: dict[str, Any], message: str) -> None:
+def test_rejects_configurations_without_a_processor(family: dict[str, Any], message: str) -> None:
     spec = document(family)
     with pytest.raises(ConfigurationError) as raised:
         processors.load_processor(spec, SourceResolver(spec.objective, Path(), Credentials()))
     assert str(raised.value).startswith(message)
 
 
-def test_a_source_needs_a_processor_beside_its_model(tmp_path: Path) -> None:
+def test_rejects_source_without_a_processor(tmp_path: Path) -> None:
     AutoModelForImageClassification.from_config(AutoConfig.for_model(**VIT)).save_pretrained(tmp_path / "model")
     spec = tiny.spec(
         model={"source": f"file://{tmp_path}/model", "initialization": "Pretrained", "tokenizer": None, "config": {}},
@@ -229,7 +229,7 @@ def test_a_source_needs_a_processor_beside_its_model(tmp_path: Path) -> None:
     assert ImagePreprocessor(processors.load_processor(spec, reading)).shape == (3, 16, 16)
 
 
-def test_families_without_recomputation_say_so(tmp_path: Path) -> None:
+def test_rejects_gradient_checkpointing_where_unsupported(tmp_path: Path) -> None:
     family = {"model_type": "mobilenet_v2", "image_size": 32}
     classifier = objective(family=family, imageSize=32)
     spec = tiny.spec(training={"gradientCheckpointing": True})
@@ -252,9 +252,9 @@ def folder_of_digits(folder: Path) -> Path:
     return folder / "digits"
 
 
-def test_it_learns_from_a_folder_and_the_pipeline_sees_what_it_saw(tmp_path: Path) -> None:
+def test_trains_from_a_folder_with_the_images_of_the_pipeline(tmp_path: Path) -> None:
     digits = folder_of_digits(tmp_path)
-    learnt = learn(
+    trained = learn(
         tmp_path, corpora.digits(1), model={"config": VIT, "tokenizer": None}, data={"train": [{"source": f"file://{digits}"}]},
         objective={
             "type": "ImageClassification",
@@ -262,12 +262,12 @@ def test_it_learns_from_a_folder_and_the_pipeline_sees_what_it_saw(tmp_path: Pat
         },
         training={"maxSteps": 250, "batchSize": 32, "microBatchSize": 32, "optimizer": {"learningRate": 2e-3}},
     )  # fmt: skip
-    assert learnt.before["accuracy"] < 0.2
-    assert learnt.after["accuracy"] > 0.75
-    _same_as_the_pipeline(learnt.model, [*digits.glob("digit-3/*.png")][:4], tmp_path)
+    assert trained.before["accuracy"] < 0.2
+    assert trained.after["accuracy"] > 0.75
+    _same_as_the_pipeline(trained.model, [*digits.glob("digit-3/*.png")][:4], tmp_path)
 
 
-def test_a_model_goes_on_from_an_exported_one_with_other_labels(tmp_path: Path) -> None:
+def test_trains_an_exported_model_with_other_labels(tmp_path: Path) -> None:
     first = learn(
         tmp_path / "first", corpora.digits(300), model={"config": RESNET, "tokenizer": None},
         objective={"type": "ImageClassification", "imageClassification": {"imageSize": 16}}, training={"maxSteps": 20},

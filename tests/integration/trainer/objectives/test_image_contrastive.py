@@ -1,4 +1,4 @@
-"""Views of images: NT-Xent written out, views that follow from seed, epoch and row alone, and that it learns."""
+"""Image contrastive training: the NT-Xent loss, views that depend on seed, epoch and row only, and training."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def nt_xent(embeddings: torch.Tensor, temperature: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("parts", [[range(14)], [range(5), range(5, 14)]], ids=["one batch", "two"])
-def test_the_loss_and_its_gradient_are_those_of_the_paper(parts: list[range], family: str) -> None:
+def test_computes_loss_and_gradient_of_the_paper(parts: list[range], family: str) -> None:
     contrastive, learner = objective(FAMILIES[family], temperature=0.2), model(FAMILIES[family])
     contrastive.model_setup.prepare(learner, ALONE)
     batches = [batch_of(contrastive, part) for part in parts]
@@ -107,7 +107,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_paper(parts: list[range], fa
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_views_follow_from_seed_epoch_and_row_alone(training: bool) -> None:
+def test_views_depend_only_on_seed_epoch_and_row(training: bool) -> None:
     contrastive = objective()
     together = batch_of(contrastive, range(14), training=training)
     first, second = together.inputs["pixel_values"].chunk(2)
@@ -123,7 +123,7 @@ def test_views_follow_from_seed_epoch_and_row_alone(training: bool) -> None:
     assert torch.initial_seed() == 7, "torch's own numbers are left alone"
 
 
-def test_views_are_altered_as_the_document_says() -> None:
+def test_augments_views_as_configured() -> None:
     found = batch_of(objective(augmentation={"horizontalFlip": 0.5}), range(14)).inputs["pixel_values"]
     first, second = found.chunk(2)
     same = [torch.equal(one, other) for one, other in zip(first, second, strict=True)]
@@ -131,7 +131,7 @@ def test_views_are_altered_as_the_document_says() -> None:
     assert all(torch.equal(one, other) or torch.equal(one, other.flip(-1)) for one, other in zip(first, second, strict=True))
 
 
-def test_places_are_among_all_views_of_the_others() -> None:
+def test_ranks_each_view_among_all_views_of_the_step() -> None:
     contrastive, learner = objective(), model()
     batch = batch_of(contrastive, range(14))
     with torch.no_grad():
@@ -150,11 +150,11 @@ def test_places_are_among_all_views_of_the_others() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_rank_without_rows_learns_nothing(family: str) -> None:
+def test_rank_without_rows_has_zero_loss(family: str) -> None:
     without_rows(objective(FAMILIES[family]), model(FAMILIES[family]), ALONE)
 
 
-def test_models_that_cannot_be_used_are_refused() -> None:
+def test_rejects_unsupported_models() -> None:
     small = model(VIT | {"image_size": 8})
     with pytest.raises(ConfigurationError, match=r"^spec.model: this vit cannot compute on images of 3 x 16 x 16 "):
         objective().model_setup.prepare(small, ALONE)
@@ -163,8 +163,8 @@ def test_models_that_cannot_be_used_are_refused() -> None:
         objective(imageSize=32).model_setup.prepare(masks, ALONE)
 
 
-def test_it_learns(tmp_path: Path) -> None:
-    learnt = learn(
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
+    trained = learn(
         tmp_path, corpora.images(), model={"config": VIT, "tokenizer": None},
         objective={
             "type": "ImageContrastive",
@@ -174,8 +174,8 @@ def test_it_learns(tmp_path: Path) -> None:
         },
         training={"maxSteps": 150, "batchSize": 64, "microBatchSize": 64, "optimizer": {"learningRate": 2e-3}},
     )  # fmt: skip
-    assert learnt.before["recall@1"] < 0.2
-    assert learnt.after["recall@1"] > 0.45
-    embed = pipeline("image-feature-extraction", str(learnt.model))
+    assert trained.before["recall@1"] < 0.2
+    assert trained.after["recall@1"] > 0.45
+    embed = pipeline("image-feature-extraction", str(trained.model))
     picture = Image.open(io.BytesIO(base64.b64decode(ROWS[0]["image"]))).convert("RGB")
     assert np.array(embed(picture)).shape == (1, 17, VIT["hidden_size"])

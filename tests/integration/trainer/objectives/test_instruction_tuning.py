@@ -1,4 +1,4 @@
-"""Instruction tuning: whose words are learnt, transformers' loss on them, bad conversations, and that it learns to answer."""
+"""Instruction tuning: the loss mask, the loss of transformers, invalid conversations, and training."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ TURNS = [
 
 
 def tokenizer(special: list[str] | None = None) -> Any:
-    learnt = tokenizer_training.train_tokenizer([text for row in ROWS for text in texts(record(row))], 400)
-    learnt.add_special_tokens({"additional_special_tokens": special or []})
-    return learnt
+    trained = tokenizer_training.train_tokenizer([text for row in ROWS for text in texts(record(row))], 400)
+    trained.add_special_tokens({"additional_special_tokens": special or []})
+    return trained
 
 
 def record(row: dict[str, Any], line: int = 1) -> Row:
@@ -77,7 +77,7 @@ def model(tuning: InstructionTuning) -> Any:
     return LlamaForCausalLM(LlamaConfig(**{key: value for key, value in settings.items() if key != "model_type"})).eval()
 
 
-def test_the_assistants_words_are_learnt() -> None:
+def test_masks_all_but_the_assistants_messages() -> None:
     end = "<|endoftext|>\n"
     assert learnt_text(objective(), TURNS) == f"Yes,\n\n  you may.{end}Why not?{end}"
     assert learnt_text(objective(lossOn="LastAssistant"), TURNS) == f"Why not?{end}"
@@ -90,7 +90,7 @@ def test_the_assistants_words_are_learnt() -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_training", "qwen3_training", "llama3_training", "gemma_training", "phi3_training"])
-def test_masks_are_those_of_templates_that_mark_the_assistant(name: str) -> None:
+def test_computes_masks_of_templates_with_generation_markers(name: str) -> None:
     processor = tokenizer(SPECIAL)
     theirs = processor.apply_chat_template(
         TURNS, chat_template=known(name), return_assistant_tokens_mask=True, return_dict=True
@@ -102,7 +102,7 @@ def test_masks_are_those_of_templates_that_mark_the_assistant(name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["llama3", "gemma"])
-def test_the_assistant_is_found_where_a_template_does_not_mark_it(name: str) -> None:
+def test_finds_the_assistant_without_generation_markers(name: str) -> None:
     unknown = "{# of our own #}" + known(name)
     found, marked = (
         example(objective(tokenizer(SPECIAL), chatTemplate=template), TURNS)
@@ -112,21 +112,21 @@ def test_the_assistant_is_found_where_a_template_does_not_mark_it(name: str) -> 
     assert found[LOSS_MASK].tolist() == marked[LOSS_MASK].tolist()
 
 
-def test_blanks_are_learnt_where_a_tokenizer_trims_its_offsets() -> None:
+def test_includes_blanks_where_a_tokenizer_trims_offsets() -> None:
     processor = tokenizer()
     wanted = example(objective(processor), TURNS)[LOSS_MASK].tolist()
     processor.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     assert example(objective(processor), TURNS)[LOSS_MASK].tolist() == wanted
 
 
-def test_what_else_a_message_holds_reaches_the_template() -> None:
+def test_passes_other_keys_of_a_message_to_the_template() -> None:
     template = "{% for m in messages %}{{ m.name or 'it' }}: {{ m.content }}{{ eos_token }}{% endfor %}"
     tuning = objective(chatTemplate=template + "{% if add_generation_prompt %}it: {% endif %}")
     told = [TURNS[0] | {"name": "ann"}, TURNS[1] | {"name": None}]
     assert tuning.processor.decode(example(tuning, told)[TOKENS]).startswith("ann: May I?<|endoftext|>it: Yes")
 
 
-def test_the_loss_is_that_of_transformers_and_the_batch_that_of_trl() -> None:
+def test_computes_the_loss_of_transformers_and_the_batch_of_trl() -> None:
     tuning = objective()
     found = [example(tuning, row) for row in (*ROWS[:5], TURNS)]
     batch = tuning.collator.collate(found, [], Layout())
@@ -156,14 +156,14 @@ def test_the_loss_is_that_of_transformers_and_the_batch_that_of_trl() -> None:
     assert tuning.metrics.compute([1.0], measured.statistics.numpy())["accuracy"] == pytest.approx(accuracy)
 
 
-def test_a_rank_without_rows_learns_nothing() -> None:
+def test_rank_without_rows_has_zero_loss() -> None:
     tuning = objective()
     batch = tuning.collator.collate([], [], Layout())
     assert tuning.collator.count_terms(batch) == [0]
     assert tuning.loss.loss_sum(model(tuning), batch).item() == 0
 
 
-def test_conversations_that_are_too_long() -> None:
+def test_encodes_long_conversations() -> None:
     long = [{"role": "user", "content": "x " * 200}, TURNS[1]]
     rows = [record({"messages": messages}) for messages in (TURNS[:2], long, [*TURNS[:2], *long])]
     statuses = {
@@ -178,7 +178,7 @@ def test_conversations_that_are_too_long() -> None:
         ]
 
 
-def test_nothing_is_left_to_learn() -> None:
+def test_rejects_data_without_labels() -> None:
     counts = {"train": EncodeCounts(rows=2, statuses=Counter({EncodeStatus.MASKED: 2})), "evaluation": EncodeCounts()}
     with pytest.raises(DataError) as raised:
         validate_examples(tiny.spec(objective={"type": "InstructionTuning"}, data={"maxLength": 512}), counts, [])
@@ -202,7 +202,7 @@ def test_nothing_is_left_to_learn() -> None:
         (TURNS[:1], "has no message of the assistant, so there is nothing to learn"),
     ],
 )
-def test_conversations_that_cannot_be_used(messages: Any, message: str) -> None:
+def test_rejects_invalid_conversations(messages: Any, message: str) -> None:
     with pytest.raises(DataError) as raised:
         list(objective().encoder.encode([record({"messages": messages}, line=7)]))
     assert str(raised.value).startswith(f"rows.jsonl:7: column messages {message}")
@@ -217,14 +217,14 @@ def test_conversations_that_cannot_be_used(messages: Any, message: str) -> None:
         ("{% for", "fails on a question and its answer"),
     ],
 )
-def test_templates_that_cannot_be_used(template: str, message: str) -> None:
+def test_rejects_invalid_templates(template: str, message: str) -> None:
     with pytest.raises(
         ConfigurationError, match=rf"^spec\.objective\.instructionTuning\.chatTemplate: the chat template {message}"
     ):
         objective(chatTemplate=template)
 
 
-def test_templates_that_do_not_suit_a_conversation() -> None:
+def test_rejects_conversation_that_the_template_cannot_render() -> None:
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + DEFAULT_TEMPLATE
     with pytest.raises(DataError, match=r"^rows.jsonl:1: column messages does not suit the chat template \(no system\)"):
         example(objective(chatTemplate=refusing), ROWS[0])
@@ -233,7 +233,7 @@ def test_templates_that_do_not_suit_a_conversation() -> None:
         example(objective(chatTemplate=forgetful), TURNS)
 
 
-def test_a_prompt_is_a_string() -> None:
+def test_rejects_prompt_that_is_no_string() -> None:
     with pytest.raises(DataError, match=r"^rows.jsonl:1: column prompt is a list, and PromptCompletion needs a string"):
         example(objective(format="PromptCompletion"), {"prompt": TURNS[:1], "completion": "Yes."})
 
@@ -248,7 +248,7 @@ def test_generation_stops_at_the_end_of_a_turn() -> None:
         assert learner.generation_config.eos_token_id == ends
 
 
-def test_a_pretrained_model_needs_a_template() -> None:
+def test_rejects_pretrained_model_without_a_template() -> None:
     spec = tiny.spec(
         model={"initialization": "Pretrained", "source": "hf://somewhere/llama", "tokenizer": None},
         objective={"type": "InstructionTuning"},
@@ -257,7 +257,7 @@ def test_a_pretrained_model_needs_a_template() -> None:
         InstructionTuning.from_spec(spec, tokenizer())
 
 
-def test_what_decides_the_examples_is_in_the_identity() -> None:
+def test_fingerprint_depends_on_all_that_changes_examples() -> None:
     ways: list[dict[str, Any]] = [
         {}, {"lossOn": "All"}, {"format": "PromptCompletion"}, {"chatTemplate": "{# other #}" + DEFAULT_TEMPLATE},
         {"max_length": 99},
@@ -266,20 +266,20 @@ def test_what_decides_the_examples_is_in_the_identity() -> None:
 
 
 @pytest.mark.parametrize("form", ["Messages", "PromptCompletion"])
-def test_it_learns(form: str, tmp_path: Path) -> None:
+def test_training_improves_the_metrics(form: str, tmp_path: Path) -> None:
     chosen = {"objective": {"type": "InstructionTuning", "instructionTuning": {"format": form}}}
     rows = corpora.conversations() if form == "Messages" else [
         {"prompt": question, "completion": answer} for question, answer in corpora.questions()
     ]  # fmt: skip
     sampled = {"atStart": True, "generation": {"prompts": ["May I call email: _secret?"], "maxNewTokens": 16}}
-    learnt = learn(tmp_path, rows, model={"config": learning.LLAMA}, evaluation=sampled, **chosen)
-    assert learnt.before["accuracy"] < 0.2
-    assert learnt.after["accuracy"] > 0.9
-    answer = pipeline("text-generation", str(learnt.model))
+    trained = learn(tmp_path, rows, model={"config": learning.LLAMA}, evaluation=sampled, **chosen)
+    assert trained.before["accuracy"] < 0.2
+    assert trained.after["accuracy"] > 0.9
+    answer = pipeline("text-generation", str(trained.model))
     system = [{"role": "system", "content": "You know Python."}] if form == "Messages" else []
     for name, expected in (("_hidden", "No, it is private."), ("shown", "Yes, it is public.")):
         asked = [*system, {"role": "user", "content": f"May I call email: {name}?"}]
         told = answer(asked, max_new_tokens=16, do_sample=False)[0]["generated_text"]
         assert told[-1] == {"role": "assistant", "content": expected}, "and it stops by itself"
-    assert AutoTokenizer.from_pretrained(learnt.model).chat_template == DEFAULT_TEMPLATE
-    assert "No, it is private." in (learnt.model / "training/samples.json").read_text()
+    assert AutoTokenizer.from_pretrained(trained.model).chat_template == DEFAULT_TEMPLATE
+    assert "No, it is private." in (trained.model / "training/samples.json").read_text()

@@ -1,4 +1,4 @@
-"""Masked language modelling: what is hidden and how, transformers' own loss, and that it learns."""
+"""Masked language modeling: which tokens are hidden, the loss of transformers, and training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def hidden_of(masked: MaskedLM, rows: list[Sample], epoch: int = 0) -> Batch:
     return masked.collator.collate(rows, [sample_generator(1, epoch, index) for index in range(len(rows))], Layout())
 
 
-def test_every_token_of_a_text_is_in_one_of_its_pieces() -> None:
+def test_pieces_contain_every_token_of_a_text() -> None:
     masked = objective()
     for text in TEXTS:
         rows = rows_of(masked, text)
@@ -62,7 +62,7 @@ def test_every_token_of_a_text_is_in_one_of_its_pieces() -> None:
         assert all(row[WORD_STARTS][0] == row[WORD_STARTS][-1] == SPECIAL for row in rows)
 
 
-def test_shares_of_what_is_hidden() -> None:
+def test_hides_the_configured_shares() -> None:
     masked = objective(probability=0.4)
     rows = rows_of(masked, *TEXTS)
     batch = hidden_of(masked, rows)
@@ -79,7 +79,7 @@ def test_shares_of_what_is_hidden() -> None:
     assert torch.equal(torch.where(hidden, labels, seen), original), "nothing but hidden tokens changes"
 
 
-def test_masks_depend_on_seed_pass_and_row_alone() -> None:
+def test_masks_depend_only_on_seed_epoch_and_row() -> None:
     masked = objective()
     rows = rows_of(masked, *TEXTS)[:8]
     together = hidden_of(masked, rows).targets["labels"]
@@ -89,7 +89,7 @@ def test_masks_depend_on_seed_pass_and_row_alone() -> None:
     assert not torch.equal(hidden_of(masked, rows, epoch=1).targets["labels"], together)
 
 
-def test_whole_words_are_hidden_whole() -> None:
+def test_hides_whole_words() -> None:
     masked = objective(wholeWord=True, probability=0.5)
     rows = rows_of(masked, *TEXTS)
     labels = hidden_of(masked, rows).targets["labels"].numpy()
@@ -102,7 +102,7 @@ def test_whole_words_are_hidden_whole() -> None:
     assert continued > 100
 
 
-def test_the_loss_is_that_of_transformers() -> None:
+def test_computes_the_loss_of_transformers() -> None:
     masked, learner = objective(), model()
     batch = hidden_of(masked, rows_of(masked, *TEXTS))
     expected = learner(**tiny.model_arguments(batch)).loss
@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_transformers() -> None:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_packed_texts_teach_what_they_teach_alone(attention: str) -> None:
+def test_packed_texts_have_the_loss_of_separate_texts(attention: str) -> None:
     masked, learner = objective(probability=0.3), model()
     learner.set_attn_implementation(attention)
     way = detect_packing_support(learner, packing=True, causal=False)
@@ -140,32 +140,32 @@ def test_packed_texts_teach_what_they_teach_alone(attention: str) -> None:
     assert masked.loss.loss_sum(learner, together).item() == pytest.approx(alone, rel=1e-5)
 
 
-def test_families_whose_positions_do_not_start_anew_are_refused_to_pack() -> None:
+def test_rejects_packing_where_positions_do_not_restart() -> None:
     learner = model(family=RobertaConfig, pad_token_id=1)
     assert detect_packing_support(learner, packing=False, causal=False) is None
     with pytest.raises(ConfigurationError, match=r"^spec.data.packing: .* set data.packing: false"):
         detect_packing_support(learner, packing=True, causal=False)
 
 
-def test_a_decoder_is_refused() -> None:
+def test_rejects_decoder() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model: this bert sees only what stands before a hidden token"):
         detect_packing_support(model(is_decoder=True), packing=False, causal=False)
 
 
-def test_a_tokenizer_without_a_mask_is_refused() -> None:
+def test_rejects_tokenizer_without_mask_token() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no mask token"):
         MaskedLM.from_spec(tiny.spec(objective={"type": "MaskedLM"}), tiny.tokenizer())
 
 
-def test_it_learns(tmp_path: Path) -> None:
-    learnt = learn(
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
+    trained = learn(
         tmp_path,
         corpora.texts(),
         objective={"type": "MaskedLM"},
         training={"maxSteps": 300, "optimizer": {"learningRate": 3e-3}},
     )
-    assert learnt.before["accuracy"] < 0.03
-    assert learnt.after["accuracy"] > 0.09
-    assert learnt.after["loss"] < learnt.before["loss"] - 1
-    guess = pipeline("fill-mask", str(learnt.model))
+    assert trained.before["accuracy"] < 0.03
+    assert trained.after["accuracy"] > 0.09
+    assert trained.after["loss"] < trained.before["loss"] - 1
+    guess = pipeline("fill-mask", str(trained.model))
     assert len(guess(f"def f(self):\n    return{guess.tokenizer.mask_token}self")) == 5

@@ -1,4 +1,4 @@
-"""Several tasks on one encoder: each task's own losses and metrics, one encoder in all exports, and that all of them learn."""
+"""Several tasks with one encoder: losses and metrics of each task, one encoder in all exports, and training."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def model(made: MultiTask) -> Any:
     )
 
 
-def test_each_task_has_the_loss_it_would_have_alone() -> None:
+def test_each_task_has_the_same_loss_as_alone() -> None:
     made = objective()
     learner, rows = model(made), rows_of(made, records())[:12]
     randoms = [sample_generator(1, 0, index) for index in range(len(rows))]
@@ -78,7 +78,7 @@ def test_each_task_has_the_loss_it_would_have_alone() -> None:
         assert task.loss.loss_sum(partial(learner, task=name), alone).item() == pytest.approx(sums[number].item() / weight)
 
 
-def test_a_batch_without_rows_of_a_task_computes_and_has_no_terms_of_it() -> None:
+def test_batch_without_rows_of_a_task_has_zero_loss_for_it() -> None:
     made = objective()
     learner = model(made)
     rows = [row for row in rows_of(made, records()) if row["task"] == 1][:3]
@@ -89,7 +89,7 @@ def test_a_batch_without_rows_of_a_task_computes_and_has_no_terms_of_it() -> Non
     assert all(weight.grad is not None for weight in learner.models["package"].classifier.parameters())
 
 
-def test_there_is_one_encoder() -> None:
+def test_models_share_one_encoder() -> None:
     learner = model(objective())
     heads = sum(
         p.numel()
@@ -104,7 +104,7 @@ def test_there_is_one_encoder() -> None:
     assert sum(p.numel() for p in learner.parameters()) == sum(p.numel() for p in body.parameters()) + heads - tied.numel()
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
     tasks = [
         TASKS[0],
         {"name": "habits", "type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
@@ -115,14 +115,14 @@ def test_it_learns(tmp_path: Path) -> None:
         {"source": f"file://{tmp_path}/rows.jsonl", "task": "package"},
         {"source": f"file://{habits}", "task": "habits"},
     ]
-    learnt = learn(
+    trained = learn(
         tmp_path, corpora.by_package(), objective={"type": "MultiTask", "tasks": tasks}, data={"train": sources},
         training={"maxSteps": 250},
     )  # fmt: skip
-    assert learnt.before["package.accuracy"] < 0.4 < 0.55 < learnt.after["package.accuracy"]
-    assert learnt.before["habits.microF1"] < 0.3 < 0.45 < learnt.after["habits.microF1"]
-    assert learnt.after["loss"] == pytest.approx(learnt.after["package.loss"] + learnt.after["habits.loss"])
-    folders = [learnt.model / name for name in ("package", "habits")]
+    assert trained.before["package.accuracy"] < 0.4 < 0.55 < trained.after["package.accuracy"]
+    assert trained.before["habits.microF1"] < 0.3 < 0.45 < trained.after["habits.microF1"]
+    assert trained.after["loss"] == pytest.approx(trained.after["package.loss"] + trained.after["habits.loss"])
+    folders = [trained.model / name for name in ("package", "habits")]
     text = corpora.by_package()[0]["text"]
     answers = [pipeline("text-classification", str(folder))(text, truncation=True)[0]["label"] for folder in folders]
     assert answers[0] in corpora.PACKAGES
@@ -131,20 +131,20 @@ def test_it_learns(tmp_path: Path) -> None:
     assert all(torch.equal(weight, encoders[1][name]) for name, weight in encoders[0].items())
 
 
-def test_tasks_with_other_columns_and_windows_share_as_well(tmp_path: Path) -> None:
+def test_token_classification_and_question_answering_share_an_encoder(tmp_path: Path) -> None:
     tasks = [{"name": "words", "type": "TokenClassification"}, {"name": "answers", "type": "QuestionAnswering"}]
     rows = [tagged | asked for tagged, asked in zip(corpora.tagged(20), corpora.asked(20), strict=True)]
-    learnt = learn(
+    trained = learn(
         tmp_path, rows, objective={"type": "MultiTask", "tasks": tasks}, data={"maxLength": 64}, training={"maxSteps": 3}
     )
-    assert learnt.after["loss"] == pytest.approx(learnt.after["words.loss"] + learnt.after["answers.loss"])
-    assert {"words.microF1", "answers.exactMatch"} <= learnt.after.keys()
-    told = [json.loads((learnt.model / name / "training/document.json").read_text()) for name in ("words", "answers")]
+    assert trained.after["loss"] == pytest.approx(trained.after["words.loss"] + trained.after["answers.loss"])
+    assert {"words.microF1", "answers.exactMatch"} <= trained.after.keys()
+    told = [json.loads((trained.model / name / "training/document.json").read_text()) for name in ("words", "answers")]
     alone = [config.TrainSpec.model_validate(document) for document in told]
     assert [one.objective.type for one in alone] == ["TokenClassification", "QuestionAnswering"]
     assert [len(one.data.train) for one in alone] == [1, 1]
     asked = json.dumps({"question": rows[0]["question"], "context": rows[0]["context"]})
-    assert predict([str(learnt.model / "answers"), f"--input={asked}", f"--cache-dir={tmp_path}/cache"]) == 0
+    assert predict([str(trained.model / "answers"), f"--input={asked}", f"--cache-dir={tmp_path}/cache"]) == 0
     # The tokenizer of words puts a blank before the first, that of texts leaves them as they are.
     for name, tokens in (("words", ["Ġself"]), ("answers", ["self"])):
-        assert AutoTokenizer.from_pretrained(learnt.model / name).tokenize("self") == tokens
+        assert AutoTokenizer.from_pretrained(trained.model / name).tokenize("self") == tokens

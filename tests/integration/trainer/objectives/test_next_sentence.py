@@ -1,4 +1,4 @@
-"""BERT's pretraining: which pieces stand together, transformers' own loss, both metrics, and that it learns both."""
+"""BERT's pretraining: the pairs of a document, the loss of transformers, both metrics, and training."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def pieces(row: Sample) -> tuple[str, str]:
     return TOKENIZER.decode(first), TOKENIZER.decode(second)
 
 
-def test_rows_are_pairs_between_the_tokens_of_the_tokenizer() -> None:
+def test_pairs_have_the_special_tokens_of_the_tokenizer() -> None:
     rows = rows_of(objective(), *TEXTS)
     compared = 0
     for row in rows:
@@ -90,7 +90,7 @@ def test_rows_are_pairs_between_the_tokens_of_the_tokenizer() -> None:
     assert compared > 100
 
 
-def test_what_follows_follows_and_the_rest_is_of_another_text() -> None:
+def test_second_piece_follows_or_is_from_another_text() -> None:
     rows = rows_of(objective(), *TEXTS)
     follows = 0
     for row in rows:
@@ -106,18 +106,18 @@ def test_what_follows_follows_and_the_rest_is_of_another_text() -> None:
     assert 1 - np.mean([row["foreign"] for row in rows]) == pytest.approx(0.5, abs=0.06)
 
 
-def test_the_share_may_be_chosen() -> None:
+def test_applies_the_configured_share() -> None:
     for share in (0.0, 1.0):
         assert {int(row["foreign"]) for row in rows_of(objective(nextSentenceShare=share), *TEXTS)} == {int(1 - share)}
     assert not any(row["foreign"] for row in rows_of(objective(nextSentenceShare=0.0), TEXTS[0])), "there is no other"
 
 
-def test_preparing_again_gives_the_same() -> None:
+def test_encoding_is_deterministic() -> None:
     once, again = (rows_of(objective(), *TEXTS) for _ in range(2))
     assert all(np.array_equal(one[TOKENS], other[TOKENS]) for one, other in zip(once, again, strict=True))
 
 
-def test_every_sentence_of_a_text_that_follows_itself_is_in_a_row() -> None:
+def test_pairs_contain_every_sentence_of_a_text() -> None:
     for text in TEXTS:
         whole = "".join("".join(pieces(row)) for row in rows_of(objective(nextSentenceShare=1.0), text))
         left = len(text) - len(whole)
@@ -129,7 +129,7 @@ def test_every_sentence_of_a_text_that_follows_itself_is_in_a_row() -> None:
     ("text", "count"),
     [("One. Two! Three?", 3), ("a line\nanother\n\nthird", 3), ("今日。明日。", 2), ("version 1.5 is out", 1), ("\n\n", 0)],
 )
-def test_sentences(text: str, count: int) -> None:
+def test_splits_sentences(text: str, count: int) -> None:
     pretraining = objective()
     statuses = [one.status for one in pretraining.encoder.encode(records(text))]
     assert statuses == [EncodeStatus.KEPT if count > 1 else EncodeStatus.EMPTY]
@@ -137,7 +137,7 @@ def test_sentences(text: str, count: int) -> None:
     assert "".join(split_sentences(text)) == text.strip("\n")
 
 
-def test_texts_that_are_too_long() -> None:
+def test_encodes_long_texts() -> None:
     text = "some words here.\n" * 30
     for overlong, status, count in (
         (None, EncodeStatus.SPLIT, 3),
@@ -149,13 +149,13 @@ def test_texts_that_are_too_long() -> None:
         assert len(encoded.examples) == count or (overlong is None and len(encoded.examples) > count)
 
 
-def test_a_sentence_longer_than_a_row_is_divided() -> None:
+def test_splits_sentences_longer_than_a_row() -> None:
     rows = rows_of(objective(max_length=16), "word " * 100, TEXTS[0])
     assert all(len(row[TOKENS]) <= 16 for row in rows)
     assert all(row[WORD_STARTS][1] == 1 for row in rows)
 
 
-def test_what_is_held_out_never_stands_in_a_row_to_learn_from(tmp_path: Path) -> None:
+def test_does_not_mix_training_and_evaluation_texts(tmp_path: Path) -> None:
     pretraining = objective()
     writers = {side: ExampleWriter(tmp_path / side, pretraining.encoder.fields) for side in SPLITS}
     placed = [SplitRow(record, SPLITS[index % len(SPLITS)], 0, TRAIN) for index, record in enumerate(records(*TEXTS))]
@@ -169,7 +169,7 @@ def test_what_is_held_out_never_stands_in_a_row_to_learn_from(tmp_path: Path) ->
         assert all(any(piece in text for text in own) for row in rows for piece in pieces(row))
 
 
-def test_the_loss_is_that_of_transformers() -> None:
+def test_computes_the_loss_of_transformers() -> None:
     pretraining, learner = objective(), model()
     batch = batch_of(pretraining, rows_of(pretraining, *TEXTS)[:32])
     theirs = batch.inputs | {"labels": batch.targets["labels"]}
@@ -191,7 +191,7 @@ def test_the_loss_is_that_of_transformers() -> None:
     )
 
 
-def test_a_rank_without_rows_learns_nothing() -> None:
+def test_rank_without_rows_has_zero_loss() -> None:
     pretraining = objective()
     batch = batch_of(pretraining, [])
     assert pretraining.collator.count_terms(batch) == [0, 0]
@@ -200,22 +200,22 @@ def test_a_rank_without_rows_learns_nothing() -> None:
     assert total.tolist() == [0, 0]
 
 
-def test_a_family_that_compares_no_sentences_is_refused() -> None:
+def test_rejects_family_without_next_sentence_head() -> None:
     objective().model_setup.prepare(model(), ALONE)
     with pytest.raises(ConfigurationError, match=r"^spec.model: this gpt2 gives no seq_relationship_logits for a text: use"):
         objective().model_setup.prepare(model(GPT2Config, n_embd=32, n_layer=1, n_head=2), ALONE)
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
     # With the usual initial weights so narrow a model takes long to see anything in its first token.
-    learnt = learn(
+    trained = learn(
         tmp_path, corpora.numbered(), objective={"type": "NextSentence"}, data={"maxLength": 64},
         model={"config": BERT | {"initializer_range": 0.2}}, training={"maxSteps": 150, "batchSize": 32, "microBatchSize": 32},
     )  # fmt: skip
-    assert learnt.before["masked.accuracy"] < 0.03
-    assert learnt.after["masked.accuracy"] > 0.06
-    assert learnt.before["nextSentence.accuracy"] < 0.55
-    assert learnt.after["nextSentence.accuracy"] > 0.65
-    guess = pipeline("fill-mask", str(learnt.model))
+    assert trained.before["masked.accuracy"] < 0.03
+    assert trained.after["masked.accuracy"] > 0.06
+    assert trained.before["nextSentence.accuracy"] < 0.55
+    assert trained.after["nextSentence.accuracy"] > 0.65
+    guess = pipeline("fill-mask", str(trained.model))
     assert len(guess(f"first def{guess.tokenizer.mask_token}")) == 5
-    assert BertForNextSentencePrediction.from_pretrained(learnt.model).config.hidden_size == BERT["hidden_size"]
+    assert BertForNextSentencePrediction.from_pretrained(trained.model).config.hidden_size == BERT["hidden_size"]

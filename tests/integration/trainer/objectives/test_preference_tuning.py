@@ -1,4 +1,4 @@
-"""Preference tuning: trl's own losses, references with and without adapters, a resume, and that it learns to prefer."""
+"""Preference tuning: losses of TRL, references with and without adapters, resuming, and training."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def batch_of(tuning: PreferenceTuning, rows: list[dict[str, Any]]) -> Batch:
         ({"loss_type": "hinge"}, {"loss": "Hinge"}),
     ],
 )
-def test_batch_loss_and_metrics_are_those_of_trl(theirs: dict[str, Any], options: dict[str, Any], tmp_path: Path) -> None:
+def test_computes_batch_loss_and_metrics_of_trl(theirs: dict[str, Any], options: dict[str, Any], tmp_path: Path) -> None:
     quiet = {"report_to": [], "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True}
     trainer = DPOTrainer(
         model=model(1), ref_model=model(0), args=DPOConfig(output_dir=str(tmp_path), **quiet, **theirs),
@@ -113,7 +113,7 @@ def test_batch_loss_and_metrics_are_those_of_trl(theirs: dict[str, Any], options
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_the_reference_is_the_model_as_it_starts(lora: bool) -> None:
+def test_reference_is_the_starting_model(lora: bool) -> None:
     tuning, learner = objective(lora=lora), model()
     batch = batch_of(tuning, ROWS)
     tuning.model_setup.prepare(learner, HERE)
@@ -129,7 +129,7 @@ def test_the_reference_is_the_model_as_it_starts(lora: bool) -> None:
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.2])
-def test_loss_and_gradients_are_those_of_the_formula(wrong: float) -> None:
+def test_computes_loss_and_gradients_of_the_formula(wrong: float) -> None:
     tuning, learner = objective(labelSmoothing=wrong), model(1)
     tuning.model_setup.prepare(model(0), HERE)
     batch = batch_of(tuning, ROWS)
@@ -149,7 +149,7 @@ def test_loss_and_gradients_are_those_of_the_formula(wrong: float) -> None:
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_without_a_reference_rewards_are_log_probabilities() -> None:
+def test_reference_free_rewards_are_log_probabilities() -> None:
     tuning, learner = objective(referenceFree=True, beta=1.0), model()
     tuning.model_setup.prepare(learner, HERE)
     assert tuning.loss.reference.copy is None
@@ -157,7 +157,7 @@ def test_without_a_reference_rewards_are_log_probabilities() -> None:
     assert statistics[2] < -len(ROWS)
 
 
-def test_dropout_does_not_tell_a_model_from_its_start() -> None:
+def test_turns_off_dropout() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     tuning = objective()
@@ -168,7 +168,7 @@ def test_dropout_does_not_tell_a_model_from_its_start() -> None:
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_a_rank_without_rows_learns_nothing(lora: bool) -> None:
+def test_rank_without_rows_has_zero_loss(lora: bool) -> None:
     tuning, learner = objective(lora=lora), model()
     tuning.model_setup.prepare(learner, HERE)
     learner = apply_method(learner, document(lora=lora), tuning)
@@ -181,7 +181,7 @@ def test_a_rank_without_rows_learns_nothing(lora: bool) -> None:
     assert tuning.metrics.measure(learner, batch).statistics.tolist() == [0, 0, 0, 0]
 
 
-def test_conversations_are_written_by_the_template() -> None:
+def test_renders_conversations_with_the_template() -> None:
     tuning = objective(SPOKEN)
     [row] = examples(tuning, [SPOKEN])
     chosen, rejected = np.split(row[TOKENS], row[LENGTHS][:1])
@@ -196,7 +196,7 @@ def test_conversations_are_written_by_the_template() -> None:
     assert objective().model_setup.format_prompt("May I?") == "May I?"
 
 
-def test_pairs_that_are_too_long() -> None:
+def test_encodes_long_pairs() -> None:
     rows = [
         {"prompt": "May I?\n", "chosen": "Yes.", "rejected": "No."}, {"prompt": "x " * 99, "chosen": "Yes.", "rejected": "No."},
         {"prompt": "May I?\n", "chosen": "Yes.", "rejected": "no " * 99},
@@ -224,14 +224,14 @@ def test_pairs_that_are_too_long() -> None:
         (ROWS[0], ROWS[0] | {"prompt": 3}, "prompt is a int, not a string"),
     ],
 )
-def test_rows_that_cannot_be_used(first: dict[str, Any], row: dict[str, Any], message: str) -> None:
+def test_rejects_invalid_rows(first: dict[str, Any], row: dict[str, Any], message: str) -> None:
     tuning = objective(first)
     with pytest.raises(DataError) as raised:
         list(tuning.encoder.encode([record(first), record(row, line=2)]))
     assert str(raised.value).startswith(f"rows.jsonl:2: column {message}")
 
 
-def test_told_to_stop_and_resumed_it_learns_the_same(tmp_path: Path) -> None:
+def test_interrupted_run_has_the_history_of_an_uninterrupted_one(tmp_path: Path) -> None:
     histories = []
     for name, told in (("straight", {}), ("broken", {0: (signal.SIGTERM, 3)})):
         folder = tmp_path / name
@@ -253,7 +253,7 @@ def test_told_to_stop_and_resumed_it_learns_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["Full", "LoRA", "Bottleneck"])
-def test_zero_stage_3_learns_the_same(method: str, tmp_path: Path) -> None:
+def test_zero_stage_3_gives_the_same_losses(method: str, tmp_path: Path) -> None:
     start = tmp_path / "start"
     model().save_pretrained(start)
     TOKENIZER.save_pretrained(start)
@@ -271,7 +271,7 @@ def test_zero_stage_3_learns_the_same(method: str, tmp_path: Path) -> None:
     assert runs[1].after == pytest.approx(runs[0].after, rel=1e-3, abs=1e-3)
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
     pairs = corpora.preferences()
     both = [{"prompt": row["prompt"], "completion": row[answer]} for row in pairs for answer in ("chosen", "rejected")]
     taught = {"type": "InstructionTuning", "instructionTuning": {"format": "PromptCompletion"}}
@@ -282,16 +282,16 @@ def test_it_learns(tmp_path: Path) -> None:
         for row in pairs
     ]
     for method, rate in (("Full", 2e-4), ("LoRA", 5e-4)):
-        learnt = learn(
+        trained = learn(
             tmp_path / method, spoken, model={"source": f"file://{start.model}"}, method={"type": method},
             objective=CHANGES["objective"] | {"preferenceTuning": {"beta": 0.5}},
             training={"maxSteps": 30, "optimizer": {"learningRate": rate}},
         )  # fmt: skip
-        assert learnt.before == {
+        assert trained.before == {
             "loss": pytest.approx(math.log(2), abs=1e-6), "accuracy": 0, "margin": 0, "chosenReward": 0, "rejectedReward": 0
         }  # fmt: skip
-        assert learnt.after["accuracy"] > 0.95
-        assert learnt.after["margin"] > 0.5
+        assert trained.after["accuracy"] > 0.95
+        assert trained.after["margin"] > 0.5
         asked = [{"role": "user", "content": "May I call email: _hidden?\n"}]
-        answer = pipeline("text-generation", str(learnt.model))(asked, max_new_tokens=16, do_sample=False)
+        answer = pipeline("text-generation", str(trained.model))(asked, max_new_tokens=16, do_sample=False)
         assert answer[0]["generated_text"][-1]["content"] == "No,", "the short answer that it was taught to prefer"

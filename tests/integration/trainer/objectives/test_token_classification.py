@@ -1,4 +1,4 @@
-"""Token classification: transformers' own loss, seqeval's and scikit-learn's metrics, words and tokens, and that it learns."""
+"""Token classification: the loss of transformers, metrics of seqeval and scikit-learn, words and tokens, and training."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def guessed(
     return total.numpy(), true, predicted
 
 
-def test_each_word_is_told_once_by_its_first_token() -> None:
+def test_first_token_of_each_word_has_its_tag() -> None:
     tagger = objective()
     names = tagger.encoder.statistics["labels"]
     assert names == ["B-CALLED", "B-DEFINED", "B-KEYWORD", "I-CALLED", "O"]
@@ -113,11 +113,11 @@ def test_each_word_is_told_once_by_its_first_token() -> None:
 
 
 @pytest.mark.parametrize("family", [None, GPT2Tokenizer, Qwen2Tokenizer])
-def test_words_are_the_tokens_of_their_text_also_after_the_export(family: Any, tmp_path: Path) -> None:
+def test_words_and_text_have_the_same_tokens_after_the_export(family: Any, tmp_path: Path) -> None:
     tokenizer = TOKENIZER
     if family:
-        learnt = json.loads(TOKENIZER.backend_tokenizer.to_str())["model"]
-        tokenizer = family(vocab=learnt["vocab"], merges=[tuple(pair) for pair in learnt["merges"]])
+        trained = json.loads(TOKENIZER.backend_tokenizer.to_str())["model"]
+        tokenizer = family(vocab=trained["vocab"], merges=[tuple(pair) for pair in trained["merges"]])
     word_level_tokenizer(tokenizer).save_pretrained(tmp_path)
     for made in (word_level_tokenizer(tokenizer), AutoTokenizer.from_pretrained(tmp_path)):
         of_text = made(" ".join(ROWS[0]["tokens"]))["input_ids"]
@@ -127,12 +127,12 @@ def test_words_are_the_tokens_of_their_text_also_after_the_export(family: Any, t
     )
 
 
-def test_a_tokenizer_that_knows_words_stays_as_it_is() -> None:
+def test_keeps_word_level_tokenizer() -> None:
     words = tiny.tokenizer()
     assert word_level_tokenizer(words) is words
 
 
-def test_tokenizers_that_cannot_keep_words_apart_are_refused() -> None:
+def test_rejects_tokenizers_that_cannot_tokenize_words() -> None:
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it does not tell which words its tokens come from"):
         objective(tokenizer=ByT5Tokenizer())
     letters = Tokenizer(models.BPE({"a": 0, "b": 1, " ": 2}, []))
@@ -140,7 +140,7 @@ def test_tokenizers_that_cannot_keep_words_apart_are_refused() -> None:
         objective(tokenizer=PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="a"))
 
 
-def test_the_loss_is_that_of_transformers() -> None:
+def test_computes_the_loss_of_transformers() -> None:
     tagger = objective()
     learner, batch = model(tagger), batch_of(tagger, ROWS)
     expected = learner(**tiny.model_arguments(batch)).loss
@@ -152,7 +152,7 @@ def test_the_loss_is_that_of_transformers() -> None:
     assert tagger.collator.count_terms(batch) == [sum(len(row["tags"]) for row in ROWS)]
 
 
-def test_smoothed_labels_are_those_of_torch() -> None:
+def test_applies_label_smoothing_like_torch() -> None:
     tagger = objective(training={"labelSmoothing": 0.2})
     learner, batch = model(tagger), batch_of(tagger, ROWS)
     logits = learner(batch.inputs["input_ids"], batch.inputs["attention_mask"]).logits.flatten(0, 1)
@@ -163,7 +163,7 @@ def test_smoothed_labels_are_those_of_torch() -> None:
 
 
 @pytest.mark.parametrize("rows", [ROWS, SPOKEN], ids=["entities", "parts of speech"])
-def test_the_matrix_is_that_of_scikit_learn(rows: list[dict[str, Any]]) -> None:
+def test_computes_the_confusion_matrix_of_scikit_learn(rows: list[dict[str, Any]]) -> None:
     tagger = objective(rows)
     with torch.no_grad():
         statistics = tagger.metrics.measure(model(tagger), batch_of(tagger, rows)).statistics.numpy()
@@ -173,7 +173,7 @@ def test_the_matrix_is_that_of_scikit_learn(rows: list[dict[str, Any]]) -> None:
     assert tagger.metrics.tables(statistics) == {"confusion": {"labels": names, "counts": wanted}}
 
 
-def test_metrics_of_entities_are_those_of_seqeval() -> None:
+def test_computes_entity_metrics_of_seqeval() -> None:
     tagger = objective()
     statistics, true, predicted = guessed(tagger, ROWS)
     matrix = sklearn.confusion_matrix(list(chain(*true)), list(chain(*predicted)), labels=tagger.encoder.statistics["labels"])
@@ -189,7 +189,7 @@ def test_metrics_of_entities_are_those_of_seqeval() -> None:
     assert of_each == pytest.approx(seqeval.f1_score(true, predicted, average=None).tolist())
 
 
-def test_metrics_of_other_tags_are_those_of_scikit_learn() -> None:
+def test_computes_tag_metrics_of_scikit_learn() -> None:
     tagger = objective(SPOKEN)
     statistics, true, predicted = guessed(tagger, SPOKEN)
     found, labels = tagger.metrics.compute([1.0], statistics), tagger.encoder.statistics["labels"]
@@ -204,7 +204,7 @@ def test_metrics_of_other_tags_are_those_of_scikit_learn() -> None:
     assert {name for name in found if "[" in name} == {f"f1[{part}]" for part in ("keyword", "noun", "other", "verb")}
 
 
-def test_a_rank_without_rows_learns_nothing() -> None:
+def test_rank_without_rows_has_zero_loss() -> None:
     tagger = objective()
     batch = tagger.collator.collate([], [], Layout())
     assert tagger.collator.count_terms(batch) == [0]
@@ -214,7 +214,7 @@ def test_a_rank_without_rows_learns_nothing() -> None:
     assert not tagger.metrics.measure(model(tagger), batch).statistics.any()
 
 
-def test_numbers_count_the_given_labels() -> None:
+def test_number_is_the_index_of_a_given_label() -> None:
     rows = [{"tokens": ["a", "b", "c"], "tags": [0, 2, 1]}]
     named, numbered = objective(rows, labels=["O", "I-X", "B-X"]), objective(rows)
     assert named.encoder.statistics == {"labels": ["O", "I-X", "B-X"]}
@@ -225,7 +225,7 @@ def test_numbers_count_the_given_labels() -> None:
 
 
 @pytest.mark.parametrize("overlong", ["Truncate", "Drop"])
-def test_texts_that_are_too_long_and_empty_ones(overlong: str) -> None:
+def test_encodes_long_and_empty_texts(overlong: str) -> None:
     rows = [
         {"tokens": ["self"] * 99, "tags": ["a"] * 98 + ["b"]}, {"tokens": [], "tags": []}, {"tokens": [""], "tags": ["a"]},
         {"tokens": ["self", "x"], "tags": ["a", "b"]},
@@ -253,25 +253,25 @@ def test_texts_that_are_too_long_and_empty_ones(overlong: str) -> None:
         ({"tokens": ["a"], "tags": [0.5]}, "column tags is a list whose item 1 is 0.5, neither a label nor a label's number"),
     ],
 )
-def test_rows_that_cannot_be_used(row: dict[str, Any], message: str) -> None:
+def test_rejects_invalid_rows(row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError) as raised:
         encoded(objective(), [row])
     assert str(raised.value).startswith(f"rows.jsonl:1: {message}")
 
 
-def test_one_tag_alone_is_refused() -> None:
+def test_rejects_a_single_tag() -> None:
     with pytest.raises(DataError, match=r"^spec.data.train: every row has the same label 'O'"):
         objective([{"tokens": ["a", "b"], "tags": ["O", "O"]}])
 
 
-def test_it_learns(tmp_path: Path) -> None:
-    learnt = learn(tmp_path, corpora.tagged(), objective={"type": "TokenClassification"}, training={"maxSteps": 120})
-    assert learnt.before["microF1"] < 0.2
-    assert learnt.after["microF1"] > 0.6
+def test_training_improves_the_metrics(tmp_path: Path) -> None:
+    trained = learn(tmp_path, corpora.tagged(), objective={"type": "TokenClassification"}, training={"maxSteps": 120})
+    assert trained.before["microF1"] < 0.2
+    assert trained.after["microF1"] > 0.6
     words = ["def", "__init__", "(", "self", ")", ":", "if", "answer", ":", "return", "self"]
     keywords, defined = {("def", "KEYWORD"), ("if", "KEYWORD"), ("return", "KEYWORD")}, {("__init__", "DEFINED")}
     for strategy in ("simple", "first"):
-        tag = pipeline("token-classification", str(learnt.model), aggregation_strategy=strategy)
+        tag = pipeline("token-classification", str(trained.model), aggregation_strategy=strategy)
         for entities in (tag(" ".join(words)), tag(words, is_split_into_words=True)[0]):
             found = {(entity["word"].strip(), entity["entity_group"]) for entity in entities}
             assert keywords <= found

@@ -1,4 +1,4 @@
-"""Any number of ranks learns the same: losses of all steps, and metrics of the evaluation, for each objective."""
+"""Losses of all steps and metrics of the evaluation are the same at any number of ranks, for each objective."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ OBJECTIVES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_losses_and_metrics_do_not_depend_on_the_number_of_ranks(name: str, tmp_path: Path) -> None:
+def test_any_number_of_ranks_gives_the_same_losses_and_metrics(name: str, tmp_path: Path) -> None:
     rows, changes = OBJECTIVES[name]
     chosen = {
         "objective": {"type": name.partition(",")[0]}, "training": {"maxSteps": 5, "batchSize": 12, "logEverySteps": 1},

@@ -1,4 +1,4 @@
-"""The contrastive core: the gradient of the whole step by way of its batches, and places as scikit-learn counts them."""
+"""Contrastive loss: the gradient of the whole step through its batches, and the ranks of scikit-learn."""
 
 from __future__ import annotations
 
@@ -118,14 +118,16 @@ def gradient_of(model: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("compare", [pairs, augmentations])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("parts", [[(0, 12)], [(0, 4), (4, 8), (8, 12)], [(0, 5), (5, 5), (5, 12)]])
-def test_loss_and_gradient_are_those_of_the_whole_step(compare: Any, dropout: float, parts: list[tuple[int, int]]) -> None:
+def test_batches_have_the_loss_and_gradient_of_the_whole_step(
+    compare: Any, dropout: float, parts: list[tuple[int, int]]
+) -> None:
     loss, gradient = directly(compare, parts, dropout)
     found, gradient_found = by_batches(compare, parts, dropout, ALONE)
     assert found == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(gradient_found, gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_scores_may_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_scores_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = by_batches(pairs, [(0, 5), (5, 12)], 0.3, ALONE)
     monkeypatch.setattr(contrastive, "SCORES_AT_ONCE", 50)
     chunked = by_batches(pairs, [(0, 5), (5, 12)], 0.3, ALONE)
@@ -139,7 +141,7 @@ def of_rank(place: ranks.Place, dealt: list[list[tuple[int, int]]]) -> tuple[flo
     return loss, gradient.numpy()
 
 
-def test_rows_meet_those_of_other_ranks() -> None:
+def test_compares_rows_of_all_ranks() -> None:
     """Also where these are of unequal number, or none."""
     loss, gradient = directly(pairs, [(0, 12)], 0.0)
     dealt = [[(0, 3), (3, 7)], [(7, 12), (12, 12)], [(12, 12), (12, 12)]]
@@ -148,7 +150,7 @@ def test_rows_meet_those_of_other_ranks() -> None:
     np.testing.assert_allclose(sum(found for _, found in results), gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_places_are_those_of_scikit_learn() -> None:
+def test_computes_retrieval_metrics_of_scikit_learn() -> None:
     contrastive_loss, retrieval, model = TwoViews(pairs), RetrievalMetrics(), encoder()
     batches = [batch(0, 30), batch(30, 40)]
     with torch.no_grad():
@@ -163,6 +165,6 @@ def test_places_are_those_of_scikit_learn() -> None:
     assert found["mrr"] == pytest.approx(metrics.label_ranking_average_precision_score(np.eye(40), scores))
 
 
-def test_a_model_that_gives_all_rows_the_same_finds_nothing() -> None:
+def test_ranks_equal_scores_by_position() -> None:
     scores, rows = torch.ones(10, 10), torch.arange(10)
     assert contrastive.rank_right_candidates(Comparison(scores, rows)).tolist() == list(range(1, 11))

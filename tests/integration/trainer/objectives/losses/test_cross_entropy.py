@@ -1,4 +1,4 @@
-"""The causal language model's loss against torch's and transformers' own."""
+"""The loss of causal language models, compared with those of torch and transformers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OBJECTIVE = CausalLM.from_spec(tiny.spec(), tiny.tokenizer())
 
 @pytest.mark.parametrize("model", [tiny.llama, tiny.gpt2])
 @pytest.mark.parametrize("rows", [1, 5])
-def test_it_equals_transformers(model: Callable[[], Any], rows: int) -> None:
+def test_equals_the_loss_of_transformers(model: Callable[[], Any], rows: int) -> None:
     learner, batch = model(), tiny.batch(tiny.rows(rows))
     expected = learner(**tiny.model_arguments(batch)).loss
     expected_gradients = torch.autograd.grad(expected, list(learner.parameters()))
@@ -34,7 +34,7 @@ def test_it_equals_transformers(model: Callable[[], Any], rows: int) -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("scores_at_once", [1, 300, 2**24])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
-def test_cross_entropy_equals_torch(
+def test_equals_the_cross_entropy_of_torch(
     monkeypatch: pytest.MonkeyPatch, scores_at_once: int, smoothing: float, dtype: torch.dtype, tolerance: float
 ) -> None:
     monkeypatch.setitem(cross_entropy._SCORES_AT_ONCE, "cpu", scores_at_once)
@@ -51,7 +51,7 @@ def test_cross_entropy_equals_torch(
     torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance / 10)
 
 
-def test_only_training_is_smoothed() -> None:
+def test_smooths_labels_only_in_training() -> None:
     smoothed = CausalLM.from_spec(tiny.spec(training={"labelSmoothing": 0.2}), tiny.tokenizer())
     learner, batch = tiny.llama(), tiny.batch(tiny.rows(3))
     plain = OBJECTIVE.loss.loss_sum(learner, batch).item()
@@ -61,7 +61,7 @@ def test_only_training_is_smoothed() -> None:
     assert smoothed.loss.loss_sum(learner, batch).item() == pytest.approx(wanted.item(), rel=1e-5) != plain
 
 
-def test_ignored_rows_may_hold_anything() -> None:
+def test_ignored_rows_may_have_any_value() -> None:
     logits = torch.tensor([[1.0, 2.0], [float("nan"), float("inf")]], requires_grad=True)
     loss = cross_entropy.summed_cross_entropy(logits, torch.tensor([1, tiny.IGNORED]))
     loss.backward()
@@ -70,19 +70,19 @@ def test_ignored_rows_may_hold_anything() -> None:
     assert logits.grad[1].tolist() == [0, 0]
 
 
-def test_nothing_to_learn_is_a_loss_of_zero() -> None:
+def test_loss_without_labels_is_zero() -> None:
     batch = tiny.batch(tiny.rows(2) | {"labels": torch.full((2, 16), tiny.IGNORED)})
     assert OBJECTIVE.collator.count_terms(batch) == [0]
     assert OBJECTIVE.loss.loss_sum(tiny.llama(), batch).item() == 0
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(0.0, 1.0), (2.0, 7.38905609893065), (1000.0, None)])
-def test_perplexity(loss: float, expected: float | None) -> None:
+def test_omits_perplexity_that_overflows(loss: float, expected: float | None) -> None:
     assert OBJECTIVE.metrics.compute([loss], np.zeros(0)).get("perplexity") == expected
 
 
 @pytest.mark.parametrize("model", [tiny.llama, tiny.gpt2])
-def test_packed_documents_cost_what_they_cost_padded(model: Callable[[], Any]) -> None:
+def test_packed_documents_have_the_loss_of_padded_ones(model: Callable[[], Any]) -> None:
     documents = [np.arange(1, 12), np.arange(20, 27), np.arange(3, 50, 4), np.arange(40, 42)]
     alone = OBJECTIVE.collator.collate([{TOKENS: tokens} for tokens in documents], [], Layout())
     packed_row = {TOKENS: np.concatenate(documents), LENGTHS: np.array([len(tokens) for tokens in documents])}
