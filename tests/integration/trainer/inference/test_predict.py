@@ -281,7 +281,7 @@ def test_rejects_unusable_models_and_tasks(ask: Any, tmp_path: Path) -> None:
     absent = ask(tmp_path / "absent", "--input", "x")
     assert absent == [
         "2",
-        f"MODEL: file://{tmp_path}/absent does not exist ({tmp_path}/absent): correct the path or put it there",
+        f"MODEL: file://{tmp_path}/absent does not exist ({tmp_path}/absent): correct the path, or create it",
     ]
     (tmp_path / "empty").mkdir()
     assert ask(tmp_path / "empty", "--input", "x")[1].startswith("MODEL: ")
