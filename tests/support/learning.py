@@ -40,7 +40,7 @@ BART = {
 
 
 @dataclass
-class Learnt:
+class LearningResult:
     """A finished run: metrics of the starting and of the finished model on the evaluation data, the model and the losses."""
 
     before: dict[str, float]
@@ -51,7 +51,7 @@ class Learnt:
     """The share of the training time in which the first rank waited for data."""
 
 
-def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> Learnt:
+def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> LearningResult:
     """Train on the rows, a fifth of which is held out, from scratch unless `model` has a source.
 
     Columns have the names of their roles, and several tasks are trained on the same rows. Other sections of the document are
@@ -85,4 +85,4 @@ def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes
     losses = [event.progress.loss for event in heard[0].events if event.event == "step"]
     times = [event for event in heard[0].events if event.event == "step_time"]
     waiting = sum(time.data_wait_seconds for time in times) / sum(time.seconds for time in times)
-    return Learnt(evaluations[0], evaluations[-1], folder / "storage/model", losses, waiting)
+    return LearningResult(evaluations[0], evaluations[-1], folder / "storage/model", losses, waiting)

@@ -151,7 +151,7 @@ def _sentinel_tokens(tokenizer: Any, count: int) -> Tokens:
 def _require_mask_token(tokenizer: Any, config: DenoisingConfig) -> None:
     if tokenizer.mask_token_id is None:
         raise ConfigurationError(
-            "spec.model.tokenizer: it has no mask token to hide others behind: set mask_token in its tokenizer_config.json, or "
+            "spec.model.tokenizer: it has no mask token: set mask_token in its tokenizer_config.json, or "
             "use a tokenizer made for BART"
         )
     if config.infilling.shuffle_sentences and not tokenizer.is_fast:

@@ -51,7 +51,7 @@ def require_mask_token(tokenizer: Any, config: MaskedLMConfig) -> None:
     """Raises ConfigurationError for a tokenizer that cannot hide tokens as the config says."""
     if tokenizer.mask_token_id is None:
         raise ConfigurationError(
-            "spec.model.tokenizer: it has no mask token to hide others behind: set mask_token in its "
+            "spec.model.tokenizer: it has no mask token: set mask_token in its "
             "tokenizer_config.json, or use a tokenizer made for masked language models"
         )
     if config.whole_word and not tokenizer.is_fast:

@@ -164,9 +164,9 @@ def _validate_answers(row: Row) -> list[Answer]:
     for text, start in answers:
         if start < 0 or not context.startswith(text, start):
             elsewhere = context.find(text)
-            advice = f"it stands at {elsewhere}: correct the start" if elsewhere >= 0 else "it stands nowhere: correct the row"
+            advice = f"it occurs at {elsewhere}: correct the start" if elsewhere >= 0 else "it does not occur: correct the row"
             raise row.error_for(
-                "answers", f"has {text!r} at character {start} of the context, where it does not stand; {advice}"
+                "answers", f"has {text!r} at character {start} of the context, which has other text there; {advice}"
             )
     return answers
 

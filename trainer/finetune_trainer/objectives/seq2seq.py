@@ -142,7 +142,7 @@ class Seq2SeqCollator(Collator):
 
 @dataclass(kw_only=True)
 class Seq2SeqSetup(EncoderDecoderSetup):
-    """An encoder-decoder, told its target language where it has several."""
+    """An encoder-decoder that generates in the target language, where it supports several."""
 
     language: Any
 

@@ -138,7 +138,7 @@ def test_trains_a_model_to_generate_the_target_language(tmp_path: Path, capsys: 
     pieces.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=300, show_progress=False))
     tokenizer = mbart50(tmp_path, [piece for piece, _ in json.loads(pieces.to_str())["model"]["vocab"]])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    learnt = learn(
+    learned = learn(
         tmp_path, rows,
         model={"config": BART | {"model_type": "mbart"}, "tokenizer": {"source": f"file://{tmp_path}/tokenizer"}},
         objective={
@@ -147,11 +147,13 @@ def test_trains_a_model_to_generate_the_target_language(tmp_path: Path, capsys: 
         },
         training={"maxSteps": 60},
     )  # fmt: skip
-    assert learnt.before["tokenAccuracy"] < 0.1
-    assert learnt.after["tokenAccuracy"] > 0.3
+    assert learned.before["tokenAccuracy"] < 0.1
+    assert learned.after["tokenAccuracy"] > 0.3
     capsys.readouterr()
-    assert predict([str(learnt.model), "--input", "run_forever", "--max-new-tokens", "6", f"--cache-dir={tmp_path}/cache"]) == 0
-    exported, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(learnt.model), AutoTokenizer.from_pretrained(learnt.model)
+    assert (
+        predict([str(learned.model), "--input", "run_forever", "--max-new-tokens", "6", f"--cache-dir={tmp_path}/cache"]) == 0
+    )
+    exported, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(learned.model), AutoTokenizer.from_pretrained(learned.model)
     inputs = tokenizer("run_forever", return_tensors="pt")
     generated = exported.generate(**inputs, max_new_tokens=6, do_sample=False)[0]
     assert tokenizer.convert_ids_to_tokens(generated[1:2]) == ["fr_XX"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.support import corpora, launch, ranks
-from tests.support.learning import Learnt, learn
+from tests.support.learning import LearningResult, learn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from finetune_trainer.protocol.outcome import Reason
@@ -41,7 +41,7 @@ def task_rows() -> dict[str, list[dict[str, Any]]]:
     return {"package": corpora.by_package(60), "habits": corpora.by_habit()[::3]}
 
 
-def train(folder: Path, size: int, changes: dict[str, Any]) -> Learnt:
+def train(folder: Path, size: int, changes: dict[str, Any]) -> LearningResult:
     document: dict[str, Any] = {
         "model": {"source": f"file://{MINILM}", "config": {"num_hidden_layers": 2}},
         "objective": {"type": "MultiTask", "tasks": TASKS}, "training": {"maxSteps": 4, "batchSize": 16},

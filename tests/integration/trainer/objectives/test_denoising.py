@@ -51,7 +51,7 @@ def batch_of(denoising: Denoising, rows: list[Sample], epoch: int = 0) -> Batch:
 
 
 def restored(read: list[int], written: list[int], sentinels: list[int]) -> list[int]:
-    """The text, from what is read and what stands in what is written after each sentinel; which must come in order."""
+    """The text, restored from the input and from the target's tokens after each sentinel, which must come in order."""
     spans: dict[int, list[int]] = {}
     for token in written:
         if token in sentinels:
@@ -124,7 +124,7 @@ def test_infilling_hides_poisson_spans(mean: float) -> None:
         assert len(stays) == length - round(0.3 * length)
         if length == 400:
             masks.append(int((read == MASK).sum()))
-            # A mask between two tokens that were neighbours stands for none.
+            # A mask between two tokens that were adjacent replaces no token.
             before, here, after = read[:-2], read[1:-1], read[2:]
             zeros += int(((here == MASK) & (before != MASK) & (after - before == 1)).sum())
     assert 120 / np.mean(masks) == pytest.approx(mean, rel=0.05)

@@ -79,8 +79,8 @@ def nt_xent(embeddings: torch.Tensor, temperature: float) -> torch.Tensor:
     for one in range(views):
         other = (one + views // 2) % views
         similar = torch.stack([torch.cosine_similarity(embeddings[one], each, dim=0) for each in embeddings]) / temperature
-        beside = torch.stack([similar[each].exp() for each in range(views) if each != one]).sum()
-        terms.append(-(similar[other].exp() / beside).log())
+        denominator = torch.stack([similar[each].exp() for each in range(views) if each != one]).sum()
+        terms.append(-(similar[other].exp() / denominator).log())
     return torch.stack(terms).mean()
 
 

@@ -122,8 +122,8 @@ def test_includes_blanks_where_a_tokenizer_trims_offsets() -> None:
 def test_passes_other_keys_of_a_message_to_the_template() -> None:
     template = "{% for m in messages %}{{ m.name or 'it' }}: {{ m.content }}{{ eos_token }}{% endfor %}"
     tuning = objective(chatTemplate=template + "{% if add_generation_prompt %}it: {% endif %}")
-    told = [TURNS[0] | {"name": "ann"}, TURNS[1] | {"name": None}]
-    assert tuning.processor.decode(example(tuning, told)[TOKENS]).startswith("ann: May I?<|endoftext|>it: Yes")
+    messages = [TURNS[0] | {"name": "ann"}, TURNS[1] | {"name": None}]
+    assert tuning.processor.decode(example(tuning, messages)[TOKENS]).startswith("ann: May I?<|endoftext|>it: Yes")
 
 
 def test_computes_the_loss_of_transformers_and_the_batch_of_trl() -> None:
@@ -279,7 +279,7 @@ def test_training_improves_the_metrics(form: str, tmp_path: Path) -> None:
     system = [{"role": "system", "content": "You know Python."}] if form == "Messages" else []
     for name, expected in (("_hidden", "No, it is private."), ("shown", "Yes, it is public.")):
         asked = [*system, {"role": "user", "content": f"May I call email: {name}?"}]
-        told = answer(asked, max_new_tokens=16, do_sample=False)[0]["generated_text"]
-        assert told[-1] == {"role": "assistant", "content": expected}, "and it stops by itself"
+        reply = answer(asked, max_new_tokens=16, do_sample=False)[0]["generated_text"]
+        assert reply[-1] == {"role": "assistant", "content": expected}, "and it stops by itself"
     assert AutoTokenizer.from_pretrained(trained.model).chat_template == DEFAULT_TEMPLATE
     assert "No, it is private." in (trained.model / "training/samples.json").read_text()

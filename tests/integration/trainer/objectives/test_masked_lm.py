@@ -148,7 +148,7 @@ def test_rejects_packing_where_positions_do_not_restart() -> None:
 
 
 def test_rejects_decoder() -> None:
-    with pytest.raises(ConfigurationError, match=r"^spec.model: this bert sees only what stands before a hidden token"):
+    with pytest.raises(ConfigurationError, match=r"^spec.model: this bert attends only to the tokens before a masked one"):
         detect_packing_support(model(is_decoder=True), packing=False, causal=False)
 
 

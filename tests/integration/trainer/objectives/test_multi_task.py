@@ -139,8 +139,8 @@ def test_token_classification_and_question_answering_share_an_encoder(tmp_path: 
     )
     assert trained.after["loss"] == pytest.approx(trained.after["words.loss"] + trained.after["answers.loss"])
     assert {"words.microF1", "answers.exactMatch"} <= trained.after.keys()
-    told = [json.loads((trained.model / name / "training/document.json").read_text()) for name in ("words", "answers")]
-    alone = [config.TrainSpec.model_validate(document) for document in told]
+    documents = [json.loads((trained.model / name / "training/document.json").read_text()) for name in ("words", "answers")]
+    alone = [config.TrainSpec.model_validate(document) for document in documents]
     assert [one.objective.type for one in alone] == ["TokenClassification", "QuestionAnswering"]
     assert [len(one.data.train) for one in alone] == [1, 1]
     asked = json.dumps({"question": rows[0]["question"], "context": rows[0]["context"]})

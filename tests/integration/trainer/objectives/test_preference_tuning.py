@@ -135,9 +135,9 @@ def test_computes_loss_and_gradients_of_the_formula(wrong: float) -> None:
     batch = batch_of(tuning, ROWS)
 
     def answers(speaker: Any) -> torch.Tensor:
-        told = batch.targets["labels"][:, 1:]
+        labels = batch.targets["labels"][:, 1:]
         scores = speaker(batch.inputs["input_ids"], batch.inputs["attention_mask"]).logits[:, :-1].log_softmax(-1)
-        each = scores.gather(-1, told.clamp(min=0)[..., None])[..., 0].where(told != -100, 0.0)
+        each = scores.gather(-1, labels.clamp(min=0)[..., None])[..., 0].where(labels != -100, 0.0)
         return each.sum(1).reshape(2, -1)
 
     ratios = answers(learner) - answers(model(0)).detach()
@@ -191,7 +191,7 @@ def test_renders_conversations_with_the_template() -> None:
     assert TOKENIZER.decode(row[TOKENS][row[LOSS_MASK] == 1]) == f"Yes.{end}No, you may not.{end}"
     told_before = SPOKEN | {"prompt": [*QUESTION, {"role": "assistant", "content": "Who?"}, *QUESTION]}
     [row] = examples(tuning, [told_before])
-    assert TOKENIZER.decode(row[TOKENS][row[LOSS_MASK] == 1]) == f"Yes.{end}No, you may not.{end}", "the prompt is not learnt"
+    assert TOKENIZER.decode(row[TOKENS][row[LOSS_MASK] == 1]) == f"Yes.{end}No, you may not.{end}", "the prompt has no loss"
     assert tuning.model_setup.format_prompt("May I?") == QUESTION
     assert objective().model_setup.format_prompt("May I?") == "May I?"
 
@@ -233,7 +233,7 @@ def test_rejects_invalid_rows(first: dict[str, Any], row: dict[str, Any], messag
 
 def test_interrupted_run_has_the_history_of_an_uninterrupted_one(tmp_path: Path) -> None:
     histories = []
-    for name, told in (("straight", {}), ("broken", {0: (signal.SIGTERM, 3)})):
+    for name, interruptions in (("straight", {}), ("broken", {0: (signal.SIGTERM, 3)})):
         folder = tmp_path / name
         folder.mkdir()
         rows = folder / "pairs.jsonl"
@@ -242,8 +242,8 @@ def test_interrupted_run_has_the_history_of_an_uninterrupted_one(tmp_path: Path)
             folder, objective=CHANGES["objective"], data={"train": [{"source": f"file://{rows}"}], "maxLength": 64},
             training={"maxSteps": 16},
         )  # fmt: skip
-        heard = [ranks.run(launch.run_rank, 1, document, told)[0]]
-        if told:
+        heard = [ranks.run(launch.run_rank, 1, document, interruptions)[0]]
+        if interruptions:
             assert heard[0].code != 0
             heard.append(ranks.run(launch.run_rank, 1, document)[0])
         assert heard[-1].code == 0

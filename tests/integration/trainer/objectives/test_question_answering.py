@@ -90,7 +90,7 @@ def test_windows_cover_the_context_and_mark_the_answer(tokenizer: Any) -> None:
         tokens, begins, ends = windows_of(example, TOKENS, BEGINS, ENDS)
         covered = set()
         right = row["answers"]["text"][0] if row["answers"]["text"] else None
-        told = []
+        span_texts = []
         for window, begin, end, (first, last) in zip(tokens, begins, ends, example[TARGET].reshape(-1, 2), strict=True):
             assert len(window) <= 64
             inside = begin != OUTSIDE
@@ -98,11 +98,11 @@ def test_windows_cover_the_context_and_mark_the_answer(tokenizer: Any) -> None:
             asked = tokenizer(row["question"], add_special_tokens=False)["input_ids"]
             assert window[1 : 1 + len(asked)].tolist() == asked
             if (first, last) != (0, 0):
-                told.append(row["context"][begin[first] : end[last]].strip())
+                span_texts.append(row["context"][begin[first] : end[last]].strip())
         assert covered >= {place for place, letter in enumerate(row["context"]) if not letter.isspace()}
-        assert set(told) == ({right} if right else set())
+        assert set(span_texts) == ({right} if right else set())
         split += len(tokens) > 1
-        pointed += bool(told)
+        pointed += bool(span_texts)
         for before, after in pairwise(begins):
             shared = set(before[before != OUTSIDE]) & set(after[after != OUTSIDE])
             assert len(shared) >= 8
@@ -255,9 +255,12 @@ def test_encodes_long_and_empty_rows(overlong: str, statuses: list[EncodeStatus]
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ([{"text": "def", "start": 3}], "has 'def' at character 3 of the context, where it does not stand; it stands at 0: "),
-        ([{"text": "class", "start": 0}], "has 'class' at character 0 of the context, where it does not stand; it stands no"),
-        ([{"text": "f", "start": -1}], "has 'f' at character -1 of the context, where it does not stand; it stands at 2: "),
+        (
+            [{"text": "def", "start": 3}],
+            "has 'def' at character 3 of the context, which has other text there; it occurs at 0",
+        ),
+        ([{"text": "class", "start": 0}], "has 'class' at character 0 of the context, which has other text there; it does not"),
+        ([{"text": "f", "start": -1}], "has 'f' at character -1 of the context, which has other text there; it occurs at 2: "),
         ({"text": ["def"], "answer_start": []}, "has 1 texts and 0 starts: correct the row"),
         ([{"text": "def"}], "has an answer 1 without a text or the number of its first character: correct the row"),
         ([{"text": " ", "answer_start": 3}], "has an answer 1 without words: remove it; a question without answers is"),

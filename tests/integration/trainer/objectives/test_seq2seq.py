@@ -211,7 +211,7 @@ def measured(place: ranks.Place, stage: int, beams: int, folder: Path) -> dict[s
             mine = ROWS[:13][begin + here.rank * 3 : begin + here.rank * 3 + 3]
             batch = seq2seq.collator.collate(examples(seq2seq, mine) if mine else [], [], Layout())
             groups.append([tiny.micro(batch, seq2seq)])
-        learner.generation_config.max_length = 3  # which is for whoever uses the model
+        learner.generation_config.max_length = 3  # a default for users of the model
         result = evaluate(trained, seq2seq, groups, here, lambda: True)
         assert learner.generation_config.max_length == 3
         return result and result.metrics

@@ -18,7 +18,7 @@ from finetune_trainer.objectives.base import ObjectiveContext
 from finetune_trainer.objectives.inputs.tokenization import Span, require_offsets, tokenize_with_mask
 from finetune_trainer.protocol.outcome import ConfigurationError
 
-LOSS_MASK = "learnt"  # of each token: 1 if it is a label, 0 if it is only read
+LOSS_MASK = "loss_mask"  # 1 for each token that is a label, 0 for the others
 ASSISTANT = "assistant"
 Messages = Sequence[Mapping[str, Any]]
 
@@ -79,8 +79,9 @@ class ChatRenderer:
         except _UnstableTemplateError:
             raise row.error_for(
                 role,
-                "is a conversation that the chat template writes differently once more follows, so that the assistant's words "
-                f"cannot be told: put them between {{% generation %}} and {{% endgeneration %}} in {self._field}",
+                "is a conversation whose beginning the chat template renders differently when more messages follow, so the "
+                "assistant's tokens cannot be found: put its text between {% generation %} and {% endgeneration %} in "
+                f"{self._field}",
             ) from None
         except Exception as error:  # a template is a program, and may raise anything
             raise row.error_for(role, f"does not suit the chat template ({_first_line(error)}): correct the row") from error
