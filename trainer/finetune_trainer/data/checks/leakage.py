@@ -13,8 +13,10 @@ from finetune_trainer.data.sources.stream import EVALUATION, TRAINING_SPLITS, Sp
 
 def similar_to_any(sketches: Sketches, others: Sketches, heartbeat: Heartbeat) -> list[int]:
     """Positions of the rows in `sketches` that are similar to a row in `others`."""
+    positions: list[int] = []
+    if len(sketches) == 0:
+        return positions  # most runs have no replay rows, and the index of the others takes seconds to build
     index = build_index(others, heartbeat)
-    positions = []
     for position, sketch in sketches.items(heartbeat):
         if index.has_similar(sketch):
             positions.append(position)
