@@ -93,8 +93,8 @@ def test_concatenated_rows_have_the_same_loss(family: str) -> None:
     """This is the form for flash attention; eager attention computes the same loss from it."""
     model = create_model(family)
     flat = batch_of(ROWS, PackedAs.FLAT)
-    assert flat["input_ids"].shape == (1, 48)
-    assert "attention_mask" not in flat
+    assert flat.inputs["input_ids"].shape == (1, 48)
+    assert "attention_mask" not in flat.inputs
     assert compute_loss(model, flat)[0] == pytest.approx(compute_loss(model, batch_of(ROWS, POSITIONS))[0], abs=1e-4)
 
 
@@ -132,7 +132,7 @@ def test_detects_packing_support_in_half_precision(family: str) -> None:
 
 def test_collates_a_packed_batch() -> None:
     batch = batch_of([{TOKENS: np.arange(10, 15, dtype=np.int32), LENGTHS: np.array([3, 2])}], POSITIONS)
-    assert {name: tensor[0].tolist() for name, tensor in batch.items()} == {
+    assert {name: tensor[0].tolist() for name, tensor in (batch.inputs | batch.targets).items()} == {
         "input_ids": [10, 11, 12, 13, 14, 0, 0, 0],
         "labels": [IGNORE_INDEX, 11, 12, IGNORE_INDEX, 14, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX],
         "position_ids": [0, 1, 2, 0, 1, 0, 1, 2],
@@ -148,4 +148,4 @@ def test_a_rank_without_rows_has_zero_loss_and_gradient(form: PackedAs | None) -
 
 
 def test_pads_rows_to_the_longest() -> None:
-    assert collate(ROWS, 0, Layout())["input_ids"].shape == (3, 16)
+    assert collate(ROWS, 0, Layout()).inputs["input_ids"].shape == (3, 16)
