@@ -26,7 +26,8 @@ from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.distributed import process_group
-from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.base import Credentials
+from finetune_trainer.storage.registry import open_storage
 from finetune_trainer.training import engine
 
 VOCABULARY, LENGTH = 16384, 128
@@ -69,7 +70,7 @@ class Ours(Side):
 
     def __init__(self, model: Any, folder: Path, spec: TrainSpec, group: process_group.ProcessGroup) -> None:
         context = CheckpointContext(
-            storage=Storage.open(spec.checkpoint.storage, Credentials()), identity=identity(spec), group=group, attempt="bench",
+            storage=open_storage(spec.checkpoint.storage, Credentials()), identity=identity(spec), group=group, attempt="bench",
             work_dir=folder / "work", report=lambda event: None,
         )  # fmt: skip
         self._checkpoints = CheckpointManager(model, spec.checkpoint, context)

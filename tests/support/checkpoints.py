@@ -26,6 +26,7 @@ from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol.events import CheckpointFailed, CheckpointStored, Event
 from finetune_trainer.protocol.outcome import StorageError
 from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.registry import open_storage
 
 IDENTITY = {"training": {"seed": 1, "batchSize": 8}, "model": {"config": {"model_type": "small"}}}
 WIDTH = 160  # makes the weights larger than the tensors that a snapshot copies at once
@@ -120,7 +121,7 @@ def build_manager(group: ProcessGroup, attempt: Attempt, engine: Any, events: li
     work_dir = Path(attempt.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     context = CheckpointContext(
-        storage=Storage.open(attempt.uri, Credentials()), identity=attempt.identity, group=group, attempt=attempt.name,
+        storage=open_storage(attempt.uri, Credentials()), identity=attempt.identity, group=group, attempt=attempt.name,
         work_dir=work_dir, report=events.append,
     )  # fmt: skip
     config = CheckpointConfig(storage=attempt.uri, every_steps=attempt.every, keep_last=attempt.keep)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.registry import open_storage
 
 SAMPLES = Path(__file__).parents[2] / "manifests/samples"
 SECRET = "finetune-storage"
@@ -166,4 +167,4 @@ class Jobs:
         keys.mkdir(parents=True, exist_ok=True)
         for key, value in (self.secret | {"AWS_ENDPOINT_URL": self.cluster.s3.host_endpoint}).items():
             (keys / key).write_text(value)
-        return Storage.open(storage, Credentials(folder), SECRET)
+        return open_storage(storage, Credentials(folder), SECRET)

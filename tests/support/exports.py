@@ -16,7 +16,8 @@ from finetune_trainer.checkpoint.manager import CheckpointManager
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.base import Credentials
+from finetune_trainer.storage.registry import open_storage
 
 ExportCase = tuple[Path, str, dict[str, Any]]
 """The export folder, the name of a model in `tiny` and changes of the document."""
@@ -58,7 +59,7 @@ def _train_attempts(group: ProcessGroup, folder: Path, model: str, spec: TrainSp
     for attempt in attempts:
         run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
         context = CheckpointContext(
-            storage=Storage.open(f"file://{folder}", Credentials()), identity=identity(spec), group=group, attempt=attempt,
+            storage=open_storage(f"file://{folder}", Credentials()), identity=identity(spec), group=group, attempt=attempt,
             work_dir=folder / "work", report=run.events.append,
         )  # fmt: skip
         checkpoints = CheckpointManager(run.engine, spec.checkpoint, context)

@@ -24,7 +24,6 @@ from obstore.store import ObjectStore
 
 from finetune_trainer.config.storage_schemes import WRITABLE_SCHEMES, StorageScheme, credential_keys, uri_prefixes
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
-from finetune_trainer.storage import registry
 
 TRANSFERS = 4  # simultaneous transfers; more would compete with training for cores
 _SMALL_BYTES = 1 << 20
@@ -107,7 +106,7 @@ def unsupported_scheme(uri: str, field: str, schemes: tuple[StorageScheme, ...])
 
 
 class Storage:
-    """Objects below one URI, by obstore. Open one with `Storage.open`; each scheme that needs more subclasses it."""
+    """Objects below one URI, by obstore. Open one with `registry.open_storage`; each scheme that needs more subclasses it."""
 
     availability_remedy: ClassVar[str]
     """The end of the message for a storage that does not answer, after "check"."""
@@ -121,17 +120,6 @@ class Storage:
         self._large = large
         self._key_prefix = key_prefix
         self._path = ""
-
-    @staticmethod
-    def open(uri: str, credentials: Credentials, secret: str | None = None, field: str = "spec.checkpoint.storage") -> Storage:
-        """The storage at `uri`; sends no request yet. Errors name `field`, the field of the document that holds the URI.
-
-        Raises ConfigurationError for an invalid URI or a Secret that does not exist.
-        """
-        backend = registry.find_backend(uri)
-        if backend is None:
-            raise unsupported_scheme(uri, field, WRITABLE_SCHEMES)
-        return backend.open(uri, credentials, secret, field)
 
     @property
     def uri(self) -> str:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from finetune_trainer.config.storage_schemes import scheme_of
-
-if TYPE_CHECKING:
-    from finetune_trainer.storage.base import Backend
+from finetune_trainer.config.storage_schemes import WRITABLE_SCHEMES, scheme_of
+from finetune_trainer.storage.base import Backend, Credentials, Storage, unsupported_scheme
 
 
 def find_backend(uri: str) -> Backend | None:
@@ -18,3 +15,16 @@ def find_backend(uri: str) -> Backend | None:
         return None
     backend: Backend = import_module(f"finetune_trainer.storage.{scheme.module}").BACKEND
     return backend
+
+
+def open_storage(
+    uri: str, credentials: Credentials, secret: str | None = None, field: str = "spec.checkpoint.storage"
+) -> Storage:
+    """The storage at `uri`; sends no request yet. Errors name `field`, the field of the document that holds the URI.
+
+    Raises ConfigurationError for an invalid URI or a Secret that does not exist.
+    """
+    backend = find_backend(uri)
+    if backend is None:
+        raise unsupported_scheme(uri, field, WRITABLE_SCHEMES)
+    return backend.open(uri, credentials, secret, field)

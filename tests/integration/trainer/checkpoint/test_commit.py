@@ -24,6 +24,7 @@ from finetune_trainer.checkpoint.restore import find_manifest
 from finetune_trainer.checkpoint.retention import apply_retention
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.registry import open_storage
 
 IDENTITY: dict[str, Any] = {"training": {"seed": 1}, "model": {"source": "hf://a/b"}}
 
@@ -33,7 +34,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path, s3_server: s3.Server
     for key, value in s3_server.environment.items():
         monkeypatch.setenv(key, value)
     uri = s3_server.uri(f"commit/{request.node.name}") if request.param == "s3" else f"file://{tmp_path}/out"
-    return Storage.open(uri, Credentials())
+    return open_storage(uri, Credentials())
 
 
 def manifest(step: int, attempt: str = "mine", identity: dict[str, Any] | None = None) -> Manifest:

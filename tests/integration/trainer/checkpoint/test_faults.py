@@ -23,6 +23,7 @@ from tests.support.checkpoints import (
 
 from finetune_trainer.checkpoint.manifest import committed_steps
 from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.registry import open_storage
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_falls_back_from_damaged_checkpoint(
     tmp_path: Path, s3_server: s3.Server, environment: Mapping[str, str], trained: Path,
     damage: Callable[[Storage, str], None], file: str, request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
-    storage = Storage.open(s3_server.uri(f"damage/{file}"), Credentials())
+    storage = open_storage(s3_server.uri(f"damage/{file}"), Credentials())
     storage.upload_folder(trained)
     (path,) = [
         entry.path for entry in storage.list("checkpoints/") if "step-00000004" in entry.path and entry.path.endswith(file)
@@ -89,7 +90,7 @@ def test_rank_killed_during_upload_leaves_no_checkpoint(
     assert processes[1].exitcode == -9
     assert result.stored == [1]
     assert "lacks the part of rank 1" in result.failed[2]
-    storage = Storage.open(attempt.uri, Credentials())
+    storage = open_storage(attempt.uri, Credentials())
     assert any("step-00000002" in entry.path for entry in storage.list("checkpoints")), "some files were uploaded"
     assert committed_steps(storage) == [1]
     second = replace(attempt, steps=3, every=3, keep=1, name="second")
@@ -129,7 +130,7 @@ def test_reports_storage_outage_at_the_end(tmp_path: Path, s3_server: s3.Server,
         )
         with pytest.raises(AssertionError, match=r"StorageError: spec\.checkpoint\.storage: could not write s3://"):
             ranks.run(run_attempt, 1, attempt)
-    assert committed_steps(Storage.open(attempt.uri, Credentials())) == [2]
+    assert committed_steps(open_storage(attempt.uri, Credentials())) == [2]
 
 
 def test_rejects_storage_of_another_run_on_every_rank(tmp_path: Path, trained: Path) -> None:

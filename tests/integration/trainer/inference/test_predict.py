@@ -38,7 +38,8 @@ from finetune_trainer.data.sources.stream import is_held_out
 from finetune_trainer.inference import formatting, predict
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives.metrics.squad import exact_match_and_f1
-from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.base import Credentials
+from finetune_trainer.storage.registry import open_storage
 
 TOKENIZER = tokenizer_training.train_tokenizer(["some words to learn a vocabulary of"] * 3, 300, adds_special_tokens=True)
 BERT = BertConfig(
@@ -142,11 +143,11 @@ def test_loads_an_adapter_with_its_base_model(
     tiny.tokenizer().save_pretrained(folder)
     expected = adapted.generate(**tiny.tokenizer()("w1 w2", return_tensors="pt"), max_new_tokens=5, do_sample=False)
     ModelCard("---\npipeline_tag: text-generation\n---\n").save(folder / "README.md")
-    Storage.open(s3_server.uri("base"), Credentials()).upload_folder(base)
+    open_storage(s3_server.uri("base"), Credentials()).upload_folder(base)
     for name in (str(base), s3_server.uri("base")):
         adapted.peft_config["default"].base_model_name_or_path = name
         adapted.save_pretrained(folder)
-        Storage.open(s3_server.uri("adapter"), Credentials()).upload_folder(folder)
+        open_storage(s3_server.uri("adapter"), Credentials()).upload_folder(folder)
         for model in (folder, s3_server.uri("adapter")):
             [line] = ask(model, "--max-new-tokens", "5", "--input", "w1 w2")
             assert line == f"w1 w2: {tiny.tokenizer().decode(expected[0, 2:])}"

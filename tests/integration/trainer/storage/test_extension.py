@@ -53,17 +53,18 @@ from pydantic import TypeAdapter
 
 from finetune_operator.codegen.crd import build_crd
 from finetune_trainer.config.base import ReadableURI, WritableURI
-from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.base import Credentials
+from finetune_trainer.storage.registry import open_storage
 from finetune_trainer.storage.download import localize
 
 for uri_type in (ReadableURI, WritableURI):
     assert TypeAdapter(uri_type).validate_python("memory://run") == "memory://run"
 assert "begin the URI with memory://, " in str(build_crd())
 
-storage = Storage.open("memory://run", Credentials())
+storage = open_storage("memory://run", Credentials())
 storage.put("a/config.json", b"{}")
 storage.child("a").put("weights.bin", b"1")
-assert Storage.open("memory://run", Credentials()).get("a/config.json") == b"{}"
+assert open_storage("memory://run", Credentials()).get("a/config.json") == b"{}"
 assert [entry.path for entry in storage.list()] == ["a/config.json", "a/weights.bin"]
 folder = localize(
     "memory://run", cache=Path("cache"), credentials=Credentials(), secret=None, field="spec.model.source", patterns=["*.json"]

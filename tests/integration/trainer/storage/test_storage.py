@@ -11,6 +11,7 @@ from tests.support import s3
 
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
 from finetune_trainer.storage.base import Credentials, Entry, Storage
+from finetune_trainer.storage.registry import open_storage
 
 LARGE = 20 << 20  # several parts of a multipart upload
 
@@ -20,7 +21,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path, s3_server: s3.Server
     for key, value in s3_server.environment.items():
         monkeypatch.setenv(key, value)
     path = f"storage/{request.node.name}/with blanks~and#signs"
-    return Storage.open(s3_server.uri(path) if request.param == "s3" else f"file://{tmp_path}/{path}", Credentials())
+    return open_storage(s3_server.uri(path) if request.param == "s3" else f"file://{tmp_path}/{path}", Credentials())
 
 
 def test_reads_written_objects(storage: Storage, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_explains_errors(
         monkeypatch.setenv(key, value)
     started = time.monotonic()
     with pytest.raises(kind, match=rf"^spec\.export\.\w+: .*{message}"):
-        Storage.open(uri, Credentials(), field="spec.export.storage").probe_writable()
+        open_storage(uri, Credentials(), field="spec.export.storage").probe_writable()
     assert time.monotonic() - started < 30
 
 
@@ -130,14 +131,14 @@ def test_reads_secrets_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_resolves_relative_folder_against_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Storage.open("file://./out", Credentials()).put("a", b"1")
+    open_storage("file://./out", Credentials()).put("a", b"1")
     assert (tmp_path / "out/a").read_bytes() == b"1"
 
 
 def test_times_out_when_server_hangs(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in s3_server.environment.items():
         monkeypatch.setenv(key, value)
-    storage = Storage.open(s3_server.uri("hanging"), Credentials())
+    storage = open_storage(s3_server.uri("hanging"), Credentials())
     started = time.monotonic()
     with s3_server.outage(), pytest.raises(StorageError, match="Timeout"):
         storage.put("a", b"")

@@ -12,6 +12,7 @@ from tests.support import launch, ranks, s3
 from finetune_trainer.protocol.events import CheckpointStored, Evaluated, Event, Step
 from finetune_trainer.protocol.outcome import Progress, SavedCheckpoint
 from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.registry import open_storage
 from finetune_trainer.tracking.tensorboard import record_to_tensorboard
 
 STORED = CheckpointStored(checkpoint=SavedCheckpoint(step=3, time="", uri=""), size_bytes=1, seconds={})
@@ -46,7 +47,7 @@ def test_a_later_attempt_purges_steps_after_its_checkpoint(
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         uri = server.uri("event-files")
-    storage = Storage.open(uri, Credentials())
+    storage = open_storage(uri, Credentials())
     first: list[Event] = [
         Evaluated(step=0, metrics={"loss": 9.0}),
         *(step(n, 1.0 * n) for n in (1, 2, 3)),
@@ -67,7 +68,7 @@ def test_a_later_attempt_purges_steps_after_its_checkpoint(
 
 
 def test_uploads_after_a_checkpoint(tmp_path: Path) -> None:
-    storage = Storage.open(f"file://{tmp_path}/storage", Credentials())
+    storage = open_storage(f"file://{tmp_path}/storage", Credentials())
     with record_to_tensorboard(lambda event: None, storage, tmp_path) as report:
         report(step(1, 1.0))
         assert storage.list("tensorboard") == []
@@ -77,7 +78,7 @@ def test_uploads_after_a_checkpoint(tmp_path: Path) -> None:
 
 def test_an_upload_failure_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "storage").touch()
-    storage = Storage.open(f"file://{tmp_path}/storage/below", Credentials())
+    storage = open_storage(f"file://{tmp_path}/storage/below", Credentials())
     assert record_attempt(storage, tmp_path, [step(1, 1.0), STORED, step(2, 2.0)])
     assert "the event files for TensorBoard could not be stored: spec.checkpoint.storage: " in caplog.text
     assert scalars(tmp_path / "tensorboard")["train/loss"] == [(1, 1.0), (2, 2.0)]

@@ -16,6 +16,7 @@ from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials, Entry, Storage
 from finetune_trainer.storage.copying import copy_objects
 from finetune_trainer.storage.download import local_path
+from finetune_trainer.storage.registry import open_storage
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def find_files(
     """
     path = local_path(uri, field)
     if path is None:
-        storage = Storage.open(_fixed_prefix(uri), credentials, secret, field)
+        storage = open_storage(_fixed_prefix(uri), credentials, secret, field)
         matching = _find_remote(uri, suffixes, attachment_suffixes, storage, cache)
     else:
         matching = _find_local(suffixes, attachment_suffixes, path)

@@ -14,8 +14,9 @@ from finetune_trainer import config
 from finetune_trainer.data.records.images import decode_image
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
-from finetune_trainer.storage.base import Credentials, Storage
+from finetune_trainer.storage.base import Credentials
 from finetune_trainer.storage.download import localize, localize_model
+from finetune_trainer.storage.registry import open_storage
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     uri = s3_server.uri(f"sources/{tmp_path.name}")
-    storage = Storage.open(uri, Credentials())
+    storage = open_storage(uri, Credentials())
     for name in ("data/b.txt", "data/a.txt", "data/deep/c.txt", "data/.hidden.txt", "other/d.txt", "config.json"):
         storage.put(name, name.encode())
     return uri
@@ -69,7 +70,7 @@ def test_rejects_addresses_without_files(bucket: str, path: str, message: str, t
     [("pets", "cat/a.png"), ("pets/*/*.png", "cat/a.png"), ("tables/rows.jsonl", "images/b.png"), ("tables", "images/b.png")],
 )
 def test_copies_images_that_rows_refer_to(bucket: str, path: str, name: str, tmp_path: Path) -> None:
-    storage = Storage.open(bucket, Credentials())
+    storage = open_storage(bucket, Credentials())
     for image in ("pets/cat/a.png", "tables/images/b.png"):
         storage.put(image, corpora.png(Image.new("RGB", (3, 2), "red")))
     storage.put("tables/rows.jsonl", b'{"image": "images/b.png", "label": "cat"}')
@@ -85,7 +86,7 @@ def test_copies_a_file_again_only_after_a_change(bucket: str, tmp_path: Path) ->
     (first,) = tmp_path.glob("sources/*/a.txt")
     first.write_text("from the cache")
     assert read(f"{bucket}/data/a.txt", tmp_path) == [("from the cache", "a.txt")]
-    Storage.open(bucket, Credentials()).put("data/a.txt", b"changed")
+    open_storage(bucket, Credentials()).put("data/a.txt", b"changed")
     assert read(f"{bucket}/data/a.txt", tmp_path) == [("changed", "a.txt")]
 
 
@@ -103,7 +104,7 @@ def test_copies_the_requested_files_of_a_model(bucket: str, tmp_path: Path) -> N
 
 
 def test_copies_pickled_weights_only_without_safetensors(bucket: str, tmp_path: Path) -> None:
-    storage = Storage.open(bucket, Credentials())
+    storage = open_storage(bucket, Credentials())
     for name in ("old/config.json", "old/pytorch_model.bin", "both/pytorch_model.bin", "both/model.safetensors"):
         storage.put(name, name.encode())
     found = {
