@@ -156,6 +156,6 @@ def _require_mask_token(tokenizer: Any, config: DenoisingConfig) -> None:
         )
     if config.infilling.shuffle_sentences and not tokenizer.is_fast:
         raise ConfigurationError(
-            "spec.objective.denoising.textInfilling.shuffleSentences: this tokenizer does not tell where sentences begin: use "
-            "its fast version, or set shuffleSentences: false"
+            "spec.objective.denoising.textInfilling.shuffleSentences: shuffling needs the tokens' character offsets: use the "
+            "tokenizer's fast version, or set shuffleSentences: false"
         )

@@ -56,8 +56,7 @@ def require_mask_token(tokenizer: Any, config: MaskedLMConfig) -> None:
         )
     if config.whole_word and not tokenizer.is_fast:
         raise ConfigurationError(
-            "spec.objective: wholeWord needs a tokenizer that tells where words begin: use its fast version, or set "
-            "wholeWord: false"
+            "spec.objective: wholeWord needs a tokenizer with word boundaries: use its fast version, or set wholeWord: false"
         )
 
 

@@ -275,7 +275,7 @@ def test_rejects_invalid_answers(answers: Any, message: str) -> None:
 
 
 def test_rejects_tokenizer_without_offsets() -> None:
-    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it does not tell which words its tokens come from"):
+    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no character offsets of its tokens"):
         objective(ByT5Tokenizer())
 
 

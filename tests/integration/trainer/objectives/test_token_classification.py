@@ -133,7 +133,7 @@ def test_keeps_word_level_tokenizer() -> None:
 
 
 def test_rejects_tokenizers_that_cannot_tokenize_words() -> None:
-    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it does not tell which words its tokens come from"):
+    with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: it has no character offsets of its tokens"):
         objective(tokenizer=ByT5Tokenizer())
     letters = Tokenizer(models.BPE({"a": 0, "b": 1, " ": 2}, []))
     with pytest.raises(ConfigurationError, match=r"^spec.model.tokenizer: words of a list become other tokens"):

@@ -157,7 +157,7 @@ def choose_labels(given: Sequence[str], in_data: Iterable[str]) -> list[str]:
     names = list(given) or sort_labels(in_data)
     if len(names) < 2:
         raise DataError(
-            f"spec.data.train: every row has the same label {', '.join(names)!r}, so there is nothing to tell apart: add rows "
+            f"spec.data.train: every row has the same label {', '.join(names)!r}, so there is nothing to classify: add rows "
             "with other labels"
         )
     return names

@@ -38,7 +38,7 @@ def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises ConfigurationError for a tokenizer that gives no character offsets of its tokens."""
     if not tokenizer.is_fast:
         raise ConfigurationError(
-            "spec.model.tokenizer: it does not tell which words its tokens come from: use its fast version, or another one"
+            "spec.model.tokenizer: it has no character offsets of its tokens: use its fast version, or another one"
         )
 
 
