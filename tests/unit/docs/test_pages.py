@@ -131,3 +131,21 @@ def test_recipes_show_code_that_is_tested() -> None:
         lines = code_lines(block.text)
         found = any(lines == file[start : start + len(lines)] for file in tested for start in range(len(file)))
         assert found, f"{block.title}: no test_extension.py has this code"
+
+
+def test_diffs_of_recipes_apply_to_the_code() -> None:
+    """Every line that a diff keeps, removes or names as its place is in the file that the diff changes."""
+    stale = []
+    for block in blocks(ROOT / "docs/contributing/recipes.md"):
+        if block.language != "diff":
+            continue
+        code: str | None = None
+        for line in block.text.splitlines():
+            if re.fullmatch(r"# [\w./-]+/[\w.-]+", line):
+                file = ROOT / line[2:]
+                code = file.read_text() if file.exists() else None  # the diff adds the file
+            elif code is not None and line.strip() and not line.startswith("+"):
+                shown = line.removeprefix("@@").strip() if line.startswith("@@") else line[1:]
+                if shown not in code:
+                    stale.append(f"line {block.line}: {line}")
+    assert stale == []
