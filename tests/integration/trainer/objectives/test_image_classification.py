@@ -170,7 +170,7 @@ def test_augments_only_training_images_with_a_generator_each() -> None:
         ]
         assert torch.equal(alone[0], together[index])
     later = classifier.collator.collate(rows, [sample_generator(1, 1, row) for row in range(len(rows))], Layout(training=True))
-    assert not torch.equal(later["pixel_values"], together)
+    assert not torch.equal(later.inputs["pixel_values"], together)
 
 
 def test_fingerprint_depends_on_processor_and_problem() -> None:

@@ -159,7 +159,7 @@ def test_does_not_mix_training_and_evaluation_texts(tmp_path: Path) -> None:
     pretraining = objective()
     writers = {side: ExampleWriter(tmp_path / side, pretraining.encoder.fields) for side in SPLITS}
     placed = [SplitRow(record, SPLITS[index % len(SPLITS)], 0, TRAIN) for index, record in enumerate(records(*TEXTS))]
-    write_examples(placed, pretraining, writers, lambda _: 0, lambda _: None)
+    write_examples(placed, pretraining.encoder, writers, lambda _: 0, lambda _: None)
     for side, writer in writers.items():
         writer.close()
         own = [one.row.values["text"] for one in placed if one.split == side]
