@@ -45,9 +45,9 @@ class FineTuneJobSpec(TrainSpec):
         *(_immutable(field) for field in (*TrainSpec.model_fields, "workers")),
     )
 
-    def train_spec(self) -> TrainSpec:
-        """Return the part of the spec that the trainer reads."""
-        return TrainSpec.model_validate(self.model_dump(by_alias=True, include=set(TrainSpec.model_fields)))
+    def train_document(self) -> dict[str, Any]:
+        """The part of the spec that the trainer reads, as in YAML: with the defaults, without absent fields."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(TrainSpec.model_fields))
 
 
 class Metadata(Section):

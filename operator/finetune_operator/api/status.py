@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -29,6 +29,11 @@ class WorkersStatus(Section):
     ready: int = 0
     desired: int = 0
     summary: str = Field("0/0", description="ready/desired, for kubectl get.")
+
+    @classmethod
+    def of(cls, ready: int, desired: int) -> Self:
+        """The counts with their summary."""
+        return cls(ready=ready, desired=desired, summary=f"{ready}/{desired}")
 
 
 class Failure(Section):

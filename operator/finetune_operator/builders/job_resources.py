@@ -8,7 +8,6 @@ from typing import Any
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.metadata import build_metadata
-from finetune_trainer.config import TrainSpec
 
 
 def build_service(job: FineTuneJob) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def build_config_map(job: FineTuneJob) -> dict[str, Any]:
 
     It includes the defaults, so that a pod created by a later version of the operator reads the same document.
     """
-    document = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(TrainSpec.model_fields))
+    document = job.spec.train_document()
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

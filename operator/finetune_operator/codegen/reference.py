@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune_operator.api.job import API_VERSION, KIND
 from finetune_operator.codegen.crd import COLUMNS, INT_OR_STRING, build_schema
+from finetune_operator.codegen.troubleshooting import exit_flags
 from finetune_trainer.protocol.outcome import EXIT_POLICIES
 
 INTRODUCTION = f"""\
@@ -121,7 +122,5 @@ def _exit_codes() -> Iterator[str]:
         "| Code | Reason | Meaning | Restart in place | Replace pod | Counted |\n|---|---|---|---|---|---|"
     )
     for reason, policy in EXIT_POLICIES.items():
-        is_counted = policy.retry and not policy.disruption
-        flags = " | ".join("yes" if flag else "no" for flag in (policy.in_place, policy.retry, is_counted))
-        yield f"| {policy.exit_code} | {reason} | {policy.meaning} | {flags} |"
+        yield f"| {policy.exit_code} | {reason} | {policy.meaning} | {exit_flags(policy)} |"
     yield ""

@@ -241,9 +241,7 @@ def exit_codes() -> str:
         "| Code | Reason | Meaning | Restart in place | Retry | Counts |\n|---|---|---|---|---|---|",
     ]
     for reason, policy in EXIT_POLICIES.items():
-        counts = policy.retry and not policy.disruption
-        flags = " | ".join(_yes_or_no(flag) for flag in (policy.in_place, policy.retry, counts))
-        lines.append(f"| {policy.exit_code} | [{reason}](#{str(reason).lower()}) | {policy.meaning} | {flags} |")
+        lines.append(f"| {policy.exit_code} | [{reason}](#{str(reason).lower()}) | {policy.meaning} | {exit_flags(policy)} |")
     lines.append("")
     for reason, policy in EXIT_POLICIES.items():
         lines += _entry(str(reason), _first_sentence(policy), EXIT_ADVICE[reason])
@@ -263,5 +261,7 @@ def _entry(title: str, introduction: str, advice: Advice) -> Iterator[str]:
     yield f"- **What to do**: {advice.remedy}\n"
 
 
-def _yes_or_no(flag: bool) -> str:
-    return "yes" if flag else "no"
+def exit_flags(policy: ExitPolicy) -> str:
+    """Table cells: whether the ranks restart in place, the pod is replaced, and the replacement is counted."""
+    flags = (policy.in_place, policy.retry, policy.retry and not policy.disruption)
+    return " | ".join("yes" if flag else "no" for flag in flags)

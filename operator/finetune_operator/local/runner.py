@@ -38,7 +38,7 @@ def run(job: FineTuneJob, state: Path, console: Console, resume_command: str, ra
     directory = JobDirectory(state.absolute() / job.metadata.name)
     directory.path.mkdir(parents=True, exist_ok=True)
     with directory.locked() as lock:
-        document = resolve_file_uris(job.spec.train_spec().document(), Path.cwd())
+        document = resolve_file_uris(job.spec.train_document(), Path.cwd())
         directory.document.write_text(json.dumps(document, indent=2) + "\n")
         nodes = _run_nodes(job, directory, lock, console, rank_module)
         outcome = combine_outcomes([node.outcome() for node in nodes])
@@ -48,7 +48,7 @@ def run(job: FineTuneJob, state: Path, console: Console, resume_command: str, ra
 
 
 def _validate_uris(job: FineTuneJob) -> None:
-    errors = [sentence for _, sentence in (*cluster_only_uris(job), *missing_files(job, Path.cwd()))]
+    errors = cluster_only_uris(job) + [sentence for _, sentence in missing_files(job, Path.cwd())]
     if errors:
         raise LocalRunError("\n".join(errors))
 
@@ -99,10 +99,9 @@ def _start_message(job: FineTuneJob, directory: JobDirectory, environment: Mappi
     workers = job.spec.workers
     nodes = _count(workers.nodes, "node")
     ranks = _count(workers.nodes * workers.processes_per_node, "rank")
-    gpus = len(visible_gpus(os.environ))
     if environment["CUDA_VISIBLE_DEVICES"]:
         devices = "one GPU each"
-    elif gpus:
+    elif gpus := len(visible_gpus(os.environ)):
         devices = f"on the CPU, because there are only {_count(gpus, 'GPU')} and each rank needs one"
     else:
         devices = "on the CPU"

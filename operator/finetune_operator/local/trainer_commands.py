@@ -43,7 +43,7 @@ def preflight(job: FineTuneJob, base_directory: Path) -> str | None:
     """
     with tempfile.TemporaryDirectory() as work:
         document = Path(work) / "train.json"
-        document.write_text(json.dumps(resolve_file_uris(job.spec.train_spec().document(), base_directory)))
+        document.write_text(json.dumps(resolve_file_uris(job.spec.train_document(), base_directory)))
         command = [sys.executable, "-m", "finetune_trainer.training.preflight", str(document), f"--cache-dir={work}/cache"]
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode == 0:

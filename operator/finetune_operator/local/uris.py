@@ -32,13 +32,12 @@ def missing_files(job: FineTuneJob, base_directory: Path) -> list[tuple[Location
     return missing
 
 
-def cluster_only_uris(job: FineTuneJob) -> list[tuple[Location, str]]:
-    """Find the pvc:// URIs: the location of each field and an error sentence."""
+def cluster_only_uris(job: FineTuneJob) -> list[str]:
+    """Find the pvc:// URIs: an error sentence for each."""
     errors = []
     for reference in _references_with(PVC, job):
         field = dotted_path(reference.field)
-        sentence = f"{field}: {reference.uri} exists in a cluster only: use file:// to run on this machine"
-        errors.append((reference.field, sentence))
+        errors.append(f"{field}: {reference.uri} exists in a cluster only: use file:// to run on this machine")
     return errors
 
 
@@ -48,7 +47,7 @@ def local_path(uri: str) -> Path | None:
 
 
 def _references_with(scheme: StorageScheme, job: FineTuneJob) -> list[UriReference]:
-    references = uri_references(job.spec.train_spec().document(), "spec")
+    references = uri_references(job.spec.train_document(), "spec")
     return [reference for reference in references if scheme.matches(reference.uri)]
 
 

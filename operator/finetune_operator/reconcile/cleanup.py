@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from finetune_operator.api import Failure
+from finetune_operator.api import Failure, WorkersStatus
 from finetune_operator.api.conditions import (
     ConditionReason,
     ConditionType,
@@ -30,13 +30,12 @@ ACTIVE_CONDITIONS = (
 def finish(plan: PlanBuilder, condition_type: ConditionType, reason: str, message: str) -> None:
     """End the job with the condition Complete or Failed."""
     failed = condition_type is ConditionType.FAILED
-    workers = plan.status.workers
     plan.update_status(
         phase="Failed" if failed else "Succeeded",
         completion_time=format_timestamp(plan.observed.now),
         eta=None,
         counted_terminated_pods=[],
-        workers=workers.model_copy(update={"ready": 0, "summary": f"0/{workers.desired}"}),
+        workers=WorkersStatus.of(0, plan.status.workers.desired),
     )
     finished = "The job failed." if failed else "The run is complete."
     for active in ACTIVE_CONDITIONS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.api.conditions import ConditionType, is_true
+from finetune_operator.api.conditions import ConditionType
 from finetune_operator.reconcile.cleanup import finish
 from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
@@ -30,8 +30,6 @@ def complete(plan: PlanBuilder) -> bool:
     record_outcome(plan, outcome)
     metrics = {name: round(value, 4) for name, value in outcome.metrics.items()}
     plan.update_status(metrics=metrics, model=model, failure=None)
-    if is_true(plan.status.conditions, ConditionType.RESTARTING):
-        plan.set_condition(ConditionType.RESTARTING, False, Reason.COMPLETE, "The run is complete.")
     finish(plan, ConditionType.COMPLETE, Reason.COMPLETE, message)
     return True
 

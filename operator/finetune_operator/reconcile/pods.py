@@ -9,7 +9,6 @@ from finetune_operator.api.conditions import (
     ConditionType,
     find_condition,
     format_timestamp,
-    is_true,
     parse_timestamp,
 )
 from finetune_operator.reconcile.completion import has_succeeded
@@ -31,7 +30,8 @@ def ensure_pods(plan: PlanBuilder) -> bool:
     obstacle = _create_obstacle(plan, missing)
     if missing and obstacle is None:
         _create_pods(plan, missing)
-    staying = [pod for pod in pods if pod not in leaving]
+    leaving_uids = {pod.uid for pod in leaving}
+    staying = [pod for pod in pods if pod.uid not in leaving_uids]
     _update_ready_condition(plan, staying, obstacle)
     return False
 
@@ -95,7 +95,7 @@ def _create_pods(plan: PlanBuilder, missing: list[int]) -> None:
 def _update_ready_condition(plan: PlanBuilder, pods: list[Pod], obstacle: ReasonMessage | None) -> None:
     nodes = plan.job.spec.workers.nodes
     ready = len([pod for pod in pods if _is_ready(pod)])
-    plan.update_status(workers=WorkersStatus(ready=ready, desired=nodes, summary=f"{ready}/{nodes}"))
+    plan.update_status(workers=WorkersStatus.of(ready, nodes))
     if ready == nodes:
         _mark_ready(plan)
         return
@@ -119,9 +119,8 @@ def _mark_ready(plan: PlanBuilder) -> None:
     if plan.status.phase == "Running":
         return
     plan.update_status(phase="Running")
-    if is_true(plan.status.conditions, ConditionType.RESTARTING):
-        restarting = find_condition(plan.status.conditions, ConditionType.RESTARTING)
-        assert restarting is not None
+    restarting = find_condition(plan.status.conditions, ConditionType.RESTARTING)
+    if restarting is not None and restarting.status == "True":
         message = f"All pods are ready again. {restarting.message}"
         plan.set_condition(ConditionType.RESTARTING, False, ConditionReason.RECOVERED, message)
 

@@ -19,8 +19,7 @@ def suspend(plan: PlanBuilder) -> bool:
         plan.emit_event("Normal", ConditionReason.SUSPENDED, message)
     plan.mark_for_deletion(*plan.observed.pods)
     _record_last_checkpoint(plan)
-    nodes = plan.job.spec.workers.nodes
-    workers = WorkersStatus(ready=0, desired=nodes, summary=f"0/{nodes}")
+    workers = WorkersStatus.of(0, plan.job.spec.workers.nodes)
     plan.update_status(phase="Suspended", start_time=None, eta=None, workers=workers)
     plan.set_condition(ConditionType.SUSPENDED, True, ConditionReason.SUSPENDED, _suspended_message(len(plan.observed.pods)))
     plan.set_condition(ConditionType.PODS_READY, False, ConditionReason.SUSPENDED, "A suspended job has no pods.")

@@ -26,7 +26,7 @@ def test_resolves_relative_file_uris_against_the_base_directory() -> None:
     data["augmentation"] = {"synonyms": {"source": "file://w.json"}, "backTranslation": translators}
     method = {"type": "LoRA", "lora": {"frozenAdapters": [{"source": "file://one"}]}}
     spec = job(data=data, model={"source": "file://./m"}, method=method, export={"storage": "file://e"}).spec
-    resolved = resolve_file_uris(spec.train_spec().document(), Path("/here"))
+    resolved = resolve_file_uris(spec.train_document(), Path("/here"))
     assert [dataset["source"] for dataset in resolved["data"]["train"]] == ["file:///here/a", "s3://b/c"]
     assert resolved["data"]["evaluation"][0]["source"] == "file:///d"
     augmentation = resolved["data"]["augmentation"]
