@@ -229,7 +229,10 @@ def test_rejects_conversation_that_the_template_cannot_render() -> None:
     with pytest.raises(DataError, match=r"^rows.jsonl:1: column messages does not suit the chat template \(no system\)"):
         example(objective(chatTemplate=refusing), ROWS[0])
     forgetful = "{% if messages | length > 3 %}long{% endif %}" + DEFAULT_TEMPLATE
-    with pytest.raises(DataError, match=r"^rows.jsonl:1: column messages is a conversation that the chat template writes diff"):
+    with pytest.raises(
+        DataError,
+        match=r"^rows.jsonl:1: column messages is a conversation whose beginning the chat template renders differently",
+    ):
         example(objective(chatTemplate=forgetful), TURNS)
 
 
