@@ -17,9 +17,9 @@ from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Collator, Encoder, Objective, ObjectiveContext
 from finetune_trainer.objectives.inputs.tokenization import (
     append_eos,
+    encoding_fingerprint,
     require_eos_token,
     tokenize,
-    tokenizer_fingerprint,
 )
 from finetune_trainer.objectives.losses.from_outputs import NextTokenLoss, count_labels
 from finetune_trainer.objectives.metrics.token_accuracy import Perplexity
@@ -54,7 +54,7 @@ class CausalLMEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        return [tokenizer_fingerprint(self.processor), self.context.max_length, self.context.overlong]
+        return encoding_fingerprint(self.processor, self.context)
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """Pieces of a split document overlap by one token, so that each token but the first is predicted once."""

@@ -23,7 +23,7 @@ from finetune_trainer.objectives.inputs.chat import (
     RenderedChat,
     masked_labels,
 )
-from finetune_trainer.objectives.inputs.tokenization import require_eos_token, tokenizer_fingerprint
+from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, require_eos_token
 from finetune_trainer.objectives.losses.from_outputs import NextTokenLoss
 from finetune_trainer.objectives.metrics.token_accuracy import TokenAccuracy
 from finetune_trainer.objectives.model_setups.causal import ChatModelSetup
@@ -69,7 +69,7 @@ class ChatEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        tokens = [tokenizer_fingerprint(self.processor), self.context.max_length, self.context.overlong]
+        tokens = encoding_fingerprint(self.processor, self.context)
         return [tokens, self.renderer.template, self.config.format, self.config.loss_on]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:

@@ -16,7 +16,7 @@ from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.preprocessing.examples import EncodedRow, split_or_truncate
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Collator, Encoder, ModelSetup, Objective, ObjectiveContext
-from finetune_trainer.objectives.inputs.tokenization import special_tokens, tokenizer_fingerprint
+from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, special_tokens
 from finetune_trainer.objectives.losses.from_outputs import TokenLoss, count_labels
 from finetune_trainer.objectives.metrics.token_accuracy import TokenAccuracy
 from finetune_trainer.protocol.outcome import ConfigurationError
@@ -96,8 +96,7 @@ class MaskedLMEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        context = self.context
-        return [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, self.words.whole_word]
+        return [*encoding_fingerprint(self.processor, self.context), self.words.whole_word]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         room = self.context.max_length - self.special_tokens.total

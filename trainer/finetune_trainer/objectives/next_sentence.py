@@ -33,10 +33,10 @@ from finetune_trainer.objectives.base import (
 )
 from finetune_trainer.objectives.inputs.tokenization import (
     SEGMENTS,
+    encoding_fingerprint,
     run_on_short_texts,
     separator_tokens,
     special_tokens,
-    tokenizer_fingerprint,
 )
 from finetune_trainer.objectives.losses.cross_entropy import summed_cross_entropy
 from finetune_trainer.objectives.losses.from_outputs import OutputLoss, count_labels
@@ -97,8 +97,7 @@ class SentencePairEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        context = self.context
-        tokens = [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, self.words.whole_word]
+        tokens = [*encoding_fingerprint(self.processor, self.context), self.words.whole_word]
         return [tokens, self.next_sentence_share]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:

@@ -28,10 +28,10 @@ from finetune_trainer.objectives.base import (
 )
 from finetune_trainer.objectives.inputs.chat import ASSISTANT, LOSS_MASK, ChatRenderer, RenderedChat, set_chat_template
 from finetune_trainer.objectives.inputs.tokenization import (
+    encoding_fingerprint,
     require_eos_token,
     require_offsets,
     tokenize_with_mask,
-    tokenizer_fingerprint,
 )
 from finetune_trainer.objectives.instruction_tuning import MaskedLabelsCollator
 from finetune_trainer.objectives.losses.preference import PreferenceLoss, ReferenceModel, is_pair
@@ -100,7 +100,7 @@ class PreferenceEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        tokens = [tokenizer_fingerprint(self.processor), self.context.max_length, self.context.overlong]
+        tokens = encoding_fingerprint(self.processor, self.context)
         return [tokens, self.template]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:

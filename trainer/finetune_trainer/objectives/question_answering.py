@@ -31,7 +31,7 @@ from finetune_trainer.objectives.inputs.answer_windows import (
     find_summary_token,
     split_windows,
 )
-from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, require_offsets, tokenizer_fingerprint
+from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, encoding_fingerprint, require_offsets
 from finetune_trainer.objectives.losses.cross_entropy import summed_cross_entropy
 from finetune_trainer.objectives.losses.from_outputs import OutputLoss, count_labels
 from finetune_trainer.objectives.metrics.question_answering import AnswerFinder, QuestionAnsweringMetrics
@@ -92,8 +92,7 @@ class WindowsEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        context = self.context
-        return [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, self.stride]
+        return [*encoding_fingerprint(self.processor, self.context), self.stride]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """Raises DataError for an answer that is not at its position in the context."""

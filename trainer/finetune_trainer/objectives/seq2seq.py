@@ -29,7 +29,7 @@ from finetune_trainer.objectives.base import (
     unwrap_model,
 )
 from finetune_trainer.objectives.inputs.text_to_text import collate_pairs, target_tokens
-from finetune_trainer.objectives.inputs.tokenization import require_eos_token, tokenizer_fingerprint
+from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, require_eos_token
 from finetune_trainer.objectives.losses.encoder_decoder import EncoderDecoderLoss
 from finetune_trainer.objectives.losses.from_outputs import count_labels
 from finetune_trainer.objectives.metrics.text_generation import TEXT_METRICS
@@ -80,10 +80,10 @@ class Seq2SeqEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        context, config = self.context, self.config
+        config = self.config
         language_pair = config.languages and list(config.languages)
-        lengths = [context.max_length, context.overlong, config.max_target_length]
-        return [tokenizer_fingerprint(self.processor), *lengths, config.prefix, language_pair]
+        source = encoding_fingerprint(self.processor, self.context)
+        return [*source, config.max_target_length, config.prefix, language_pair]
 
     @property
     def max_lengths(self) -> Mapping[str, int]:

@@ -18,7 +18,7 @@ from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatu
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Collator, ModelSetup, Objective, ObjectiveContext
 from finetune_trainer.objectives.inputs.class_labels import TARGET, TARGET_TYPE, ClassLabels, LabeledEncoder
-from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, tokenizer_fingerprint
+from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, encoding_fingerprint
 from finetune_trainer.objectives.losses.classification import ClassificationLoss
 from finetune_trainer.objectives.metrics.classification import classification_metrics
 
@@ -56,8 +56,7 @@ class PairEncoder(LabeledEncoder):
 
     @property
     def fingerprint(self) -> Any:
-        context = self.context
-        return [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, *self.labels.fingerprint]
+        return [*encoding_fingerprint(self.processor, self.context), *self.labels.fingerprint]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """A text that is too long is truncated at its end, a pair at the end of the longer text."""

@@ -25,10 +25,10 @@ from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Collator, Encoder, ModelSetup, Objective, ObjectiveContext
 from finetune_trainer.objectives.inputs.tokenization import (
+    encoding_fingerprint,
     run_on_short_texts,
     special_tokens,
     tokenize,
-    tokenizer_fingerprint,
 )
 from finetune_trainer.objectives.losses.contrastive import Comparison, ContrastiveLoss, Views
 from finetune_trainer.objectives.metrics.retrieval import RetrievalMetrics
@@ -67,7 +67,7 @@ class TextPairEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        return [tokenizer_fingerprint(self.processor), self.context.max_length, self.context.overlong]
+        return encoding_fingerprint(self.processor, self.context)
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """A text that is too long is truncated at its end."""

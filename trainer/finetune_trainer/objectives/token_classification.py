@@ -31,7 +31,7 @@ from finetune_trainer.objectives.base import (
 )
 from finetune_trainer.objectives.inputs.class_labels import choose_labels, label_config, unknown_label
 from finetune_trainer.objectives.inputs.pretokenized import word_level_tokenizer
-from finetune_trainer.objectives.inputs.tokenization import special_tokens, tokenizer_fingerprint
+from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, special_tokens
 from finetune_trainer.objectives.losses.from_outputs import TokenLoss, count_labels
 from finetune_trainer.objectives.metrics.classification import (
     confusion_table,
@@ -39,7 +39,6 @@ from finetune_trainer.objectives.metrics.classification import (
     label_counts_from_pairs,
     precision_recall_f1,
 )
-from finetune_trainer.objectives.metrics.token_accuracy import count_correct
 
 TAGS = "tags"  # of each token: its word's tag if the word begins with it, else IGNORE_INDEX
 ENTITY_TAG = re.compile(r"[BIES]-.")  # of IOB2 or IOBES, which also have the tag O
@@ -76,6 +75,7 @@ class Tags:
         self._section = section
         self._names: list[str] | None = None
         self._ids: dict[str, int] = {}
+        self._entity_types: list[str] = []
 
     @property
     def names(self) -> list[str]:
@@ -86,15 +86,16 @@ class Tags:
     @property
     def entity_types(self) -> list[str]:
         """The kinds of entities that the tags mark; none where any tag is not of IOB2 or IOBES."""
-        marked = [name for name in self.names if name != "O"]
-        if not all(ENTITY_TAG.match(name) for name in marked):
-            return []
-        return sorted({name[2:] for name in marked})
+        assert self._names is not None, "call set_statistics before tags are used: they may come from the training data"
+        return self._entity_types
 
     def set_names(self, names: list[str]) -> None:
         """Use these tags."""
         self._names = names
         self._ids = {name: number for number, name in enumerate(names)}
+        marked = [name for name in names if name != "O"]
+        is_entity_tagging = all(ENTITY_TAG.match(name) for name in marked)
+        self._entity_types = sorted({name[2:] for name in marked}) if is_entity_tagging else []
 
     def encode(self, row: Row) -> Tokens:
         """The ids of a row's tags, [words] int32; raises DataError for tags that cannot be used."""
@@ -134,8 +135,7 @@ class TaggedWordsEncoder(Encoder):
 
     @property
     def fingerprint(self) -> Any:
-        context = self.context
-        return [tokenizer_fingerprint(self.processor), context.max_length, context.overlong, self.tags.given]
+        return [*encoding_fingerprint(self.processor, self.context), self.tags.given]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """A text that is too long loses its last words. Words without tokens, such as blanks, have no tag."""
@@ -210,7 +210,8 @@ class TagMetrics(Metrics[Batch]):
         if self.tags.entity_types:
             entities = self._count_entities(predicted, labels)
         pairs = count_pairs(predicted[is_word], labels[is_word], len(self.tags.names)).cpu()
-        return BatchStatistics(losses, torch.cat([entities, pairs, count_correct(outputs.logits, labels).cpu()]))
+        words = torch.stack([(predicted == labels).sum(), is_word.sum()]).double().cpu()
+        return BatchStatistics(losses, torch.cat([entities, pairs, words]))
 
     def compute(self, losses: Sequence[float], statistics: Statistics) -> dict[str, float]:
         """`loss`, `accuracy`, and those of `precision_recall_f1`."""

@@ -5,27 +5,15 @@ A file of this folder that has a config of the file's own name belongs to an obj
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Iterator
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, create_model
 
 from finetune_trainer.config.base import Rule, Section, describe_choices, requires_type
+from finetune_trainer.config.discovery import find_configs, module_name
 from finetune_trainer.config.objectives.base import ObjectiveConfig
 
-
-def _find_configs() -> Iterator[tuple[str, type[ObjectiveConfig]]]:
-    """The name and the config of each objective, in the alphabetical order of their files."""
-    for file in pkgutil.iter_modules(__path__):
-        config_name = f"{file.name.replace('_', '')}config"
-        for name, value in vars(import_module(f"{__name__}.{file.name}")).items():
-            if name.lower() == config_name and issubclass(value, ObjectiveConfig):
-                yield name.removesuffix("Config"), value
-
-
-CONFIGS: dict[str, type[ObjectiveConfig]] = dict(_find_configs())
+CONFIGS: dict[str, type[ObjectiveConfig]] = find_configs(__name__, __path__, ObjectiveConfig)
 """The config of each objective, by the objective's name in the document."""
 ENCODER_SHARING = [name for name, config in CONFIGS.items() if config.shares_encoder]
 
@@ -37,7 +25,7 @@ def field_of(name: str) -> str:
 
 def module_of(name: str) -> str:
     """The name of the objective's modules, here and in `finetune_trainer.objectives`: masked_lm for MaskedLM."""
-    return CONFIGS[name].__module__.rpartition(".")[2]
+    return module_name(CONFIGS[name])
 
 
 _fields: dict[str, Any] = {
@@ -64,8 +52,8 @@ class ObjectiveChoice(_Named):
     @property
     def config(self) -> ObjectiveConfig:
         """The config of the chosen objective, with the defaults if the document has none."""
-        given = {info.alias: getattr(self, name) for name, info in type(self).model_fields.items()}
-        return given.get(field_of(self.type)) or CONFIGS[self.type]()
+        given: ObjectiveConfig | None = getattr(self, module_of(self.type), None)
+        return given or CONFIGS[self.type]()
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer.data.loading.dataset import Tokens
+from finetune_trainer.objectives.base import ObjectiveContext
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 Span = tuple[int, int]  # start and end in a text, in characters
@@ -23,6 +24,11 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend else json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
     return hashlib.sha256(f"{rules}{tokenizer.eos_token_id}".encode()).hexdigest()
+
+
+def encoding_fingerprint(tokenizer: PreTrainedTokenizerBase, context: ObjectiveContext) -> list[Any]:
+    """Changes when the tokens of a text, or what happens to texts that are too long, may change; JSON."""
+    return [tokenizer_fingerprint(tokenizer), context.max_length, context.overlong]
 
 
 def require_eos_token(tokenizer: PreTrainedTokenizerBase) -> None:
