@@ -37,10 +37,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--rendezvous", required=True, metavar="HOST:PORT", help="address of the store, which agent 0 hosts")
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--cache-dir", type=Path, help="for models and prepared data; by default below the work directory")
-    parser.add_argument("--http-port", type=int, default=9400, help="port of /metrics, /progress and /healthz; 0 for no server")
+    parser.add_argument(
+        "--http-port", type=int, default=Settings.http_port, help="port of /metrics, /progress and /healthz; 0 for no server"
+    )
     parser.add_argument("--credentials-dir", type=Path, help="one directory per Secret, one file per key")
     parser.add_argument("--termination-log", type=Path, help="file for the termination message")
-    parser.add_argument("--rank-module", default="finetune_trainer.training", help="the Python module that a rank runs")
+    parser.add_argument("--rank-module", default=Settings.rank_module, help="the Python module that a rank runs")
     options = parser.parse_args(arguments)
     namespace, slash, job = options.job.partition("/")
     host, colon, port = options.rendezvous.rpartition(":")

@@ -36,7 +36,7 @@ class _SaveRequest(NamedTuple):
 
 
 class CheckpointManager:
-    """One rank's part in the checkpoints of a run. All methods are collective; `is_due`, `last` and `stalled` are local.
+    """One rank's part in the checkpoints of a run. All methods are collective; `is_due` and `last` are local.
 
     A save blocks training only while DeepSpeed gathers references to its state. The copying runs during the next forward and
     backward passes, and everything after it in the background. While a checkpoint is being stored, the next save waits for it,
@@ -135,11 +135,6 @@ class CheckpointManager:
         error, self.last = self._context.group.broadcast((error, self.last))
         if error:
             raise StorageError(error)
-
-    @property
-    def stalled(self) -> float:
-        """Seconds that optimizer steps have waited for the current snapshot."""
-        return self._memory.stalled
 
     def _start(self, request: _SaveRequest, started: float) -> None:
         self._skipped = None

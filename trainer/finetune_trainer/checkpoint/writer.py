@@ -78,10 +78,6 @@ class Writer:
         """Start to store the save; its events and fields report the progress and the result."""
         self._thread.submit(self._run, save)
 
-    def close(self) -> None:
-        """Stop the thread after its last save."""
-        self._thread.shutdown()
-
     def _run(self, save: PendingSave) -> None:
         try:
             self._store(save)

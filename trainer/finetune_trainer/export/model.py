@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer.config import ExportConfig, ModelConfig
+from finetune_trainer.config.storage_schemes import FILE, HUB
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.export.adapter import save_adapter
 from finetune_trainer.export.weights import Weights, gather_adapter_weights, gather_model_weights
@@ -44,7 +45,7 @@ def save_model(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if saves_adapter:
-        save_adapter(model, state, folder, (source.source or "").removeprefix("hf://").removeprefix("file://"))
+        save_adapter(model, state, folder, FILE.path(HUB.path(source.source or "")))
         objective.processor.save_pretrained(folder)
     else:
         _save_full_models(unwrap_peft_model(model), objective, state, folder)

@@ -91,7 +91,7 @@ def _loading_code(library: str, spec: TrainSpec, objective: Objective) -> str:
             "from peft import PeftModel",
             f"from transformers import {name}",
             "",
-            f'base = {name}.from_pretrained("{(spec.model.source or "").removeprefix(HUB.prefix)}")',
+            f'base = {name}.from_pretrained("{HUB.path(spec.model.source or "")}")',
             f'model = PeftModel.from_pretrained(base, "{FOLDER}")',
         ]
     else:
@@ -157,7 +157,7 @@ def _hub_name(source: str | None) -> str | None:
     """ORGANISATION/NAME of a source on the hub."""
     if not source or not HUB.matches(source):
         return None
-    return "/".join(source.removeprefix(HUB.prefix).split("/")[:2])
+    return "/".join(HUB.path(source).split("/")[:2])
 
 
 def _settings(spec: TrainSpec) -> Any:

@@ -28,6 +28,17 @@ def load_pretrained_tokenizer(folder: Path, source: str, *, trust_remote_code: b
     return tokenizer
 
 
+@contextmanager
+def training_mode(model: torch.nn.Module, enabled: bool) -> Iterator[None]:
+    """Put the model into training mode, or into evaluation mode; afterwards it has the mode that it had."""
+    was_training = model.training
+    model.train(enabled)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def count_tokens(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """The number of tokens that a model reads for a prompt: a text, a pair of texts, or a chat that it is to answer."""
     if isinstance(prompt, list):

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from finetune_trainer.config import TrainSpec, explain
 from finetune_trainer.config.objectives import field_of
+from finetune_trainer.config.storage_schemes import FILE
 from finetune_trainer.inference.formatting import shorten
 from finetune_trainer.protocol.outcome import ConfigurationError
 
@@ -112,7 +113,7 @@ def _question_answering_spec(folder: Path, window: int) -> TrainSpec:
     document, name = _read_report(folder, "document"), "QuestionAnswering"
     options = document.get("objective", {}).get(field_of(name), {})
     window = document.get("data", {}).get("maxLength", window)
-    source = {"source": f"file://{folder}"}
+    source = {"source": f"{FILE.prefix}{folder}"}
     try:
         return TrainSpec.model_validate(
             {

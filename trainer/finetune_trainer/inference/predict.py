@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune_trainer.config.storage_schemes import FILE
 from finetune_trainer.inference.formatting import format_answer, shorten, to_json_value
 from finetune_trainer.inference.inputs import read_inputs
 from finetune_trainer.inference.predictor import load_predictor
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the answer to each input and return the exit code."""
     arguments = _parse_arguments(argv)
     try:
-        uri = arguments.model if "://" in arguments.model else f"file://{arguments.model}"
+        uri = arguments.model if "://" in arguments.model else f"{FILE.prefix}{arguments.model}"
         folder = localize(uri, cache=arguments.cache_dir, credentials=Credentials(), secret=None, field="MODEL")
         task = arguments.task or choose_task(folder)
         predict = load_predictor(folder, task, arguments.cache_dir, arguments.max_new_tokens)

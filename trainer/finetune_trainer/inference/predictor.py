@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.config.storage_schemes import FILE, HUB
 from finetune_trainer.inference import pipelines
 from finetune_trainer.inference.pipelines import validate_length
 from finetune_trainer.protocol.outcome import ConfigurationError
@@ -50,9 +51,9 @@ def _localize_base(adapter_config: Path, cache: Path) -> Path:
     if "://" in name:
         uri = name
     elif Path(name).exists():
-        uri = f"file://{name}"
+        uri = f"{FILE.prefix}{name}"
     else:
-        uri = f"hf://{name}"
+        uri = f"{HUB.prefix}{name}"
     return localize(uri, cache=cache, credentials=Credentials(), secret=None, field=str(adapter_config))
 
 

@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from finetune_trainer.data.loading.collate import PackedAs, block_mask
-from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.huggingface.pretrained import training_mode
+from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 
 DOCUMENT_LENGTH = 4
 """Tokens of each document of the experiment."""
@@ -25,14 +26,9 @@ def detect_packing_support(model: PreTrainedModel, *, packing: bool, causal: boo
     configuration, whose attention is not causal although `causal` is set or the other way round, or that does not support
     packing.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            _validate_attention_direction(model, causal)
-            return _find_packing_form(model, causal) if packing else None
-    finally:
-        model.train(was_training)
+    with training_mode(model, False), torch.no_grad():
+        _validate_attention_direction(model, causal)
+        return _find_packing_form(model, causal) if packing else None
 
 
 def _validate_attention_direction(model: PreTrainedModel, causal: bool) -> None:
@@ -42,7 +38,7 @@ def _validate_attention_direction(model: PreTrainedModel, causal: bool) -> None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = first_line(error)
         raise ConfigurationError(
             f"spec.model.config: a {_model_type(model)} with this configuration cannot compute "
             f"({type(error).__name__}: {reason}): correct its sizes"

@@ -14,12 +14,14 @@ from pydantic import Field, TypeAdapter
 from finetune_trainer.config.base import Section
 from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, SavedCheckpoint
 
+Activity = Literal["Starting", "Preparing", "Training", "Evaluating", "Exporting"]
+
 
 class Alive(Section):
     """A heartbeat between steps, with the rank's current activity."""
 
     event: Literal["alive"] = "alive"
-    activity: Literal["Starting", "Preparing", "Training", "Evaluating", "Exporting"]
+    activity: Activity
     detail: str | None = Field(None, description="Progress of the activity, as a sentence.")
     share: float | None = Field(None, description="Completed share of the activity, if known.")
 

@@ -95,6 +95,11 @@ class StorageError(TrainerError):
     reason = Reason.STORAGE_UNAVAILABLE
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for a sentence that gives it as the cause."""
+    return str(error).strip().partition("\n")[0]
+
+
 class Progress(Section):
     """The progress of a run at the last completed optimizer step."""
 

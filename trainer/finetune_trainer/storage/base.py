@@ -37,23 +37,21 @@ class Credentials:
 
     directory: Path | None = None
 
-    def read(self, secret: str | None, field: str = "spec.checkpoint.credentials") -> Mapping[str, str]:
-        """The keys and values of the Secret; without a name or a directory of Secrets, those of the environment.
+    def read_for(self, secret: str | None, uri_field: str) -> Mapping[str, str]:
+        """The keys and values of the Secret for the URI in `uri_field`.
 
-        Raises ConfigurationError when the Secret is not mounted.
+        Without a name or a directory of Secrets, those of the environment. Raises ConfigurationError, naming the field
+        `credentials` of the same section, when the Secret is not mounted.
         """
         if secret is None or self.directory is None:
             return {key: os.environ[key] for key in credential_keys() if os.environ.get(key)}
         folder = self.directory / secret
         if not folder.is_dir():
             raise ConfigurationError(
-                f"{field}: Secret {secret} does not exist: create it in the job's namespace, or correct the name"
+                f"{credentials_field(uri_field)}: Secret {secret} does not exist: create it in the job's namespace, or correct "
+                "the name"
             )
         return {file.name: file.read_text().rstrip("\r\n") for file in folder.iterdir() if file.is_file()}
-
-    def read_for(self, secret: str | None, uri_field: str) -> Mapping[str, str]:
-        """As `read`, for the URI in `uri_field`: errors name the field `credentials` of the same section."""
-        return self.read(secret, credentials_field(uri_field))
 
 
 def credentials_field(uri_field: str) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetune_trainer.config.storage_schemes import SCHEMES
-from finetune_trainer.storage import registry
-from finetune_trainer.storage.base import Backend, Credentials, LocalizeRequest, unsupported_scheme
+from finetune_trainer.storage.base import Credentials, LocalizeRequest
+from finetune_trainer.storage.registry import find_backend
 
 TOKENIZER_FILES = ["*.json", "*.model", "*.spm", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
 WEIGHTS = "*.safetensors"
@@ -33,7 +33,7 @@ def localize(
     storage that does not answer.
     """
     request = LocalizeRequest(uri, field, cache, credentials, secret, patterns, revision)
-    return _backend(uri, field).localize(request)
+    return find_backend(uri, field, SCHEMES).localize(request)
 
 
 def localize_model(
@@ -58,11 +58,4 @@ def local_path(uri: str, field: str) -> Path | None:
 
     Raises ConfigurationError for a scheme that has neither.
     """
-    return _backend(uri, field).local_path(uri, field)
-
-
-def _backend(uri: str, field: str) -> Backend:
-    backend = registry.find_backend(uri)
-    if backend is None:
-        raise unsupported_scheme(uri, field, SCHEMES)
-    return backend
+    return find_backend(uri, field, SCHEMES).local_path(uri, field)

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from finetune_trainer.config.storage_schemes import HUB, WRITABLE_SCHEMES
-from finetune_trainer.protocol.outcome import ConfigurationError, StorageError
+from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, first_line
 from finetune_trainer.storage.base import Backend, LocalizeRequest, credentials_field, unsupported_scheme
 
 
@@ -60,7 +60,7 @@ def explain_hub_errors(uri: str, field: str) -> Iterator[None]:
     except HFValidationError as error:
         raise ConfigurationError(f"{field}: {uri} is not a repository name: write {HUB.form}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
-        text = str(error).strip().split("\n", 1)[0]
+        text = first_line(error)
         raise StorageError(f"{field}: could not read {uri} from the hub ({text}): check that it can be reached") from error
 
 

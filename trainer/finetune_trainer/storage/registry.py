@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from finetune_trainer.config.storage_schemes import WRITABLE_SCHEMES, scheme_of
+from finetune_trainer.config.storage_schemes import WRITABLE_SCHEMES, StorageScheme, scheme_of
 from finetune_trainer.storage.base import Backend, Credentials, Storage, unsupported_scheme
 
 
-def find_backend(uri: str) -> Backend | None:
-    """The backend of the scheme of `uri`; None for a scheme that is not in the table."""
+def find_backend(uri: str, field: str, schemes: tuple[StorageScheme, ...]) -> Backend:
+    """The backend of the scheme of `uri`; raises ConfigurationError, naming `schemes`, for one that is not in the table."""
     scheme = scheme_of(uri)
     if scheme is None:
-        return None
+        raise unsupported_scheme(uri, field, schemes)
     backend: Backend = import_module(f"finetune_trainer.storage.{scheme.module}").BACKEND
     return backend
 
@@ -24,7 +24,4 @@ def open_storage(
 
     Raises ConfigurationError for an invalid URI or a Secret that does not exist.
     """
-    backend = find_backend(uri)
-    if backend is None:
-        raise unsupported_scheme(uri, field, WRITABLE_SCHEMES)
-    return backend.open(uri, credentials, secret, field)
+    return find_backend(uri, field, WRITABLE_SCHEMES).open(uri, credentials, secret, field)

@@ -8,15 +8,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.protocol.events import Alive, Evaluated, EventSink, Step, StepTime
+from finetune_trainer.protocol.events import Activity, Alive, Evaluated, EventSink, Step, StepTime
 from finetune_trainer.protocol.outcome import Progress
 
 MAX_EVENTS_PER_SECOND = 5
 RECENT_STEPS = 20
-Activity = Literal["Starting", "Preparing", "Training", "Evaluating", "Exporting"]
 log = logging.getLogger(__name__)
 
 

@@ -21,6 +21,7 @@ from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.data.sources.base import Source
 from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.huggingface.pretrained import training_mode
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.outcome import DataError
 
@@ -83,19 +84,17 @@ def estimate_importance(
     Each rank computes its share of the rows; the result is the same on all ranks. The model's own gradients stay untouched.
     """
     sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
-    was_training = model.training
-    model.eval()
-    for index in range(group.rank, len(rows), group.size):
-        generator = sample_generator(0, 0, index)
-        batch = objective.collator.collate([rows[index]], [generator], layout).to(group.device)
-        [prepared] = objective.loss.prepare_step(model, [batch], group)
-        loss = objective.loss.loss_sum(model, prepared).sum()
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        for total, gradient in zip(sums, gradients, strict=True):
-            if gradient is not None:
-                total += gradient.float().square()
-        heartbeat()
-    model.train(was_training)
+    with training_mode(model, False):
+        for index in range(group.rank, len(rows), group.size):
+            generator = sample_generator(0, 0, index)
+            batch = objective.collator.collate([rows[index]], [generator], layout).to(group.device)
+            [prepared] = objective.loss.prepare_step(model, [batch], group)
+            loss = objective.loss.loss_sum(model, prepared).sum()
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+            for total, gradient in zip(sums, gradients, strict=True):
+                if gradient is not None:
+                    total += gradient.float().square()
+            heartbeat()
     return [group.all_reduce_sum(total) / len(rows) for total in sums]
 
 

@@ -123,10 +123,10 @@ def test_reads_secrets_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (Credentials(), "mine", "HF_TOKEN", "from-environment"),
     ]
     for credentials, name, key, value in cases:
-        assert credentials.read(name)[key] == value
-    assert "HF_TOKEN" not in Credentials(tmp_path).read("mine")
+        assert credentials.read_for(name, "spec.checkpoint.storage")[key] == value
+    assert "HF_TOKEN" not in Credentials(tmp_path).read_for("mine", "spec.checkpoint.storage")
     with pytest.raises(ConfigurationError, match=r"spec\.checkpoint\.credentials: Secret other does not exist"):
-        Credentials(tmp_path).read("other")
+        Credentials(tmp_path).read_for("other", "spec.checkpoint.storage")
 
 
 def test_resolves_relative_folder_against_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from finetune_trainer.data.checks.base import RowCheck
-from finetune_trainer.data.checks.sketches import Sketches, build_index
+from finetune_trainer.data.checks.sketches import Sketches
 from finetune_trainer.data.checks.statistics import RowMask, RowStatistics
 from finetune_trainer.data.progress import Heartbeat
 from finetune_trainer.data.sources.stream import EVALUATION, TRAINING_SPLITS, Split
@@ -16,7 +16,7 @@ def similar_to_any(sketches: Sketches, others: Sketches, heartbeat: Heartbeat) -
     positions: list[int] = []
     if len(sketches) == 0:
         return positions  # most runs have no replay rows, and the index of the others takes seconds to build
-    index = build_index(others, heartbeat)
+    index = others.index(heartbeat)
     for position, sketch in sketches.items(heartbeat):
         if index.has_similar(sketch):
             positions.append(position)

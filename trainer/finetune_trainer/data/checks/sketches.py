@@ -32,12 +32,14 @@ class Sketches:
         self._max_rows = max_rows
         self._hashes: list[NDArray[np.uint32]] = []
         self._empty = MinHash(HASHES, hashfunc=zlib.crc32)
+        self._index: SimilarityIndex | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def add(self, position: int, text: str) -> None:
         """Sketch the row at this position, unless the limit is reached or the text has no words."""
+        assert self._index is None, "add all sketches before the index is built"
         words = text[:MAX_CHARACTERS].split()
         if len(self) == self._max_rows or not words:
             return
@@ -57,6 +59,14 @@ class Sketches:
             yield position, sketch
             if number % HEARTBEAT_ROWS == 0:
                 heartbeat()
+
+    def index(self, heartbeat: Heartbeat) -> SimilarityIndex:
+        """An index of all sketches, built at the first call, after which none may be added."""
+        if self._index is None:
+            self._index = SimilarityIndex()
+            for _, sketch in self.items(heartbeat):
+                self._index.add(sketch)
+        return self._index
 
 
 class SimilarityIndex:
@@ -81,11 +91,3 @@ class SimilarityIndex:
         self._sketches[number] = sketch
         self._buckets.insert(number, sketch)
         return True
-
-
-def build_index(sketches: Sketches, heartbeat: Heartbeat) -> SimilarityIndex:
-    """An index of all sketches."""
-    index = SimilarityIndex()
-    for _, sketch in sketches.items(heartbeat):
-        index.add(sketch)
-    return index

@@ -54,16 +54,18 @@ def store_groups(folder: Path, counts: EncodeCounts, packed: list[int] | None, d
 
     Raises DataError for a source with a weight and no examples.
     """
-    if group_kind(data) is None:
+    kind = group_kind(data)
+    if kind is None:
         return
     groups = np.array(counts.groups, np.int32)
-    present = set(groups.tolist())
-    for number, dataset in enumerate(data.train):
-        if group_kind(data) == "source" and number not in present:
-            raise DataError(
-                f"spec.data.train[{number}].weight: nothing of {dataset.source} is left to learn from, so that it can have no "
-                "share: remove this source, or change checks or overlong"
-            )
+    if kind == "source":
+        present = set(groups.tolist())
+        for number, dataset in enumerate(data.train):
+            if number not in present:
+                raise DataError(
+                    f"spec.data.train[{number}].weight: nothing of {dataset.source} is left to learn from, so that it can have "
+                    "no share: remove this source, or change checks or overlong"
+                )
     if packed is not None:
         groups = np.repeat(np.array([group for group, _ in groupby(counts.groups)], np.int32), packed)
     np.save(folder / GROUPS, groups)

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from finetune_trainer.data.records.row import Row
+from finetune_trainer.protocol.outcome import first_line
 
 MAX_PATH_CHARACTERS = 1024  # a longer text is base64
 MAX_SHOWN_CHARACTERS = 40
@@ -75,7 +76,7 @@ def _decode_base64(row: Row, text: str) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).strip().split("\n", 1)[0]
+    text = first_line(error)
     if text.startswith("cannot identify image"):
         return "of no known kind"
     return text or type(error).__name__

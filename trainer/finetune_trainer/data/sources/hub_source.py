@@ -10,8 +10,8 @@ from typing import Any
 from finetune_trainer import config
 from finetune_trainer.config.storage_schemes import HUB
 from finetune_trainer.data.records.row import Row, make_row, missing_column_error
-from finetune_trainer.protocol.outcome import ConfigurationError
-from finetune_trainer.storage.base import Credentials
+from finetune_trainer.protocol.outcome import ConfigurationError, first_line
+from finetune_trainer.storage.base import Credentials, credentials_field
 from finetune_trainer.storage.hub import explain_hub_errors
 
 
@@ -48,8 +48,8 @@ def load_source(
     """Download the dataset; raises ConfigurationError, beginning with `field`, if it or its split cannot be loaded."""
     import datasets  # takes seconds to import; runs on files do without it
 
-    split, section = dataset.split or default_split, field.rpartition(".")[0]
-    token = credentials.read(dataset.credentials, f"{section}.credentials").get("HF_TOKEN")
+    split = dataset.split or default_split
+    token = credentials.read_for(dataset.credentials, field).get("HF_TOKEN")
     with explain_hub_errors(dataset.source, field):
         try:
             loaded = datasets.load_dataset(
@@ -59,10 +59,10 @@ def load_source(
         except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
             raise ConfigurationError(
                 f"{field}: the hub has no {dataset.source} that may be read: correct the name, or name a Secret with "
-                f"HF_TOKEN in {section}.credentials"
+                f"HF_TOKEN in {credentials_field(field)}"
             ) from error
         except ValueError as error:
-            reason = str(error).strip().split("\n", 1)[0]
+            reason = first_line(error)
             raise ConfigurationError(f"{field}: cannot load split {split} of {dataset.source} ({reason})") from error
     return HubSource(f"{dataset.source}[{split}]", columns, loaded, dataset.task)
 

@@ -16,7 +16,7 @@ from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import ObjectiveContext
 from finetune_trainer.objectives.inputs.tokenization import Span, require_offsets, tokenize_with_mask
-from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 
 LOSS_MASK = "loss_mask"  # 1 for each token that is a label, 0 for the others
 ASSISTANT = "assistant"
@@ -182,4 +182,4 @@ def _training_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return first_line(error) or type(error).__name__

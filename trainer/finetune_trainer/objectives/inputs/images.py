@@ -16,7 +16,8 @@ from finetune_trainer.data.augmentation.images import augment_image
 from finetune_trainer.data.loading.dataset import Tokens
 from finetune_trainer.data.records.images import decode_image
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.huggingface.pretrained import training_mode
+from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 
 PIXELS = "pixels"  # of an example: its bytes [height x width x channels]
 PIXEL_VALUES = "pixel_values"  # of a batch
@@ -108,23 +109,19 @@ class ImagePreprocessor:
 
 def run_on_images(model: Any, images: torch.Tensor) -> Any:
     """The model's outputs for images of this shape, on its own device; raises ConfigurationError if it cannot read them."""
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with training_mode(model, False), torch.no_grad():
             return model(**{PIXEL_VALUES: images.to(model.device)})
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         channels, height, width = images.shape[1:]
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = first_line(error)
         raise ConfigurationError(
             f"spec.model: this {model.config.model_type} cannot compute on images of {channels} x {height} x {width} "
             f"(channels, height, width), as its image processor makes them ({reason}): correct spec.model.config, or use "
             "another model"
         ) from error
-    finally:
-        model.train(was_training)
 
 
 def _to_image(pixels: Tokens) -> Image.Image:

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer.data.loading.dataset import Tokens
+from finetune_trainer.huggingface.pretrained import training_mode
 from finetune_trainer.objectives.base import ObjectiveContext
 from finetune_trainer.protocol.outcome import ConfigurationError
 
@@ -121,14 +122,11 @@ def run_on_short_texts(model: Any, output: str, advice: str) -> torch.Tensor:
     Raises ConfigurationError, with the advice, for a model that has no such output.
     """
     texts = torch.tensor([[0, 1, 2, 3]] * 2, device=model.device)
-    was_training = model.training
     try:
-        with torch.no_grad():
-            value: torch.Tensor = getattr(model.train()(input_ids=texts), output)
+        with training_mode(model, True), torch.no_grad():
+            value: torch.Tensor = getattr(model(input_ids=texts), output)
     except (AttributeError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"spec.model: this {model.config.model_type} gives no {output} for a text: {advice}"
         ) from error
-    finally:
-        model.train(was_training)
     return value

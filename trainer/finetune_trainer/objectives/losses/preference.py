@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from finetune_trainer.config.objectives.preference_tuning import PreferenceTuningConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch
+from finetune_trainer.huggingface.pretrained import training_mode
 from finetune_trainer.objectives.base import unwrap_model
 from finetune_trainer.objectives.losses.cross_entropy import summed_cross_entropy
 from finetune_trainer.objectives.losses.from_outputs import BatchLoss, next_token_labels
@@ -37,13 +38,8 @@ class ReferenceModel:
             if self.copy is not None:
                 return answer_log_probabilities(self.copy, batch)
             adapted = unwrap_model(model)  # DeepSpeed's engine has no training flag of its model
-            was_training = adapted.training
-            adapted.eval()
-            try:
-                with adapted.disable_adapter():
-                    return answer_log_probabilities(model, batch)
-            finally:
-                adapted.train(was_training)
+            with training_mode(adapted, False), adapted.disable_adapter():
+                return answer_log_probabilities(model, batch)
 
 
 class PairRewards(NamedTuple):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from finetune_trainer.data.checks.detectors.base import Detector, OnMatch
-from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine, AnalyzerEngineProvider
@@ -88,7 +88,7 @@ def _configuration_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = first_line(error)
         raise ConfigurationError(
             f"{FIELD}: presidio-analyzer cannot be used ({reason}): correct the file that {CONFIGURATION} names"
         ) from error
