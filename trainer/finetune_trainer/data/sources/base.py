@@ -1,11 +1,49 @@
-"""The interface of a data source."""
+"""The interfaces of a data source: records as they are stored, and the rows that are made from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.records.row import Row
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """How a source is read, for people."""
+
+    address: str
+    format: str
+    """The formats of its files, separated by commas."""
+    files: int
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The column of each role."""
+    compression: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    conversation: str | None = None
+    """The shape of its conversations; None for data without conversations."""
+    notes: tuple[str, ...] = ()
+    """Sentences about choices that the source's files led to."""
+
+
+class RecordSource(Protocol):
+    """Records on this machine; reading them needs no network."""
+
+    @property
+    def identity(self) -> Any:
+        """A JSON value that changes when the records change."""
+        ...
+
+    def records(self) -> Iterator[Record]:
+        """Read all records from the beginning; raises DataError for a file or record that cannot be read."""
+        ...
+
+    def describe(self) -> SourceDescription:
+        """How the records are read, found by looking at the first file; raises DataError if it cannot be read."""
+        ...
 
 
 class Source(Protocol):
@@ -18,4 +56,8 @@ class Source(Protocol):
 
     def rows(self) -> Iterator[Row]:
         """Read all rows from the beginning; raises DataError for a file or row that cannot be used."""
+        ...
+
+    def describe(self) -> SourceDescription:
+        """How the rows are read; raises DataError if the first file cannot be read."""
         ...

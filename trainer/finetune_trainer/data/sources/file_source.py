@@ -1,17 +1,19 @@
-"""Rows of local files, and of remote files that were copied to this machine."""
+"""Records of local files, and of remote files that were copied to this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_trainer import config
-from finetune_trainer.data.records.row import Row
+from finetune_trainer.data.records.record import Record
+from finetune_trainer.data.sources.base import SourceDescription
 from finetune_trainer.data.sources.files import File, find_files
-from finetune_trainer.data.sources.formats import format_of, suffixes_of
+from finetune_trainer.data.sources.formats import format_name_of, format_of, suffixes_of
 from finetune_trainer.data.sources.formats.image_folder import IMAGE_SUFFIXES, is_image
+from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.storage.base import Credentials
 
 
@@ -19,38 +21,42 @@ from finetune_trainer.storage.base import Credentials
 class FileSource:
     """The files of one `config.DatasetConfig`."""
 
+    address: str
     format: str
-    columns: Mapping[str, str]
+    options: ReadOptions
     files: Sequence[File]
-    task: str | None = None
     attachments: Sequence[File] = ()
-    """Files that rows may refer to, such as images."""
+    """Files that records may refer to, such as images."""
 
     @property
     def identity(self) -> Any:
         files = [file.identity for file in self.files]
         attachments = [file.identity for file in self.attachments]
-        return [self.format, dict(self.columns), files, attachments, self.task]
+        return [self.format, self.options.identity, files, attachments]
 
-    def rows(self) -> Iterator[Row]:
+    def records(self) -> Iterator[Record]:
         for file in self.files:
-            for row in format_of(file, self.format).read(file, self.columns):
-                folder = row.folder or file.path.parent if "image" in self.columns else None
-                yield row._replace(task=self.task, folder=folder)
+            for record in format_of(file, self.format).read(file, self.options):
+                yield record if record.folder else record._replace(folder=file.path.parent)
+
+    def describe(self) -> SourceDescription:
+        names = dict.fromkeys(format_name_of(file, self.format) for file in self.files)
+        return SourceDescription(self.address, ", ".join(names), len(self.files))
 
 
 def find_source(
-    dataset: config.DatasetConfig, columns: Mapping[str, str], *, field: str, cache: Path, credentials: Credentials
+    dataset: config.DatasetConfig, options: ReadOptions, *, roles: Collection[str], field: str, cache: Path,
+    credentials: Credentials,
 ) -> FileSource:  # fmt: skip
     """The files of the dataset; raises DataError if there are none, and StorageError if they cannot be fetched."""
     files, attachments = find_files(
         dataset.source,
-        suffixes=suffixes_of(dataset.format, columns),
-        attachment_suffixes=IMAGE_SUFFIXES if "image" in columns else (),
+        suffixes=suffixes_of(dataset.format, roles),
+        attachment_suffixes=IMAGE_SUFFIXES if "image" in roles else (),
         field=field, cache=cache, credentials=credentials, secret=dataset.credentials,
     )  # fmt: skip
     images = [file for file in files if is_image(file)]
     if dataset.format == "Auto" and 0 < len(images) < len(files):
         # The folder holds tables and the images that their rows refer to.
         files, attachments = [file for file in files if not is_image(file)], [*attachments, *images]
-    return FileSource(dataset.format, columns, files, dataset.task, attachments)
+    return FileSource(dataset.source, dataset.format, options, files, attachments)

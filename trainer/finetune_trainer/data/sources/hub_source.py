@@ -1,15 +1,17 @@
-"""Rows of a dataset on the Hugging Face hub."""
+"""Records of a dataset on the Hugging Face hub."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_trainer import config
 from finetune_trainer.config.storage_schemes import HUB
-from finetune_trainer.data.records.row import Row, make_row, missing_column_error
+from finetune_trainer.data.records.record import Record
+from finetune_trainer.data.sources.base import SourceDescription
+from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 from finetune_trainer.storage.base import Credentials, credentials_field
 from finetune_trainer.storage.hub import explain_hub_errors
@@ -20,29 +22,30 @@ class HubSource:
     """One split of a hub dataset, downloaded as a `datasets.Dataset`."""
 
     name: str
-    columns: Mapping[str, str]
     dataset: Any
-    task: str | None = None
+    options: ReadOptions
 
     @property
     def identity(self) -> Any:
-        return [self.name, dict(self.columns), self.dataset._fingerprint, self.task]
+        return [self.name, self.options.identity, self.dataset._fingerprint]
 
-    def rows(self) -> Iterator[Row]:
-        for role, column in self.columns.items():
-            if column not in self.dataset.column_names:
-                raise missing_column_error(role, column, self.dataset.column_names, self.name)
-        selected = self.dataset.select_columns(list(dict.fromkeys(self.columns.values())))
-        if "image" in self.columns:
-            selected = _without_decoding(selected, self.columns["image"])
+    def records(self) -> Iterator[Record]:
+        needed = self.options.columns
+        selected = self.dataset
+        if needed is not None and set(needed) <= set(self.dataset.column_names):
+            selected = self.dataset.select_columns(list(dict.fromkeys(needed)))
+        selected = _without_decoding(selected)
         class_names = _class_names(selected)
         for number, record in enumerate(selected, start=1):
             named = {column: _replace_class_numbers(record[column], names) for column, names in class_names.items()}
-            yield make_row({**record, **named}, self.columns, f"{self.name}:{number}")._replace(task=self.task)
+            yield Record({**record, **named}, f"{self.name}:{number}")
+
+    def describe(self) -> SourceDescription:
+        return SourceDescription(self.name, "hub dataset", files=1)
 
 
 def load_source(
-    dataset: config.DatasetConfig, columns: Mapping[str, str], *, field: str, cache: Path, credentials: Credentials,
+    dataset: config.DatasetConfig, options: ReadOptions, *, field: str, cache: Path, credentials: Credentials,
     default_split: str,
 ) -> HubSource:  # fmt: skip
     """Download the dataset; raises ConfigurationError, beginning with `field`, if it or its split cannot be loaded."""
@@ -64,7 +67,7 @@ def load_source(
         except ValueError as error:
             reason = first_line(error)
             raise ConfigurationError(f"{field}: cannot load split {split} of {dataset.source} ({reason})") from error
-    return HubSource(f"{dataset.source}[{split}]", columns, loaded, dataset.task)
+    return HubSource(f"{dataset.source}[{split}]", loaded, options)
 
 
 def _class_names(dataset: Any) -> dict[str, list[str]]:
@@ -86,10 +89,11 @@ def _replace_class_numbers(value: Any, names: list[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
-def _without_decoding(dataset: Any, column: str) -> Any:
+def _without_decoding(dataset: Any) -> Any:
     """The dataset with images as bytes or paths, so that a damaged image is reported with its row."""
     import datasets
 
-    if isinstance(dataset.features[column], datasets.Image):
-        return dataset.cast_column(column, datasets.Image(decode=False))
+    for column, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(column, datasets.Image(decode=False))
     return dataset

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_trainer import config
 from finetune_trainer.config.storage_schemes import HUB
 from finetune_trainer.data.sources import file_source, hub_source
-from finetune_trainer.data.sources.base import Source
+from finetune_trainer.data.sources.base import RecordSource, Source
+from finetune_trainer.data.sources.options import ReadOptions
+from finetune_trainer.data.sources.row_source import RowSource
 from finetune_trainer.storage.base import Credentials
 
 
@@ -40,11 +42,19 @@ class SourceResolver:
         with `field`.
         """
         columns = dataset.columns.names(self.objective.roles_of(dataset.task))
+        options = ReadOptions(columns=tuple(dict.fromkeys(columns.values())))
+        return RowSource(self._find_records(dataset, options, columns, field, default_split), columns, dataset.task)
+
+    def _find_records(
+        self, dataset: config.DatasetConfig, options: ReadOptions, roles: Collection[str], field: str, default_split: str
+    ) -> RecordSource:  # fmt: skip
         if HUB.matches(dataset.source):
             return hub_source.load_source(
-                dataset, columns, field=field, cache=self.cache, credentials=self.credentials, default_split=default_split
+                dataset, options, field=field, cache=self.cache, credentials=self.credentials, default_split=default_split
             )
-        return file_source.find_source(dataset, columns, field=field, cache=self.cache, credentials=self.credentials)
+        return file_source.find_source(
+            dataset, options, roles=roles, field=field, cache=self.cache, credentials=self.credentials
+        )
 
     def _split(self, split: str, datasets: Sequence[config.DatasetConfig], default_split: str = "train") -> list[Source]:
         sources = []

@@ -172,7 +172,7 @@ def test_downloads_models_and_datasets(hub: str, tmp_path: Path) -> None:
         ),
         (
             {"kind": "data", "source": "hf://org/data", "credentials": "hub", "columns": {"text": "body"}},
-            "DataError: hf://org/data[train]: there is no column body (there are: text): set columns.text to one of them",
+            "DataError: hf://org/data[train]:1: there is no column body (there are: text): set columns.text to one of them",
         ),
         (
             {"kind": "data", "source": "hf://org/data", "credentials": "hub", "split": "test"},

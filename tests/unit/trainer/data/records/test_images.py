@@ -21,7 +21,9 @@ from finetune_trainer.data.records.digests import row_digest
 from finetune_trainer.data.records.images import decode_image, validate_image
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.data.sources.hub_source import HubSource
+from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.data.sources.row_source import RowSource
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.preflight import validate_data
@@ -151,7 +153,7 @@ def test_reads_images_of_a_hub_dataset() -> None:
         "photo": [{"bytes": encode_image(), "path": None}, {"bytes": None, "path": str(Path("images/1.png").absolute())}]
     }
     dataset = datasets.Dataset.from_dict(content | {"label": [0, 1], "more": ["", ""]}, features=features)
-    rows = list(HubSource("hf://o/n[train]", {"image": "photo", "label": "label"}, dataset).rows())
+    rows = list(RowSource(HubSource("hf://o/n[train]", dataset, ReadOptions()), {"image": "photo", "label": "label"}).rows())
     assert [row.values["label"] for row in rows] == [0, 1]
     assert all(np.array_equal(pixels(row), PIXELS) for row in rows)
 
@@ -212,7 +214,7 @@ def test_rejects_unusable_images(kind: str, image: Any, message: str) -> None:
         ("pets/a.png", "file://pets/a.png", {}, "pets/a.png: the image is in no sub-folder"),
         ("pets/a.md", "file://pets", {}, "spec.data.train[0].source: file://pets holds no file that ends with .jsonl, "),
         ("pets/a.jsonl", "file://pets", {"format": "ImageFolder"}, "spec.data.train[0].source: file://pets holds no file that"),
-        ("pets/a.md", "file://pets/a.md", {}, "pets/a.md: a plain text has no image: use"),
+        ("pets/a.md", "file://pets/a.md", {}, "pets/a.md: a plain text has no column image: use"),
     ],
 )
 def test_rejects_unusable_image_folders(name: str, source: str, settings: dict[str, Any], message: str) -> None:
@@ -228,7 +230,7 @@ def test_text_objectives_skip_images() -> None:
     text_resolver = SourceResolver(config.ObjectiveSpec(), Path("cache"), Credentials())
     rows = text_resolver.resolve(config.DatasetConfig(source="file://mixed"), "field").rows()
     assert [row.origin for row in rows] == ["mixed/a.txt"]
-    with pytest.raises(DataError, match=r"^mixed/b/c.png: an image file has no text: use JSONLines"):
+    with pytest.raises(DataError, match=r"^mixed/b/c.png: an image file has no column text: use JSONLines"):
         list(text_resolver.resolve(config.DatasetConfig(source="file://mixed/b/c.png"), "field").rows())
 
 

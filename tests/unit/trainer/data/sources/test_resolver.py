@@ -12,7 +12,9 @@ import pytest
 
 from finetune_trainer import config
 from finetune_trainer.data.sources.hub_source import HubSource
+from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.data.sources.row_source import RowSource
 from finetune_trainer.models.tokenizer_training import training_corpus
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
@@ -93,7 +95,7 @@ INVALID_FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("a.jsonl.gz", gzip.compress(JSON, mtime=0)[:-9], {}, "a.jsonl.gz:"),
     ("a.jsonl.gz", JSON, {}, "a.jsonl.gz:1: the compressed file is damaged (Not a gzipped file"),
     ("a.csv", b"", {}, "a.csv: the file is empty"),
-    ("a.csv", b"id,body\n1,x\n", {}, "a.csv:1: there is no column text (there are: body, id): set columns.text"),
+    ("a.csv", b"id,body\n1,x\n", {}, "a.csv:2: there is no column text (there are: body, id): set columns.text"),
     ("a.csv", b'text,n\n"two\nlines",1\nx,y,z\n', {}, "a.csv:4: 3 fields under a header of 2: quote fields that hold commas"),
     ("a.csv", b'text\nx\n"never closed\n', {}, "a.csv:3: not valid CSV (unexpected end of data): correct the quotes"),
     ("a.csv", b"text\n\xe9\n", {}, "a.csv:2: byte 0xe9 at column 1 is not UTF-8"),
@@ -119,7 +121,7 @@ def test_rejects_invalid_files(name: str, content: bytes, settings: dict[str, An
     [
         ("text", "a.parquet:2: column text is null, not a string"),
         ("n", "a.parquet:1: column n is a int, not a string"),
-        ("body", "a.parquet: there is no column body (there are: n, text): set columns.text to one of them"),
+        ("body", "a.parquet:1: there is no column body (there are: n, text): set columns.text to one of them"),
     ],
 )
 def test_rejects_invalid_parquet(column: str, message: str) -> None:
@@ -213,7 +215,7 @@ def test_reads_columns_by_role(columns: dict[str, str], values: list[dict[str, A
         ("a.jsonl", b'{"text": "a"}', {}, "a.jsonl:1: there is no column label (there are: text): set columns.label to one"),
         ("a.jsonl", b'{"text": "a", "label": null}', {}, "a.jsonl:1: column label is null, not a label, a list of labels or a"),
         ("a.jsonl", PAIRS, {"textPair": "no"}, "a.jsonl:1: there is no column no (there are: label, other, text): set columns"),
-        ("a.txt", b"a", {}, "a.txt: a plain text has no label: use JSONLines, CSV or Parquet, or another objective"),
+        ("a.txt", b"a", {}, "a.txt: a plain text has no column label: use JSONLines, CSV or Parquet, or another objective"),
     ],
 )  # fmt: skip
 def test_rejects_missing_columns_of_the_objective(name: str, content: bytes, columns: dict[str, str], message: str) -> None:
@@ -224,6 +226,15 @@ def test_rejects_missing_columns_of_the_objective(name: str, content: bytes, col
     assert str(raised.value).startswith(message)
 
 
+def test_describes_how_a_source_is_read() -> None:
+    write("data/a.jsonl", '{"body": "a"}')
+    write("data/b.txt", "b")
+    dataset = config.DatasetConfig.model_validate({"source": "file://data", "columns": {"text": "body"}})
+    description = resolver().resolve(dataset, "f").describe()
+    assert (description.address, description.format, description.files) == ("file://data", "JSONLines, Text", 2)
+    assert description.columns == {"text": "body"}
+
+
 def test_replaces_class_numbers_of_hub_datasets_with_names() -> None:
     import datasets  # takes seconds
 
@@ -232,6 +243,7 @@ def test_replaces_class_numbers_of_hub_datasets_with_names() -> None:
         {"text": ["a", "b"], "topic": [1, -1], "tags": [[0, 1], []]},
         datasets.Features({"text": datasets.Value("string"), "topic": topics, "tags": datasets.List(topics)}),
     )
-    source = HubSource("hf://org/data[train]", {"text": "text", "label": "topic", "tags": "tags"}, dataset)
+    columns = {"text": "text", "label": "topic", "tags": "tags"}
+    source = RowSource(HubSource("hf://org/data[train]", dataset, ReadOptions()), columns)
     labels = [(row.values["label"], row.values["tags"]) for row in source.rows()]
     assert labels == [("science", ["sports", "science"]), (-1, [])]

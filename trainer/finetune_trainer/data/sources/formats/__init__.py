@@ -22,14 +22,19 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def format_of(file: File, name: str) -> Format:
-    """The format with this name, or for Auto the one with the file's suffix; raises DataError for an unknown suffix."""
+def format_name_of(file: File, name: str) -> str:
+    """The name of the file's format: `name`, or for Auto the one with the file's suffix; raises DataError if there is none."""
     if name != "Auto":
-        return FORMATS[name]
-    for candidate in FORMATS.values():
-        if file.name.lower().endswith(candidate.suffixes):
+        return name
+    for candidate, file_format in FORMATS.items():
+        if file.name.lower().endswith(file_format.suffixes):
             return candidate
     raise DataError(f"{file.name}: no format has this suffix: set the data's format to one of {', '.join(FORMATS)}")
+
+
+def format_of(file: File, name: str) -> Format:
+    """The format with this name, or for Auto the one with the file's suffix; raises DataError for an unknown suffix."""
+    return FORMATS[format_name_of(file, name)]
 
 
 def suffixes_of(name: str, roles: Collection[str]) -> tuple[str, ...]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from finetune_trainer.data.records.row import Row, missing_column_error
+from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.files import File
+from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import DataError
 
-Reader = Callable[[File, Mapping[str, str]], Iterator[Row]]
-"""Reads one file; the mapping gives the column of each role. Raises DataError for a file or row that cannot be used."""
+Reader = Callable[[File, ReadOptions], Iterator[Record]]
+"""Reads one file. Raises DataError for a file or record that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def _decode(line: bytes, origin: str, *, is_first: bool) -> str:
         ) from error
 
 
-def validate_columns(columns: Mapping[str, str], present: Sequence[str], origin: str) -> None:
-    """Raises DataError if the column of a role is absent."""
-    for role, column in columns.items():
+def validate_columns(file: File, options: ReadOptions, present: Collection[str], kind: str) -> None:
+    """Raises DataError if a column is read that a file of this kind cannot have; `kind` is a noun with its article."""
+    for column in options.columns or ():
         if column not in present:
-            raise missing_column_error(role, column, present, origin)
+            raise DataError(f"{file.name}: {kind} has no column {column}: use JSONLines, CSV or Parquet, or another objective")

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from finetune_trainer.data.records.row import Row, make_row
+from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.files import File
-from finetune_trainer.data.sources.formats.base import Format, numbered_lines, validate_columns
+from finetune_trainer.data.sources.formats.base import Format, numbered_lines
+from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import DataError
 
 # The csv module's default limit of 128 kB is shorter than an ordinary article.
 csv.field_size_limit(2**31 - 1)
 
 
-def _read(file: File, columns: Mapping[str, str]) -> Iterator[Row]:
+def _read(file: File, options: ReadOptions) -> Iterator[Record]:
     reader = csv.reader((line for _, line in numbered_lines(file)), strict=True)
     next_line = 1  # a quoted field may span several lines, so that a row begins where the one before it ended
     try:
         header = next(reader)
-        validate_columns(columns, header, f"{file.name}:1")
         next_line = reader.line_num + 1
         for fields in reader:
             origin, next_line = f"{file.name}:{next_line}", reader.line_num + 1
@@ -29,7 +29,7 @@ def _read(file: File, columns: Mapping[str, str]) -> Iterator[Row]:
                 raise DataError(
                     f"{origin}: {len(fields)} fields under a header of {len(header)}: quote fields that hold commas"
                 )
-            yield make_row(dict(zip(header, fields, strict=True)), columns, origin)
+            yield Record(dict(zip(header, fields, strict=True)), origin)
     except csv.Error as error:
         raise DataError(f"{file.name}:{next_line}: not valid CSV ({error}): correct the quotes of this row") from error
 

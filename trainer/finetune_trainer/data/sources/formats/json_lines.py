@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from finetune_trainer.data.records.row import Row, make_row
+from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.formats.base import Format, numbered_lines
+from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import DataError
 
 
-def _read(file: File, columns: Mapping[str, str]) -> Iterator[Row]:
+def _read(file: File, options: ReadOptions) -> Iterator[Record]:
     for number, line in numbered_lines(file):
         if not line.strip():
             continue
@@ -26,7 +27,7 @@ def _read(file: File, columns: Mapping[str, str]) -> Iterator[Row]:
             raise DataError(f"{origin}: JSON nested too deeply: correct or remove the line") from error
         if not isinstance(record, dict):
             raise DataError(f"{origin}: a JSON {type(record).__name__} and not an object: write one object a line")
-        yield make_row(record, columns, origin)
+        yield Record(record, origin)
 
 
 JSON_LINES = Format((".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz"), _read)

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 import pyarrow
 import pyarrow.parquet
 
-from finetune_trainer.data.records.row import Row, make_row
+from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.files import File
-from finetune_trainer.data.sources.formats.base import Format, validate_columns
+from finetune_trainer.data.sources.formats.base import Format
+from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import DataError
 
 BATCH_ROWS = 1024
 
 
-def _read(file: File, columns: Mapping[str, str]) -> Iterator[Row]:
+def _read(file: File, options: ReadOptions) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(file.path, memory_map=True) as table:
-            validate_columns(columns, table.schema_arrow.names, file.name)
+            columns = _project(table.schema_arrow.names, options)
             number = 0
-            for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=list(dict.fromkeys(columns.values()))):
+            for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=columns):
                 for record in batch.to_pylist():
                     number += 1
-                    yield make_row(record, columns, f"{file.name}:{number}")
+                    yield Record(record, f"{file.name}:{number}")
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise DataError(f"{file.name}: not a readable Parquet file ({reason}): write it again") from error
+
+
+def _project(names: Sequence[str], options: ReadOptions) -> list[str]:
+    """The columns to read: all if one that is needed is absent, so that the error can list them."""
+    needed = options.columns
+    if needed is None or not set(needed) <= set(names):
+        return list(names)
+    return [name for name in names if name in needed]
 
 
 PARQUET = Format((".parquet",), _read)

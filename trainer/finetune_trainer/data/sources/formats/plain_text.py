@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from finetune_trainer.data.records.row import Row, make_row
+from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.files import File
-from finetune_trainer.data.sources.formats.base import Format, numbered_lines
-from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.data.sources.formats.base import Format, numbered_lines, validate_columns
+from finetune_trainer.data.sources.options import ReadOptions
 
 
-def _read(file: File, columns: Mapping[str, str]) -> Iterator[Row]:
-    for role in columns:
-        if role != "text":
-            raise DataError(f"{file.name}: a plain text has no {role}: use JSONLines, CSV or Parquet, or another objective")
+def _read(file: File, options: ReadOptions) -> Iterator[Record]:
+    validate_columns(file, options, ("text",), "a plain text")
     # An empty file, such as a package's __init__.py, is ordinary among source files.
     text = "".join(line for _, line in numbered_lines(file)) if file.path.stat().st_size else ""
-    yield make_row({"text": text}, {"text": "text"}, file.name)
+    yield Record({"text": text}, file.name)
 
 
 PLAIN_TEXT = Format(

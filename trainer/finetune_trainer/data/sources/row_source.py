@@ -1,0 +1,33 @@
+"""Turns the records of a source into rows: chooses the columns that the objective reads, and validates their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finetune_trainer.data.records.row import Row, make_row
+from finetune_trainer.data.sources.base import RecordSource, SourceDescription
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """The rows of one `config.DatasetConfig`."""
+
+    source: RecordSource
+    columns: Mapping[str, str]
+    """The column of each role."""
+    task: str | None = None
+
+    @property
+    def identity(self) -> Any:
+        return [self.source.identity, dict(self.columns), self.task]
+
+    def rows(self) -> Iterator[Row]:
+        has_images = "image" in self.columns
+        for record in self.source.records():
+            row = make_row(record.values, self.columns, record.origin)
+            yield row._replace(task=self.task, folder=record.folder if has_images else None)
+
+    def describe(self) -> SourceDescription:
+        return replace(self.source.describe(), columns=self.columns)
