@@ -22,6 +22,7 @@ from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, Overlong
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.objectives.description import Block, document_blocks
 
 Statistics = np.ndarray[Any, Any]
 """The sum of `BatchStatistics.statistics` over all batches and ranks."""
@@ -234,6 +235,13 @@ class Objective:
     def members(self) -> Mapping[str, Objective]:
         """The objective of each exported model, by the same folder as in `exported_models`."""
         return {"": self}
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """What the model gets for a sample, for people to read; `batch` is the sample collated alone.
+
+        An objective with other inputs and targets than `input_ids` and a `labels` of the same shape overrides it.
+        """
+        return document_blocks(sample, batch, self.processor)
 
     def build_model(self, load: Callable[[Objective], Any]) -> Any:
         """The model to train; `load` returns the model of an objective's Auto class from the document's source."""

@@ -17,8 +17,9 @@ from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatu
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.huggingface.special_tokens import sentinel_token
 from finetune_trainer.objectives.base import Collator, Encoder, Objective, ObjectiveContext
+from finetune_trainer.objectives.description import Block
 from finetune_trainer.objectives.inputs import noise
-from finetune_trainer.objectives.inputs.text_to_text import collate_pairs, target_tokens
+from finetune_trainer.objectives.inputs.text_to_text import collate_pairs, pair_blocks, target_tokens
 from finetune_trainer.objectives.inputs.tokenization import (
     SpecialTokens,
     require_eos_token,
@@ -59,6 +60,10 @@ class Denoising(Objective):
             loss=loss,
             metrics=TokenAccuracy(loss, "tokenAccuracy", with_perplexity=True),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """The noisy text and what is to be restored."""
+        return pair_blocks(batch, self.processor)
 
 
 def _shuffles_sentences(config: DenoisingConfig) -> bool:

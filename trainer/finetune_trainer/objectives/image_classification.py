@@ -19,6 +19,7 @@ from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatu
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Collator, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.description import Block
 from finetune_trainer.objectives.inputs.class_labels import TARGET, TARGET_TYPE, ClassLabels, LabeledEncoder
 from finetune_trainer.objectives.inputs.images import (
     IMAGES_AT_ONCE,
@@ -37,6 +38,8 @@ class ImageClassification(Objective):
     A batch has the input `pixel_values` [rows, channels, height, width] and the targets of `ClassificationLoss`.
     """
 
+    encoder: LabeledImageEncoder
+
     @classmethod
     def assemble(cls, config: ImageClassificationConfig, context: ObjectiveContext, processor: Any) -> Self:
         """Raises ConfigurationError for an image processor that does more than resize, crop, rescale and normalize."""
@@ -50,6 +53,10 @@ class ImageClassification(Objective):
             loss=loss,
             metrics=classification_metrics(loss, labels),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """The image, augmented as in the first epoch, and its label."""
+        return [self.encoder.images.describe("image", batch, 0), self.encoder.labels.describe(batch)]
 
 
 class LabeledImageEncoder(LabeledEncoder):

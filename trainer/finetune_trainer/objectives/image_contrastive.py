@@ -21,6 +21,7 @@ from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatu
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Collator, Encoder, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.description import Block
 from finetune_trainer.objectives.inputs.images import (
     IMAGES_AT_ONCE,
     PIXEL_VALUES,
@@ -43,6 +44,8 @@ class ImageContrastive(Objective):
     ones, and the target `views` [images]: which view each image is, -100 for none.
     """
 
+    encoder: ImageEncoder
+
     @classmethod
     def assemble(cls, config: ImageContrastiveConfig, context: ObjectiveContext, processor: Any) -> Self:
         """Raises ConfigurationError for an image processor that does more than resize, crop, rescale and normalize."""
@@ -54,6 +57,10 @@ class ImageContrastive(Objective):
             loss=NTXentLoss(config.temperature),
             metrics=RetrievalMetrics(),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """Both views of the image."""
+        return [self.encoder.images.describe(f"view {view + 1}", batch, view) for view in VIEWS]
 
 
 class ImageEncoder(Encoder):

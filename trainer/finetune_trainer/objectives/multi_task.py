@@ -30,6 +30,7 @@ from finetune_trainer.objectives.base import (
     ObjectiveContext,
     Statistics,
 )
+from finetune_trainer.objectives.description import Block, text_block
 from finetune_trainer.objectives.losses.from_outputs import BatchLoss
 
 TASK = "task"  # the number of the task that an example is of
@@ -69,6 +70,11 @@ class MultiTask(Objective):
     def members(self) -> Tasks:
         """Each task's objective; their tokenizers may differ, as TokenClassification adapts its own."""
         return self.tasks
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """The task's name, and what its model gets."""
+        name = list(self.tasks)[int(sample[TASK])]
+        return [text_block("task", name), *self.tasks[name].describe(sample, batch.tasks[name])]
 
     def build_model(self, load: Callable[[Objective], Any]) -> Any:
         """A model for each task, with one encoder for all of them."""

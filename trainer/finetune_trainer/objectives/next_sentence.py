@@ -31,6 +31,7 @@ from finetune_trainer.objectives.base import (
     ObjectiveContext,
     Statistics,
 )
+from finetune_trainer.objectives.description import Block, text_block
 from finetune_trainer.objectives.inputs.tokenization import (
     SEGMENTS,
     encoding_fingerprint,
@@ -76,6 +77,11 @@ class NextSentence(Objective):
             loss=loss,
             metrics=NextSentenceMetrics(loss),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """Both pieces, and whether the second follows the first."""
+        answer = "no" if batch.targets[FOREIGN_LABELS].item() else "yes"
+        return [*super().describe(sample, batch), text_block("second piece follows the first", answer, trained=True)]
 
 
 class SentencePairEncoder(Encoder):

@@ -26,6 +26,7 @@ from finetune_trainer.objectives.base import (
     ObjectiveContext,
     Statistics,
 )
+from finetune_trainer.objectives.description import Block, row_block
 from finetune_trainer.objectives.inputs.chat import ASSISTANT, LOSS_MASK, ChatRenderer, RenderedChat, set_chat_template
 from finetune_trainer.objectives.inputs.tokenization import (
     encoding_fingerprint,
@@ -55,6 +56,10 @@ class PreferenceTuning(Objective):
             encoder, PreferenceCollator(processor), PreferenceSetup(encoder=encoder, reference=reference),
             loss, PreferenceMetrics(loss),
         )  # fmt: skip
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """The prompt with each answer."""
+        return [row_block(answer, batch, row, self.processor, with_labels=True) for row, answer in enumerate(ANSWERS)]
 
 
 class MaskedSequence(NamedTuple):

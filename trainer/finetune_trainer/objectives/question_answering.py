@@ -19,6 +19,7 @@ from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatu
 from finetune_trainer.data.records.answers import Answer, parse_answers
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Collator, Encoder, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.description import Block, token_segments
 from finetune_trainer.objectives.inputs.answer_windows import (
     BEGINS,
     ENDS,
@@ -35,6 +36,8 @@ from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, encoding_f
 from finetune_trainer.objectives.losses.cross_entropy import summed_cross_entropy
 from finetune_trainer.objectives.losses.from_outputs import OutputLoss, count_labels
 from finetune_trainer.objectives.metrics.question_answering import AnswerFinder, QuestionAnsweringMetrics
+
+NO_ANSWER = -1  # not an id of a token
 
 
 class QuestionAnswering(Objective):
@@ -60,6 +63,19 @@ class QuestionAnswering(Objective):
             loss=loss,
             metrics=QuestionAnsweringMetrics(loss, finder),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """Each window, with the tokens of the answer; without an answer in it, with the token that stands for none."""
+        blocks = []
+        windows = split_windows(sample)
+        for number, (window, (begin, end)) in enumerate(zip(windows, batch.targets["labels"].tolist(), strict=True), start=1):
+            tokens = window[TOKENS]
+            is_answer = (np.arange(len(tokens)) >= begin) & (np.arange(len(tokens)) <= end)
+            has_answer = window[BEGINS][begin] != OUTSIDE
+            labels = np.where(is_answer, tokens if has_answer else NO_ANSWER, IGNORE_INDEX)
+            segments = token_segments(tokens, labels, self.processor, None if has_answer else lambda _: "no answer")
+            blocks.append(Block(name=f"window {number}" if len(windows) > 1 else "question and context", segments=segments))
+        return blocks
 
 
 class WindowsEncoder(Encoder):

@@ -28,7 +28,8 @@ from finetune_trainer.objectives.base import (
     Statistics,
     unwrap_model,
 )
-from finetune_trainer.objectives.inputs.text_to_text import collate_pairs, target_tokens
+from finetune_trainer.objectives.description import Block
+from finetune_trainer.objectives.inputs.text_to_text import collate_pairs, pair_blocks, target_tokens
 from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, require_eos_token
 from finetune_trainer.objectives.losses.encoder_decoder import EncoderDecoderLoss
 from finetune_trainer.objectives.losses.from_outputs import count_labels
@@ -56,6 +57,10 @@ class Seq2Seq(Objective):
             loss=loss,
             metrics=Seq2SeqMetrics(token_accuracy, config, context, processor),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """The text and the target."""
+        return pair_blocks(batch, self.processor)
 
 
 class TruncatedText(NamedTuple):

@@ -17,6 +17,7 @@ from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Collator, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.description import Block, row_block
 from finetune_trainer.objectives.inputs.class_labels import TARGET, TARGET_TYPE, ClassLabels, LabeledEncoder
 from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, encoding_fingerprint
 from finetune_trainer.objectives.losses.classification import ClassificationLoss
@@ -30,6 +31,8 @@ class SequenceClassification(Objective):
     [rows, tokens], and the targets of `ClassificationLoss`.
     """
 
+    encoder: LabeledEncoder
+
     @classmethod
     def assemble(cls, config: SequenceClassificationConfig, context: ObjectiveContext, processor: Any) -> Self:
         labels = ClassLabels(config, context.section)
@@ -41,6 +44,10 @@ class SequenceClassification(Objective):
             loss=loss,
             metrics=classification_metrics(loss, labels),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """The text or pair of texts, and its label."""
+        return [row_block("text", batch, 0, self.processor), self.encoder.labels.describe(batch)]
 
 
 class PairEncoder(LabeledEncoder):

@@ -24,6 +24,7 @@ from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatu
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Collator, Encoder, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.description import Block, row_block
 from finetune_trainer.objectives.inputs.tokenization import (
     encoding_fingerprint,
     run_on_short_texts,
@@ -35,6 +36,7 @@ from finetune_trainer.objectives.metrics.retrieval import RetrievalMetrics
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 TEXT, PAIR, NEGATIVE = VIEWS = range(3)
+VIEW_NAMES = ("text", "pair", "negative")
 SENTENCE_TRANSFORMERS_POOLING = {"Mean": "mean_tokens", "CLS": "cls_token", "LastToken": "lasttoken"}
 
 
@@ -54,6 +56,12 @@ class TextContrastive(Objective):
             loss=RankingLoss(config),
             metrics=RetrievalMetrics(),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """The text, its pair, and its negative if there is one."""
+        return [
+            row_block(VIEW_NAMES[view], batch, row, self.processor) for row, view in enumerate(batch.targets["views"].tolist())
+        ]
 
 
 class TextPairEncoder(Encoder):

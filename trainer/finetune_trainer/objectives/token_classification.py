@@ -29,6 +29,7 @@ from finetune_trainer.objectives.base import (
     ObjectiveContext,
     Statistics,
 )
+from finetune_trainer.objectives.description import Block, token_segments
 from finetune_trainer.objectives.inputs.class_labels import choose_labels, label_config, unknown_label
 from finetune_trainer.objectives.inputs.pretokenized import word_level_tokenizer
 from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, special_tokens
@@ -51,6 +52,8 @@ class TokenClassification(Objective):
     [sequences, tokens].
     """
 
+    encoder: TaggedWordsEncoder
+
     @classmethod
     def assemble(cls, config: TokenClassificationConfig, context: ObjectiveContext, processor: Any) -> Self:
         """Raises ConfigurationError for a tokenizer that cannot tokenize words."""
@@ -64,6 +67,12 @@ class TokenClassification(Objective):
             loss=loss,
             metrics=TagMetrics(loss, tags),
         )
+
+    def describe(self, sample: Sample, batch: Batch) -> list[Block]:
+        """The text, with the tag of each word at its first token."""
+        tokens, labels = sample[TOKENS], batch.targets["labels"][0, : len(sample[TOKENS])].numpy()
+        segments = token_segments(tokens, labels, self.processor, self.encoder.tags.names.__getitem__)
+        return [Block(name="text", segments=segments)]
 
 
 class Tags:

@@ -11,10 +11,12 @@ import pyarrow
 import torch
 
 from finetune_trainer.config.objectives.classification import ClassificationObjectiveConfig
+from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.records.roles import label_name
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Encoder, ObjectiveContext
+from finetune_trainer.objectives.description import Block, text_block
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
 TARGET = "target"  # the label's id, or a 0 or 1 for each label, or the value
@@ -99,6 +101,20 @@ class ClassLabels:
             return torch.from_numpy(np.stack([sample[TARGET] for sample in samples]))
         width = len(self.names) if self.problem == "MultiLabel" else 1
         return torch.full((1, width), torch.nan)
+
+    def describe(self, batch: Batch) -> Block:
+        """The label of the only row of a batch."""
+        [target] = batch.targets["labels"]
+        if target.isnan().all():
+            return text_block("label", "unknown")
+        match self.problem:
+            case "Regression":
+                text = f"{target.item():g}"
+            case "SingleLabel":
+                text = self.names[int(target.item())]
+            case "MultiLabel":
+                text = ", ".join(name for name, is_set in zip(self.names, target.tolist(), strict=True) if is_set) or "none"
+        return text_block("label", text, trained=True)
 
     def count_terms(self, targets: torch.Tensor) -> float:
         """Known targets, of which MultiLabel has one for each label; where labels have weights, the sum of these."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +15,12 @@ from PIL import Image
 
 from finetune_trainer.config import ImageAugmentationConfig
 from finetune_trainer.data.augmentation.images import augment_image
+from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.data.loading.dataset import Tokens
 from finetune_trainer.data.records.images import decode_image
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.huggingface.pretrained import training_mode
+from finetune_trainer.objectives.description import Block, Picture
 from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 
 PIXELS = "pixels"  # of an example: its bytes [height x width x channels]
@@ -92,9 +96,20 @@ class ImagePreprocessor:
         list(self._threads.map(fill, range(len(images))))
         return torch.from_numpy(values).to(dtype)
 
+    def describe(self, name: str, batch: Batch, index: int) -> Block:
+        """An image of a batch as the model gets it, with its normalization undone."""
+        values: Tokens = batch.inputs[PIXEL_VALUES][index].float().numpy()
+        png = io.BytesIO()
+        _to_image(self._to_bytes(values)).save(png, "PNG")
+        _, height, width = self.shape
+        return Block(name=name, picture=Picture(width=width, height=height, png=base64.b64encode(png.getvalue()).decode()))
+
     def _decode(self, row: Row) -> Tokens:
-        levels = self._to_levels(self._process(decode_image(row, self.mode)))
-        return np.rint(levels).clip(0, 255).astype(np.uint8).ravel()
+        return self._to_bytes(self._process(decode_image(row, self.mode))).ravel()
+
+    def _to_bytes(self, values: Tokens) -> Tokens:
+        """Bytes [height, width, channels] from the processor's output."""
+        return np.rint(self._to_levels(values)).clip(0, 255).astype(np.uint8)
 
     def _to_levels(self, values: Tokens) -> Tokens:
         """Brightness from 0 to 255, [height, width, channels], from the processor's output."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate, pad_to_shape, padded_length
 from finetune_trainer.data.loading.dataset import TOKENS, Tokens
+from finetune_trainer.objectives.description import Block, row_block, token_segments
 from finetune_trainer.objectives.inputs.tokenization import append_eos
 
 
@@ -28,3 +29,11 @@ def collate_pairs(inputs: Sequence[Tokens], targets: Sequence[Tokens], tokenizer
     longest = padded_length(max(map(len, targets), default=1))
     batch.targets["labels"] = pad_to_shape(targets, (len(batch.inputs[TOKENS]), longest), IGNORE_INDEX)
     return batch
+
+
+def pair_blocks(batch: Batch, tokenizer: Any) -> list[Block]:
+    """The text to read and the target of a batch of one pair."""
+    labels = batch.targets["labels"][0].numpy()
+    target = labels[labels != IGNORE_INDEX]
+    segments = token_segments(target, target, tokenizer)
+    return [row_block("input", batch, 0, tokenizer), Block(name="target", segments=segments)]
