@@ -124,7 +124,10 @@ def test_training_fields_are_immutable(api: client.ApiClient, existing: Any, fie
     document["spec"].pop(field)
     if after is not ABSENT:  # The API server fills an absent field with its default, so it does not change.
         document["spec"][field] = after
-    violation = (f"spec.{field}", f"{field} is immutable: apply the change under another metadata.name")
+    violation = (
+        f"spec.{field}",
+        f"{field} is immutable: delete the job and apply it again, or apply the change under another metadata.name",
+    )
     assert (violation in _replace(api, document)) == (after is not ABSENT)
 
 

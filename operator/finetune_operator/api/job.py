@@ -23,7 +23,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 def _immutable(field: str) -> Rule:
     return Rule(
         f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-        f"{field} is immutable: apply the change under another metadata.name",
+        f"{field} is immutable: delete the job and apply it again, or apply the change under another metadata.name",
         field,
     )
 

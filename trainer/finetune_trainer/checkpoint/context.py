@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.checkpoint.data_record import DataRecord
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol.events import EventSink
 from finetune_trainer.storage.base import Storage
@@ -25,6 +26,10 @@ class CheckpointContext:
     work_dir: Path
     """A directory on this node's own disk."""
     report: EventSink
+    total_steps: int | None = None
+    """The planned length of the run."""
+    data: DataRecord | None = None
+    """Digests of the run's data; only the first rank needs them."""
 
     @property
     def upload_dir(self) -> Path:

@@ -12,7 +12,7 @@ import torch
 
 from finetune_trainer.checkpoint import random_state
 from finetune_trainer.checkpoint.context import CheckpointContext
-from finetune_trainer.checkpoint.manifest import OWNER, File, Manifest, hash_identity, to_canonical, utc_timestamp
+from finetune_trainer.checkpoint.manifest import OWNER, File, Manifest, utc_timestamp
 from finetune_trainer.checkpoint.restore import CLIENT_KEY, rank_file, restore
 from finetune_trainer.checkpoint.snapshot import HostMemory
 from finetune_trainer.checkpoint.topology import Topology
@@ -61,7 +61,7 @@ class CheckpointManager:
         self._engine, self._config, self._clock = engine, config, clock
         # Ranks that are restarted in place may get the same attempt name again, but their files must not be mixed up.
         attempt: str = context.group.broadcast(f"{context.attempt}-{uuid.uuid4().hex[:8]}")
-        self._context = replace(context, attempt=attempt, identity=to_canonical(context.identity))
+        self._context = replace(context, attempt=attempt)
         self._memory = HostMemory()
         self._memory.guard(engine.basic_optimizer)
         self._snapshot_engine = engine.checkpoint_engine = SnapshotEngine(self._memory)
@@ -163,10 +163,10 @@ class CheckpointManager:
         self._context.storage.put(OWNER, self._context.attempt.encode())
 
     def _create_manifest(self, step: int, files: list[File]) -> Manifest:
-        identity = dict(self._context.identity)
-        topology = Topology.of(self._engine, self._context.group.size)
+        context = self._context
+        topology = Topology.of(self._engine, context.group.size)
         return Manifest(
-            step=step, attempt=self._context.attempt, world_size=topology.world_size, zero_stage=topology.zero_stage,
-            precision=topology.precision, identity_hash=hash_identity(identity), identity=identity, files=files,
-            time=utc_timestamp(), deepspeed=self._deepspeed_version, torch=torch.__version__,
+            step=step, total_steps=context.total_steps, attempt=context.attempt, world_size=topology.world_size,
+            zero_stage=topology.zero_stage, precision=topology.precision, identity=dict(context.identity), data=context.data,
+            files=files, time=utc_timestamp(), deepspeed=self._deepspeed_version, torch=torch.__version__,
         )  # fmt: skip

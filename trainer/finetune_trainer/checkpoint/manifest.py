@@ -6,20 +6,24 @@ SHA-256. A restore ignores files that no manifest lists.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
+from finetune_trainer.checkpoint.data_record import DataRecord
 from finetune_trainer.config.base import Section
-from finetune_trainer.protocol.outcome import SavedCheckpoint
+from finetune_trainer.protocol.outcome import ConfigurationError, SavedCheckpoint
 from finetune_trainer.storage.base import Storage
 
-VERSION = 1
+log = logging.getLogger(__name__)
+
+VERSION = 2
+READABLE_VERSIONS = (1, VERSION)  # version 1 has neither `total_steps` nor `data`
 OWNER = "attempt"  # path of the object with the name of the only attempt that may commit; it fences off earlier attempts
 _MANIFEST = re.compile(r"manifests/step-(\d{8,})\.json")
 _FOLDER = re.compile(r"checkpoints/step-(\d{8,})-([^/]+)/.+")
@@ -50,14 +54,17 @@ class Part(Section):
 class Manifest(Section):
     """A complete checkpoint. `step`, in finished optimizer steps, is also the position in the data: batchSize rows per step."""
 
+    model_config = ConfigDict(extra="ignore")  # version 1 has a field that is no longer used
+
     version: int = VERSION
     step: int = Field(ge=0)
+    total_steps: int | None = Field(None, ge=1, description="The planned length of the run, which may change when it resumes.")
     attempt: str = Field(description="The attempt that wrote it.")
     world_size: int = Field(ge=1)
     zero_stage: int = Field(ge=0, le=3)
     precision: str = Field(description="The model's number format, which DeepSpeed's file names depend on.")
-    identity_hash: str = Field(description="SHA-256 of the identity below, in canonical JSON.")
     identity: dict[str, JsonValue] = Field(description="The part of the document that determines the meaning of the weights.")
+    data: DataRecord | None = Field(None, description="Digests of the data, which must be the same when the run resumes.")
     files: list[File]
     time: str = Field(description="When it was committed, RFC 3339 in UTC.")
     deepspeed: str = Field(description="Version of DeepSpeed that wrote the files.")
@@ -67,6 +74,11 @@ class Manifest(Section):
     def folder(self) -> str:
         """The folder of its files, relative to the storage."""
         return checkpoint_folder(self.step, self.attempt)
+
+    @property
+    def position(self) -> str:
+        """How far the run had come, for messages."""
+        return f"step {self.step}" if self.total_steps is None else f"step {self.step} of {self.total_steps}"
 
     @property
     def size(self) -> int:
@@ -114,35 +126,25 @@ def stored_files(storage: Storage) -> Iterator[StoredFile]:
             yield StoredFile(int(match[1]), match[2], entry.path)
 
 
-def to_canonical(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity after a round trip through JSON, so that it can be compared with a stored one."""
-    canonical: dict[str, Any] = json.loads(json.dumps(identity, sort_keys=True))
-    return canonical
+def read_manifest(storage: Storage, step: int) -> Manifest | None:
+    """The manifest of a step; None if it is unreadable.
 
-
-def hash_identity(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of the identity in canonical JSON, hexadecimal."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def first_difference(stored: Any, current: Any, path: str = "spec") -> str | None:
-    """Name the first field in which two identities differ, with both values; None when they are equal."""
-    if isinstance(stored, dict) and isinstance(current, dict):
-        for key in sorted(stored.keys() | current.keys()):
-            difference = first_difference(stored.get(key), current.get(key), f"{path}.{key}")
-            if difference is not None:
-                return difference
+    Raises ConfigurationError for a manifest of a version that this trainer does not know.
+    """
+    content = storage.get(manifest_path(step))
+    try:
+        document = json.loads(content)
+        if isinstance(document, dict) and document.get("version", VERSION) not in READABLE_VERSIONS:
+            raise ConfigurationError(
+                f"spec.checkpoint.storage: {storage.uri} was written by another version of the trainer (manifest version "
+                f"{document['version']}, not {VERSION}): use that version, or choose an empty prefix"
+            )
+        return Manifest.model_validate(document)
+    except ValueError as error:
+        log.warning("the manifest of step %d is unreadable and ignored: %s", step, error)
         return None
-    if stored == current:
-        return None
-    return f"{path} is {_format_value(stored)} there and {_format_value(current)} here"
 
 
 def utc_timestamp() -> str:
     """The present time, RFC 3339 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _format_value(value: Any) -> str:
-    text = "absent" if value is None else json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -7,7 +7,6 @@ again.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,25 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from finetune_trainer.checkpoint import random_state, universal
 from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.files import is_intact, load
-from finetune_trainer.checkpoint.manifest import (
-    VERSION,
-    File,
-    Manifest,
-    committed_steps,
-    first_difference,
-    hash_identity,
-    manifest_path,
-    to_canonical,
-)
+from finetune_trainer.checkpoint.manifest import File, Manifest, committed_steps, manifest_path, read_manifest
+from finetune_trainer.checkpoint.resume_policy import validate_same_document
 from finetune_trainer.checkpoint.topology import Topology
 from finetune_trainer.distributed.collectives import on_every_rank, on_first_rank
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Storage
 
 log = logging.getLogger(__name__)
@@ -95,22 +83,11 @@ def find_manifest(storage: Storage, identity: Mapping[str, Any], steps: Sequence
     if steps is not None:
         candidates = [step for step in steps if step in committed]
     for step in candidates:
-        manifest = _read_manifest(storage, step)
+        manifest = read_manifest(storage, step)
         if manifest is not None:
-            validate_same_run(storage, manifest, identity)
+            validate_same_document(storage.uri, manifest, identity)
             return manifest
     return None
-
-
-def validate_same_run(storage: Storage, manifest: Manifest, identity: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError, naming the first field that differs, unless `identity` is that of the manifest."""
-    if manifest.identity_hash == hash_identity(identity):
-        return
-    difference = first_difference(manifest.identity, to_canonical(identity)) or "its identity differs"
-    raise ConfigurationError(
-        f"spec.checkpoint.storage: {storage.uri} holds checkpoints of another run ({difference}): choose an empty prefix, "
-        "or restore the old value in the document"
-    )
 
 
 def quarantine(storage: Storage, manifest: Manifest) -> None:
@@ -119,21 +96,6 @@ def quarantine(storage: Storage, manifest: Manifest) -> None:
     path = manifest_path(manifest.step)
     storage.put(f"rejected/step-{manifest.step:08d}-{manifest.attempt}.json", storage.get(path))
     storage.delete(path)
-
-
-def _read_manifest(storage: Storage, step: int) -> Manifest | None:
-    content = storage.get(manifest_path(step))
-    try:
-        document = json.loads(content)
-        if isinstance(document, dict) and document.get("version", VERSION) != VERSION:
-            raise ConfigurationError(
-                f"spec.checkpoint.storage: {storage.uri} was written by another version of the trainer (manifest version "
-                f"{document['version']}, not {VERSION}): use that version, or choose an empty prefix"
-            )
-        return Manifest.model_validate(document)
-    except (ValueError, ValidationError) as error:
-        log.warning("the manifest of step %d is unreadable and ignored: %s", step, error)
-        return None
 
 
 def _files_folder(manifest: Manifest, context: CheckpointContext) -> Path:

@@ -23,6 +23,7 @@ from finetune_trainer.data.preprocessing.consistency import validate_same_rows
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.distributed import process_group
+from finetune_trainer.distributed.collectives import on_first_rank
 from finetune_trainer.distributed.preemption import PreemptionSignal
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.export.model import save_model, upload_folder
@@ -45,6 +46,7 @@ from finetune_trainer.training.launch_context import LaunchContext
 from finetune_trainer.training.loop import TrainingLoop
 from finetune_trainer.training.output_storage import open_checkpoint_storage, open_model_storage, validate_writable
 from finetune_trainer.training.regularization import Regularizer, build_regularizer
+from finetune_trainer.training.resume_check import ResumeCheck, Resumption
 from finetune_trainer.training.train_state import TrainState
 from finetune_trainer.training.train_step import TrainStep
 
@@ -62,8 +64,9 @@ def run(spec: TrainSpec, launch: LaunchContext, report: EventSink, stop: Preempt
     if launch.rank > 0:
         return Trainer(spec, launch, storage, report, stop).run()
     validate_writable(spec.export, spec.checkpoint, launch.credentials)  # once for all ranks
+    resume_check = ResumeCheck(spec, storage)
     with record_to_tensorboard(report, storage, launch.work_dir) as recording_report:
-        return Trainer(spec, launch, storage, recording_report, stop).run()
+        return Trainer(spec, launch, storage, recording_report, stop, resume_check).run()
 
 
 class Trainer:
@@ -75,16 +78,19 @@ class Trainer:
     layout: Layout
     engine: Any
     loop: TrainingLoop
+    resumption: Resumption
 
     def __init__(
-        self, spec: TrainSpec, launch: LaunchContext, storage: Storage, report: EventSink, stop: PreemptionSignal
-    ) -> None:
-        """`storage` is that of the checkpoints; `report` receives the rank's events."""
+        self, spec: TrainSpec, launch: LaunchContext, storage: Storage, report: EventSink, stop: PreemptionSignal,
+        resume_check: ResumeCheck | None = None,
+    ) -> None:  # fmt: skip
+        """`storage` is that of the checkpoints; `report` receives the rank's events; only the first rank has a check."""
         self.spec = spec
         self.launch = launch
         self.storage = storage
         self.report = report
         self.stop = stop
+        self.resume_check = resume_check
         self.resolver = SourceResolver(spec.objective, launch.cache_dir, launch.credentials)
 
     def run(self) -> Outcome:
@@ -96,9 +102,12 @@ class Trainer:
     def setup(self) -> None:
         """Prepare the data, join the process group, build model and engine, and restore the newest checkpoint."""
         process_group.choose_device(self.launch.local_rank)  # models that prepare data use it
+        if self.resume_check:
+            self.resume_check.compare_files(self.resolver, self._heartbeat)
         self._prepare_data()
         self.group = self._join_process_group()
         validate_same_rows(self.data.report, self.group)
+        self.resumption = on_first_rank(self.group, self._compare_with_checkpoint)
         model, precision = self._build_model()
         self._heartbeat()
         regularizer = self._build_regularizer(model)
@@ -109,7 +118,7 @@ class Trainer:
 
     def train(self) -> None:
         """Train to the last step, or until the run stops early."""
-        self.report(Alive(activity="Training"))
+        self.report(Alive(activity="Training", detail=self.resumption.length_change))
         self.loop.run()
 
     def export(self) -> Outcome:
@@ -119,6 +128,12 @@ class Trainer:
         model_uri = self._export_model(step)
         process_group.leave()
         return self._build_outcome(step, model_uri)
+
+    @property
+    def total_steps(self) -> int:
+        """The planned optimizer steps of the whole run."""
+        training = self.spec.training
+        return total_steps(self.data.epoch, training.batch_size, training.epochs, training.max_steps)
 
     def _heartbeat(self) -> None:
         self.report(Alive(activity="Preparing"))
@@ -134,6 +149,13 @@ class Trainer:
             for line in self.data.report.lines():
                 log.info("%s", line)
             self.report(DataFound(data=self.data.report.summary))
+
+    def _compare_with_checkpoint(self) -> Resumption:
+        assert self.resume_check is not None, "the first rank compares"
+        resumption = self.resume_check.resumption(self.data.report, self.total_steps)
+        if resumption.length_change:
+            log.info("%s", resumption.length_change)
+        return resumption
 
     def _join_process_group(self) -> ProcessGroup:
         launch = self.launch
@@ -183,14 +205,14 @@ class Trainer:
         spec, training, group = self.spec, self.spec.training, self.group
         context = CheckpointContext(
             storage=self.storage, identity=identity(spec), group=group, attempt=self.launch.attempt,
-            work_dir=self.launch.work_dir, report=self.report,
+            work_dir=self.launch.work_dir, report=self.report, total_steps=self.total_steps, data=self.resumption.data,
         )  # fmt: skip
         checkpoints = CheckpointManager(self.engine, spec.checkpoint, context)
         torch.manual_seed(training.seed + group.rank)  # for dropout; a checkpoint restores its own random state
         restored = checkpoints.restore()
         state = TrainState() if restored is None else TrainState.from_dict(restored)
         unfreezing = build_unfreezing(self.engine, spec.method.unfreeze)
-        steps = total_steps(self.data.epoch, training.batch_size, training.epochs, training.max_steps)
+        steps = self.total_steps
         reporter = Reporter(
             self.report, group, total_steps=steps, steps_per_epoch=self.data.epoch / training.batch_size,
             log_every=training.log_every_steps,

@@ -136,6 +136,6 @@ def test_reports_storage_outage_at_the_end(tmp_path: Path, s3_server: s3.Server,
 def test_rejects_storage_of_another_run_on_every_rank(tmp_path: Path, trained: Path) -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
     other = {**IDENTITY, "training": {"seed": 2, "batchSize": 8}}
-    with pytest.raises(AssertionError, match=r"(?s)rank 0:.*seed is 1 there and 2 here.*rank 1:.*seed is 1 there and 2 here"):
+    with pytest.raises(AssertionError, match=r"(?s)rank 0:.*seed was 1 and is 2.*rank 1:.*seed was 1 and is 2"):
         ranks.run(run_attempt, 2, Attempt(f"file://{trained}", f"{tmp_path}/work", stage=2, identity=other))
     assert sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*")) == before

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.checkpoint.run_identity import identity
+from finetune_trainer.checkpoint.run_identity import Difference, differences, identity
 from finetune_trainer.config import TrainSpec
 
 DOCUMENT: dict[str, Any] = {
@@ -61,7 +61,6 @@ def identity_with(path: str, value: Any) -> dict[str, Any]:
         ("method.freeze", {"layers": 1}),
         ("method.unfreeze", {"everySteps": 5}),
         ("training.optimizer.layerDecay", 0.9),
-        ("training.maxSteps", 11),
         ("training.batchSize", 64),
         ("training.seed", 1),
         ("training.optimizer.learningRate", 1.0),
@@ -90,6 +89,8 @@ def test_change_makes_another_run(path: str, value: Any) -> None:
         ("data.checks.personalData", "Ignore"),
         ("data.checks.comparedRows", 0),
         ("data.checks.personalDataDetector", "Presidio"),
+        ("training.maxSteps", 11),
+        ("training.earlyStopping", None),
         ("training.microBatchSize", 8),
         ("training.precision", "Float32"),
         ("training.gradientCheckpointing", True),
@@ -99,8 +100,45 @@ def test_change_makes_another_run(path: str, value: Any) -> None:
         ("evaluation.metric", "accuracy"),
         ("checkpoint.storage", "s3://elsewhere/run"),
         ("checkpoint.keepLast", 9),
+        ("checkpoint.everySteps", 3),
         ("export.mergeAdapters", False),
+        ("export.storage", "s3://elsewhere/model"),
     ],
 )
 def test_change_keeps_run(path: str, value: Any) -> None:
     assert identity_with(path, value) == identity(TrainSpec.model_validate(DOCUMENT))
+
+
+def test_epochs_may_replace_max_steps() -> None:
+    document = TrainSpec.model_validate(DOCUMENT).document()
+    document["training"]["epochs"] = 3
+    del document["training"]["maxSteps"]
+    assert identity(TrainSpec.model_validate(document)) == identity(TrainSpec.model_validate(DOCUMENT))
+
+
+def test_lists_every_difference_with_both_values() -> None:
+    stored = {"a": {"b": 1, "c": [1, {"d": 2}]}, "e": [1]}
+    current = {"a": {"b": 3, "c": [1, {"d": 4}]}, "e": [1, 2], "f": "x"}
+    assert differences(stored, current) == [
+        Difference("spec.a.b", 1, 3),
+        Difference("spec.a.c[1].d", 2, 4),
+        Difference("spec.e", [1], [1, 2]),
+        Difference("spec.f", None, "x"),
+    ]
+    assert str(Difference("spec.f", None, "x")) == 'spec.f was absent and is "x"'
+
+
+def test_a_field_that_is_new_in_the_schema_differs_only_from_its_default() -> None:
+    stored = identity(TrainSpec.model_validate(DOCUMENT))
+    del stored["training"]["labelSmoothing"]
+    assert differences(stored, identity(TrainSpec.model_validate(DOCUMENT))) == []
+    smoothed = identity_with("training.labelSmoothing", 0.1)
+    assert differences(stored, smoothed) == [Difference("spec.training.labelSmoothing", 0.0, 0.1)]
+
+
+def test_knows_the_addresses_of_training_data() -> None:
+    stored = identity(TrainSpec.model_validate(DOCUMENT))
+    (moved,) = differences(stored, identity_with("data.train.0.source", "s3://bucket/moved.jsonl"))
+    assert moved.is_data_address
+    (renamed,) = differences(stored, identity_with("data.train.0.columns", {"text": "body"}))
+    assert not renamed.is_data_address

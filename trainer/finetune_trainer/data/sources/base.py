@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from finetune_trainer.data.records.record import Record
@@ -37,6 +38,13 @@ class RecordSource(Protocol):
         """A JSON value that changes when the records change."""
         ...
 
+    def contents(self, digest: Callable[[Path], str]) -> list[tuple[str, str]]:
+        """Name and digest of each file, in the order of reading; empty for data that is not in files.
+
+        `digest` computes the digest of a local file.
+        """
+        ...
+
     def records(self) -> Iterator[Record]:
         """Read all records from the beginning; raises DataError for a file or record that cannot be read."""
         ...
@@ -52,6 +60,13 @@ class Source(Protocol):
     @property
     def identity(self) -> Any:
         """A JSON value that changes when the rows change."""
+        ...
+
+    def contents(self, digest: Callable[[Path], str]) -> list[tuple[str, str]]:
+        """Name and digest of each file, in the order of reading; empty for data that is not in files.
+
+        `digest` computes the digest of a local file.
+        """
         ...
 
     def rows(self) -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ class FileSource:
         files = [file.identity for file in self.files]
         attachments = [file.identity for file in self.attachments]
         return [self.format, self.options.identity, files, attachments]
+
+    def contents(self, digest: Callable[[Path], str]) -> list[tuple[str, str]]:
+        return [(file.relative_path, digest(file.path)) for file in (*self.files, *self.attachments)]
 
     def records(self) -> Iterator[Record]:
         for file in self.files:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from finetune_trainer.data.records.row import Row, make_row
@@ -22,6 +23,9 @@ class RowSource:
     @property
     def identity(self) -> Any:
         return [self.source.identity, dict(self.columns), self.task]
+
+    def contents(self, digest: Callable[[Path], str]) -> list[tuple[str, str]]:
+        return self.source.contents(digest)
 
     def rows(self) -> Iterator[Row]:
         has_images = "image" in self.columns
