@@ -10,12 +10,17 @@ from pydantic import Field
 from finetune_trainer.config.augmentation import AugmentationConfig
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
 from finetune_trainer.config.data_checks import DataChecksConfig
+from finetune_trainer.config.file_reading import CSVConfig, Encoding, TextConfig
 
-Column = Annotated[str, Field(min_length=1, max_length=256)]
+Column = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ColumnsConfig(Section):
-    """The column of each role. An objective reads the columns that it needs."""
+    r"""The column of each role. An objective reads the columns that it needs.
+
+    A column may also be a path such as `translation.en` or `answers[0].text`, or a template of columns such as
+    `{instruction}\n\n{input}`.
+    """
 
     text: Column = Field("text", description="A text.")
     text_pair: Column | None = Field(None, description="A second text, paired with the first; read only if the column is set.")
@@ -58,10 +63,19 @@ class DatasetConfig(Section):
         None, max_length=128, description="Split of an hf:// source; train for data.train, else validation, by default."
     )
     credentials: SecretName | None = None
-    format: Literal["Auto", "JSONLines", "CSV", "Parquet", "Text", "ImageFolder"] = Field(
+    format: Literal["Auto", "JSONLines", "JSON", "CSV", "Parquet", "Text", "ImageFolder"] = Field(
         "Auto",
-        description="Auto uses the file's suffix. Text makes each file one row. ImageFolder makes each image one row, labeled "
-        "with its sub-folder.",
+        description="Auto uses the file's suffix. ImageFolder makes each image one row, labeled with its sub-folder.",
+    )
+    encoding: Encoding | None = None
+    csv: CSVConfig = CSVConfig()
+    text: TextConfig = TextConfig()
+    records: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="The path of the rows in a JSON document, such as data or result.rows; needed if it holds several lists of "
+        "objects.",
     )
     columns: ColumnsConfig = ColumnsConfig()
     weight: float | None = Field(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic.alias_generators import to_camel
 
+from finetune_trainer.data.records.columns import ColumnError, select, shown
 from finetune_trainer.data.records.roles import ROLES
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
@@ -18,7 +19,7 @@ class Row(NamedTuple):
     values: Mapping[str, Any]
     origin: str
     columns: Mapping[str, str]
-    """The column of each role, for error messages."""
+    """What each role reads: a column, a path or a template; for error messages."""
     task: str | None = None
     """The task that the row belongs to, in a multi-task run."""
     folder: Path | None = None
@@ -33,29 +34,24 @@ class Row(NamedTuple):
 
     def error_for(self, role: str, problem: str) -> DataError:
         """The error for a value of this row; `problem` names the cause and the remedy."""
-        return DataError(f"{self.origin}: column {self.columns[role]} {problem}")
+        return DataError(f"{self.origin}: column {shown(self.columns[role])} {problem}")
 
 
 def make_row(record: Mapping[str, Any], columns: Mapping[str, str], origin: str) -> Row:
-    """Pick the columns of each role and validate their values; raises DataError for a missing column or an invalid value."""
+    """Select what each role reads and validate the values; raises DataError for a missing column or an invalid value."""
     values = {}
     for role, column in columns.items():
-        if column not in record:
-            raise missing_column_error(role, column, record, origin)
-        values[role] = record[column]
+        try:
+            values[role] = select(record, column)
+        except ColumnError as error:
+            field = f"columns.{to_camel(role)}"
+            remedy = f"set {field} to one of them" if error.lists_columns else f"correct {field}"
+            raise DataError(f"{origin}: {error}: {remedy}") from error
     row = Row(values, origin, columns)
     for role, value in values.items():
         if problem := ROLES[role].validate(value):
             raise row.error_for(role, problem)
     return row
-
-
-def missing_column_error(role: str, column: str, present: Iterable[object], origin: str) -> DataError:
-    """The error for an absent column; it lists the columns that are present."""
-    names = ", ".join(sorted(str(name) for name in present))
-    return DataError(
-        f"{origin}: there is no column {column} (there are: {names or 'none'}): set columns.{to_camel(role)} to one of them"
-    )
 
 
 def texts(row: Row) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from finetune_trainer import config
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.base import SourceDescription
+from finetune_trainer.data.sources.content.compression import compression_of
 from finetune_trainer.data.sources.files import File, find_files
 from finetune_trainer.data.sources.formats import format_name_of, format_of, suffixes_of
 from finetune_trainer.data.sources.formats.image_folder import IMAGE_SUFFIXES, is_image
@@ -43,8 +44,18 @@ class FileSource:
                 yield record if record.folder else record._replace(folder=file.path.parent)
 
     def describe(self) -> SourceDescription:
+        first = self.files[0]
         names = dict.fromkeys(format_name_of(file, self.format) for file in self.files)
-        return SourceDescription(self.address, ", ".join(names), len(self.files))
+        details = format_of(first, self.format).inspect(first, self.options)
+        return SourceDescription(
+            self.address,
+            ", ".join(names),
+            len(self.files),
+            compression=compression_of(first),
+            encoding=details.encoding,
+            delimiter=details.delimiter,
+            notes=details.notes,
+        )
 
 
 def find_source(

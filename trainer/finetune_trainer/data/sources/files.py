@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]  # ships no type information
 
+from finetune_trainer.data.sources.names import uncompressed_name
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials, Entry, Storage
 from finetune_trainer.storage.copying import copy_objects
@@ -150,7 +151,7 @@ def _fixed_prefix(uri: str) -> str:
 
 
 def _has_suffix(path: str, suffixes: Sequence[str]) -> bool:
-    return not _is_hidden(path) and path.lower().endswith(tuple(suffixes))
+    return not _is_hidden(path) and uncompressed_name(path).endswith(tuple(suffixes))
 
 
 def _is_hidden(path: str) -> bool:

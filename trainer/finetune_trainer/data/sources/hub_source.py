@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_trainer import config
 from finetune_trainer.config.storage_schemes import HUB
+from finetune_trainer.data.records.columns import needed_columns
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.base import SourceDescription
 from finetune_trainer.data.sources.options import ReadOptions
@@ -35,10 +36,8 @@ class HubSource:
         return []
 
     def records(self) -> Iterator[Record]:
-        needed = self.options.columns
-        selected = self.dataset
-        if needed is not None and set(needed) <= set(self.dataset.column_names):
-            selected = self.dataset.select_columns(list(dict.fromkeys(needed)))
+        columns = needed_columns(self.options.columns, self.dataset.column_names)
+        selected = self.dataset.select_columns(columns)
         selected = _without_decoding(selected)
         class_names = _class_names(selected)
         for number, record in enumerate(selected, start=1):

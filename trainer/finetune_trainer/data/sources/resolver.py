@@ -42,7 +42,10 @@ class SourceResolver:
         with `field`.
         """
         columns = dataset.columns.names(self.objective.roles_of(dataset.task))
-        options = ReadOptions(columns=tuple(dict.fromkeys(columns.values())))
+        options = ReadOptions(
+            columns=tuple(dict.fromkeys(columns.values())), csv=dataset.csv, text=dataset.text, json_records=dataset.records,
+            encoding=dataset.encoding,
+        )  # fmt: skip
         return RowSource(self._find_records(dataset, options, columns, field, default_split), columns, dataset.task)
 
     def _find_records(

@@ -8,13 +8,15 @@ from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.formats.base import Format
 from finetune_trainer.data.sources.formats.csv_table import CSV
 from finetune_trainer.data.sources.formats.image_folder import IMAGE_FOLDER
-from finetune_trainer.data.sources.formats.json_lines import JSON_LINES
+from finetune_trainer.data.sources.formats.json_rows import JSON, JSON_LINES
 from finetune_trainer.data.sources.formats.parquet import PARQUET
 from finetune_trainer.data.sources.formats.plain_text import PLAIN_TEXT
+from finetune_trainer.data.sources.names import COMPRESSION_SUFFIXES, uncompressed_name
 from finetune_trainer.protocol.outcome import DataError
 
 FORMATS: dict[str, Format] = {
     "JSONLines": JSON_LINES,
+    "JSON": JSON,
     "CSV": CSV,
     "Parquet": PARQUET,
     "Text": PLAIN_TEXT,
@@ -26,10 +28,15 @@ def format_name_of(file: File, name: str) -> str:
     """The name of the file's format: `name`, or for Auto the one with the file's suffix; raises DataError if there is none."""
     if name != "Auto":
         return name
+    file_name = uncompressed_name(file.name)
     for candidate, file_format in FORMATS.items():
-        if file.name.lower().endswith(file_format.suffixes):
+        if file_name.endswith(file_format.suffixes):
             return candidate
-    raise DataError(f"{file.name}: no format has this suffix: set the data's format to one of {', '.join(FORMATS)}")
+    examples = ", ".join(f"{name} ({file_format.suffixes[0]})" for name, file_format in FORMATS.items())
+    raise DataError(
+        f"{file.name}: no format has this suffix: set format to one of {examples}, or correct the name; files compressed as "
+        f"{', '.join(COMPRESSION_SUFFIXES)} are read too"
+    )
 
 
 def format_of(file: File, name: str) -> Format:

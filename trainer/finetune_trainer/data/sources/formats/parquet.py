@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pyarrow
 import pyarrow.parquet
 
+from finetune_trainer.data.records.columns import needed_columns
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.formats.base import Format
@@ -19,7 +20,7 @@ BATCH_ROWS = 1024
 def _read(file: File, options: ReadOptions) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(file.path, memory_map=True) as table:
-            columns = _project(table.schema_arrow.names, options)
+            columns = needed_columns(options.columns, table.schema_arrow.names)
             number = 0
             for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=columns):
                 for record in batch.to_pylist():
@@ -28,14 +29,6 @@ def _read(file: File, options: ReadOptions) -> Iterator[Record]:
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise DataError(f"{file.name}: not a readable Parquet file ({reason}): write it again") from error
-
-
-def _project(names: Sequence[str], options: ReadOptions) -> list[str]:
-    """The columns to read: all if one that is needed is absent, so that the error can list them."""
-    needed = options.columns
-    if needed is None or not set(needed) <= set(names):
-        return list(names)
-    return [name for name in names if name in needed]
 
 
 PARQUET = Format((".parquet",), _read)

@@ -1,28 +1,52 @@
-"""Plain text: each file is one row."""
+"""Plain text: each file, paragraph or line is one record."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from finetune_trainer.data.records.record import Record
+from finetune_trainer.data.sources.content.lines import Line, numbered_lines
 from finetune_trainer.data.sources.files import File
-from finetune_trainer.data.sources.formats.base import Format, numbered_lines, validate_columns
+from finetune_trainer.data.sources.formats.base import Format, text_details, validate_columns
 from finetune_trainer.data.sources.options import ReadOptions
 
 
 def _read(file: File, options: ReadOptions) -> Iterator[Record]:
     validate_columns(file, options, ("text",), "a plain text")
     # An empty file, such as a package's __init__.py, is ordinary among source files.
-    text = "".join(line for _, line in numbered_lines(file)) if file.path.stat().st_size else ""
-    yield Record({"text": text}, file.name)
+    lines = numbered_lines(file, options.encoding) if file.path.stat().st_size else iter(())
+    match options.text.rows_are:
+        case "File":
+            yield Record({"text": "".join(line.text for line in lines)}, file.name)
+        case "Paragraph":
+            for number, text in _paragraphs(lines):
+                yield Record({"text": text}, f"{file.name}:{number}")
+        case "Line":
+            for number, text in lines:
+                if text.strip():
+                    yield Record({"text": text.rstrip("\r\n")}, f"{file.name}:{number}")
+
+
+def _paragraphs(lines: Iterator[Line]) -> Iterator[Line]:
+    """The paragraphs without the blank lines between them, each with the number of its first line."""
+    first, paragraph = 0, ""
+    for number, text in lines:
+        if text.strip():
+            first = number if not paragraph else first
+            paragraph += text
+        elif paragraph:
+            yield Line(first, paragraph.rstrip("\r\n"))
+            paragraph = ""
+    if paragraph:
+        yield Line(first, paragraph.rstrip("\r\n"))
 
 
 PLAIN_TEXT = Format(
     (
-        ".txt", ".txt.gz", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".yaml", ".yml", ".toml", ".py", ".pyi", ".c",
-        ".h", ".cc", ".cpp", ".hpp", ".rs", ".go", ".java", ".kt", ".scala", ".js", ".ts", ".rb", ".php", ".sh", ".sql",
-        ".r", ".jl", ".lua",
+        ".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".yaml", ".yml", ".toml", ".py", ".pyi", ".c", ".h", ".cc",
+        ".cpp", ".hpp", ".rs", ".go", ".java", ".kt", ".scala", ".js", ".ts", ".rb", ".php", ".sh", ".sql", ".r", ".jl", ".lua",
     ),
     _read,
     images=False,
+    inspect=text_details,
 )  # fmt: skip
