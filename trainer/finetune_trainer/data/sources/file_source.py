@@ -10,7 +10,7 @@ from typing import Any
 from finetune_trainer import config
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.base import SourceDescription
-from finetune_trainer.data.sources.content.compression import compression_of
+from finetune_trainer.data.sources.decoding.compression import compression_of
 from finetune_trainer.data.sources.files import File, find_files
 from finetune_trainer.data.sources.formats import format_name_of, format_of, suffixes_of
 from finetune_trainer.data.sources.formats.image_folder import IMAGE_SUFFIXES, is_image

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from finetune_trainer.data.records.columns import missing_columns
 from finetune_trainer.data.records.record import Record
-from finetune_trainer.data.sources.content.lines import encoding_of
+from finetune_trainer.data.sources.decoding.lines import encoding_of
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import DataError

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from finetune_trainer.data.records.columns import missing_columns
 from finetune_trainer.data.records.record import Record
-from finetune_trainer.data.sources.content.lines import encoding_of, numbered_lines
+from finetune_trainer.data.sources.decoding.lines import encoding_of, numbered_lines
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.formats.base import FileDetails, Format
 from finetune_trainer.data.sources.formats.csv_dialect import csv_reader, find_delimiter, name_of

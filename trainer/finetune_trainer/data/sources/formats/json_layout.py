@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from finetune_trainer.data.records.columns import list_names, missing_columns
-from finetune_trainer.data.sources.content.json_text import JSONReader
+from finetune_trainer.data.sources.decoding.json_text import JSONReader
 
 _SPLIT_ORIENTATION = {"columns", "data"}  # pandas' orient="split"
 

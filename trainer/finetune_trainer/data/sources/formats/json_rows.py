@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_trainer.data.records.record import Record
-from finetune_trainer.data.sources.content.json_text import JSONReader, JSONTextError, Located, parse_line
-from finetune_trainer.data.sources.content.lines import encoding_of, numbered_lines, open_text
+from finetune_trainer.data.sources.decoding.json_text import JSONReader, JSONTextError, Located, parse_line
+from finetune_trainer.data.sources.decoding.lines import encoding_of, numbered_lines, open_text
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.formats import squad
 from finetune_trainer.data.sources.formats.base import FileDetails, Format

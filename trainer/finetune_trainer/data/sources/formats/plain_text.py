@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from finetune_trainer.data.records.record import Record
-from finetune_trainer.data.sources.content.lines import Line, numbered_lines
+from finetune_trainer.data.sources.decoding.lines import Line, numbered_lines
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.formats.base import Format, text_details, validate_columns
 from finetune_trainer.data.sources.options import ReadOptions

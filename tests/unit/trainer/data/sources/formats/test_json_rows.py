@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.reading import read_rows, read_texts, resolve, write
 
-from finetune_trainer.data.sources.content import json_text
+from finetune_trainer.data.sources.decoding import json_text
 from finetune_trainer.protocol.outcome import DataError
 
 

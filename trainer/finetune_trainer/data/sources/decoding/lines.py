@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, TextIO
 
-from finetune_trainer.data.sources.content.compression import open_bytes
+from finetune_trainer.data.sources.decoding.compression import open_bytes
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.protocol.outcome import DataError
 
