@@ -78,7 +78,7 @@ def _introduction(spec: TrainSpec, report: Mapping[str, Any]) -> str:
     text = f"Trained {start} for {report['steps']} steps with the objective {spec.objective.type}."
     if report["exportedStep"] != report["steps"]:
         text += f" This is the best model, from step {report['exportedStep']}."
-    return text
+    return "\n\n".join([text, *report.get("notes", [])])
 
 
 def _loading_code(library: str, spec: TrainSpec, objective: Objective) -> str:

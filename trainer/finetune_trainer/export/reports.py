@@ -45,6 +45,7 @@ def write_run_reports(folder: Path, summary: RunSummary) -> None:
         "plannedSteps": summary.planned_steps,
         "stoppedEarly": summary.early_stop_reason,
         "exportedStep": summary.exported_step,
+        "notes": summary.objective.notes,
         "fit": diagnosis._asdict(),
         "start": summary.history.evaluation_at(0).metrics,
     }

@@ -92,6 +92,6 @@ def _pipeline_options(task: str, max_new_tokens: int) -> dict[str, Any]:
         case "text-classification":
             return {"top_k": None}
         case "token-classification":
-            return {"aggregation_strategy": "simple"}
+            return {"aggregation_strategy": "first"}  # the other tokens of a word have no loss in training
         case _:
             return {}

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_trainer.config import ModelConfig
 from finetune_trainer.huggingface.pretrained import explain_errors, max_positions, missing_weights, validate_weights
+from finetune_trainer.models.head import reset_unsuitable_head
 from finetune_trainer.models.model_config import build_model_config
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.outcome import ConfigurationError
@@ -90,6 +91,7 @@ def _load_pretrained(
         )  # fmt: skip
     model: PreTrainedModel = loaded
     missing = missing_weights(loading_info)
+    reset_unsuitable_head(model, objective.model_setup, missing, "spec.model.source")
     if objective.model_setup.has_new_head:
         missing = {name for name in missing if _is_in_body(name, model)}
     source = f"spec.model.source: {config.source}"

@@ -13,6 +13,8 @@ from finetune_trainer.config import ModelConfig
 from finetune_trainer.huggingface.pretrained import explain_errors
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.storage.base import Credentials
+from finetune_trainer.storage.download import TOKENIZER_FILES, localize
 
 RESERVED_FIELDS = {"dtype": "training.precision", "torch_dtype": "training.precision", "use_cache": "the trainer"}
 """Fields of model configurations that the document cannot override, and what sets them instead."""
@@ -38,6 +40,16 @@ def build_model_config(config: ModelConfig, folder: Path | None, objective: Obje
     source_fields = base.to_dict() if folder else {}
     with explain_errors("spec.model.config", "correct its values"):
         return type(base).from_dict(source_fields | overrides | objective_overrides)
+
+
+def load_source_config(config: ModelConfig, cache: Path, credentials: Credentials) -> Any:
+    """The transformers configuration of the model's source; raises ConfigurationError for a source without one."""
+    assert config.source is not None, "the document's rules require a source for initialization: Pretrained"
+    folder = localize(
+        config.source, cache=cache, credentials=credentials, secret=config.credentials, field="spec.model.source",
+        patterns=TOKENIZER_FILES, revision=config.revision,
+    )  # fmt: skip
+    return _base_config(config, folder, None)
 
 
 def _base_config(config: ModelConfig, folder: Path | None, model_type: str | None) -> Any:

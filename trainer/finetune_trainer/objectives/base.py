@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -146,6 +146,20 @@ class ModelSetup:
     """Whether a token attends only to earlier ones (True) or must attend to all (False); None where neither is checked."""
     has_new_head: bool = False
     """Whether a pretrained model may lack its last layers, which then start with random weights."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what happened to the starting model, for the log, the reports and the model card."""
+
+    def start_from(self, source: Any) -> None:  # most objectives need to know nothing
+        """Called before the data is read, with the transformers configuration of the model that training starts from."""
+
+    @property
+    def continues_task(self) -> bool:
+        """Whether the source was trained for this objective's task, so that it has a head for it."""
+        return False
+
+    def head_mismatch(self) -> str | None:
+        """Why the source's head, if it has one, stands for something else than this objective's; None where it may be kept."""
+        return None
 
     def config_overrides(self) -> dict[str, Any]:
         """Fields of the model's configuration that follow from the objective and the data."""
@@ -242,6 +256,11 @@ class Objective:
         An objective with other inputs and targets than `input_ids` and a `labels` of the same shape overrides it.
         """
         return document_blocks(sample, batch, self.processor)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what happened to the starting model."""
+        return list(dict.fromkeys(note for member in self.members.values() for note in member.model_setup.notes))
 
     def build_model(self, load: Callable[[Objective], Any]) -> Any:
         """The model to train; `load` returns the model of an objective's Auto class from the document's source."""

@@ -18,7 +18,7 @@ from finetune_trainer.data.loading.dataset import Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.objectives.base import Collator, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.base import Collator, Objective, ObjectiveContext
 from finetune_trainer.objectives.description import Block
 from finetune_trainer.objectives.inputs.class_labels import TARGET, TARGET_TYPE, ClassLabels, LabeledEncoder
 from finetune_trainer.objectives.inputs.images import (
@@ -30,6 +30,7 @@ from finetune_trainer.objectives.inputs.images import (
 )
 from finetune_trainer.objectives.losses.classification import ClassificationLoss
 from finetune_trainer.objectives.metrics.classification import classification_metrics
+from finetune_trainer.objectives.model_setups.classifier import ClassifierSetup
 
 
 class ImageClassification(Objective):
@@ -74,9 +75,13 @@ class LabeledImageEncoder(LabeledEncoder):
         return [self.images.fingerprint, *self.labels.fingerprint]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
-        """Every row is kept: no image is empty."""
+        """Every row with a label is kept: no image is empty."""
         for row, pixels in zip(rows, self.images.decode(rows), strict=True):
-            yield EncodedRow([{PIXELS: pixels, TARGET: self.labels.encode(row)}], EncodeStatus.KEPT)
+            target = self.labels.encode(row)
+            if target is None:
+                yield EncodedRow([], EncodeStatus.UNLABELED)
+            else:
+                yield EncodedRow([{PIXELS: pixels, TARGET: target}], EncodeStatus.KEPT, self.labels.names_of(target))
 
 
 class LabeledImageCollator(Collator):
@@ -99,18 +104,12 @@ class LabeledImageCollator(Collator):
 
 
 @dataclass(kw_only=True)
-class ImageClassificationSetup(ModelSetup):
+class ImageClassificationSetup(ClassifierSetup):
     """An image model with a classification head."""
 
-    labels: ClassLabels
     images: ImagePreprocessor
     pipeline_task: str = "image-classification"
     auto_class: Any = AutoModelForImageClassification
-    has_new_head: bool = True
-
-    def config_overrides(self) -> dict[str, Any]:
-        """The labels."""
-        return self.labels.config_overrides()
 
     def prepare(self, model: Any, group: ProcessGroup) -> None:
         """Raises ConfigurationError for a model that cannot read the images."""

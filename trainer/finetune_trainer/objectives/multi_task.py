@@ -163,9 +163,9 @@ class MultiTaskEncoder(Encoder):
         empty: dict[str, Any] = {name: [] if pyarrow.types.is_list(kind) else 0 for name, kind in self.fields.items()}
         for row in rows:
             assert row.task is not None, "the document's rules give each source a task where there are several"
-            examples, status = next(encoded[row.task])
+            task_row = next(encoded[row.task])
             number = self.numbers[row.task]
-            yield EncodedRow([{**empty, **example, TASK: number} for example in examples], status)
+            yield task_row._replace(examples=[{**empty, **example, TASK: number} for example in task_row.examples])
 
 
 def _rows_of(rows: Callable[[], Iterable[Row]], task: str) -> Iterator[Row]:

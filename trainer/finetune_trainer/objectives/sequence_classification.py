@@ -16,12 +16,13 @@ from finetune_trainer.data.loading.collate import Batch, Layout, collate, pad_to
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
 from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.objectives.base import Collator, ModelSetup, Objective, ObjectiveContext
+from finetune_trainer.objectives.base import Collator, Objective, ObjectiveContext
 from finetune_trainer.objectives.description import Block, row_block
 from finetune_trainer.objectives.inputs.class_labels import TARGET, TARGET_TYPE, ClassLabels, LabeledEncoder
 from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, encoding_fingerprint
 from finetune_trainer.objectives.losses.classification import ClassificationLoss
 from finetune_trainer.objectives.metrics.classification import classification_metrics
+from finetune_trainer.objectives.model_setups.classifier import ClassifierSetup
 
 
 class SequenceClassification(Objective):
@@ -71,10 +72,13 @@ class PairEncoder(LabeledEncoder):
         columns = [[row.values[role] for row in rows] for role in roles]
         encoded = self.processor(*columns, return_attention_mask=False, return_token_type_ids=True, verbose=False)
         for index, row in enumerate(rows):
-            texts = [column[index] for column in columns]
+            texts, target = [column[index] for column in columns], self.labels.encode(row)
             tokens, segments, status = encoded["input_ids"][index], encoded[SEGMENTS][index], EncodeStatus.KEPT
             if not any(text.strip() for text in texts):
                 yield EncodedRow([], EncodeStatus.EMPTY)
+                continue
+            if target is None:
+                yield EncodedRow([], EncodeStatus.UNLABELED)
                 continue
             if len(tokens) > self.context.max_length:
                 if self.context.overlong == "Drop":
@@ -84,7 +88,8 @@ class PairEncoder(LabeledEncoder):
                     *texts, truncation=True, max_length=self.context.max_length, return_token_type_ids=True
                 )
                 tokens, segments, status = truncated["input_ids"], truncated[SEGMENTS], EncodeStatus.TRUNCATED
-            yield EncodedRow([{TOKENS: tokens, SEGMENTS: segments, TARGET: self.labels.encode(row)}], status)
+            example = {TOKENS: tokens, SEGMENTS: segments, TARGET: target}
+            yield EncodedRow([example], status, self.labels.names_of(target))
 
 
 class PairCollator(Collator):
@@ -108,16 +113,14 @@ class PairCollator(Collator):
 
 
 @dataclass(kw_only=True)
-class SequenceClassificationSetup(ModelSetup):
+class SequenceClassificationSetup(ClassifierSetup):
     """A model with a classification head."""
 
-    labels: ClassLabels
     pad_token_id: int
     pipeline_task: str = "text-classification"
     auto_class: Any = AutoModelForSequenceClassification
     peft_task_type: str | None = "SEQ_CLS"
-    has_new_head: bool = True
 
     def config_overrides(self) -> dict[str, Any]:
         """The labels, and the padding token: some families summarize a text by the last token before the padding."""
-        return self.labels.config_overrides() | {"pad_token_id": self.pad_token_id}
+        return super().config_overrides() | {"pad_token_id": self.pad_token_id}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,22 +15,20 @@ from transformers import AutoModelForTokenClassification
 from finetune_trainer.config.objectives.token_classification import TokenClassificationConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
-from finetune_trainer.data.preprocessing.examples import EncodedRow, split_or_truncate
-from finetune_trainer.data.records.roles import label_name
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeIssue, EncodeStatus, split_or_truncate
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import (
     BatchStatistics,
     Collator,
     Encoder,
     Metrics,
-    ModelSetup,
     Objective,
     ObjectiveContext,
     Statistics,
 )
 from finetune_trainer.objectives.description import Block, token_segments
-from finetune_trainer.objectives.inputs.class_labels import choose_labels, label_config, unknown_label
 from finetune_trainer.objectives.inputs.pretokenized import word_level_tokenizer
+from finetune_trainer.objectives.inputs.tags import Tags
 from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, special_tokens
 from finetune_trainer.objectives.losses.from_outputs import TokenLoss, count_labels
 from finetune_trainer.objectives.metrics.classification import (
@@ -40,9 +37,9 @@ from finetune_trainer.objectives.metrics.classification import (
     label_counts_from_pairs,
     precision_recall_f1,
 )
+from finetune_trainer.objectives.model_setups.classifier import ClassifierSetup
 
 TAGS = "tags"  # of each token: its word's tag if the word begins with it, else IGNORE_INDEX
-ENTITY_TAG = re.compile(r"[BIES]-.")  # of IOB2 or IOBES, which also have the tag O
 
 
 class TokenClassification(Objective):
@@ -63,7 +60,7 @@ class TokenClassification(Objective):
         return cls(
             encoder=TaggedWordsEncoder(tokenizer, context, tags),
             collator=TaggedWordsCollator(tokenizer),
-            model_setup=TokenClassificationSetup(tags=tags, pad_token_id=tokenizer.pad_token_id),
+            model_setup=TokenClassificationSetup(labels=tags, pad_token_id=tokenizer.pad_token_id),
             loss=loss,
             metrics=TagMetrics(loss, tags),
         )
@@ -73,53 +70,6 @@ class TokenClassification(Objective):
         tokens, labels = sample[TOKENS], batch.targets["labels"][0, : len(sample[TOKENS])].numpy()
         segments = token_segments(tokens, labels, self.processor, self.encoder.tags.names.__getitem__)
         return [Block(name="text", segments=segments)]
-
-
-class Tags:
-    """The tags of the document or of its training data."""
-
-    def __init__(self, given: Sequence[str], section: str) -> None:
-        """`section` is the objective's section in the document."""
-        self.given = given
-        self._section = section
-        self._names: list[str] | None = None
-        self._ids: dict[str, int] = {}
-        self._entity_types: list[str] = []
-
-    @property
-    def names(self) -> list[str]:
-        """The tags in the order of their ids."""
-        assert self._names is not None, "call set_statistics before tags are used: they may come from the training data"
-        return self._names
-
-    @property
-    def entity_types(self) -> list[str]:
-        """The kinds of entities that the tags mark; none where any tag is not of IOB2 or IOBES."""
-        assert self._names is not None, "call set_statistics before tags are used: they may come from the training data"
-        return self._entity_types
-
-    def set_names(self, names: list[str]) -> None:
-        """Use these tags."""
-        self._names = names
-        self._ids = {name: number for number, name in enumerate(names)}
-        marked = [name for name in names if name != "O"]
-        is_entity_tagging = all(ENTITY_TAG.match(name) for name in marked)
-        self._entity_types = sorted({name[2:] for name in marked}) if is_entity_tagging else []
-
-    def encode(self, row: Row) -> Tokens:
-        """The ids of a row's tags, [words] int32; raises DataError for tags that cannot be used."""
-        tags, words = row.values["tags"], row.values["tokens"]
-        if len(tags) != len(words):
-            raise row.error_for("tags", f"has {len(tags)} labels for {len(words)} words: correct the row")
-        return np.array([self._id_of(row, tag) for tag in tags], np.int32)
-
-    def _id_of(self, row: Row, tag: str | int) -> int:
-        name = label_name(tag)
-        if name in self._ids:
-            return self._ids[name]
-        if isinstance(tag, int) and 0 <= tag < len(self.given):
-            return tag
-        raise unknown_label(row, "tags", name, self.names, self._section)
 
 
 class TaggedWordsEncoder(Encoder):
@@ -134,17 +84,16 @@ class TaggedWordsEncoder(Encoder):
 
     def collect_statistics(self, rows: Callable[[], Iterable[Row]]) -> dict[str, Any]:
         """The tags, from the document or else from the data; raises DataError if there is only one."""
-        in_data = (label_name(tag) for row in rows() for tag in row.values["tags"])
-        return {"labels": choose_labels(self.tags.given, in_data)}
+        return self.tags.collect_statistics(rows)
 
     def set_statistics(self, statistics: dict[str, Any]) -> None:
         """Use the tags."""
         super().set_statistics(statistics)
-        self.tags.set_names(statistics["labels"])
+        self.tags.set_statistics(statistics)
 
     @property
     def fingerprint(self) -> Any:
-        return [*encoding_fingerprint(self.processor, self.context), self.tags.given]
+        return [*encoding_fingerprint(self.processor, self.context), *self.tags.fingerprint]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """A text that is too long loses its last words. Words without tokens, such as blanks, have no tag."""
@@ -161,8 +110,12 @@ class TaggedWordsEncoder(Encoder):
             if len(words):
                 is_first = np.diff(words, prepend=-1) != 0
                 tags = np.where(is_first, word_tags[words], IGNORE_INDEX)
+            if len(word_tags) and (word_tags == IGNORE_INDEX).all():
+                yield EncodedRow([], EncodeStatus.UNLABELED)
+                continue
             pieces, status = split_or_truncate(np.arange(len(tokens)), room, self.context.overlong)
-            yield EncodedRow([self._example(tokens[piece], tags[piece]) for piece in pieces], status)
+            issues = () if self.tags.is_consistent(row) else (EncodeIssue.INCONSISTENT_TAGS,)
+            yield EncodedRow([self._example(tokens[piece], tags[piece]) for piece in pieces], status, issues=issues)
 
     def _example(self, tokens: Tokens, tags: Tokens) -> Mapping[str, Any]:
         before = np.full(len(self.special_tokens.prefix), IGNORE_INDEX)
@@ -185,19 +138,17 @@ class TaggedWordsCollator(Collator):
 
 
 @dataclass(kw_only=True)
-class TokenClassificationSetup(ModelSetup):
+class TokenClassificationSetup(ClassifierSetup):
     """A model with a classification head at each token."""
 
-    tags: Tags
     pad_token_id: int
     pipeline_task: str = "token-classification"
     auto_class: Any = AutoModelForTokenClassification
     peft_task_type: str | None = "TOKEN_CLS"
-    has_new_head: bool = True
 
     def config_overrides(self) -> dict[str, Any]:
         """The tags, and the padding token."""
-        return {"pad_token_id": self.pad_token_id} | label_config(self.tags.names)
+        return super().config_overrides() | {"pad_token_id": self.pad_token_id}
 
 
 class TagMetrics(Metrics[Batch]):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer import methods, objectives
+from finetune_trainer import methods
 from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.manager import CheckpointManager
 from finetune_trainer.checkpoint.run_identity import identity
@@ -31,7 +31,8 @@ from finetune_trainer.export.reports import RunSummary, write_run_reports
 from finetune_trainer.export.samples import store_samples
 from finetune_trainer.methods import MethodContext
 from finetune_trainer.methods.components.unfreezing import build_unfreezing
-from finetune_trainer.models import loading, packing_support, processors
+from finetune_trainer.models import loading, packing_support
+from finetune_trainer.models.assembly import build_objective
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.events import Alive, DataFound, EventSink
 from finetune_trainer.protocol.outcome import Outcome, Reason
@@ -142,8 +143,7 @@ class Trainer:
         self.report(Alive(activity="Preparing", detail=detail, share=share))
 
     def _prepare_data(self) -> None:
-        processor = processors.load_processor(self.spec, self.resolver, self._heartbeat)
-        self.objective = objectives.from_spec(self.spec, processor)
+        self.objective = build_objective(self.spec, self.resolver, self._heartbeat)
         self.data = prepare(self.spec, self.objective.encoder, self.resolver, self._heartbeat, self._report_preparation)
         if self.launch.rank == 0:
             for line in self.data.report.lines():
@@ -175,6 +175,9 @@ class Trainer:
                 seed=spec.training.seed,
             )
         )  # fmt: skip
+        if launch.rank == 0:
+            for note in objective.notes:
+                log.warning("%s", note)
         if spec.objective.config.processor == "Tokenizer":
             loading.validate_positions(model, objective.encoder.max_lengths, spec.method.config.prefix_length)
         if spec.model.attention == "FlashAttention2":

@@ -243,8 +243,8 @@ def test_pairs_have_segments() -> None:
         ("SingleLabel", ["a"], "rows.jsonl:2: column label is ['a'], and SingleLabel needs one"),
         ("SingleLabel", 1.5, "rows.jsonl:2: column label is 1.5, and SingleLabel needs one"),
         ("MultiLabel", "a", "rows.jsonl:2: column label is 'a', and MultiLabel needs a list of labels"),
-        ("Regression", "much", "rows.jsonl:2: column label is 'much', and Regression needs a number"),
-        ("Regression", "nan", "rows.jsonl:2: column label is 'nan', and Regression needs a finite number"),
+        ("Regression", "much", "rows.jsonl:2: column label is 'much', and Regression needs a finite number"),
+        ("Regression", "inf", "rows.jsonl:2: column label is 'inf', and Regression needs a finite number"),
     ],
 )
 def test_rejects_labels_of_another_problem(problem: str, label: Any, message: str) -> None:

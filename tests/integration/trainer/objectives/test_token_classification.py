@@ -30,7 +30,7 @@ from transformers import (
 
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
-from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeIssue, EncodeStatus
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives.inputs.pretokenized import word_level_tokenizer
@@ -217,11 +217,70 @@ def test_rank_without_rows_has_zero_loss() -> None:
 def test_number_is_the_index_of_a_given_label() -> None:
     rows = [{"tokens": ["a", "b", "c"], "tags": [0, 2, 1]}]
     named, numbered = objective(rows, labels=["O", "I-X", "B-X"]), objective(rows)
-    assert named.encoder.statistics == {"labels": ["O", "I-X", "B-X"]}
-    assert numbered.encoder.statistics == {"labels": ["0", "1", "2"]}
+    assert named.encoder.statistics == {"labels": ["O", "I-X", "B-X"], "scheme": "BIO", "convertedToBIO": False}
+    assert numbered.encoder.statistics == {"labels": ["0", "1", "2"], "scheme": None, "convertedToBIO": False}
     for tagger in (named, numbered):
         [example] = encoded(tagger, rows)[0].examples
         assert [tag for tag in example[TAGS] if tag != IGNORE_INDEX] == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags"),
+    [
+        ("BILOU", ["B-PER", "I-PER", "L-PER", "O", "U-LOC", "B-LOC", "L-LOC"]),
+        ("BIOES", ["B-PER", "I-PER", "E-PER", "O", "S-LOC", "B-LOC", "E-LOC"]),
+        ("BIO", ["B_PER", "I_PER", "I_PER", "O", "B_LOC", "B_LOC", "I_LOC"]),
+    ],
+)
+@pytest.mark.parametrize("given", [False, True], ids=["names", "numbers"])
+def test_converts_entity_tags_to_bio(scheme: str, tags: list[str], given: bool) -> None:
+    words = ["ann", "mary", "smith", "in", "oslo", "new", "york"]
+    labels = sorted(set(tags)) if given else []
+    rows = [{"tokens": words, "tags": [labels.index(tag) for tag in tags] if given else tags}]
+    tagger = objective(rows, labels=labels)
+    names = tagger.encoder.statistics["labels"]
+    assert tagger.encoder.statistics | {"labels": sorted(names)} == {
+        "labels": ["B-LOC", "B-PER", "I-LOC", "I-PER", "O"], "scheme": scheme, "convertedToBIO": True
+    }  # fmt: skip
+    [row] = encoded(tagger, rows)
+    [example] = row.examples
+    bio = ["B-PER", "I-PER", "I-PER", "O", "B-LOC", "B-LOC", "I-LOC"]
+    assert [names[tag] for tag in example[TAGS] if tag != IGNORE_INDEX] == bio
+    assert row.issues == ()
+    statistics, _, _ = guessed(tagger, rows)
+    assert statistics[4:6].tolist() == [2, 1], "entities of LOC and of PER in the data"
+    assert {"f1[LOC]", "f1[PER]"} <= tagger.metrics.compute([1.0], statistics).keys()
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "scheme"),
+    [
+        (["B-X", "I-X", "L-X", "U-X"], ["B-X", "O", "O", "O"], "BILOU"),
+        (["B-X", "I-X", "O", "B-X"], ["O", "I-X", "O", "O"], "BIO"),
+    ],
+)
+def test_finds_tags_that_break_their_scheme(good: list[str], bad: list[str], scheme: str) -> None:
+    rows = [{"tokens": ["a", "b", "c", "d"], "tags": tags} for tags in (good, bad)]
+    tagger = objective(rows)
+    assert tagger.encoder.statistics["scheme"] == scheme
+    assert [row.issues for row in encoded(tagger, rows)] == [(), (EncodeIssue.INCONSISTENT_TAGS,)]
+
+
+def test_recognizes_iob1() -> None:
+    rows = [{"tokens": ["a", "b", "c"], "tags": ["I-X", "B-X", "O"]}, {"tokens": ["a", "b"], "tags": ["O", "I-X"]}]
+    tagger = objective(rows)
+    assert tagger.encoder.statistics == {"labels": ["B-X", "I-X", "O"], "scheme": "IOB1", "convertedToBIO": False}
+    assert [row.issues for row in encoded(tagger, rows)] == [(), ()]
+
+
+@pytest.mark.parametrize("missing", [-100, -1, "-100"])
+def test_tags_that_mean_no_tag_have_no_loss(missing: Any) -> None:
+    rows = [{"tokens": ["a", "b", "c", "d"], "tags": [0, missing, 2, 1]}, {"tokens": ["a"], "tags": [missing]}]
+    tagger = objective(rows)
+    assert tagger.encoder.statistics["labels"] == ["0", "1", "2"]
+    kept, left_out = encoded(tagger, rows)
+    assert [tag for tag in kept.examples[0][TAGS] if tag != IGNORE_INDEX] == [0, 2, 1]
+    assert (left_out.examples, left_out.status) == ([], EncodeStatus.UNLABELED)
 
 
 @pytest.mark.parametrize("overlong", ["Truncate", "Drop"])

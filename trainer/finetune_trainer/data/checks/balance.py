@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from finetune_trainer.data.checks.base import Check
-from finetune_trainer.data.checks.label_counts import LabelCounts
 
 IMBALANCE_RATIO = 10  # rows of the most frequent label for each row of the rarest
 
@@ -25,13 +25,13 @@ class Imbalance(NamedTuple):
     detail: str
 
 
-def find_imbalance(labels: LabelCounts) -> Imbalance | None:
-    """The imbalance of the labels if it is large enough to be reported."""
-    counts = list(labels.counts.items())
+def find_imbalance(label_balance: Mapping[str, int]) -> Imbalance | None:
+    """The imbalance of the labels, from the rows with each in descending order, if it is large enough to be reported."""
+    counts = list(label_balance.items())
     if len(counts) < 2:
         return None
     (most_frequent, most), (rarest, fewest) = counts[0], counts[-1]
     if most < IMBALANCE_RATIO * fewest:
         return None
     detail = f"{most / fewest:.0f} times as many have the label {most_frequent!r} as {rarest!r}"
-    return Imbalance(most, sum(labels.counts.values()), detail)
+    return Imbalance(most, sum(label_balance.values()), detail)

@@ -11,7 +11,17 @@ from finetune_trainer.data.checks.statistics import RowMask, RowStatistics
 from finetune_trainer.data.progress import Heartbeat
 from finetune_trainer.data.sources.stream import SPLITS, Split
 
-CheckName = Literal["leakage", "personalData", "unlearnable", "truncation", "duplicates", "nearDuplicates", "balance"]
+CheckName = Literal[
+    "leakage",
+    "personalData",
+    "unlabeled",
+    "unlearnable",
+    "tags",
+    "truncation",
+    "duplicates",
+    "nearDuplicates",
+    "balance",
+]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checks of what encoding did to the rows: lost ends, and rows without anything to learn."""
+"""Checks of what encoding did to the rows: lost ends, rows without a label, and rows without anything to learn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ TRUNCATION = Check(
     description="longer than maxLength",
     advice="raise data.maxLength, or set data.checks.truncation: Warn",
     policy=lambda checks: checks.truncation,
+)
+UNLABELED = Check(
+    name="unlabeled",
+    description="without a label",
+    advice="label or remove them, or set data.checks.unlearnable: Warn",
+    policy=lambda checks: checks.unlearnable,
+)
+INCONSISTENT_TAGS = Check(
+    name="tags",
+    description="with tags that break the rules of their scheme",
+    advice="correct them",
+    policy=lambda checks: "Warn",  # there is no policy for it in the document
 )
 UNLEARNABLE = Check(
     name="unlearnable",

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_trainer.config import DataChecksConfig
-from finetune_trainer.data.checks.balance import BALANCE, find_imbalance
 from finetune_trainer.data.checks.base import RowCheck
 from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.checks.duplicates import DUPLICATES
-from finetune_trainer.data.checks.label_counts import LabelCounts
 from finetune_trainer.data.checks.leakage import LEAKAGE
 from finetune_trainer.data.checks.near_duplicates import NEAR_DUPLICATES
 from finetune_trainer.data.checks.personal_data import PERSONAL_DATA
@@ -19,7 +17,7 @@ from finetune_trainer.data.checks.report import Action, Finding
 from finetune_trainer.data.checks.statistics import RowMask, RowStatistics, collect_statistics
 from finetune_trainer.data.progress import Heartbeat, ProgressTracker
 from finetune_trainer.data.records.row import Row, rewrite_texts
-from finetune_trainer.data.sources.stream import EVALUATION, SPLITS, TRAIN, RowStream, Split
+from finetune_trainer.data.sources.stream import EVALUATION, SPLITS, RowStream, Split
 from finetune_trainer.protocol.outcome import DataError
 
 ROW_CHECKS: tuple[RowCheck, ...] = (DUPLICATES, PERSONAL_DATA, LEAKAGE, NEAR_DUPLICATES)
@@ -33,7 +31,6 @@ class InspectedRows:
 
     stream: RowStream
     findings: list[Finding]
-    labels: dict[Split, LabelCounts]
     compared: dict[Split, int]
     """Rows of each split that were compared with others for similarity."""
     rows: dict[Split, int]
@@ -58,14 +55,9 @@ def inspect(stream: RowStream, checks: DataChecksConfig, progress: ProgressTrack
     remaining = stream.without(dropped) if dropped.any() else stream
     if checks.personal_data == "Scrub":
         remaining = _scrub(remaining, checks)
-    if imbalance := find_imbalance(statistics.labels[TRAIN]):
-        findings.append(
-            Finding(check=BALANCE.name, split=TRAIN, rows=imbalance.rows, of=imbalance.total, detail=imbalance.detail)
-        )
     return InspectedRows(
         stream=remaining,
         findings=findings,
-        labels=statistics.labels,
         compared={split: len(sketches) for split, sketches in statistics.sketches.items()},
         rows={split: int((statistics.in_split(split) & ~dropped).sum()) for split in SPLITS},
     )

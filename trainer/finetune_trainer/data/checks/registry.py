@@ -5,10 +5,20 @@ from __future__ import annotations
 from finetune_trainer.data.checks.balance import BALANCE
 from finetune_trainer.data.checks.base import Check, CheckName
 from finetune_trainer.data.checks.duplicates import DUPLICATES
-from finetune_trainer.data.checks.encoding import TRUNCATION, UNLEARNABLE
+from finetune_trainer.data.checks.encoding import INCONSISTENT_TAGS, TRUNCATION, UNLABELED, UNLEARNABLE
 from finetune_trainer.data.checks.leakage import LEAKAGE
 from finetune_trainer.data.checks.near_duplicates import NEAR_DUPLICATES
 from finetune_trainer.data.checks.personal_data import PERSONAL_DATA
 
-CHECKS: tuple[Check, ...] = (LEAKAGE, PERSONAL_DATA, UNLEARNABLE, TRUNCATION, DUPLICATES, NEAR_DUPLICATES, BALANCE)
+CHECKS: tuple[Check, ...] = (
+    LEAKAGE,
+    PERSONAL_DATA,
+    UNLABELED,
+    UNLEARNABLE,
+    INCONSISTENT_TAGS,
+    TRUNCATION,
+    DUPLICATES,
+    NEAR_DUPLICATES,
+    BALANCE,
+)
 CHECKS_BY_NAME: dict[CheckName, Check] = {check.name: check for check in CHECKS}

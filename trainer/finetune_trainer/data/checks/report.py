@@ -82,6 +82,7 @@ class SplitReport(Section):
     truncated_documents: int
     dropped_documents: int = Field(description="Longer than a sequence, with overlong: Drop.")
     masked_documents: int = Field(description="Truncated before any token to learn, such as the assistant's answer.")
+    unlabeled_documents: int = Field(0, description="Without a label.")
     examples: int
     rows: int = Field(description="Sequences to train on; with packing each holds several examples.")
     tokens: int
@@ -156,6 +157,7 @@ def _describe(report: SplitReport) -> str:
     counts = {
         "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
         "empty": report.empty_documents, "without anything to learn": report.masked_documents,
+        "unlabeled": report.unlabeled_documents,
     }  # fmt: skip
     unit = f"sequences of {report.tokens:,} tokens" if report.tokens else "examples"
     parts = [f"{report.documents:,} rows of data became {report.rows:,} {unit}"]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from finetune_trainer.config import DataChecksConfig
 from finetune_trainer.data.checks.detectors import detector_for
-from finetune_trainer.data.checks.label_counts import LabelCounts
 from finetune_trainer.data.checks.sketches import Sketches
 from finetune_trainer.data.progress import ProgressTracker
 from finetune_trainer.data.records.digests import row_digest, text_digest
@@ -36,7 +35,6 @@ class RowStatistics:
     personal: bytearray = field(default_factory=bytearray)
     """Whether each row holds personal data."""
     kinds: dict[Split, Counter[str]] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
-    labels: dict[Split, LabelCounts] = field(default_factory=lambda: {split: LabelCounts() for split in SPLITS})
     sketches: dict[Split, Sketches] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +88,5 @@ def collect_statistics(stream: RowStream, checks: DataChecksConfig, progress: Pr
         kinds = detector.find(text) if needs_personal else Counter[str]()
         statistics.personal.append(bool(kinds))
         statistics.kinds[split] += kinds
-        statistics.labels[split].add(row.values.get("label"))
         progress.advance()
     return statistics

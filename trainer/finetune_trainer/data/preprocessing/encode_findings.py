@@ -6,26 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_trainer import config
+from finetune_trainer.data.checks.balance import BALANCE, find_imbalance
 from finetune_trainer.data.checks.base import Check
-from finetune_trainer.data.checks.encoding import TRUNCATION, UNLEARNABLE
+from finetune_trainer.data.checks.encoding import INCONSISTENT_TAGS, TRUNCATION, UNLABELED, UNLEARNABLE
 from finetune_trainer.data.checks.report import Action, Finding
-from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeStatus
+from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeIssue, EncodeStatus
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
 from finetune_trainer.protocol.outcome import DataError
 
 
 @dataclass(frozen=True)
 class EncodeCheck:
-    """A check that finds the rows with one of several statuses."""
+    """A check that finds the rows with one of several statuses or issues."""
 
     check: Check
-    statuses: Sequence[EncodeStatus]
+    statuses: Sequence[EncodeStatus | EncodeIssue]
     action: Action
 
 
 ENCODE_CHECKS = (
     EncodeCheck(TRUNCATION, (EncodeStatus.TRUNCATED, EncodeStatus.DROPPED), "cut or dropped"),
+    EncodeCheck(UNLABELED, (EncodeStatus.UNLABELED,), "left out"),
     EncodeCheck(UNLEARNABLE, (EncodeStatus.EMPTY, EncodeStatus.MASKED), "left out"),
+    EncodeCheck(INCONSISTENT_TAGS, (EncodeIssue.INCONSISTENT_TAGS,), ""),
 )
 
 
@@ -41,6 +44,10 @@ def encode_findings(counts: Mapping[Split, EncodeCounts], checks: config.DataChe
             if policy == "Fail":
                 raise DataError(finding.error)
             findings.append(finding)
+    if imbalance := find_imbalance(counts[TRAIN].label_balance):
+        findings.append(
+            Finding(check=BALANCE.name, split=TRAIN, rows=imbalance.rows, of=imbalance.total, detail=imbalance.detail)
+        )
     return findings
 
 
@@ -96,6 +103,8 @@ def _explain_losses(counts: EncodeCounts, data: config.DataConfig, dropped: Sequ
     ]
     if statuses[EncodeStatus.MASKED]:
         losses.append(f"{statuses[EncodeStatus.MASKED]} have nothing to learn within that length")
+    if statuses[EncodeStatus.UNLABELED]:
+        losses.append(f"{statuses[EncodeStatus.UNLABELED]} have no label")
     for finding in dropped:
         losses.append(f"data.checks.{finding.check} dropped {finding.rows}")
     return "; ".join(losses)

@@ -32,6 +32,15 @@ class EncodeStatus(StrEnum):
     DROPPED = "dropped"
     MASKED = "masked"
     """Truncation left no token to learn."""
+    UNLABELED = "unlabeled"
+    """Its label is missing, or one that means "no label"."""
+
+
+class EncodeIssue(StrEnum):
+    """A problem of a row that is kept."""
+
+    INCONSISTENT_TAGS = "inconsistent tags"
+    """Its tags break the rules of their scheme."""
 
 
 class EncodedRow(NamedTuple):
@@ -39,6 +48,9 @@ class EncodedRow(NamedTuple):
 
     examples: list[Mapping[str, Any]]
     status: EncodeStatus
+    labels: Sequence[str] = ()
+    """The labels of a classification."""
+    issues: Sequence[EncodeIssue] = ()
 
 
 class Encoder(Protocol):
@@ -74,25 +86,36 @@ class EncodeCounts:
     """Statistics of the encoded rows of one split."""
 
     rows: int = 0
-    statuses: Counter[EncodeStatus] = field(default_factory=Counter)
-    first_origins: dict[EncodeStatus, str] = field(default_factory=dict)
-    """The origin of the first row with each status."""
+    statuses: Counter[EncodeStatus | EncodeIssue] = field(default_factory=Counter)
+    """Rows with each status, and with each issue."""
+    first_origins: dict[EncodeStatus | EncodeIssue, str] = field(default_factory=dict)
+    """The origin of the first row with each status or issue."""
     lengths: array[int] = field(default_factory=partial(array, "i"))
     """Tokens of each example."""
     groups: array[int] = field(default_factory=partial(array, "i"))
     """The group of each example."""
     examples: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    """Rows with each label."""
 
     @property
     def tokens(self) -> int:
         """Tokens of all examples."""
         return sum(self.lengths)
 
-    def add(self, row: Row, status: EncodeStatus) -> None:
+    @property
+    def label_balance(self) -> dict[str, int]:
+        """Rows with each label, the most frequent first."""
+        return dict(sorted(self.labels.items(), key=lambda item: (-item[1], item[0])))
+
+    def add(self, row: Row, encoded: EncodedRow) -> None:
         """Count a row."""
         self.rows += 1
-        self.statuses[status] += 1
-        self.first_origins.setdefault(status, row.origin)
+        statuses: list[EncodeStatus | EncodeIssue] = [encoded.status, *encoded.issues]
+        for status in statuses:
+            self.statuses[status] += 1
+            self.first_origins.setdefault(status, row.origin)
+        self.labels.update(encoded.labels)
 
 
 def split_or_truncate(
@@ -166,7 +189,7 @@ def _write_batch(
     encoded_rows = encoder.encode([split_row.row for split_row in rows])
     for split_row, encoded in zip(rows, encoded_rows, strict=True):
         if not split_row.is_copy:
-            writer.counts.add(split_row.row, encoded.status)
+            writer.counts.add(split_row.row, encoded)
         writer.counts.groups.extend([group(split_row)] * len(encoded.examples))
         examples.extend(encoded.examples)
     writer.write(examples)

@@ -13,7 +13,7 @@ import numpy as np
 from finetune_trainer import config
 from finetune_trainer.data.loading.sampler import Mixture
 from finetune_trainer.data.preprocessing.examples import EncodeCounts
-from finetune_trainer.data.records.roles import label_name
+from finetune_trainer.data.records.labels import label_name
 from finetune_trainer.data.sources.stream import SplitRow
 from finetune_trainer.protocol.outcome import DataError
 

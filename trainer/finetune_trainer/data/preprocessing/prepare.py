@@ -44,7 +44,7 @@ from finetune_trainer.data.sources.stream import (
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 # Part of the cache key; increase it with every change of the stored files.
-LAYOUT = 5
+LAYOUT = 6
 FACTS, REPORT = "facts.json", "report.json"
 FEW_SHOT = "few-shot.arrow"
 MAX_REPORTED_LABELS = 20
@@ -194,7 +194,7 @@ class _Preparation:
 
 
 def _split_report(counts: EncodeCounts, sequences: ArrowDataset, inspected: InspectedRows, split: Split) -> SplitReport:
-    statuses, labels = counts.statuses, inspected.labels[split].counts
+    statuses, labels = counts.statuses, counts.label_balance
     labeled = sum(labels.values())
     longest = sequences.longest
     return SplitReport(
@@ -204,6 +204,7 @@ def _split_report(counts: EncodeCounts, sequences: ArrowDataset, inspected: Insp
         truncated_documents=statuses[EncodeStatus.TRUNCATED],
         dropped_documents=statuses[EncodeStatus.DROPPED],
         masked_documents=statuses[EncodeStatus.MASKED],
+        unlabeled_documents=statuses[EncodeStatus.UNLABELED],
         examples=counts.examples,
         rows=len(sequences),
         tokens=counts.tokens,

@@ -33,11 +33,6 @@ def type_name(value: Any) -> str:
     return "null" if value is None else f"a {type(value).__name__}"
 
 
-def label_name(label: Any) -> str:
-    """The label as it is named in the model's configuration; 1 and true in JSON equal "1" and "true" in CSV."""
-    return str(label).lower() if isinstance(label, bool) else str(label)
-
-
 def _validate_text(value: Any) -> str | None:
     if not isinstance(value, str):
         return f"is {type_name(value)}, not a string: correct or remove the row"
@@ -114,9 +109,8 @@ def _rewrite_conversation(value: Any, rewrite: Rewrite) -> Any:
 
 
 def _validate_label(value: Any) -> str | None:
-    if value is None or isinstance(value, dict):
-        kind = "null" if value is None else "an object"
-        return f"is {kind}, not a label, a list of labels or a number: correct the row"
+    if isinstance(value, dict):
+        return "is an object, not a label, a list of labels or a number: correct the row"
     return None
 
 

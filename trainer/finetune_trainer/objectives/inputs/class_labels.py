@@ -13,10 +13,18 @@ import torch
 from finetune_trainer.config.objectives.classification import ClassificationObjectiveConfig
 from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.data.loading.dataset import Sample
-from finetune_trainer.data.records.roles import label_name
+from finetune_trainer.data.records.labels import UNKNOWN, is_missing, label_name
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Encoder, ObjectiveContext
 from finetune_trainer.objectives.description import Block, text_block
+from finetune_trainer.objectives.inputs.label_names import (
+    SHOWN_LABELS,
+    LabelSet,
+    sort_labels,
+    validate_distinct,
+    without_unknown,
+)
+from finetune_trainer.objectives.inputs.multi_hot import MultiHotDetector, encode_multi_hot, multi_hot_names
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
 TARGET = "target"  # the label's id, or a 0 or 1 for each label, or the value
@@ -26,74 +34,80 @@ PROBLEM_TYPES = {
     "MultiLabel": "multi_label_classification",
     "Regression": "regression",
 }
-SHOWN_LABELS = 20  # in an error message
 
 
-class ClassLabels:
+class ClassLabels(LabelSet):
     """The labels of a document or of its training data: one of them, several of them, or a number for each row."""
 
     def __init__(self, config: ClassificationObjectiveConfig, section: str) -> None:
         """`section` is the objective's section in the document."""
+        super().__init__(config.labels, section)
         self.problem = config.problem
         self._config = config
-        self._section = section
-        self._names: list[str] | None = None
-        self.ids: dict[str, int] = {}
+        self._is_multi_hot = False
         self.weights: torch.Tensor | None = None
         """Weight of each label's terms, [labels] float32; None where all are 1."""
 
     @property
-    def names(self) -> list[str]:
-        """The labels in the order of their ids; none of a regression."""
-        assert self._names is not None, "call set_statistics before labels are used: they may come from the training data"
-        return self._names
-
-    @property
     def fingerprint(self) -> list[Any]:
         """Changes when the target of a row may change; JSON."""
-        return [self.problem, self._config.labels, self._is_balanced]
+        return [self.problem, self.given, self._is_balanced, self.order_fingerprint]
 
     def collect_statistics(self, rows: Callable[[], Iterable[Row]]) -> dict[str, Any]:
-        """The labels, and with `Balanced` the number of rows that have each; raises DataError if there is only one label."""
-        if self.problem == "Regression":
-            return {"labels": []}
-        counts: Counter[str] = Counter()
-        if not self._config.labels or self._is_balanced:
-            for row in rows():
-                counts.update(self._names_of(row))
-        names = choose_labels(self._config.labels, counts)
-        statistics: dict[str, Any] = {"labels": names}
-        if self._is_balanced:
-            statistics["rows"] = [counts[name] for name in names]
-        return statistics
+        """The labels, with `Balanced` the number of rows that have each, and whether MultiLabel's are multi-hot vectors.
+
+        Raises DataError for a column that holds no labels, or fewer than two different ones.
+        """
+        match self.problem:
+            case "Regression":
+                return {"labels": []}
+            case "SingleLabel":
+                return self._collect_single_labels(rows)
+            case "MultiLabel":
+                return self._collect_label_lists(rows)
 
     def set_statistics(self, statistics: dict[str, Any]) -> None:
         """Use the labels; raises ConfigurationError for a class weight of an unknown label."""
         names: list[str] = statistics["labels"]
-        self._names = names
-        self.ids = {name: number for number, name in enumerate(names)}
+        self.set_names(names)
+        self._is_multi_hot = statistics.get("multiHot", False)
         class_weights = self._config.class_weights
         if self._is_balanced:
             self.weights = balanced_weights(statistics["rows"])
         elif class_weights:
-            for name in class_weights.keys() - self.ids.keys():
+            for name in class_weights.keys() - set(names):
                 raise ConfigurationError(
-                    f"spec.objective.{self._section}.classWeights: {name!r} is none of the labels "
+                    f"spec.objective.{self.section}.classWeights: {name!r} is none of the labels "
                     f"({', '.join(names[:SHOWN_LABELS])}): correct or remove it"
                 )
             self.weights = torch.tensor([class_weights.get(name, 1.0) for name in names])
 
-    def encode(self, row: Row) -> list[float]:
-        """The target of a row; raises DataError for a label that cannot be used."""
-        if self.problem == "Regression":
-            return [_finite_number(row)]
-        row_names = self._names_of(row)
-        for name in row_names:
-            if name not in self.ids:
-                raise unknown_label(row, "label", name, self.names, self._section)
-        if self.problem == "SingleLabel":
-            return [self.ids[row_names[0]]]
-        return [float(name in row_names) for name in self.names]
+    def encode(self, row: Row) -> list[float] | None:
+        """The target of a row, None for one without a label; raises DataError for a label that cannot be used."""
+        label = row.values["label"]
+        if is_missing(label):
+            return None
+        match self.problem:
+            case "Regression":
+                return _finite_number(row)
+            case "SingleLabel":
+                ids = self._ids_of(row, [_single_name(row)])
+                return None if ids is None else [float(ids[0])]
+            case "MultiLabel" if self._is_multi_hot:
+                return encode_multi_hot(row, len(self.names), self.field)
+            case "MultiLabel":
+                present = self._ids_of(row, _names_in_list(row))
+                return None if present is None else [float(number in present) for number in range(len(self.names))]
+
+    def names_of(self, target: Sequence[float]) -> list[str]:
+        """The labels of a target; none of a regression's."""
+        match self.problem:
+            case "Regression":
+                return []
+            case "SingleLabel":
+                return [self.names[int(target[0])]]
+            case "MultiLabel":
+                return [name for name, value in zip(self.names, target, strict=True) if value]
 
     def collate(self, samples: Sequence[Sample]) -> torch.Tensor:
         """The targets of a batch [rows, 1 or labels] float32; without samples, one row of NaN, which has no terms."""
@@ -107,13 +121,9 @@ class ClassLabels:
         [target] = batch.targets["labels"]
         if target.isnan().all():
             return text_block("label", "unknown")
-        match self.problem:
-            case "Regression":
-                text = f"{target.item():g}"
-            case "SingleLabel":
-                text = self.names[int(target.item())]
-            case "MultiLabel":
-                text = ", ".join(name for name, is_set in zip(self.names, target.tolist(), strict=True) if is_set) or "none"
+        text = ", ".join(self.names_of(target.tolist())) or "none"
+        if self.problem == "Regression":
+            text = f"{target.item():g}"
         return text_block("label", text, trained=True)
 
     def count_terms(self, targets: torch.Tensor) -> float:
@@ -125,22 +135,56 @@ class ClassLabels:
 
     def config_overrides(self) -> dict[str, Any]:
         """Fields of the model's configuration: the number of outputs, and their names."""
-        outputs = label_config(self.names) if self.names else {"num_labels": 1}
+        # A source's names would contradict the number of outputs.
+        outputs = super().config_overrides() if self.names else {"id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}}
         return {"problem_type": PROBLEM_TYPES[self.problem]} | outputs
 
     @property
     def _is_balanced(self) -> bool:
         return self._config.class_weighting == "Balanced"
 
-    def _names_of(self, row: Row) -> list[str]:
-        label = row.values["label"]
-        if self.problem == "MultiLabel":
-            if not isinstance(label, list):
-                raise row.error_for("label", f"is {label!r}, and MultiLabel needs a list of labels: correct the row")
-            return [label_name(item) for item in label]
-        if isinstance(label, list | float):
-            raise row.error_for("label", f"is {label!r}, and SingleLabel needs one: correct the row or set the problem")
-        return [label_name(label)]
+    def _collect_single_labels(self, rows: Callable[[], Iterable[Row]]) -> dict[str, Any]:
+        counts: Counter[str] = Counter()
+        if not self.given or self._is_balanced:
+            column = ""
+            for row in rows():
+                column = row.columns["label"]
+                if not is_missing(row.values["label"]):
+                    counts[_single_name(row)] += 1
+            if not self.given:
+                counts = without_unknown(counts, column, self.field)
+                validate_distinct(counts, counts.total(), column, self.field)
+        names = self.choose(self.given or sort_labels(counts))
+        statistics: dict[str, Any] = {"labels": names}
+        if self._is_balanced:
+            statistics["rows"] = [counts[label_name(name)] for name in names]
+        return statistics
+
+    def _collect_label_lists(self, rows: Callable[[], Iterable[Row]]) -> dict[str, Any]:
+        """Reads the rows even if the document gives the labels: only all of them together show whether they are multi-hot."""
+        counts: Counter[str] = Counter()
+        detector = MultiHotDetector()
+        column = ""
+        for row in rows():
+            column = row.columns["label"]
+            if not is_missing(row.values["label"]):
+                detector.add(row)
+                counts.update(set(_names_in_list(row)))
+        width = detector.width(self.given, self.field)
+        if width is not None:
+            return {"labels": multi_hot_names(width, self.given, self.source_head, self.field), "multiHot": True}
+        return {"labels": self.choose(self.given or sort_labels(without_unknown(counts, column, self.field)))}
+
+    def _ids_of(self, row: Row, names: Sequence[str]) -> list[int] | None:
+        """The numbers of these labels; None if one of them means that the row has no label."""
+        ids = []
+        for name in names:
+            if name not in self._ids:
+                if name == UNKNOWN:
+                    return None
+                raise self.unknown_label(row, "label", name)
+            ids.append(self._ids[name])
+        return ids
 
 
 class LabeledEncoder(Encoder):
@@ -160,38 +204,6 @@ class LabeledEncoder(Encoder):
         self.labels.set_statistics(statistics)
 
 
-def sort_labels(names: Iterable[str]) -> list[str]:
-    """Distinct names, numbers by value and all others alphabetically: the same order on every machine."""
-    distinct = set(names)
-    if all(name.lstrip("-").isdecimal() for name in distinct):
-        return sorted(distinct, key=int)
-    return sorted(distinct)
-
-
-def choose_labels(given: Sequence[str], in_data: Iterable[str]) -> list[str]:
-    """The labels that the document gives, or else those of the data; raises DataError if there is only one."""
-    names = list(given) or sort_labels(in_data)
-    if len(names) < 2:
-        raise DataError(
-            f"spec.data.train: every row has the same label {', '.join(names)!r}, so there is nothing to classify: add rows "
-            "with other labels"
-        )
-    return names
-
-
-def label_config(names: Sequence[str]) -> dict[str, Any]:
-    """Fields of the model's configuration: the names of its outputs, and so their number."""
-    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
-
-
-def unknown_label(row: Row, role: str, name: str, names: Sequence[str], section: str) -> DataError:
-    """The error for a label of the row that is not among `names`; `section` is the objective's section in the document."""
-    shown = ", ".join(names[:SHOWN_LABELS])
-    return row.error_for(
-        role, f"is {name!r}, which is none of the labels ({shown}): correct the row, or set objective.{section}.labels"
-    )
-
-
 def balanced_weights(counts: Sequence[int]) -> torch.Tensor:
     """Weights that give all labels the same total, [labels] float32, from the rows of each.
 
@@ -200,12 +212,37 @@ def balanced_weights(counts: Sequence[int]) -> torch.Tensor:
     return torch.tensor([sum(counts) / (len(counts) * max(count, 1)) for count in counts])
 
 
-def _finite_number(row: Row) -> float:
+def _single_name(row: Row) -> str:
+    label = row.values["label"]
+    if isinstance(label, list) or (isinstance(label, float) and not label.is_integer()):
+        raise row.error_for("label", f"is {label!r}, and SingleLabel needs one label: correct the row or set the problem")
+    return label_name(label)
+
+
+def _names_in_list(row: Row) -> list[str]:
+    label = row.values["label"]
+    if not isinstance(label, list):
+        raise row.error_for("label", f"is {label!r}, and MultiLabel needs a list of labels: correct the row")
+    for item in label:
+        if is_missing(item) or isinstance(item, list | dict) or (isinstance(item, float) and not item.is_integer()):
+            raise row.error_for(
+                "label", f"has {item!r} in its list, neither a label nor the 0 or 1 of a multi-hot vector: correct the row"
+            )
+    return [label_name(item) for item in label]
+
+
+def _finite_number(row: Row) -> list[float] | None:
+    """The number of a row, None for NaN."""
     label = row.values["label"]
     try:
         value = float(label)
     except (TypeError, ValueError):
-        raise row.error_for("label", f"is {label!r}, and Regression needs a number: correct the row") from None
-    if not np.isfinite(value):
-        raise row.error_for("label", f"is {label!r}, and Regression needs a finite number: correct the row")
-    return value
+        raise _not_a_number(row) from None
+    if isinstance(label, bool) or np.isinf(value):
+        raise _not_a_number(row)
+    return None if np.isnan(value) else [value]
+
+
+def _not_a_number(row: Row) -> DataError:
+    label = row.values["label"]
+    return row.error_for("label", f"is {label!r}, and Regression needs a finite number: correct the row")

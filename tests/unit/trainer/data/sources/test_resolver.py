@@ -233,7 +233,7 @@ def test_reads_columns_by_role(columns: dict[str, str], values: list[dict[str, A
     ("name", "content", "columns", "message"),
     [
         ("a.jsonl", b'{"text": "a"}', {}, "a.jsonl:1: there is no column label (there are: text): set columns.label to one"),
-        ("a.jsonl", b'{"text": "a", "label": null}', {}, "a.jsonl:1: column label is null, not a label, a list of labels or a"),
+        ("a.jsonl", b'{"text": "a", "label": {}}', {}, "a.jsonl:1: column label is an object, not a label, a list of labels"),
         ("a.jsonl", PAIRS, {"textPair": "no"}, "a.jsonl:1: there is no column no (there are: label, other, text): set columns"),
         ("a.txt", b"a", {}, "a.txt: a plain text has no column label: use JSONLines, CSV or Parquet, or another objective"),
     ],
