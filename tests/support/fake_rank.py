@@ -20,7 +20,7 @@ EXIT_CODES = {"Complete": 0, "InvalidData": 3, "NonFiniteLoss": 5, "RendezvousFa
 class FakeRank:
     def __init__(self) -> None:
         parser = argparse.ArgumentParser()
-        for name in ("document", "job", "master", "work-dir", "cache-dir", "credentials-dir"):
+        for name in ("document", "job", "run-id", "master", "work-dir", "cache-dir", "credentials-dir"):
             parser.add_argument(f"--{name}")
         for name in ("rank", "world-size", "local-rank", "processes-per-node", "attempt", "telemetry-fd"):
             parser.add_argument(f"--{name}", type=int)

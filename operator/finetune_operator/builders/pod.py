@@ -61,6 +61,7 @@ def agent_command(job: FineTuneJob, index: int) -> list[str]:
     arguments = {
         "document": f"{names.DOCUMENT_DIR}/{names.DOCUMENT_KEY}",
         "job": f"{namespace}/{name}",
+        "run-id": job.metadata.uid or f"{namespace}/{name}",  # `finetune render` has documents without a uid
         "node-rank": index,
         "nodes": workers.nodes,
         "processes-per-node": workers.processes_per_node,

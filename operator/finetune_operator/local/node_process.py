@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -45,8 +47,8 @@ class NodeProcess:
         try:
             with urllib.request.urlopen(url, timeout=STATUS_TIMEOUT_SECONDS) as response:
                 return RunStatus.model_validate_json(response.read())
-        except (OSError, ValidationError):
-            return None
+        except (OSError, HTTPException, ValidationError):
+            return None  # the next poll tries again
 
     def outcome(self) -> Outcome:
         """Read the termination message of an agent that has exited; derive one from the exit code if it left none."""
@@ -84,6 +86,7 @@ def _agent_options(job: FineTuneJob, directory: JobDirectory, index: int, rendez
     return {
         "document": directory.document,
         "job": f"{job.metadata.namespace}/{job.metadata.name}",
+        "run-id": f"{socket.gethostname()}:{directory.path}",  # the directory is locked while its run lives
         "node-rank": index,
         "nodes": job.spec.workers.nodes,
         "processes-per-node": job.spec.workers.processes_per_node,

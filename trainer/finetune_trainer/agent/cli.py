@@ -31,6 +31,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser("finetune_trainer.agent", description="Process 1 of a trainer pod.")
     parser.add_argument("--document", type=Path, required=True, help="the TrainSpec as JSON")
     parser.add_argument("--job", required=True, metavar="NAMESPACE/NAME")
+    parser.add_argument("--run-id", help="tells this run from all others that may use its storage; by default --job")
     parser.add_argument("--node-rank", type=int, required=True)
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--processes-per-node", type=int, required=True)
@@ -63,6 +64,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         rendezvous_port=int(port),
         work_dir=options.work_dir,
         cache_dir=options.cache_dir or options.work_dir / "cache",
+        run_id=options.run_id,
         http_port=options.http_port,
         credentials_dir=options.credentials_dir,
         termination_log=options.termination_log,

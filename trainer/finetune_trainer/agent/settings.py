@@ -37,6 +37,7 @@ class Settings:
     rendezvous_port: int
     work_dir: Path
     cache_dir: Path
+    run_id: str | None = None
     http_port: int = 9400
     credentials_dir: Path | None = None
     termination_log: Path | None = None

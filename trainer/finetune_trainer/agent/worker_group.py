@@ -63,6 +63,8 @@ class WorkerGroup:
             "work-dir": settings.work_dir,
             "cache-dir": settings.cache_dir,
         }
+        if settings.run_id is not None:
+            options["run-id"] = settings.run_id
         if settings.credentials_dir is not None:
             options["credentials-dir"] = settings.credentials_dir
         arguments = []

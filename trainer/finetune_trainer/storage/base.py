@@ -14,7 +14,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
@@ -59,11 +59,23 @@ def credentials_field(uri_field: str) -> str:
     return f"{uri_field.rpartition('.')[0]}.credentials"
 
 
-class Entry(NamedTuple):
-    """One stored object; `path` is relative to the storage that listed it, `size` is in bytes."""
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One stored object; `path` is relative to the storage that listed it, `size` is in bytes.
+
+    `version` changes with the content, as far as the storage can tell.
+    """
 
     path: str
     size: int
+    version: str = field(default="", compare=False)
+
+
+class VersionedObject(NamedTuple):
+    """The content of an object, and the version that a conditional write compares."""
+
+    content: bytes
+    version: str
 
 
 class LocalizeRequest(NamedTuple):
@@ -155,6 +167,28 @@ class Storage:
                 return False
         return True
 
+    def get_versioned(self, path: str) -> VersionedObject | None:
+        """One small object with its version; None if it does not exist."""
+        with self._explain_errors("read", path):
+            try:
+                result = obstore.get(self._small, self._key(path))
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+            return VersionedObject(bytes(result.bytes()), result.meta["e_tag"] or "")
+
+    def put_if_unchanged(self, path: str, content: bytes, version: str | None) -> bool:
+        """Write a small object if it still has this version, or, for None, does not exist; True if this call wrote it."""
+        if version is None:
+            return self.put_if_absent(path, content)
+        with self._explain_errors("write", path):
+            try:
+                obstore.put(self._small, self._key(path), content, mode={"e_tag": version}, use_multipart=False)
+            except (FileNotFoundError, PreconditionError):
+                return False
+        return True
+
     def get(self, path: str) -> bytes:
         """The content of one object; raises StorageError when it does not exist."""
         with self._explain_errors("read", path):
@@ -217,7 +251,8 @@ class Storage:
         entries = []
         with self._explain_errors("list", prefix):
             for batch in obstore.list(self._small, self._key(prefix)):
-                entries += [Entry(meta["path"][root_length:], meta["size"]) for meta in batch]
+                for meta in batch:
+                    entries.append(Entry(meta["path"][root_length:], meta["size"], meta["e_tag"] or ""))
         return sorted(entries)
 
     def denied_remedy(self) -> str:

@@ -37,9 +37,9 @@ def copy_matching_objects(storage: Storage, request: LocalizeRequest) -> Path:
 def copy_objects(entries: Collection[Entry], uri: str, *, storage: Storage, cache: Path) -> Path:
     """The folder below the cache with copies of these objects of `storage`.
 
-    The folder's name is a hash of the URI and of the objects' names and sizes, so that changed data is copied again.
+    The folder's name is a hash of the URI and of the objects' names, sizes and versions, so that changed data is copied again.
     """
-    identity = json.dumps([uri, sorted(entries)])
+    identity = json.dumps([uri, [[entry.path, entry.size, entry.version] for entry in sorted(entries)]])
     folder = cache / "sources" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     with exclusive(folder):
         if not folder.exists():

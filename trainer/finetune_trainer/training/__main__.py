@@ -76,6 +76,8 @@ def _load_document(path: Path) -> TrainSpec:
 
 def _launch_context(arguments: argparse.Namespace) -> LaunchContext:
     return LaunchContext(
+        job=arguments.job,
+        run_id=arguments.run_id or arguments.job,
         rank=arguments.rank,
         world_size=arguments.world_size,
         local_rank=arguments.local_rank,
@@ -91,7 +93,8 @@ def _launch_context(arguments: argparse.Namespace) -> LaunchContext:
 def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetune_trainer.training", description=__doc__)
     parser.add_argument("--document", type=Path, required=True, help="the TrainSpec as JSON")
-    parser.add_argument("--job", required=True, help="NAMESPACE/NAME, for the log")
+    parser.add_argument("--job", required=True, help="NAMESPACE/NAME, for messages")
+    parser.add_argument("--run-id", help="tells this run from all others that may use its storage; by default --job")
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--world-size", type=int, required=True)
     parser.add_argument("--local-rank", type=int, required=True)

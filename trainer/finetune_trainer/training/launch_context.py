@@ -13,7 +13,8 @@ class LaunchContext:
     """The launch arguments of one rank.
 
     `master` is the HOST:PORT where rank 0 listens, `attempt` names this attempt to run the process group, `work_dir` is scratch
-    space of the node, and `cache_dir` holds models and prepared data for all ranks of the node.
+    space of the node, and `cache_dir` holds models and prepared data for all ranks of the node. `job` is NAMESPACE/NAME, and
+    `run_id` tells this run from all others, across its restarts.
     """
 
     rank: int
@@ -25,3 +26,5 @@ class LaunchContext:
     work_dir: Path
     cache_dir: Path
     credentials: Credentials
+    job: str
+    run_id: str

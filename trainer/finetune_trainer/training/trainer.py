@@ -48,6 +48,7 @@ from finetune_trainer.training.loop import TrainingLoop
 from finetune_trainer.training.output_storage import open_checkpoint_storage, open_model_storage, validate_writable
 from finetune_trainer.training.regularization import Regularizer, build_regularizer
 from finetune_trainer.training.resume_check import ResumeCheck, Resumption
+from finetune_trainer.training.storage_lease import hold_storage
 from finetune_trainer.training.train_state import TrainState
 from finetune_trainer.training.train_step import TrainStep
 
@@ -65,9 +66,10 @@ def run(spec: TrainSpec, launch: LaunchContext, report: EventSink, stop: Preempt
     if launch.rank > 0:
         return Trainer(spec, launch, storage, report, stop).run()
     validate_writable(spec.export, spec.checkpoint, launch.credentials)  # once for all ranks
-    resume_check = ResumeCheck(spec, storage)
-    with record_to_tensorboard(report, storage, launch.work_dir) as recording_report:
-        return Trainer(spec, launch, storage, recording_report, stop, resume_check).run()
+    with hold_storage(storage, launch, report):
+        resume_check = ResumeCheck(spec, storage)
+        with record_to_tensorboard(report, storage, launch.work_dir) as recording_report:
+            return Trainer(spec, launch, storage, recording_report, stop, resume_check).run()
 
 
 class Trainer:

@@ -63,7 +63,9 @@ def prepared(folder: Path, texts: list[str], **changes: Any) -> Prepared:
     data = {"train": [{"source": f"file://{folder}/rows.jsonl"}], "packing": False, "checks": PRESIDIO | changes}
     spec = config.TrainSpec.model_validate(tiny.spec().document() | {"objective": {"type": "MaskedLM"}, "data": data})
     return prepare(
-        spec, objectives.from_spec(spec, TOKENIZER).encoder, SourceResolver(spec.objective, folder / "cache", Credentials())
+        spec,
+        objectives.from_spec(spec, TOKENIZER).encoder,
+        SourceResolver(spec.objective, folder / "cache", Credentials()),
     )
 
 
@@ -135,7 +137,7 @@ def test_another_configuration_prepares_again(configured: Path, settings: dict[s
 
 def startup_error(spec: config.TrainSpec, folder: Path) -> str:
     """The error of a rank that cannot start."""
-    place = LaunchContext(0, 1, 0, 1, "localhost:1", "a", folder, folder / "cache", Credentials())
+    place = LaunchContext(0, 1, 0, 1, "localhost:1", "a", folder, folder / "cache", Credentials(), "tests/tiny", "run")
     with pytest.raises(ConfigurationError) as raised:
         trainer.run(spec, place, lambda event: None, PreemptionSignal())
     return str(raised.value).removeprefix("spec.data.checks.personalDataDetector: ")
