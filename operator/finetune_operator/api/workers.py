@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -17,6 +18,8 @@ KubernetesObjects = Annotated[
     ),
 ]
 StringMap = Annotated[dict[str, str], Field(max_length=64)]
+GPU_RESOURCE = re.compile(r"(nvidia|amd)\.com/(gpu|mig-).*|gpu\.intel\.com/.*")
+"""The resource names of device plugins for GPUs, of parts of a GPU and of shared ones."""
 
 
 class Resources(Section):
@@ -28,6 +31,16 @@ class Resources(Section):
     limits: dict[str, Quantity] = Field(
         default_factory=dict, description="Maximum resources; GPUs are requested here, such as nvidia.com/gpu: 8."
     )
+
+    @property
+    def gpus(self) -> int:
+        """The number of GPUs, or parts of GPUs, that one pod requests."""
+        count = 0
+        for name, quantity in (self.requests | self.limits).items():
+            if GPU_RESOURCE.fullmatch(name):
+                # The API server rejects a pod whose number of GPUs is not whole.
+                count += int(quantity) if str(quantity).isdecimal() else 1
+        return count
 
 
 class PodTemplate(Section):

@@ -9,6 +9,7 @@ from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.metadata import build_metadata
 from finetune_operator.builders.volumes import build_volumes
 from finetune_operator.settings import Settings
+from finetune_trainer.protocol.environment import REQUESTED_GPUS
 
 USER_ID = 1000
 
@@ -119,6 +120,8 @@ def _environment(job: FineTuneJob) -> list[dict[str, Any]]:
         "HF_HOME": f"{names.WORK_DIR}/hf",
         "PYTHONUNBUFFERED": "1",
     }
+    if gpus := job.spec.workers.resources.gpus:
+        defaults[REQUESTED_GPUS] = str(gpus)  # a rank that cannot use its GPU fails instead of training on the CPU
     return [{"name": name, "value": value} for name, value in defaults.items() if name not in template_names] + template
 
 

@@ -215,6 +215,14 @@ EXIT_ADVICE: dict[Reason, Advice] = {
         "not answer.",
         "Raise `runPolicy.terminationGracePeriodSeconds`. Work since the last checkpoint is computed again.",
     ),
+    Reason.GPU_UNAVAILABLE: Advice(
+        "conditions `Restarting` and `Running`",
+        "The pod requests a GPU, or the machine of a local run has one, and CUDA does not start: most often the driver is too "
+        "old for the CUDA version of the trainer image, or the GPU has failed. The message has the words of the driver.",
+        "Update the node's driver, or use an image for its CUDA version; cordon a node whose GPU has failed, because the "
+        "replaced pod may run there again. To train on the CPU, remove the GPU from `workers.resources`, or run "
+        "`CUDA_VISIBLE_DEVICES= finetune run FILE`.",
+    ),
 }
 
 

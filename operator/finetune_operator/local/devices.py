@@ -8,9 +8,17 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from finetune_operator.local.errors import LocalRunError
+
+DRIVER_DEVICE = Path("/dev/nvidiactl")
+"""A device file that NVIDIA's driver makes."""
+
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """List the GPUs that may be used, by their names in CUDA_VISIBLE_DEVICES."""
+    """List the GPUs that may be used, by their names in CUDA_VISIBLE_DEVICES.
+
+    Raises LocalRunError, with the words of nvidia-smi, if this machine has a driver that does not answer.
+    """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [] if visible.strip() in ("", "-1") else [name.strip() for name in visible.split(",")]
@@ -18,7 +26,13 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
         return []
     listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
     if listing.returncode != 0:
-        return []
+        if not DRIVER_DEVICE.exists():
+            return []
+        words = " ".join((listing.stderr + listing.stdout).split()).rstrip(".")
+        raise LocalRunError(
+            f"GPU: this machine has NVIDIA's driver, and nvidia-smi fails ({words}): repair the driver, or set "
+            "CUDA_VISIBLE_DEVICES to an empty text to train on the CPU"
+        )
     count = sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
     return [str(index) for index in range(count)]
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from finetune_trainer.distributed.devices import choose_device
+
 
 @dataclass(frozen=True)
 class ProcessGroup:
@@ -96,15 +98,6 @@ def leave() -> None:
     """Leave the process group; does nothing without one."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def choose_device(local_rank: int) -> torch.device:
-    """Make this rank's GPU the process's CUDA device and return it; without a GPU return the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank)
-    torch.cuda.set_device(device)
-    return device
 
 
 def import_deepspeed() -> ModuleType:

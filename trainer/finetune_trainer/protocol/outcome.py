@@ -29,6 +29,7 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "InternalError"
     PREEMPTED = "Preempted"
     PREEMPTED_UNSAVED = "PreemptedUnsaved"
+    GPU_UNAVAILABLE = "GPUUnavailable"
 
 
 class ExitPolicy(NamedTuple):
@@ -60,6 +61,7 @@ EXIT_POLICIES: dict[Reason, ExitPolicy] = {
     Reason.PREEMPTED_UNSAVED: ExitPolicy(
         11, False, True, True, "stopped on request; the work since the last checkpoint is lost"
     ),
+    Reason.GPU_UNAVAILABLE: ExitPolicy(12, False, True, False, "a GPU was asked for, and CUDA cannot use it"),
 }
 
 REASON_OF_EXIT_CODE = {exit_policy.exit_code: reason for reason, exit_policy in EXIT_POLICIES.items()}
@@ -93,6 +95,12 @@ class StorageError(TrainerError):
     """The storage did not answer, or refused a request."""
 
     reason = Reason.STORAGE_UNAVAILABLE
+
+
+class GPUError(TrainerError):
+    """A GPU was asked for and cannot be used; the message has the words of CUDA or of the driver."""
+
+    reason = Reason.GPU_UNAVAILABLE
 
 
 def first_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from finetune_trainer.data.loading.sampler import total_steps
 from finetune_trainer.data.preprocessing.consistency import validate_same_rows
 from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
-from finetune_trainer.distributed import process_group
+from finetune_trainer.distributed import devices, process_group
 from finetune_trainer.distributed.collectives import on_first_rank
 from finetune_trainer.distributed.preemption import PreemptionSignal
 from finetune_trainer.distributed.process_group import ProcessGroup
@@ -104,7 +104,9 @@ class Trainer:
 
     def setup(self) -> None:
         """Prepare the data, join the process group, build model and engine, and restore the newest checkpoint."""
-        process_group.choose_device(self.launch.local_rank)  # models that prepare data use it
+        device = devices.choose_device(self.launch.local_rank)  # before the data, because models that prepare data use it
+        if self.launch.local_rank == 0:
+            devices.log_device(device, self.launch.processes_per_node)
         if self.resume_check:
             self.resume_check.compare_files(self.resolver, self._heartbeat)
         self._prepare_data()

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from finetune_trainer.distributed.preemption import Interrupted, Preempted, PreemptedUnsaved
-from finetune_trainer.protocol.outcome import ConfigurationError, DataError, NonFiniteLossError, Reason, StorageError
+from finetune_trainer.protocol.outcome import ConfigurationError, DataError, GPUError, NonFiniteLossError, Reason, StorageError
 from finetune_trainer.training.failures import MAX_MESSAGE_CHARACTERS, classify_error
 
 
@@ -18,6 +18,7 @@ from finetune_trainer.training.failures import MAX_MESSAGE_CHARACTERS, classify_
         (DataError("file: line"), Reason.INVALID_DATA),
         (NonFiniteLossError("step 3"), Reason.NON_FINITE_LOSS),
         (StorageError("gone"), Reason.STORAGE_UNAVAILABLE),
+        (GPUError("CUDA does not start"), Reason.GPU_UNAVAILABLE),
         (Preempted("stored"), Reason.PREEMPTED),
         (PreemptedUnsaved("lost"), Reason.PREEMPTED_UNSAVED),
         (Interrupted("stopped"), Reason.PREEMPTED),

@@ -76,6 +76,21 @@ def test_command_line_of_the_agent() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("resources", "gpus"),
+    [
+        ({"limits": {"nvidia.com/gpu": "8", "cpu": 4}}, "8"),
+        ({"requests": {"nvidia.com/gpu": 2}, "limits": {"nvidia.com/gpu": 2}}, "2"),
+        ({"limits": {"nvidia.com/mig-1g.5gb": 1}}, "1"),
+        ({"limits": {"nvidia.com/gpu": 0}}, None),
+        ({"limits": {"nvidia.com/hostdev": 1, "memory": "1Gi"}}, None),
+    ],
+)
+def test_tells_the_ranks_how_many_gpus_the_pod_requests(resources: dict[str, Any], gpus: str | None) -> None:
+    environment = {item["name"]: item["value"] for item in container(workers__resources=resources)["env"]}
+    assert environment.get("FINETUNE_REQUESTED_GPUS") == gpus
+
+
 def test_dns_name_and_termination() -> None:
     spec = pod(index=1, runPolicy__terminationGracePeriodSeconds=7)["spec"]
     assert (spec["hostname"], spec["subdomain"]) == ("j-1", "j")
