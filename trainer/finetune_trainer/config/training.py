@@ -30,12 +30,13 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """The learning rate over the run: a linear warm-up, then a decay to minimumRatio of the peak at the last step."""
+    """The learning rate over the run, as in transformers: a linear warm-up from 0, then a decay to minimumRatio of the peak,
+    which it would reach one step after the last."""
 
     type: Literal["Constant", "Linear", "Cosine"] = "Linear"
     warmup_steps: int | None = Field(None, ge=0, description="Number of linear warm-up steps.")
     warmup_ratio: float | None = Field(None, ge=0, le=1, description="Number of linear warm-up steps as a share of all steps.")
-    minimum_ratio: float = Field(0.0, ge=0, le=1, description="Learning rate at the last step, as a share of the peak.")
+    minimum_ratio: float = Field(0.0, ge=0, le=1, description="Learning rate that the decay ends at, as a share of the peak.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -45,6 +45,7 @@ from finetune_trainer.training.batches import build_batch_source
 from finetune_trainer.training.evaluation import Evaluator
 from finetune_trainer.training.launch_context import LaunchContext
 from finetune_trainer.training.loop import TrainingLoop
+from finetune_trainer.training.lr_schedule import warmup_warning
 from finetune_trainer.training.output_storage import open_checkpoint_storage, open_model_storage, validate_writable
 from finetune_trainer.training.regularization import Regularizer, build_regularizer
 from finetune_trainer.training.resume_check import ResumeCheck, Resumption
@@ -229,6 +230,8 @@ class Trainer:
             log.info(
                 "%d steps of %d rows out of %d, %d already done", steps, training.batch_size, len(self.data.train), state.step
             )
+            if warning := warmup_warning(training.schedule, steps):
+                log.warning("%s", warning)
         batches = build_batch_source(self.data, self.objective, self.layout, group, training, steps)
         return TrainingLoop(
             training=training,

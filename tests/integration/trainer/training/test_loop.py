@@ -10,7 +10,7 @@ import pytest
 from tests.support import ranks, tiny, training
 
 STEPS = 6
-RATES = [0.005, 0.01, 0.0075, 0.005, 0.0025, 0.0]
+RATES = [0.0, 0.005, 0.01, 0.0075, 0.005, 0.0025]
 
 
 def changes(stage: int, micro: int, **training_changes: Any) -> dict[str, Any]:

@@ -91,7 +91,13 @@ def test_penalties_are_equal_at_every_world_size(tmp_path: Path) -> None:
     rows = [{"text": text} for _, text in corpora.functions("xml")[:60]]
     changes = document(tmp_path, model={"config": LLAMA})
     penalties = {"l2sp": 0.1, "ewc": {"strength": 0.01, "rows": 10}}
-    training = {"maxSteps": 6, "batchSize": 12, "logEverySteps": 1, "continualLearning": penalties}
+    training = {
+        "maxSteps": 6,
+        "batchSize": 12,
+        "logEverySteps": 1,
+        "continualLearning": penalties,
+        "schedule": {"warmupSteps": 0},
+    }
     alone, together = (
         learn(tmp_path / str(size), rows, size, training=training | {"microBatchSize": 12 // size // 2}, **changes)
         for size in (1, 3)
