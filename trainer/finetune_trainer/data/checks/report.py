@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
 from finetune_trainer.config.base import Section
 from finetune_trainer.data.checks.base import Check, CheckName
 from finetune_trainer.data.checks.registry import CHECKS, CHECKS_BY_NAME
+from finetune_trainer.data.sources.base import SourceDescription
 from finetune_trainer.data.sources.stream import TRAIN, Split
 from finetune_trainer.protocol.outcome import DataSummary
 
@@ -73,6 +75,13 @@ class Lengths(Section):
     longest: int = 0
 
 
+class LengthBin(Section):
+    """Examples whose length is at most `longest` tokens, and above that of the bin before."""
+
+    longest: int
+    examples: int
+
+
 class SplitReport(Section):
     """Counts of the rows of one split; shares are between 0 and 1."""
 
@@ -87,6 +96,9 @@ class SplitReport(Section):
     rows: int = Field(description="Sequences to train on; with packing each holds several examples.")
     tokens: int
     lengths: Lengths
+    histogram: list[LengthBin] = Field(
+        default_factory=list, description="Lengths of the examples, in bins of equal width; empty for images."
+    )
     longest_row: int
     padding_share: float = Field(
         description="Share of padding if all sequences were padded to the longest; packing brings it near zero."
@@ -107,9 +119,42 @@ class FewShotReport(Section):
     )
 
 
+class SourceReport(Section):
+    """How a source was read."""
+
+    field: str = Field(description="The source's place in the document, such as data.train[0].")
+    address: str
+    format: str = Field(description="The formats of its files, separated by commas.")
+    files: int
+    columns: dict[str, str] = Field(default_factory=dict, description="The column of each role.")
+    compression: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    conversation: str | None = Field(None, description="The shape of its conversations, if it has any.")
+    notes: list[str] = Field(default_factory=list, description="Choices that the content of its files led to.")
+
+    @classmethod
+    def from_description(cls, field: str, description: SourceDescription) -> Self:
+        """The report of a source at this place of the document."""
+        return cls.model_validate(dataclasses.asdict(description) | {"field": field, "notes": list(description.notes)})
+
+    @property
+    def sentence(self) -> str:
+        """How it was read, in words."""
+        columns = ", ".join(f"{role} from {column!r}" if role != column else role for role, column in self.columns.items())
+        details = {
+            "compression": self.compression, "encoding": self.encoding, "delimiter": self.delimiter and repr(self.delimiter),
+            "conversations": self.conversation, "columns": columns,
+        }  # fmt: skip
+        files = f"{self.files:,} {'file' if self.files == 1 else 'files'}"
+        parts = [f"{name} {value}" for name, value in details.items() if value]
+        return f"{self.field} {self.address}: {', '.join([self.format, files, *parts])}"
+
+
 class DataReport(Section):
     """Statistics and findings of the prepared data."""
 
+    sources: list[SourceReport] = Field(default_factory=list)
     train: SplitReport
     replay: SplitReport | None = Field(None, description="Rows of data.replay.")
     evaluation: SplitReport | None = None
@@ -121,6 +166,10 @@ class DataReport(Section):
 
     def lines(self) -> Iterator[str]:
         """The report as log lines."""
+        for source in self.sources:
+            yield f"data: {source.sentence}"
+            for note in source.notes:
+                yield f"data: {source.field}: {note}"
         for split, report in (("train", self.train), ("replay", self.replay), ("evaluation", self.evaluation)):
             if report is None:
                 continue

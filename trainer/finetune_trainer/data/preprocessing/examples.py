@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +20,7 @@ from finetune_trainer.data.records.row import Row
 from finetune_trainer.data.sources.stream import Split, SplitRow, batches
 
 Overlong = Literal["Split", "Truncate", "Drop"]
+FIRST_ROWS = 50
 
 
 class EncodeStatus(StrEnum):
@@ -81,6 +83,23 @@ class Encoder(Protocol):
         ...
 
 
+class FirstRow(NamedTuple):
+    """One of the first rows of its source that gave an example."""
+
+    source: int
+    """The index of its source in `data.train`."""
+    origin: str
+    example: int
+    """The index of its first example."""
+    digest: str
+    """The digest of this example, by which it is found in a packed sequence."""
+
+
+def example_digest(tokens: Any) -> str:
+    """The digest of an example's tokens [n]; two examples with the same tokens have the same."""
+    return hashlib.blake2b(np.asarray(tokens, np.int32).tobytes(), digest_size=8).hexdigest()
+
+
 @dataclass
 class EncodeCounts:
     """Statistics of the encoded rows of one split."""
@@ -97,6 +116,8 @@ class EncodeCounts:
     examples: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     """Rows with each label."""
+    first_rows: defaultdict[int, list[FirstRow]] = field(default_factory=partial(defaultdict, list))
+    """By source, the first `FIRST_ROWS` rows that gave an example."""
 
     @property
     def tokens(self) -> int:
@@ -116,6 +137,12 @@ class EncodeCounts:
             self.statuses[status] += 1
             self.first_origins.setdefault(status, row.origin)
         self.labels.update(encoded.labels)
+
+    def add_first_row(self, split_row: SplitRow, example: Mapping[str, Any], index: int) -> None:
+        """Remember the row and its first example, which has this index, if it is among the first ones of its source."""
+        rows = self.first_rows[split_row.source]
+        if len(rows) < FIRST_ROWS:
+            rows.append(FirstRow(split_row.source, split_row.row.origin, index, example_digest(example.get(TOKENS, ()))))
 
 
 def split_or_truncate(
@@ -190,6 +217,8 @@ def _write_batch(
     for split_row, encoded in zip(rows, encoded_rows, strict=True):
         if not split_row.is_copy:
             writer.counts.add(split_row.row, encoded)
+            if encoded.examples:
+                writer.counts.add_first_row(split_row, encoded.examples[0], writer.counts.examples + len(examples))
         writer.counts.groups.extend([group(split_row)] * len(encoded.examples))
         examples.extend(encoded.examples)
     writer.write(examples)

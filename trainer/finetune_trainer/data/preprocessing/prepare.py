@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
-
-import numpy as np
 
 from finetune_trainer import config
 from finetune_trainer.data.augmentation.resources import AugmentationResources, resolve_resources
 from finetune_trainer.data.augmentation.text import copies_of, load_augmenter
 from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.checks.inspection import InspectedRows, inspect
-from finetune_trainer.data.checks.report import DataReport, FewShotReport, Lengths, SplitReport
+from finetune_trainer.data.checks.report import DataReport, FewShotReport, SplitReport
 from finetune_trainer.data.loading.dataset import ArrowDataset
 from finetune_trainer.data.loading.sampler import Mixture
 from finetune_trainer.data.preprocessing import mixing
 from finetune_trainer.data.preprocessing.encode_findings import encode_findings, validate_examples
-from finetune_trainer.data.preprocessing.examples import EncodeCounts, Encoder, EncodeStatus, ExampleWriter, write_examples
+from finetune_trainer.data.preprocessing.examples import (
+    Encoder,
+    ExampleWriter,
+    FirstRow,
+    write_examples,
+)
 from finetune_trainer.data.preprocessing.few_shot import FewShotPrompter, draw_pool
 from finetune_trainer.data.preprocessing.packing import pack
+from finetune_trainer.data.preprocessing.reports import describe_sources, is_padding_end_of_text, split_report
 from finetune_trainer.data.progress import Heartbeat, ProgressTracker, ReportProgress
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.data.sources.stream import (
@@ -47,7 +51,7 @@ from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 LAYOUT = 6
 FACTS, REPORT = "facts.json", "report.json"
 FEW_SHOT = "few-shot.arrow"
-MAX_REPORTED_LABELS = 20
+FIRST_ROWS = "first-rows.json"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Prepared:
     """The groups of training sequences and their shares; None if all sequences have the same share."""
     epoch: int
     """The number of sequences in an epoch."""
+    first_rows: Sequence[FirstRow]
+    """The first rows of each training source that gave an example."""
 
 
 def prepare(
@@ -140,9 +146,11 @@ class _Preparation:
         few_shot = self._store_few_shot(inspected.stream)
         report = DataReport(
             train=reports[TRAIN], replay=reports.get(REPLAY), evaluation=reports.get(EVALUATION),
-            padding_is_end_of_text=_padding_is_end_of_text(self.encoder), few_shot=few_shot,
-            findings=sorted(findings, key=lambda finding: finding.severity_order),
+            padding_is_end_of_text=is_padding_end_of_text(self.encoder), few_shot=few_shot,
+            findings=sorted(findings, key=lambda finding: finding.severity_order), sources=describe_sources(sources),
         )  # fmt: skip
+        first_rows = list(chain.from_iterable(counts[TRAIN].first_rows.values()))
+        (self.folder / FIRST_ROWS).write_text(json.dumps(first_rows))
         (self.folder / REPORT).write_text(report.model_dump_json())
 
     def _count_rows(self, inspected: InspectedRows) -> int:
@@ -162,7 +170,7 @@ class _Preparation:
                 packed = self._pack(writer, path)
                 if split == TRAIN:
                     mixing.store_groups(self.folder, writer.counts, packed, self.spec.data)
-                reports[split] = _split_report(writer.counts, ArrowDataset(path), inspected, split)
+                reports[split] = split_report(writer.counts, ArrowDataset(path), inspected, split)
             writer.path.unlink(missing_ok=True)
             self.progress.heartbeat()
         return reports
@@ -193,44 +201,6 @@ class _Preparation:
         return prompter.report()
 
 
-def _split_report(counts: EncodeCounts, sequences: ArrowDataset, inspected: InspectedRows, split: Split) -> SplitReport:
-    statuses, labels = counts.statuses, counts.label_balance
-    labeled = sum(labels.values())
-    longest = sequences.longest
-    return SplitReport(
-        documents=counts.rows,
-        empty_documents=statuses[EncodeStatus.EMPTY],
-        split_documents=statuses[EncodeStatus.SPLIT],
-        truncated_documents=statuses[EncodeStatus.TRUNCATED],
-        dropped_documents=statuses[EncodeStatus.DROPPED],
-        masked_documents=statuses[EncodeStatus.MASKED],
-        unlabeled_documents=statuses[EncodeStatus.UNLABELED],
-        examples=counts.examples,
-        rows=len(sequences),
-        tokens=counts.tokens,
-        lengths=_lengths(counts),
-        longest_row=longest,
-        padding_share=1 - counts.tokens / (len(sequences) * longest) if longest else 0.0,
-        labels={name: count / labeled for name, count in islice(labels.items(), MAX_REPORTED_LABELS)},
-        imbalance=max(labels.values()) / min(labels.values()) if labels else None,
-        compared=inspected.compared[split],
-        digest=sequences.digest(),
-    )
-
-
-def _lengths(counts: EncodeCounts) -> Lengths:
-    if not counts.lengths:
-        return Lengths()
-    quantiles = np.quantile(np.array(counts.lengths), (0, 0.5, 0.95, 1), method="inverted_cdf")
-    shortest, median, p95, longest = map(int, quantiles)
-    return Lengths(shortest=shortest, median=median, p95=p95, longest=longest)
-
-
-def _padding_is_end_of_text(encoder: Encoder) -> bool | None:
-    end_of_text = getattr(encoder.processor, "eos_token_id", None)
-    return None if end_of_text is None else end_of_text == encoder.processor.pad_token_id
-
-
 def _load(folder: Path, spec: config.TrainSpec) -> Prepared:
     report = DataReport.model_validate_json((folder / REPORT).read_text())
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
@@ -241,4 +211,5 @@ def _load(folder: Path, spec: config.TrainSpec) -> Prepared:
     mixture = mixing.with_replay(mixing.load_mixture(folder, spec.data), new, len(train) - new, spec.training.replay)
     # A few long packed sequences may be fewer than the groups, each of which needs a position in the epoch.
     epoch = max(new, len(mixture.shares)) if mixture else new
-    return Prepared(train, evaluation, few_shot, report, mixture, epoch)
+    first_rows = [FirstRow(*row) for row in json.loads((folder / FIRST_ROWS).read_text())]
+    return Prepared(train, evaluation, few_shot, report, mixture, epoch, first_rows)
