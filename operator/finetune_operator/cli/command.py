@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 YAML_FILE_HELP = "YAML file; - reads standard input"
+CACHE = Path(".finetune/cache")
+"""Downloads and prepared data, shared with runs whose state is in the default directory."""
 
 
 class CommandError(Exception):

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune_operator.cli import logs, predict, render, run, status, validate, version
+from finetune_operator.cli import data, logs, predict, render, run, status, validate, version
 from finetune_operator.cli.command import CommandError
 from finetune_operator.cli.yaml_loader import DocumentError
 
-COMMANDS = (run, predict, validate, render, logs, status, version)  # in the order of --help
+COMMANDS = (run, predict, data, validate, render, logs, status, version)  # in the order of --help
 USAGE_ERROR = 2  # the exit code for errors the user has to correct, as in argparse
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

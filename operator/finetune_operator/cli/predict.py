@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from finetune_operator import local
-from finetune_operator.cli.command import CommandError, Subparsers, add_command
-
-CACHE = Path(".finetune/cache")
+from finetune_operator.cli.command import CACHE, CommandError, Subparsers, add_command
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -29,12 +29,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run the job until it ends; returns the exit code its pods would have."""
-    jobs = yaml_loader.load_jobs(options.file)
-    if len(jobs) > 1:
-        names = ", ".join(loaded.job.metadata.name for loaded in jobs)
-        raise CommandError(f"{options.file} contains {len(jobs)} FineTuneJobs ({names}): put the one to run in its own file")
+    loaded = yaml_loader.load_job(options.file)
     try:
-        return local.run(jobs[0].job, options.state, Console(), resume_command(options), options.rank_module)
+        return local.run(loaded.job, options.state, Console(), resume_command(options), options.rank_module)
     except local.LocalRunError as error:
         raise CommandError(str(error)) from None
 

@@ -108,6 +108,15 @@ def load_jobs(file: str) -> list[LoadedJob]:
     return loaded
 
 
+def load_job(file: str) -> LoadedJob:
+    """Load the only FineTuneJob of a file; raises DocumentError with every error, or if the file has several."""
+    jobs = load_jobs(file)
+    if len(jobs) > 1:
+        names = ", ".join(loaded.job.metadata.name for loaded in jobs)
+        raise DocumentError(f"{file} contains {len(jobs)} FineTuneJobs ({names}): put the one to use in its own file")
+    return jobs[0]
+
+
 def load_documents(file: str) -> list[Document]:
     """Load all YAML documents of a file, or of standard input for "-"; raises DocumentError."""
     name, text = _display_name(file), _read_text(file)

@@ -2,7 +2,7 @@
 
 from finetune_operator.local.errors import LocalRunError
 from finetune_operator.local.runner import run
-from finetune_operator.local.trainer_commands import predict, preflight
+from finetune_operator.local.trainer_commands import check_data, predict, preflight, preview_data
 from finetune_operator.local.uris import missing_files
 
-__all__ = ["LocalRunError", "missing_files", "predict", "preflight", "run"]
+__all__ = ["LocalRunError", "check_data", "missing_files", "predict", "preflight", "preview_data", "run"]

@@ -20,9 +20,18 @@ class Segment(Section):
     """Consecutive tokens that are treated alike."""
 
     text: str
+    tokens: list[int] = Field(default_factory=list, description="Their ids; none for a text that is not tokenized.")
     trained: bool = Field(False, description="Whether these tokens are predicted, so that the model learns from them.")
     special: bool = Field(False, description="Whether these are special tokens, such as the end of a text.")
     target: str | None = Field(None, description="What is predicted here, if it is not the text itself.")
+    target_tokens: list[int] = Field(default_factory=list, description="The ids that are predicted, if they are others.")
+
+    @property
+    def predicted_tokens(self) -> list[int]:
+        """The ids that the model learns to predict here."""
+        if not self.trained:
+            return []
+        return self.tokens if self.target is None else self.target_tokens
 
 
 class Picture(Section):
@@ -37,6 +46,7 @@ class Block(Section):
     """One of the things that a sample consists of: a document, a target, a label, or an image."""
 
     name: str
+    origin: str | None = Field(None, description="The file and row that it comes from, where that is known.")
     segments: list[Segment] = Field(default_factory=list)
     picture: Picture | None = None
 
@@ -101,11 +111,17 @@ def token_segments(tokens: Tokens, labels: Tokens | None, tokenizer: Any, name_l
     for kind, group in groupby(range(len(tokens)), kind_of):
         indices = list(group)
         begin, end = indices[0], indices[-1] + 1
-        target = None
-        if kind.replaced:
-            target = name_label(int(labels[begin])) if name_label else decode(labels[begin:end], tokenizer)
-        text = decode(tokens[begin:end], tokenizer, before=tokens[:begin])
-        segments.append(Segment(text=text, trained=kind.trained, special=kind.special, target=target))
+        target, target_tokens = None, []
+        if kind.replaced and name_label:
+            target = name_label(int(labels[begin]))
+        elif kind.replaced:
+            target, target_tokens = decode(labels[begin:end], tokenizer), labels[begin:end].tolist()
+        segments.append(
+            Segment(
+                text=decode(tokens[begin:end], tokenizer, before=tokens[:begin]), tokens=tokens[begin:end].tolist(),
+                trained=kind.trained, special=kind.special, target=target, target_tokens=target_tokens,
+            )
+        )  # fmt: skip
     return segments
 
 

@@ -85,6 +85,10 @@ class DataError(TrainerError):
     reason = Reason.INVALID_DATA
 
 
+class InsufficientDataError(DataError):
+    """All rows that were read are too few, or too much alike, to learn from; more rows of the same data may be enough."""
+
+
 class NonFiniteLossError(TrainerError):
     """The loss or the gradient norm became NaN or infinite."""
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune_operator import local
 from finetune_operator.cli.main import main
+from finetune_operator.local.trainer_commands import DataCheck
 
 JOB = {
     "apiVersion": "finetune-operator.io/v1alpha1",
@@ -72,6 +74,24 @@ def test_validate_local_checks_data_and_storage(
     assert errors.count("\n") == bool(message), "one sentence"
 
 
+@pytest.mark.parametrize(("error", "code"), [(None, 0), ("data.jsonl:7: no text: add one", 2)])
+def test_validate_data_prints_findings_and_the_error(
+    error: str | None, code: int, job_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "check_data", lambda *_: DataCheck(["3 of 6 rows repeat an earlier one"], error))
+    assert main(["validate", "--data", job_file]) == code
+    output = capsys.readouterr()
+    assert output.out.splitlines()[0] == "tiny: 3 of 6 rows repeat an earlier one"
+    assert output.out.endswith("job.yaml: tiny: valid\n") == (error is None)
+    assert output.err == (f"tiny: {error}\n" if error else "")
+
+
+@pytest.mark.parametrize("options", [["--rows", "51"], ["--rows", "-1"], ["--sample", "0"], ["--sample", "5", "--all"]])
+def test_data_refuses_options_that_make_no_sense(options: list[str], job_file: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", job_file, *options])
+
+
 def test_render_prints_the_objects_of_a_job(job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", job_file]) == 0
     objects = list(yaml.safe_load_all(capsys.readouterr().out))
@@ -85,7 +105,7 @@ def test_render_prints_the_objects_of_a_job(job_file: str, capsys: pytest.Captur
     [
         (
             {"metadata": {"name": "second"}},
-            "job.yaml contains 2 FineTuneJobs (tiny, second): put the one to run in its own file",
+            "job.yaml contains 2 FineTuneJobs (tiny, second): put the one to use in its own file",
         ),
         (None, "spec.checkpoint.storage: pvc://claim/out exists in a cluster only: use file:// to run on this machine"),
     ],

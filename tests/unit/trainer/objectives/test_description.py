@@ -73,11 +73,11 @@ def test_hidden_tokens_show_what_is_predicted() -> None:
     tokens = np.array([1, 4, 3, 3, 8, 2])
     labels = np.array([IGNORE_INDEX, IGNORE_INDEX, 6, 7, 8, IGNORE_INDEX])
     assert token_segments(tokens, labels, tokenizer) == [
-        Segment(text="[CLS]", special=True),
-        Segment(text=" the"),
-        Segment(text=" [MASK] [MASK]", trained=True, special=True, target="unhappy"),
-        Segment(text=" is", trained=True),
-        Segment(text=" [SEP]", special=True),
+        Segment(text="[CLS]", tokens=[1], special=True),
+        Segment(text=" the", tokens=[4]),
+        Segment(text=" [MASK] [MASK]", tokens=[3, 3], trained=True, special=True, target="unhappy", target_tokens=[6, 7]),
+        Segment(text=" is", tokens=[8], trained=True),
+        Segment(text=" [SEP]", tokens=[2], special=True),
     ]
 
 
@@ -87,4 +87,4 @@ def test_named_labels_stand_at_single_tokens() -> None:
 
 
 def test_without_labels_nothing_is_trained_on() -> None:
-    assert token_segments(np.array([4, 5]), None, word_pieces()) == [Segment(text="the fox")]
+    assert token_segments(np.array([4, 5]), None, word_pieces()) == [Segment(text="the fox", tokens=[4, 5])]

@@ -76,8 +76,9 @@ class Lengths(Section):
 
 
 class LengthBin(Section):
-    """Examples whose length is at most `longest` tokens, and above that of the bin before."""
+    """The number of examples with `shortest` to `longest` tokens."""
 
+    shortest: int
     longest: int
     examples: int
 

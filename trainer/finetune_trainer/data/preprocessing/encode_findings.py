@@ -12,7 +12,7 @@ from finetune_trainer.data.checks.encoding import INCONSISTENT_TAGS, TRUNCATION,
 from finetune_trainer.data.checks.report import Action, Finding
 from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeIssue, EncodeStatus
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
-from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.protocol.outcome import DataError, InsufficientDataError
 
 
 @dataclass(frozen=True)
@@ -66,26 +66,30 @@ def _find(encode_check: EncodeCheck, split: Split, counts: EncodeCounts) -> Find
 
 
 def validate_examples(spec: config.TrainSpec, counts: Mapping[Split, EncodeCounts], findings: Sequence[Finding]) -> None:
-    """Raises DataError if a split that the document asks for has no examples."""
+    """Raises InsufficientDataError if a split that the document asks for has no examples."""
     data, train, evaluation = spec.data, counts[TRAIN], counts[EVALUATION]
     if not train.examples:
         losses = _explain_losses(train, data, _dropped(findings, TRAIN))
-        raise DataError(f"spec.data.train: nothing is left to learn from ({losses}): add data, or change overlong or checks")
+        raise InsufficientDataError(
+            f"spec.data.train: nothing is left to learn from ({losses}): add data, or change overlong or checks"
+        )
     if spec.training.replay and not counts[REPLAY].examples:
         losses = _explain_losses(counts[REPLAY], data, _dropped(findings, REPLAY))
-        raise DataError(f"spec.data.replay: nothing is left to replay ({losses}): add data, or change overlong or checks")
+        raise InsufficientDataError(
+            f"spec.data.replay: nothing is left to replay ({losses}): add data, or change overlong or checks"
+        )
     if evaluation.examples:
         return
     if data.evaluation:
         losses = _explain_losses(evaluation, data, [])
-        raise DataError(f"spec.data.evaluation: nothing is left to evaluate on ({losses}): add data")
+        raise InsufficientDataError(f"spec.data.evaluation: nothing is left to evaluate on ({losses}): add data")
     if data.evaluation_fraction:
-        raise DataError(
+        raise InsufficientDataError(
             f"spec.data.evaluationFraction: {data.evaluation_fraction:g} of {train.rows} documents held out none that "
             "could be used: raise it, or give data.evaluation"
         )
     if data.folds:
-        raise DataError(
+        raise InsufficientDataError(
             f"spec.data.folds: fold {data.folds.hold} of {data.folds.count} has none of the {train.rows} documents that "
             "could be used: lower count, or give data.evaluation"
         )

@@ -17,7 +17,7 @@ from finetune_trainer.data.loading.dataloader import sample_generator
 from finetune_trainer.data.preprocessing.examples import EncodedRow, Encoder, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.data.sources.stream import SplitRow
-from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.protocol.outcome import DataError, InsufficientDataError
 
 FIELD = "spec.evaluation.fewShot"
 POOL_ROWS = 1000  # training rows that are kept in memory, out of any number
@@ -27,14 +27,14 @@ POOL_STREAM, ROW_STREAM = 0, 1  # streams of random numbers
 def draw_pool(rows: Iterable[Row], encoder: Encoder, examples: int, seed: int) -> list[Row]:
     """At most `POOL_ROWS` training rows, drawn by the seed, without those that do not fit into a sequence whole.
 
-    Raises DataError if fewer than `examples` are left.
+    Raises InsufficientDataError if fewer than `examples` are left.
     """
     random = sample_generator(seed, POOL_STREAM, 0).bit_generator
     # Rows with the smallest random keys: a uniform sample of a stream of unknown length.
     drawn = heapq.nsmallest(POOL_ROWS, zip(iter(random.random_raw, None), count(), rows, strict=False))
     pool = [row for _, _, row in drawn if _encode(encoder, row).status is EncodeStatus.KEPT]
     if len(pool) < examples:
-        raise DataError(
+        raise InsufficientDataError(
             f"{FIELD}.examples: {examples} solved rows are needed before a row, and {len(pool)} of {len(drawn)} training rows "
             "fit into a sequence whole: lower it, raise data.maxLength, or add data"
         )

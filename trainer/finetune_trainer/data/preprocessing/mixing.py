@@ -15,7 +15,7 @@ from finetune_trainer.data.loading.sampler import Mixture
 from finetune_trainer.data.preprocessing.examples import EncodeCounts
 from finetune_trainer.data.records.labels import label_name
 from finetune_trainer.data.sources.stream import SplitRow
-from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.protocol.outcome import InsufficientDataError
 
 GROUPS = "groups.npy"
 
@@ -52,7 +52,7 @@ def run_lengths(counts: EncodeCounts) -> list[int]:
 def store_groups(folder: Path, counts: EncodeCounts, packed: list[int] | None, data: config.DataConfig) -> None:
     """Store the group of each sequence; if examples were packed, `packed` gives the sequences of each run of examples.
 
-    Raises DataError for a source with a weight and no examples.
+    Raises InsufficientDataError for a source with a weight and no examples.
     """
     kind = group_kind(data)
     if kind is None:
@@ -62,7 +62,7 @@ def store_groups(folder: Path, counts: EncodeCounts, packed: list[int] | None, d
         present = set(groups.tolist())
         for number, dataset in enumerate(data.train):
             if number not in present:
-                raise DataError(
+                raise InsufficientDataError(
                     f"spec.data.train[{number}].weight: nothing of {dataset.source} is left to learn from, so that it can have "
                     "no share: remove this source, or change checks or overlong"
                 )

@@ -48,7 +48,7 @@ from finetune_trainer.data.sources.stream import (
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 # Part of the cache key; increase it with every change of the stored files.
-LAYOUT = 6
+LAYOUT = 7
 FACTS, REPORT = "facts.json", "report.json"
 FEW_SHOT = "few-shot.arrow"
 FIRST_ROWS = "first-rows.json"

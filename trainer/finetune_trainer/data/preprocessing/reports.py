@@ -55,9 +55,13 @@ def _histogram(counts: EncodeCounts) -> list[LengthBin]:
     if not counts.lengths:
         return []
     lengths = np.array(counts.lengths)
-    width = max(-(-int(lengths.max()) // HISTOGRAM_BINS), 1)
-    examples = np.bincount((lengths - 1).clip(min=0) // width, minlength=1)
-    return [LengthBin(longest=width * (number + 1), examples=int(count)) for number, count in enumerate(examples)]
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    width = -(-(longest - shortest + 1) // HISTOGRAM_BINS)
+    bins = []
+    for number, examples in enumerate(np.bincount((lengths - shortest) // width).tolist()):
+        start = shortest + number * width
+        bins.append(LengthBin(shortest=start, longest=min(start + width - 1, longest), examples=examples))
+    return bins
 
 
 def describe_sources(sources: Sources) -> list[SourceReport]:

@@ -12,6 +12,7 @@ from finetune_trainer.data.sources import file_source, hub_source
 from finetune_trainer.data.sources.base import RecordSource, Source
 from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.data.sources.row_source import RowSource
+from finetune_trainer.data.sources.sampling import SampleLimit, first_rows
 from finetune_trainer.storage.base import Credentials
 
 
@@ -22,6 +23,8 @@ class SourceResolver:
     objective: config.ObjectiveSpec
     cache: Path
     credentials: Credentials
+    limit: SampleLimit | None = None
+    """Resolves to the first rows of each source; None for all rows."""
 
     def sources(self, data: config.DataConfig) -> dict[str, list[Source]]:
         """The sources of `data.train` and `data.evaluation` by split; raises what `resolve` does."""
@@ -62,5 +65,6 @@ class SourceResolver:
     def _split(self, split: str, datasets: Sequence[config.DatasetConfig], default_split: str = "train") -> list[Source]:
         sources = []
         for index, dataset in enumerate(datasets):
-            sources.append(self.resolve(dataset, f"spec.data.{split}[{index}].source", default_split))
+            source = self.resolve(dataset, f"spec.data.{split}[{index}].source", default_split)
+            sources.append(source if self.limit is None else first_rows(source, self.limit))
         return sources
