@@ -109,7 +109,7 @@ def test_every_metric_is_listed() -> None:
 def test_every_command_and_option_is_listed() -> None:
     page = (ROOT / "docs/reference/command-line.md").read_text()
     [subparsers] = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert len(subparsers.choices) == 7
+    assert len(subparsers.choices) == 8
     for name, parser in subparsers.choices.items():
         assert f"| `finetune {name}" in page
         for action in parser._actions:

@@ -13,6 +13,8 @@ from finetune_trainer.export.model import write_json_files
 from finetune_trainer.export.model_card import write_card
 from finetune_trainer.objectives import Objective
 from finetune_trainer.objectives.multi_task import single_task_spec
+from finetune_trainer.preview.page import render_page
+from finetune_trainer.preview.report import DataPreview
 from finetune_trainer.tracking.diagnosis import diagnose
 from finetune_trainer.tracking.history import History
 
@@ -27,8 +29,8 @@ class RunSummary:
     spec: TrainSpec
     objective: Objective
     history: History
-    data: dict[str, Any]
-    """The data report."""
+    data: DataPreview
+    """The data report; it must show no rows, as the model may be published."""
     steps: int
     planned_steps: int
     early_stop_reason: str | None
@@ -50,7 +52,7 @@ def write_run_reports(folder: Path, summary: RunSummary) -> None:
         "start": summary.history.evaluation_at(0).metrics,
     }
     documents = {
-        "data": summary.data,
+        "data": summary.data.document(),
         "document": summary.spec.document(),
         "facts": summary.objective.encoder.statistics,
         "metrics": evaluation.metrics,
@@ -60,7 +62,8 @@ def write_run_reports(folder: Path, summary: RunSummary) -> None:
     write_curves(reports, summary.history)
     write_documents(reports, documents | evaluation.tables)
     _write_task_documents(folder, summary.spec, summary.objective)
-    write_card(folder, summary.spec, summary.objective, documents, reports)
+    (reports / "data.html").write_text(render_page(summary.data, "Data of this model"), encoding="utf-8")
+    write_card(folder, summary.spec, summary.objective, documents | {"data": summary.data.card()}, reports)
 
 
 def _write_task_documents(folder: Path, spec: TrainSpec, objective: Objective) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from finetune_trainer.config.base import Section
 from finetune_trainer.data.checks.base import CheckName
 from finetune_trainer.data.checks.report import DataReport
+from finetune_trainer.data.sources.stream import SPLITS
 from finetune_trainer.objectives.description import Block
 
 SCHEMA_VERSION = 1
@@ -77,6 +80,13 @@ class DataPreview(DataReport):
     run: RunLength
     warnings: list[str] = Field(default_factory=list)
     shown: list[ShownSequence] = Field(default_factory=list)
+
+    def card(self) -> dict[str, Any]:
+        """The part that a model card shows: the data report without its histograms, as in `document`."""
+        without_histograms: Any = {split: {"histogram"} for split in SPLITS}
+        return self.model_dump(
+            mode="json", by_alias=True, exclude_none=True, include=set(DataReport.model_fields), exclude=without_histograms
+        )
 
     @property
     def coverage(self) -> str:

@@ -34,6 +34,7 @@ from finetune_trainer.methods.components.unfreezing import build_unfreezing
 from finetune_trainer.models import loading, packing_support
 from finetune_trainer.models.assembly import build_objective
 from finetune_trainer.objectives import Objective
+from finetune_trainer.preview.build import build_preview
 from finetune_trainer.protocol.events import Alive, DataFound, EventSink
 from finetune_trainer.protocol.outcome import Outcome, Reason
 from finetune_trainer.storage.base import Storage
@@ -271,8 +272,9 @@ class Trainer:
             return target.uri
         state = self.loop.state
         summary = RunSummary(
-            spec=spec, objective=self.objective, history=state.history, data=self.data.report.document(), steps=state.step,
-            planned_steps=self.loop.total_steps, early_stop_reason=self.loop.early_stop_reason, exported_step=step,
+            spec=spec, objective=self.objective, history=state.history, data=build_preview(spec, self.objective, self.data),
+            steps=state.step, planned_steps=self.loop.total_steps, early_stop_reason=self.loop.early_stop_reason,
+            exported_step=step,
         )  # fmt: skip
         write_run_reports(folder, summary)
         upload_folder(folder, target, heartbeat)

@@ -63,7 +63,11 @@ def test_the_confusion_matrix_survives_a_restart(tmp_path: Path) -> None:
     rows = sum(map(sum, table["counts"]))
     assert correct / rows == json.loads(before["metrics.json"])["accuracy"]
     _validate_card(model, json.loads(before["metrics.json"]))
-    assert before.keys() >= {"confusion.png", "metrics.png", "loss.png", "history.jsonl", "document.json", "data.json"}
+    assert before.keys() >= {"confusion.png", "metrics.png", "loss.png", "history.jsonl", "document.json"}
+    data = json.loads(before["data.json"])
+    assert (data["run"]["steps"], data["run"]["isEstimate"], data["shown"]) == (4, False, []), "no rows of the data"
+    assert b"Data of this model: SequenceClassification" in before["data.html"]
+    assert "histogram" not in (model / "README.md").read_text()
     # As if the run had ended between its last checkpoint and the export.
     shutil.rmtree(model)
     [result] = ranks.run(launch.run_rank, 1, tmp_path / "train.json")
