@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetune_trainer.data.checks.registry import CHECKS_BY_NAME
 from finetune_trainer.data.checks.report import Finding, LengthBin, Lengths, SourceReport, SplitReport
 from finetune_trainer.objectives.description import Block, Segment
 from finetune_trainer.preview.report import (
@@ -51,15 +52,7 @@ def preview(text: str = SCRIPT, **changes: Any) -> DataPreview:
         "max_length": 1024,
         "packing": True,
         "batch_size": 8,
-        "policies": {
-            "leakage": "Warn",
-            "personalData": "Ignore",
-            "unlearnable": "Warn",
-            "truncation": "Warn",
-            "duplicates": "Warn",
-            "nearDuplicates": "Warn",
-            "balance": "Warn",
-        },
+        "policies": dict.fromkeys(CHECKS_BY_NAME, "Warn") | {"personalData": "Ignore"},
         "sampled": [SampledSource(field="data.train[0]", rows=2000, total=10_000)],
         "collated": CollatedTokens(sequences=100, tokens=96_000, trained=48_000, special_tokens=[end]),
         "run": RunLength(

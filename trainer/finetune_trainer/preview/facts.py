@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from finetune_trainer.config import DataChecksConfig
 from finetune_trainer.data.checks.registry import CHECKS
 from finetune_trainer.data.checks.report import DataReport, SplitReport
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
 from finetune_trainer.preview.report import CollatedTokens, DataPreview, RunLength, SpecialToken
 
 SPLIT_TITLES: dict[Split, str] = {TRAIN: "Training data", REPLAY: "Replay data", EVALUATION: "Evaluation data"}
+
+DOCUMENT_CHECKS = {field.alias for field in DataChecksConfig.model_fields.values()}
+"""Checks that the document has a policy for; the others are about labels, which most data has none of."""
 
 
 class Fact(NamedTuple):
@@ -56,6 +60,7 @@ def split_facts(report: SplitReport, preview: DataPreview) -> Iterator[Fact]:
     losses = {
         "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
         "empty": report.empty_documents, "without anything to learn": report.masked_documents,
+        "unlabeled": report.unlabeled_documents,
     }  # fmt: skip
     for name, count in losses.items():
         if count:
@@ -96,7 +101,7 @@ def check_facts(preview: DataPreview) -> Iterator[Fact]:
         findings = [finding for finding in preview.findings if finding.check == check.name]
         for number, finding in enumerate(findings):
             yield Fact(check.name if number == 0 else "", finding.sentence)
-        if not findings:
+        if not findings and check.name in DOCUMENT_CHECKS:
             yield Fact(check.name, _nothing_found(preview, check.name, preview.policies[check.name]))
 
 
@@ -105,8 +110,6 @@ def _nothing_found(preview: DataPreview, name: str, policy: str) -> str:
         return f"not checked, as data.checks.{name} is Ignore"
     if name == "leakage" and preview.evaluation is None:
         return "not checked, as there is no evaluation data"
-    if name == "balance" and not preview.train.labels:
-        return "not checked, as the rows have no labels"
     return "nothing found"
 
 

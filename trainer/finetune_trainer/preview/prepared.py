@@ -9,12 +9,11 @@ from pathlib import Path
 
 import transformers
 
-from finetune_trainer import objectives
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.preprocessing.prepare import prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.data.sources.sampling import FirstRows, SampleLimit
-from finetune_trainer.models.processors import load_processor
+from finetune_trainer.models.assembly import build_objective
 from finetune_trainer.preview.build import build_preview
 from finetune_trainer.preview.report import DataPreview, SampledSource
 from finetune_trainer.protocol.outcome import InsufficientDataError
@@ -42,8 +41,7 @@ def preview_of(spec: TrainSpec, cache: Path, credentials: Credentials, sample: i
 
 
 def _prepare(spec: TrainSpec, resolver: SourceResolver, rows: int) -> DataPreview:
-    processor = load_processor(spec, resolver)
-    objective = objectives.from_spec(spec, processor)
+    objective = build_objective(spec, resolver)
     data = prepare(spec, objective.encoder, resolver, report_progress=_show_progress)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)

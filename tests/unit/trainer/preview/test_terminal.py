@@ -37,7 +37,6 @@ Checks
                   cut or dropped
   duplicates      nothing found
   nearDuplicates  nothing found
-  balance         nothing found
 
 Tokens of the first 100 sequences
   trained on      48,000 of 96,000 tokens (50.0%)

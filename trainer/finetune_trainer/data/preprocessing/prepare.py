@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from finetune_trainer import config
 from finetune_trainer.data.augmentation.resources import AugmentationResources, resolve_resources
@@ -45,6 +46,7 @@ from finetune_trainer.data.sources.stream import (
     Split,
     SplitRow,
 )
+from finetune_trainer.protocol.outcome import DataError, InsufficientDataError
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 # Part of the cache key; increase it with every change of the stored files.
@@ -128,7 +130,7 @@ class _Preparation:
             augment = load_augmenter(data.augmentation, resources, self.spec.training.seed, self.progress)
         self.progress.start("rows checked")
         inspected = inspect(RowStream(data, sources), data.checks, self.progress)
-        facts = self.encoder.collect_statistics(inspected.stream.training)
+        facts = self._collect_statistics(inspected.stream)
         self.encoder.set_statistics(facts)
         (self.folder / FACTS).write_text(json.dumps(facts))
 
@@ -152,6 +154,12 @@ class _Preparation:
         first_rows = list(chain.from_iterable(counts[TRAIN].first_rows.values()))
         (self.folder / FIRST_ROWS).write_text(json.dumps(first_rows))
         (self.folder / REPORT).write_text(report.model_dump_json())
+
+    def _collect_statistics(self, stream: RowStream) -> dict[str, Any]:
+        try:
+            return self.encoder.collect_statistics(stream.training)
+        except DataError as error:  # all rows could be read, so it is about the rows as a whole
+            raise InsufficientDataError(str(error)) from error
 
     def _count_rows(self, inspected: InspectedRows) -> int:
         """Rows and augmented copies to encode."""

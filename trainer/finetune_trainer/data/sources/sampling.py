@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune_trainer.data.records.row import Row, texts
@@ -30,6 +31,9 @@ class FirstRows:
     @property
     def identity(self) -> Any:
         return [self.source.identity, "first", len(self.kept)]
+
+    def contents(self, digest: Callable[[Path], str]) -> list[tuple[str, str]]:
+        return self.source.contents(digest)
 
     def rows(self) -> Iterator[Row]:
         return iter(self.kept)

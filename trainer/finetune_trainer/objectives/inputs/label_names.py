@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from finetune_trainer.data.records.labels import UNKNOWN, label_name
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.protocol.outcome import DataError, InsufficientDataError
 
 SHOWN_LABELS = 20  # in an error message
 SHOWN_OUTPUTS = 5  # in a note
@@ -106,7 +106,8 @@ class LabelSet:
     def unknown_label(self, row: Row, role: str, name: str) -> DataError:
         """The error for a label of the row that is none of the labels."""
         shown = ", ".join(self.names[:SHOWN_LABELS])
-        return row.error_for(role, f"is {name!r}, which is none of the labels ({shown}): correct the row, or set {self.field}")
+        problem = f"is {name!r}, which is none of the labels ({shown}): correct the row, or set {self.field}"
+        return InsufficientDataError(str(row.error_for(role, problem)))
 
 
 def sort_labels(names: Iterable[str]) -> list[str]:
