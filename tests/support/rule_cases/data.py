@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from tests.support.rule_cases.documents import (
     IMAGES,
     PAIRS,
@@ -16,7 +19,24 @@ from tests.support.rule_cases.documents import (
 
 TRANSLATORS = {"forward": {"source": "hf://organisation/there"}, "back": {"source": "hf://organisation/back"}}
 
+
+def hub_cases(section: str, **settings: Any) -> Iterator[Case]:
+    """Cases of the options that only datasets of the hub have, in one of the lists of sources."""
+    options: dict[str, Any] = {"subset": "sst2", "dataFiles": ["sst2/*.parquet"]}
+    for name, value in options.items():
+        hub, file = {"source": "hf://nyu-mll/glue", name: value}, {"source": "file:///a", name: value}
+        yield Case(
+            f"spec.data.{section}[0].{name}",
+            f"only a dataset of the hub has {name}",
+            spec(**settings, **{f"data__{section}": [hub]}),
+            spec(**settings, **{f"data__{section}": [file]}),
+        )
+
+
 CASES: tuple[Case, ...] = (
+    *hub_cases("train"),
+    *hub_cases("evaluation"),
+    *hub_cases("replay", training__continualLearning={"ewc": {"strength": 1}}),
     Case(
         "spec.data.packing",
         "this objective does not support packing",

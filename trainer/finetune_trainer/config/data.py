@@ -10,7 +10,8 @@ from pydantic import Field
 from finetune_trainer.config.augmentation import AugmentationConfig
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
 from finetune_trainer.config.data_checks import DataChecksConfig
-from finetune_trainer.config.file_reading import CSVConfig, Encoding, TextConfig
+from finetune_trainer.config.file_reading import CSVConfig, Encoding, FormatName, TextConfig
+from finetune_trainer.config.storage_schemes import HUB
 
 Column = Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -58,12 +59,23 @@ class DatasetConfig(Section):
     """One source of rows: a file, a folder, a pattern with * and **, or a dataset of the hub."""
 
     source: ReadableURI
+    subset: str | None = Field(
+        None, min_length=1, max_length=128, description="Configuration of an hf:// source, such as sst2."
+    )
+    data_files: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="The files of an hf:// source to read, by path or pattern, instead of those that its splits name.",
+    )
     revision: str | None = Field(None, max_length=128, description="Branch, tag or commit of an hf:// source.")
     split: str | None = Field(
-        None, max_length=128, description="Split of an hf:// source; train for data.train, else validation, by default."
+        None,
+        max_length=128,
+        description="Split of an hf:// source, or of a folder whose folders or files are named train, validation and test. By "
+        "default train for data.train and data.replay, and validation for data.evaluation.",
     )
     credentials: SecretName | None = None
-    format: Literal["Auto", "JSONLines", "JSON", "CSV", "Parquet", "Text", "ImageFolder"] = Field(
+    format: FormatName = Field(
         "Auto",
         description="Auto uses the file's suffix. ImageFolder makes each image one row, labeled with its sub-folder.",
     )
@@ -87,6 +99,15 @@ class DatasetConfig(Section):
         "sequence is seen once an epoch.",
     )
     task: str | None = Field(None, max_length=32, description="With objective.tasks, the task that the rows belong to.")
+
+    rules: ClassVar[tuple[Rule, ...]] = tuple(
+        Rule(
+            f"{is_absent} || self.source.startsWith('{HUB.prefix}')",
+            f"only a dataset of the hub has {field}: remove {field}, or begin source with {HUB.prefix}",
+            field,
+        )
+        for field, is_absent in (("subset", "!has(self.subset)"), ("dataFiles", "size(self.dataFiles) == 0"))
+    )
 
 
 class FoldsConfig(Section):

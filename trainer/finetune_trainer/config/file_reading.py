@@ -9,6 +9,19 @@ from pydantic import AfterValidator, Field
 
 from finetune_trainer.config.base import Section
 
+FormatName = Literal[
+    "Auto",
+    "JSONLines",
+    "JSON",
+    "CSV",
+    "Parquet",
+    "Arrow",
+    "WebDataset",
+    "CoNLL",
+    "Text",
+    "ImageFolder",
+]
+
 
 class CSVConfig(Section):
     """The dialect of CSV files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.base import SourceDescription
 from finetune_trainer.data.sources.decoding.compression import compression_of
 from finetune_trainer.data.sources.files import File, find_files
+from finetune_trainer.data.sources.folder_layout import Selection, SplitChoice, select_split, without_descriptions
 from finetune_trainer.data.sources.formats import format_name_of, format_of, suffixes_of
 from finetune_trainer.data.sources.formats.image_folder import IMAGE_SUFFIXES, is_image
 from finetune_trainer.data.sources.options import ReadOptions
@@ -28,6 +30,8 @@ class FileSource:
     files: Sequence[File]
     attachments: Sequence[File] = ()
     """Files that records may refer to, such as images."""
+    notes: tuple[str, ...] = ()
+    """Sentences about files that are left out."""
 
     @property
     def identity(self) -> Any:
@@ -54,13 +58,13 @@ class FileSource:
             compression=compression_of(first),
             encoding=details.encoding,
             delimiter=details.delimiter,
-            notes=details.notes,
+            notes=self.notes + details.notes,
         )
 
 
 def find_source(
     dataset: config.DatasetConfig, options: ReadOptions, *, roles: Collection[str], field: str, cache: Path,
-    credentials: Credentials,
+    credentials: Credentials, default_split: str,
 ) -> FileSource:  # fmt: skip
     """The files of the dataset; raises DataError if there are none, and StorageError if they cannot be fetched."""
     files, attachments = find_files(
@@ -73,4 +77,9 @@ def find_source(
     if dataset.format == "Auto" and 0 < len(images) < len(files):
         # The folder holds tables and the images that their rows refer to.
         files, attachments = [file for file in files if not is_image(file)], [*attachments, *images]
-    return FileSource(dataset.source, dataset.format, options, files, attachments)
+    found = without_descriptions(files) if dataset.format == "Auto" else Selection(files)
+    selected = Selection(found.files)
+    if dataset.split or not glob.has_magic(dataset.source):
+        choice = SplitChoice(dataset.split, default_split, f"{field.removesuffix('.source')}.split")
+        selected = select_split(found.files, choice, are_labeled_images="label" in roles and all(map(is_image, found.files)))
+    return FileSource(dataset.source, dataset.format, options, selected.files, attachments, found.notes + selected.notes)

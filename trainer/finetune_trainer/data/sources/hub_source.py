@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 from finetune_trainer import config
 from finetune_trainer.config.storage_schemes import HUB
-from finetune_trainer.data.records.columns import needed_columns
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.base import SourceDescription
+from finetune_trainer.data.sources.formats.arrow_table import BATCH_ROWS, columns_to_read, records
 from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 from finetune_trainer.storage.base import Credentials, credentials_field
 from finetune_trainer.storage.hub import explain_hub_errors
+
+_SUBSETS = re.compile(r"(?:available configs|not found\. Available): \[([^\]]*)\]")
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,10 @@ class HubSource:
         return []
 
     def records(self) -> Iterator[Record]:
-        columns = needed_columns(self.options.columns, self.dataset.column_names)
-        selected = self.dataset.select_columns(columns)
-        selected = _without_decoding(selected)
-        class_names = _class_names(selected)
-        for number, record in enumerate(selected, start=1):
-            named = {column: _replace_class_numbers(record[column], names) for column, names in class_names.items()}
-            yield Record({**record, **named}, f"{self.name}:{number}")
+        # Tables of Arrow, not decoded rows, so that a damaged image is reported with its row.
+        columns = columns_to_read(self.dataset.features.arrow_schema, self.options, self.name)
+        tables = self.dataset.select_columns(columns).with_format("arrow").iter(BATCH_ROWS)
+        return records(tables, self.dataset.features.to_dict(), self.name)
 
     def describe(self) -> SourceDescription:
         return SourceDescription(self.name, "hub dataset", files=1)
@@ -55,49 +55,32 @@ def load_source(
     """Download the dataset; raises ConfigurationError, beginning with `field`, if it or its split cannot be loaded."""
     import datasets  # takes seconds to import; runs on files do without it
 
-    split = dataset.split or default_split
+    # Files without splits of their own are those of the split train.
+    split = dataset.split or ("train" if dataset.data_files else default_split)
+    section = field.removesuffix(".source")
     token = credentials.read_for(dataset.credentials, field).get("HF_TOKEN")
     with explain_hub_errors(dataset.source, field):
         try:
             loaded = datasets.load_dataset(
-                HUB.path(dataset.source), split=split, revision=dataset.revision, token=token,
-                cache_dir=str(cache / "hub-datasets"),
+                HUB.path(dataset.source), name=dataset.subset, data_files=list(dataset.data_files) or None, split=split,
+                revision=dataset.revision, token=token, cache_dir=str(cache / "hub-datasets"),
             )  # fmt: skip
         except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
+            if dataset.data_files and not isinstance(error, datasets.exceptions.DatasetNotFoundError):
+                files = ", ".join(dataset.data_files)
+                raise ConfigurationError(
+                    f"{section}.dataFiles: {dataset.source} has no files {files}: correct the paths or patterns"
+                ) from error
             raise ConfigurationError(
                 f"{field}: the hub has no {dataset.source} that may be read: correct the name, or name a Secret with "
                 f"HF_TOKEN in {credentials_field(field)}"
             ) from error
         except ValueError as error:
+            if subsets := _SUBSETS.search(str(error)):
+                raise ConfigurationError(
+                    f"{section}.subset: {dataset.source} has the subsets {subsets[1]}: name one of them"
+                ) from error
             reason = first_line(error)
             raise ConfigurationError(f"{field}: cannot load split {split} of {dataset.source} ({reason})") from error
-    return HubSource(f"{dataset.source}[{split}]", loaded, options)
-
-
-def _class_names(dataset: Any) -> dict[str, list[str]]:
-    """The class names of each column that holds class numbers or lists of them."""
-    import datasets
-
-    names = {}
-    for column, feature in dataset.features.items():
-        item = getattr(feature, "feature", feature)
-        if isinstance(item, datasets.ClassLabel) and item.names:
-            names[column] = list(item.names)
-    return names
-
-
-def _replace_class_numbers(value: Any, names: list[str]) -> Any:
-    if isinstance(value, list):
-        return [_replace_class_numbers(item, names) for item in value]
-    # -1 marks a row without a label.
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
-
-
-def _without_decoding(dataset: Any) -> Any:
-    """The dataset with images as bytes or paths, so that a damaged image is reported with its row."""
-    import datasets
-
-    for column, feature in dataset.features.items():
-        if isinstance(feature, datasets.Image):
-            dataset = dataset.cast_column(column, datasets.Image(decode=False))
-    return dataset
+    name = dataset.source if dataset.subset is None else f"{dataset.source}/{dataset.subset}"
+    return HubSource(f"{name}[{split}]", loaded, options)

@@ -59,7 +59,13 @@ class SourceResolver:
                 dataset, options, field=field, cache=self.cache, credentials=self.credentials, default_split=default_split
             )
         return file_source.find_source(
-            dataset, options, roles=roles, field=field, cache=self.cache, credentials=self.credentials
+            dataset,
+            options,
+            roles=roles,
+            field=field,
+            cache=self.cache,
+            credentials=self.credentials,
+            default_split=default_split,
         )
 
     def _split(self, split: str, datasets: Sequence[config.DatasetConfig], default_split: str = "train") -> list[Source]:

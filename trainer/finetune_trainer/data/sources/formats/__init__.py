@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from finetune_trainer.data.sources.files import File
+from finetune_trainer.data.sources.formats.arrow_file import ARROW
 from finetune_trainer.data.sources.formats.base import Format
+from finetune_trainer.data.sources.formats.conll import CONLL
 from finetune_trainer.data.sources.formats.csv_table import CSV
 from finetune_trainer.data.sources.formats.image_folder import IMAGE_FOLDER
 from finetune_trainer.data.sources.formats.json_rows import JSON, JSON_LINES
 from finetune_trainer.data.sources.formats.parquet import PARQUET
 from finetune_trainer.data.sources.formats.plain_text import PLAIN_TEXT
+from finetune_trainer.data.sources.formats.web_dataset import WEB_DATASET
 from finetune_trainer.data.sources.names import COMPRESSION_SUFFIXES, uncompressed_name
 from finetune_trainer.protocol.outcome import DataError
 
@@ -19,6 +22,9 @@ FORMATS: dict[str, Format] = {
     "JSON": JSON,
     "CSV": CSV,
     "Parquet": PARQUET,
+    "Arrow": ARROW,
+    "WebDataset": WEB_DATASET,
+    "CoNLL": CONLL,
     "Text": PLAIN_TEXT,
     "ImageFolder": IMAGE_FOLDER,
 }

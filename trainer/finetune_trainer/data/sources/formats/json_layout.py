@@ -10,6 +10,7 @@ from typing import NamedTuple
 from finetune_trainer.data.records.columns import list_names, missing_columns
 from finetune_trainer.data.sources.decoding.json_text import JSONReader
 
+_MESSAGE_NAMES = ({"role", "content"}, {"from", "value"})
 _SPLIT_ORIENTATION = {"columns", "data"}  # pandas' orient="split"
 
 
@@ -82,7 +83,7 @@ def find_rows(document: Outline, path: str | None, columns: Sequence[str] | None
         raise LayoutError("the document holds the columns' names and lists of values: write it with pandas' orient='records'")
     if _holds_columns(document):
         return Rows(Layout.COLUMNS)
-    if columns is not None and not missing_columns(columns, members):
+    if _is_conversation(document) or (columns is not None and not missing_columns(columns, members)):
         return Rows(Layout.ROW)
     if columns is not None and _holds_rows_by_name(document, columns):
         return Rows(Layout.BY_NAME)
@@ -124,6 +125,15 @@ def _holds_columns(document: Outline) -> bool:
     if not all(column.kind in (Kind.VALUES, Kind.OBJECTS) and column.length == first.length for column in columns):
         return False
     return first.length > 1 and any(column.kind is Kind.VALUES for column in columns)
+
+
+def _is_conversation(document: Outline) -> bool:
+    """Whether the object is one row with messages, which are objects but no rows."""
+    return any(map(_holds_messages, document.members.values()))
+
+
+def _holds_messages(part: Outline) -> bool:
+    return any(names <= set(part.item_names) for names in _MESSAGE_NAMES)
 
 
 def _holds_rows_by_name(document: Outline, columns: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tests.support.reading import read_rows, read_texts, resolve, write
 
 from finetune_trainer.data.sources.decoding import json_text
+from finetune_trainer.data.sources.formats.json_layout import Layout, Rows, find_rows, outline_of
 from finetune_trainer.protocol.outcome import DataError
 
 
@@ -50,6 +52,19 @@ def test_reads_a_document_of_one_row() -> None:
     write("a.json", '{\n  "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]\n}')
     [row] = read_rows("a.json", "InstructionTuning")
     assert [message["content"] for message in row.values["messages"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function"}]},
+        {"conversations": [{"from": "human", "value": "a"}], "system": "b"},
+        {"chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]},
+    ],
+)
+def test_messages_are_no_rows(row: dict[str, Any]) -> None:
+    reader = json_text.JSONReader(io.StringIO(json.dumps(row)))
+    assert find_rows(outline_of(reader), None, None) == Rows(Layout.ROW)
 
 
 def test_reads_an_array_whose_name_says_lines() -> None:
