@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Iterator
 
 import aiohttp
-from pydantic import ValidationError
 
 from finetune_operator import names
 from finetune_operator.client.types import JobKey
@@ -62,13 +61,25 @@ class StatusPoller:
 
     async def _poll(self, session: aiohttp.ClientSession, job: CachedJob, pod: Pod) -> None:
         await asyncio.sleep(random.uniform(0, SPREAD * self._interval))
-        host = f"[{pod.address}]" if ":" in pod.address else pod.address
         try:
-            async with self._slots, session.get(f"http://{host}:{self._port}/progress") as response:
-                if response.status != 200:
-                    return
-                text = await response.content.read(MAX_RESPONSE_BYTES)
-                self._on_status(job, pod.uid, RunStatus.model_validate_json(text, extra="ignore"))
-        except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
-            # An agent that starts or terminates does not respond; a later poll or its termination message has the status.
+            run = await self._fetch(session, pod)
+        except Exception as error:
+            # An agent that starts or terminates does not respond, or breaks off; a later poll or its termination message has
+            # the status. Whatever a pod answers must not end the operator: aiohttp passes on errors of its parser as they are.
             logger.debug("%s: no progress from %s: %r", job.key, pod.name, error)
+            return
+        if run is not None:
+            self._on_status(job, pod.uid, run)
+
+    async def _fetch(self, session: aiohttp.ClientSession, pod: Pod) -> RunStatus | None:
+        """The pod's answer; None if it is an error status. Raises an error of any kind for an incomplete or invalid answer."""
+        host = f"[{pod.address}]" if ":" in pod.address else pod.address
+        async with self._slots, session.get(f"http://{host}:{self._port}/progress") as response:
+            if response.status != 200:
+                return None
+            body = b""
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_RESPONSE_BYTES:
+                    raise ValueError(f"the answer has more than {MAX_RESPONSE_BYTES} bytes")
+            return RunStatus.model_validate_json(body, extra="ignore")

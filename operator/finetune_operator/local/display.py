@@ -58,7 +58,7 @@ def status_details(status: RunStatus) -> list[str]:
     if progress.remaining_seconds is not None and progress.step < progress.total_steps:
         details.append(f"{format_duration(progress.remaining_seconds)} left")
     if status.checkpoint_error is not None:
-        details.append(f"checkpoint failed: {status.checkpoint_error}")
+        details.append("the newest checkpoint failed")
     return details
 
 

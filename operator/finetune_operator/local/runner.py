@@ -21,8 +21,10 @@ from finetune_operator.local.node_process import NodeProcess, start_nodes
 from finetune_operator.local.summary import combine_outcomes, summary_lines
 from finetune_operator.local.trainer_commands import require_trainer
 from finetune_operator.local.uris import cluster_only_uris, missing_files, resolve_file_uris
+from finetune_trainer.protocol.outcome import RunStatus
 
 POLL_SECONDS = 0.25
+STEPPING = ("Training", "Evaluating")  # activities that a stop ends with a checkpoint
 # Once an agent has exited, the remaining ones get SIGTERM after the first delay and SIGKILL after the second.
 TERMINATE_AFTER_SECONDS = 20.0
 KILL_AFTER_SECONDS = 40.0
@@ -118,26 +120,35 @@ def _wait_for_nodes(nodes: list[NodeProcess], display: Display, stop_signals: _S
     forwarded = 0
     sent: list[signal.Signals] = []
     first_exit: float | None = None
+    latest = RunStatus()
     while any(node.is_running for node in nodes):
         if stop_signals.count > forwarded:
             forwarded = stop_signals.count
-            _forward_stop(nodes, display, forwarded)
+            _forward_stop(nodes, display, forwarded, latest.activity)
         if first_exit is None and not all(node.is_running for node in nodes):
             first_exit = time.monotonic()
         if first_exit is not None and not forwarded:
             _stop_remaining_nodes(nodes, time.monotonic() - first_exit, sent)
         status = nodes[0].status()
         if status is not None:
+            if status.checkpoint_error not in (None, latest.checkpoint_error):
+                display.print_message(f"checkpoint failed: {status.checkpoint_error}")
             display.show(status)
+            latest = status
         time.sleep(POLL_SECONDS)
 
 
-def _forward_stop(nodes: list[NodeProcess], display: Display, times: int) -> None:
-    """Forward the first and second Ctrl-C as SIGTERM, which the agent distinguishes, and later ones as SIGKILL."""
-    if times == 1:
+def _forward_stop(nodes: list[NodeProcess], display: Display, times: int, activity: str) -> None:
+    """Forward the first and second Ctrl-C as SIGTERM, which the agent distinguishes, and later ones as SIGKILL.
+
+    `activity` is what the run does at this time.
+    """
+    if times > 1:
+        display.print_message("stopping without a checkpoint" if activity in STEPPING else "stopping at once")
+    elif activity in STEPPING:
         display.print_message("stopping after a checkpoint; press Ctrl-C again to stop without one")
     else:
-        display.print_message("stopping without a checkpoint")
+        display.print_message(f"stopping while {activity.lower()}; press Ctrl-C again to stop at once")
     for node in nodes:
         node.send_signal(signal.SIGTERM if times < 3 else signal.SIGKILL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ from finetune_operator.local.job_directory import JobDirectory
 from finetune_operator.local.uris import local_path
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
+# Failures whose cause may need more than a sentence: the end of the log is printed too.
+UNEXPLAINED = (Reason.CRASHED, Reason.INTERNAL_ERROR)
+ATTEMPT_BEGINS = re.compile(r" agent \d+: round \d+: starting ")
+TRACEBACK = "Traceback (most recent call last):"
+MAX_TRACEBACK_LINES = 80
 LOG_LINES = 15
-LOG_TAIL_BYTES = 16_384
+LOG_TAIL_BYTES = 65_536
 REPORTS = "training"  # the directory of the exported model that the trainer writes its reports to
 
 
@@ -100,34 +106,37 @@ def _read_json(file: Path) -> Any:
 def _stopped(outcome: Outcome) -> str:
     step, checkpoint = outcome.progress.step, outcome.checkpoint
     if outcome.reason is Reason.PREEMPTED:
-        if checkpoint is not None:
-            return f"stopped at step {max(step, checkpoint.step)} after storing a checkpoint"
-        if step == 0:
-            return "stopped before the first step"
-        return f"stopped at step {step}"
-    if checkpoint is not None:
-        return f"stopped at step {step}; the work since the checkpoint at step {checkpoint.step} is lost"
-    return "stopped without a checkpoint"
+        return outcome.message or (f"stopped at step {step}" if step else "stopped before the first step")
+    if checkpoint is None:
+        return outcome.message or "stopped without a checkpoint"
+    if checkpoint.step >= step:
+        return f"stopped at once; the checkpoint of step {checkpoint.step}, the last one, is stored"
+    if outcome.message:
+        return f"{outcome.message}; the newest checkpoint is that of step {checkpoint.step}"
+    return f"stopped at step {step}; the work since the checkpoint at step {checkpoint.step} is lost"
 
 
 def _failed(outcome: Outcome, directory: JobDirectory, resume_command: str) -> Iterator[str]:
-    yield f"failed ({outcome.reason}): {outcome.message or outcome.exit_policy.meaning}"
+    message = outcome.message or outcome.exit_policy.meaning
+    yield f"failed ({outcome.reason}): {message}"
     if outcome.checkpoint is not None:
         yield f"the checkpoint at step {outcome.checkpoint.step} is stored; resume with: {resume_command}"
     log_file = directory.log_file(outcome.node or 0)
-    last_lines = _read_last_lines(log_file)
-    if not last_lines:
-        yield f"{log_file} is empty"
-        return
-    yield f"last lines of {log_file}:"
-    for line in last_lines:
-        yield f"  {line}"
+    if outcome.reason in UNEXPLAINED:
+        for line in _last_lines(log_file, message):
+            yield f"  {line}"
+    yield f"log: {log_file}"
 
 
-def _read_last_lines(log_file: Path) -> list[str]:
+def _last_lines(log_file: Path, message: str) -> list[str]:
+    """The end of the last attempt's log, from its last traceback if it has one, without lines that repeat the message."""
     try:
         with log_file.open("rb") as file:
             file.seek(max(0, log_file.stat().st_size - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
+    begin = max((index for index, line in enumerate(lines) if ATTEMPT_BEGINS.search(line)), default=-1)
+    lines = [line for line in lines[begin + 1 :] if message not in line]
+    traceback = max((index for index, line in enumerate(lines) if line.startswith(TRACEBACK)), default=None)
+    return lines[-LOG_LINES:] if traceback is None else lines[traceback:][-MAX_TRACEBACK_LINES:]

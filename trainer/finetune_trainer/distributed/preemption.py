@@ -37,6 +37,8 @@ class PreemptionSignal:
 
     def __init__(self) -> None:
         self.requested = False
+        self.situation = "before the first step"
+        """Where the run stands outside training, and what the next run does, as the end of a sentence that begins "stopped"."""
         self._deferred = False
 
     def install(self) -> None:
@@ -50,7 +52,7 @@ class PreemptionSignal:
     def raise_if_requested(self) -> None:
         """Raise `Interrupted` if SIGTERM has arrived."""
         if self.requested:
-            raise Interrupted("stopped outside training; no step was lost")
+            raise Interrupted(f"stopped {self.situation}")
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

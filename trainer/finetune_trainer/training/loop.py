@@ -118,6 +118,10 @@ class TrainingLoop:
                 # that makes the next ones.
                 del micro_batches
         self.checkpoints.finish()
+        evaluates = "evaluates it and " if self._is_evaluation_due() else ""
+        self.stop.situation = (
+            f"after the last step, {self.state.step}, whose checkpoint is stored; the next run {evaluates}exports the model"
+        )
         self.stop.raise_if_requested()
 
     def _agree(self, micro_batches: list[MicroBatch], is_last: bool) -> StepAgreement:
@@ -204,6 +208,8 @@ class TrainingLoop:
         if self.group.any(failure is not None):
             reason = failure or "see the log of another rank"
             raise PreemptedUnsaved(f"stopped at step {step}, and its checkpoint could not be stored: {reason}")
-        if step == 0:
-            raise Preempted("stopped at step 0; there is nothing to store")
-        raise Preempted(f"stopped at step {step}; its checkpoint is stored")
+        is_evaluated, during_evaluation = "", ""
+        if self._is_evaluation_due():
+            is_evaluated, during_evaluation = "; the next run evaluates it again", " during its evaluation"
+        stored = "its checkpoint is stored" if step else "there is nothing to store"
+        raise Preempted(f"stopped at step {step}{during_evaluation}; {stored}{is_evaluated}")

@@ -106,6 +106,7 @@ class Trainer:
 
     def setup(self) -> None:
         """Prepare the data, join the process group, build model and engine, and restore the newest checkpoint."""
+        self.stop.situation = "while the run was prepared; no step was lost, and the next run prepares it again"
         device = devices.choose_device(self.launch.local_rank)  # before the data, because models that prepare data use it
         if self.launch.local_rank == 0:
             devices.log_device(device, self.launch.processes_per_node)
@@ -131,6 +132,10 @@ class Trainer:
     def export(self) -> Outcome:
         """Store the last or the best model and its reports."""
         self.report(Alive(activity="Exporting"))
+        self.stop.situation = (
+            f"while the model was exported; the checkpoint of the last step, {self.loop.state.step}, is stored, and the next "
+            "run exports the model again"
+        )
         step = self._load_best_model()
         model_uri = self._export_model(step)
         process_group.leave()

@@ -25,7 +25,8 @@ def terminate() -> None:
 
 
 def test_interrupts_at_once_outside_training(stop: PreemptionSignal) -> None:
-    with pytest.raises(Interrupted):
+    stop.situation = "while the model was exported"
+    with pytest.raises(Interrupted, match=r"^stopped while the model was exported$"):
         terminate()
     assert stop.requested
 

@@ -76,6 +76,60 @@ async def test_does_not_poll_pod(pod: dict[str, Any], job: dict[str, Any] | None
     assert await poll('{"activity": "Training"}', pod, job) == []
 
 
+STATUS = b'{"activity": "Training", "progress": {"step": 3}}'
+
+
+async def poll_bytes(*parts: bytes) -> list[RunStatus]:
+    """The run statuses from a server that sends these bytes, with a pause between the parts, and closes the connection."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    cache, received = InformerCache(), []
+    cache.put_job(job_body(1))
+    cache.put_pod(owned_pod())
+    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), server.sockets[0].getsockname()[1])
+    task = asyncio.create_task(poller.run())
+    await asyncio.sleep(0.2)
+    assert not task.done(), "the poller goes on"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    server.close()
+    return received
+
+
+async def test_reads_a_response_that_arrives_in_parts() -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(STATUS)}\r\n\r\n".encode()
+    received = await poll_bytes(head + STATUS[:10], STATUS[10:])
+    assert received
+    assert received[0].progress.step == 3
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + STATUS,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"no HTTP at all\r\n\r\n",
+        b"",
+    ],
+    ids=["shorter than announced", "bad chunk", "broken off chunk", "no HTTP", "closed"],
+)
+async def test_a_broken_response_does_not_stop_poller(response: bytes) -> None:
+    assert await poll_bytes(response) == []
+
+
+async def test_ignores_a_response_without_end() -> None:
+    assert await poll_bytes(b"HTTP/1.1 200 OK\r\n\r\n", *[b" " * 40_000] * 3) == []
+
+
 async def test_unreachable_pod_does_not_stop_poller() -> None:
     pod = owned_pod(podIP="127.0.0.2")
     cache = InformerCache()

@@ -37,8 +37,8 @@ def test_chooses_the_worst_outcome_unless_node_0_completed(nodes: list[Reason], 
     ("outcome", "line"),
     [
         (
-            Outcome(reason=Reason.PREEMPTED, progress=Progress(step=40), checkpoint=CHECKPOINT),
-            "stopped at step 40 after storing a checkpoint; resume with: finetune run job.yaml",
+            Outcome(reason=Reason.PREEMPTED, message="stopped at step 40; its checkpoint is stored", checkpoint=CHECKPOINT),
+            "stopped at step 40; its checkpoint is stored; resume with: finetune run job.yaml",
         ),
         (Outcome(reason=Reason.PREEMPTED), "stopped before the first step; resume with: finetune run job.yaml"),
         (
@@ -46,11 +46,30 @@ def test_chooses_the_worst_outcome_unless_node_0_completed(nodes: list[Reason], 
             "stopped at step 45; the work since the checkpoint at step 40 is lost; resume with: finetune run job.yaml",
         ),
         (
+            Outcome(
+                reason=Reason.PREEMPTED_UNSAVED, message="rank 0 was killed", progress=Progress(step=40), checkpoint=CHECKPOINT
+            ),
+            "stopped at once; the checkpoint of step 40, the last one, is stored; resume with: finetune run job.yaml",
+        ),
+        (
+            Outcome(
+                reason=Reason.PREEMPTED_UNSAVED, message="the disk is full", progress=Progress(step=50), checkpoint=CHECKPOINT
+            ),
+            "the disk is full; the newest checkpoint is that of step 40; resume with: finetune run job.yaml",
+        ),
+        (
             Outcome(reason=Reason.PREEMPTED_UNSAVED),
             "stopped without a checkpoint; resume with: finetune run job.yaml",
         ),
     ],
-    ids=["with-checkpoint", "before-first-step", "unsaved", "without-checkpoint"],
+    ids=[
+        "with-checkpoint",
+        "before-first-step",
+        "unsaved",
+        "at-once-after-a-checkpoint",
+        "unsaved-with-a-cause",
+        "without-checkpoint",
+    ],
 )
 def test_stopped_run_prints_the_command_that_resumes_it(outcome: Outcome, line: str, tmp_path: Path) -> None:
     assert summary_lines(outcome, JobDirectory(tmp_path), RESUME) == [line]
@@ -84,10 +103,45 @@ def test_finished_run_prints_metrics_and_paths(tmp_path: Path) -> None:
     ]
 
 
-def test_failed_run_prints_the_end_of_the_log(tmp_path: Path) -> None:
-    (tmp_path / "node-1.log").write_text("".join(f"line {number}\n" for number in range(100)))
+def test_a_failure_with_a_known_cause_is_printed_once_with_the_log(tmp_path: Path) -> None:
+    (tmp_path / "node-1.log").write_text("rank 1 ERROR InvalidData: train.jsonl:3: no text; add it\n")
     outcome = Outcome(reason=Reason.INVALID_DATA, message="train.jsonl:3: no text; add it", rank=1, node=1)
-    first, second, *tail = summary_lines(outcome, JobDirectory(tmp_path), RESUME)
-    assert first == "failed (InvalidData): train.jsonl:3: no text; add it"
-    assert second == f"last lines of {tmp_path}/node-1.log:"
-    assert (tail[0], tail[-1]) == ("  line 85", "  line 99")
+    assert summary_lines(outcome, JobDirectory(tmp_path), RESUME) == [
+        "failed (InvalidData): train.jsonl:3: no text; add it",
+        f"log: {tmp_path}/node-1.log",
+    ]
+
+
+LOG = """Traceback (most recent call last):
+KeyError: of an earlier run
+2026-01-01T00:00:00 agent 0: round 7: waiting for 1 nodes
+2026-01-01T00:00:00 agent 0: round 7: starting 1 ranks; master is localhost:1
+2026-01-01 00:00:01,000 rank 0 INFO a line
+2026-01-01 00:00:02,000 rank 0 ERROR Crashed: an unexpected error: KeyError: 'a'
+Traceback (most recent call last):
+  File "x.py", line 1, in f
+KeyError: 'a'
+2026-01-01T00:00:02 agent 0: Crashed: an unexpected error: KeyError: 'a'
+2026-01-01T00:00:02 agent 0: ended: Crashed: an unexpected error: KeyError: 'a'
+"""
+
+
+def test_an_unexpected_error_is_printed_with_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "node-0.log").write_text(LOG)
+    outcome = Outcome(reason=Reason.CRASHED, message="an unexpected error: KeyError: 'a'")
+    assert summary_lines(outcome, JobDirectory(tmp_path), RESUME) == [
+        "failed (Crashed): an unexpected error: KeyError: 'a'",
+        "  Traceback (most recent call last):",
+        '    File "x.py", line 1, in f',
+        "  KeyError: 'a'",
+        f"log: {tmp_path}/node-0.log",
+    ]
+
+
+def test_a_crash_without_a_traceback_is_printed_with_the_end_of_the_log(tmp_path: Path) -> None:
+    (tmp_path / "node-0.log").write_text("".join(f"line {number}\n" for number in range(100)))
+    outcome = Outcome(reason=Reason.CRASHED, message="rank 0 was killed by signal 11")
+    first, *tail, last = summary_lines(outcome, JobDirectory(tmp_path), RESUME)
+    assert first == "failed (Crashed): rank 0 was killed by signal 11"
+    assert tail == [f"  line {number}" for number in range(85, 100)]
+    assert last == f"log: {tmp_path}/node-0.log"
