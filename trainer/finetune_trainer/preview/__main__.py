@@ -7,16 +7,21 @@ checkpoint storage. An error is printed as one sentence, and its exit code is th
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, TrainerError
 from finetune_trainer.storage.base import Credentials
+
+if TYPE_CHECKING:
+    from finetune_trainer.preview.report import DataPreview
 
 PIPE_WIDTH = 100
 
@@ -29,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # After the arguments, because importing torch and transformers takes seconds.
     from finetune_trainer.preview.page import render_page
     from finetune_trainer.preview.prepared import preview_of
-    from finetune_trainer.preview.terminal import print_preview
 
     sample = None if arguments.all else arguments.sample
     try:
@@ -50,11 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         for warning in preview.warnings:
             print(warning)
     else:
-        console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
-        print_preview(preview, arguments.name, console)
+        _print(preview, arguments.name)
         if arguments.html:
             print(f"\nthe page is at {arguments.html}; it contains rows of the data")
     return 0
+
+
+def _print(preview: DataPreview, name: str) -> None:
+    from finetune_trainer.preview.terminal import print_preview
+
+    if sys.stdout.isatty():
+        print_preview(preview, name, Console())
+        return
+    text = io.StringIO()
+    print_preview(preview, name, Console(file=text, width=PIPE_WIDTH))
+    for line in text.getvalue().splitlines():
+        print(line.rstrip())
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

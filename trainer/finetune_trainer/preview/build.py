@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.checks.registry import CHECKS
 from finetune_trainer.data.preprocessing.prepare import Prepared
@@ -25,8 +27,7 @@ def build_preview(
     `sampled` are the sources of which only the first rows were prepared.
     """
     sequences = CollatedSequences(spec, objective, data)
-    counted = range(min(len(sequences), COUNTED_SEQUENCES))
-    collated = count_tokens(map(sequences.blocks, counted), objective.processor)
+    collated = count_tokens(map(sequences.blocks, _spread(len(sequences))), objective.processor)
     length = run_length(spec, data.epoch, data.report.train, sampled)
     return DataPreview(
         **dict(data.report),
@@ -42,6 +43,11 @@ def build_preview(
         warnings=list(_warnings(spec, objective, collated, length)),
         shown=sequences.first(rows),
     )
+
+
+def _spread(count: int) -> list[int]:
+    """At most `COUNTED_SEQUENCES` indices below `count`, at equal distances, as packing puts the longest documents first."""
+    return sorted(set(np.linspace(0, count - 1, min(count, COUNTED_SEQUENCES)).astype(int).tolist()))
 
 
 def _warnings(

@@ -12,6 +12,7 @@ import transformers
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.preprocessing.prepare import prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.data.sources.row_estimates import estimate_rows
 from finetune_trainer.data.sources.sampling import FirstRows, SampleLimit
 from finetune_trainer.models.assembly import build_objective
 from finetune_trainer.preview.build import build_preview
@@ -57,7 +58,9 @@ def _sampled_sources(spec: TrainSpec, resolver: SourceResolver) -> list[SampledS
     for section, listed in sources.items():
         for number, source in enumerate(listed):
             if isinstance(source, FirstRows):
-                sampled.append(SampledSource(field=f"data.{section}[{number}]", rows=len(source.kept)))
+                rows, total = len(source.kept), estimate_rows(source.source)
+                known = total if total is not None and total > rows else None
+                sampled.append(SampledSource(field=f"data.{section}[{number}]", rows=rows, total=known))
     return sampled
 
 

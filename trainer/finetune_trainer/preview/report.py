@@ -34,7 +34,7 @@ class SpecialToken(Section):
 
 
 class CollatedTokens(Section):
-    """Tokens of the first sequences, as they are collated for the first epoch; without padding."""
+    """Tokens of sequences at equal distances, as they are collated for the first epoch; without padding."""
 
     sequences: int = Field(description="Sequences that were counted.")
     tokens: int

@@ -45,8 +45,9 @@ def print_preview(preview: DataPreview, name: str, console: Console) -> None:
         _print_section(console, SPLIT_TITLES[split], parts)
     _print_section(console, "Checks", [_fact_table(check_facts(preview))])
     if preview.collated is not None:
-        title = f"Tokens of the first {preview.collated.sequences:,} sequences"
-        _print_section(console, title, [_fact_table(token_facts(preview.collated))])
+        _print_section(
+            console, f"Tokens of {preview.collated.sequences:,} sequences", [_fact_table(token_facts(preview.collated))]
+        )
     _print_section(console, "Run", [_fact_table(run_facts(preview.run))])
     if preview.warnings:
         _print_section(console, "Warnings", [_fact_table(Fact("", warning) for warning in preview.warnings)])

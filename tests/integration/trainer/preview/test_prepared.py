@@ -225,7 +225,9 @@ def test_a_sample_reads_the_first_rows_of_each_source(tmp_path: Path) -> None:
     write_rows(tmp_path, [{"text": text} for text in sentences(50)])
     sampled, whole = look(tmp_path, spec, sample=20), look(tmp_path, spec, ALL)
     assert (sampled.train.documents, whole.train.documents) == (25, 55)
-    assert [(source.field, source.rows) for source in sampled.sampled] == [("data.train[1]", 20)]
+    assert [(source.field, source.rows, source.total) for source in sampled.sampled] == [("data.train[1]", 20, 50)]
+    assert (sampled.run.is_estimate, sampled.run.is_lower_bound) == (True, False)
+    assert sampled.run.steps == pytest.approx(whole.run.steps, rel=0.3)
     assert sampled.coverage == "the first 20 rows of data.train[1] and all other rows"
     assert (whole.sampled, whole.coverage, whole.run.is_estimate) == ([], "all rows", False)
     assert any("the tokenizer was trained on the rows that were read" in warning for warning in sampled.warnings)

@@ -38,7 +38,7 @@ Checks
   duplicates      nothing found
   nearDuplicates  nothing found
 
-Tokens of the first 100 sequences
+Tokens of 100 sequences
   trained on      48,000 of 96,000 tokens (50.0%)
   special tokens  </s> (eos): 100 seen, 100 trained on
 
