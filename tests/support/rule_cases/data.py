@@ -17,6 +17,7 @@ from tests.support.rule_cases.documents import (
     spec,
 )
 
+SPOKEN = {"source": "file:///chats", "conversation": {"roles": {"pupil": "user"}}}
 TRANSLATORS = {"forward": {"source": "hf://organisation/there"}, "back": {"source": "hf://organisation/back"}}
 
 
@@ -154,6 +155,24 @@ CASES: tuple[Case, ...] = (
         "evaluation data is given twice",
         spec(data__folds={"count": 5}),
         spec(data__folds={"count": 5}, data__evaluationFraction=0.5),
+    ),
+    Case(
+        "spec.data.train",
+        "only InstructionTuning and PreferenceTuning read conversations",
+        spec(objective__type="InstructionTuning", data__train=[SPOKEN]),
+        spec(data__train=[SPOKEN]),
+    ),
+    Case(
+        "spec.data.evaluation",
+        "only InstructionTuning and PreferenceTuning read conversations",
+        spec(objective__type="InstructionTuning", data__evaluation=[SPOKEN]),
+        spec(data__evaluation=[SPOKEN]),
+    ),
+    Case(
+        "spec.data.replay",
+        "only InstructionTuning and PreferenceTuning read conversations",
+        spec(objective__type="InstructionTuning", **REPLAYED | {"data__replay": [SPOKEN]}),
+        spec(**REPLAYED | {"data__replay": [SPOKEN]}),
     ),
     Case(
         "spec.data.train",

@@ -8,6 +8,7 @@ from finetune_trainer.config.base import Rule
 from finetune_trainer.config.methods import ADAPTER_METHODS, INSEPARABLE_METHODS, UNMERGEABLE_METHODS, UNPACKABLE_METHODS
 from finetune_trainer.config.objectives import CONFIGS, field_of
 from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 
 
 def _objectives_where(predicate: Callable[[type[ObjectiveConfig]], bool]) -> list[str]:
@@ -15,6 +16,7 @@ def _objectives_where(predicate: Callable[[type[ObjectiveConfig]], bool]) -> lis
     return [name for name, config in CONFIGS.items() if predicate(config)]
 
 
+CHAT_OBJECTIVES = _objectives_where(lambda config: issubclass(config, ChatObjectiveConfig))
 FEW_SHOT_OBJECTIVES = _objectives_where(lambda config: config.supports_few_shot)
 GENERATING_OBJECTIVES = _objectives_where(lambda config: config.generates_text)
 IMAGE_OBJECTIVES = _objectives_where(lambda config: config.processor == "ImageProcessor")
@@ -172,6 +174,14 @@ RULES: tuple[Rule, ...] = (
         "self.objective.tasks.all(t, self.data.train.exists(d, has(d.task) && d.task == t.name))",
         "a task has no training data: add a source with this task to data.train, or remove the task",
         "objective.tasks",
+    ),
+    *(
+        Rule(
+            f"self.objective.type in {CHAT_OBJECTIVES} || self.data.{split}.all(d, !has(d.conversation))",
+            f"only {' and '.join(CHAT_OBJECTIVES)} read conversations: remove conversation, or set another objective.type",
+            f"data.{split}",
+        )
+        for split in ("train", "evaluation", "replay")
     ),
     Rule(
         f"self.data.resample == 'None' || self.objective.type in {LABELED_OBJECTIVES}",

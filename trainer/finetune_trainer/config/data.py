@@ -9,6 +9,7 @@ from pydantic import Field
 
 from finetune_trainer.config.augmentation import AugmentationConfig
 from finetune_trainer.config.base import ReadableURI, Rule, SecretName, Section
+from finetune_trainer.config.conversation import ConversationConfig
 from finetune_trainer.config.data_checks import DataChecksConfig
 from finetune_trainer.config.file_reading import CSVConfig, Encoding, FormatName, TextConfig
 from finetune_trainer.config.storage_schemes import HUB
@@ -34,8 +35,12 @@ class ColumnsConfig(Section):
         description="An image: a path relative to the row's file, base64 or a data URI, or bytes in Parquet.",
     )
     messages: Column = Field("messages", description="A conversation: a list of messages, each with a role and a content.")
-    prompt: Column = Field("prompt", description="The prompt: a text or, for PreferenceTuning, a text or a conversation.")
-    completion: Column = Field("completion", description="The answer to the prompt.")
+    system: Column = Field("system", description="The system message of a conversation, where a row has one.")
+    tools: Column = Field(
+        "tools", description="The tools of a conversation, where a row has any: a list or JSON, handed to the chat template."
+    )
+    prompt: Column = Field("prompt", description="The prompt: a text or messages.")
+    completion: Column = Field("completion", description="The answer to the prompt: a text or messages.")
     chosen: Column = Field("chosen", description="The better answer to the prompt: a text, or messages that follow it.")
     rejected: Column = Field("rejected", description="The worse answer.")
     label: Column = Field("label", description="A label, a list of labels or a number, depending on the objective.")
@@ -90,6 +95,7 @@ class DatasetConfig(Section):
         "objects.",
     )
     columns: ColumnsConfig = ColumnsConfig()
+    conversation: ConversationConfig | None = None
     weight: float | None = Field(
         None,
         gt=0,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow
@@ -15,15 +16,10 @@ from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatu
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Encoder, Objective, ObjectiveContext
 from finetune_trainer.objectives.causal_lm import CausalLMCollator
-from finetune_trainer.objectives.inputs.chat import (
-    ASSISTANT,
-    LOSS_MASK,
-    ChatRenderer,
-    Messages,
-    RenderedChat,
-    masked_labels,
-)
-from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, require_eos_token
+from finetune_trainer.objectives.inputs.chat import LOSS_MASK, ChatRenderer, RenderedChat, masked_labels
+from finetune_trainer.objectives.inputs.chat_coverage import ASSISTANT, Conversation
+from finetune_trainer.objectives.inputs.chat_template import Messages
+from finetune_trainer.objectives.inputs.tokenization import Span, encoding_fingerprint, require_eos_token
 from finetune_trainer.objectives.losses.from_outputs import NextTokenLoss
 from finetune_trainer.objectives.metrics.token_accuracy import TokenAccuracy
 from finetune_trainer.objectives.model_setups.causal import ChatModelSetup
@@ -70,51 +66,88 @@ class ChatEncoder(Encoder):
     @property
     def fingerprint(self) -> Any:
         tokens = encoding_fingerprint(self.processor, self.context)
-        return [tokens, self.renderer.template, self.config.format, self.config.loss_on]
+        return [tokens, self.renderer.template, self.config.loss_on]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
-        """A conversation that is too long is truncated at its end, and left out if no label remains."""
-        max_length, overlong = self.context.max_length, self.context.overlong
-        for tokens, mask in self.renderer.tokenize([self._render(row) for row in rows]):
-            pieces, status = split_or_truncate(np.arange(len(tokens)), max_length, overlong)
-            if pieces and not mask[pieces[0]][1:].any():  # the first token is never predicted
-                pieces, status = [], EncodeStatus.MASKED
-            yield EncodedRow([{TOKENS: tokens[piece], LOSS_MASK: mask[piece]} for piece in pieces], status)
+        """A conversation that is too long is truncated at its end, and left out if no label remains.
 
-    def _render(self, row: Row) -> RenderedChat:
-        """The row's conversation, with its examples after its instructions."""
-        messages, role = self._messages(row)
-        instructions = _count_instructions(messages)
-        examples = [message for example in row.examples for message in self._example_turns(example)]
-        chat = self.renderer.render(
-            [*messages[:instructions], *examples, *messages[instructions:]], row, role, instructions + len(examples)
-        )
-        match self.config.loss_on:
-            case "All":
-                return chat._replace(answers=[(0, len(chat.text))])
-            case "LastAssistant":
-                return chat._replace(answers=chat.answers[-1:])
-        return chat
+        A conversation of several answers becomes several examples if the chat template strips the reasoning of earlier ones.
+        """
+        rendered = [self._render(row) for row in rows]
+        sequences = self.renderer.tokenize([chat for chats, _ in rendered for chat in chats])
+        for chats, status in rendered:
+            if not chats:
+                yield EncodedRow([], status)
+                continue
+            encoded = [self._encode(*sequence) for sequence in islice(sequences, len(chats))]
+            examples = [example for chat_examples, _ in encoded for example in chat_examples]
+            yield EncodedRow(examples, _joint_status([status for _, status in encoded]))
 
-    def _example_turns(self, example: Row) -> Messages:
-        """An example as turns of another conversation: from after its instructions to the assistant's last message."""
-        messages, _ = self._messages(example)
-        end = max(index for index, message in enumerate(messages, start=1) if message["role"] == ASSISTANT)
-        return messages[_count_instructions(messages) : end]
+    def _encode(self, tokens: Tokens, mask: Tokens) -> tuple[list[Sample], EncodeStatus]:
+        pieces, status = split_or_truncate(np.arange(len(tokens)), self.context.max_length, self.context.overlong)
+        if pieces and not mask[pieces[0]][1:].any():  # the first token is never predicted
+            return [], EncodeStatus.MASKED
+        return [{TOKENS: tokens[piece], LOSS_MASK: mask[piece]} for piece in pieces], status
 
-    def _messages(self, row: Row) -> tuple[Messages, str]:
-        """The conversation, and the role of the column that an error about it names."""
-        if self.config.format == "PromptCompletion":
-            if not isinstance(row.values["prompt"], str):
-                raise row.error_for("prompt", "is a list, and PromptCompletion needs a string: correct the row")
-            prompt = {"role": "user", "content": row.values["prompt"]}
-            return [prompt, {"role": ASSISTANT, "content": row.values["completion"]}], "completion"
-        messages = row.values["messages"]
-        if self.config.loss_on != "All" and all(message["role"] != ASSISTANT for message in messages):
-            raise row.error_for(
-                "messages", "has no message of the assistant, so there is nothing to learn: correct or remove the row"
-            )
-        return messages, "messages"
+    def _render(self, row: Row) -> tuple[list[RenderedChat], EncodeStatus]:
+        """The row's conversation, with its examples after its instructions; none if there is nothing to learn."""
+        turns = _turns(row)
+        instructions = _count_instructions(turns.messages)
+        examples = [message for example in row.examples for message in _example_turns(example)]
+        messages = [*turns.messages[:instructions], *examples, *turns.messages[instructions:]]
+        conversation = Conversation(messages, row.values.get("tools", ()))
+        role = next(iter(row.values))
+        if self.config.loss_on == "All":
+            return [self._render_all(conversation, row, role)], EncodeStatus.KEPT
+        learned = [index + len(examples) for index in turns.learned]
+        if self.config.loss_on == "LastAssistant":
+            learned = learned[-1:]
+        if any(is_blank(messages[index]) for index in learned):
+            return [], EncodeStatus.EMPTY
+        learned = [index for index in learned if messages[index].get("weight") != 0]
+        if not learned:
+            return [], EncodeStatus.MASKED
+        return self.renderer.render(conversation, row, role, learned), EncodeStatus.KEPT
+
+    def _render_all(self, conversation: Conversation, row: Row, role: str) -> RenderedChat:
+        """The conversation, learned as a whole but for messages whose weight is 0."""
+        masked = [index for index, message in enumerate(conversation.messages) if message.get("weight") == 0]
+        masked_answers = [index for index in masked if conversation.messages[index]["role"] == ASSISTANT]
+        [chat] = self.renderer.render(conversation, row, role, masked_answers, whole=True)
+        return chat._replace(answers=_complement(chat.answers, len(chat.text)))
+
+
+class Turns(NamedTuple):
+    """The messages of a row, and the indices of those that the assistant is to learn."""
+
+    messages: Messages
+    learned: list[int]
+
+
+def is_blank(message: Mapping[str, Any]) -> bool:
+    """Whether a message says nothing and calls no tool."""
+    return not ((message.get("content") or "").strip() or message.get("tool_calls") or message.get("reasoning_content"))
+
+
+def _turns(row: Row) -> Turns:
+    """All answers of a conversation, or those of a completion after its prompt."""
+    messages = row.values.get("messages")
+    first = 0
+    if messages is None:
+        prompt = _as_messages(row.values["prompt"], "user")
+        messages, first = [*prompt, *_as_messages(row.values["completion"], ASSISTANT)], len(prompt)
+    learned = [index for index in range(first, len(messages)) if messages[index]["role"] == ASSISTANT]
+    return Turns(messages, learned)
+
+
+def _as_messages(turn: str | Messages, role: str) -> Messages:
+    return [{"role": role, "content": turn}] if isinstance(turn, str) else turn
+
+
+def _example_turns(example: Row) -> Messages:
+    """An example as turns of another conversation: from after its instructions to the assistant's last message."""
+    turns = _turns(example)
+    return turns.messages[_count_instructions(turns.messages) : turns.learned[-1] + 1]
 
 
 def _count_instructions(messages: Messages) -> int:
@@ -123,3 +156,17 @@ def _count_instructions(messages: Messages) -> int:
         if message["role"] not in ("system", "developer"):
             return index
     return len(messages)
+
+
+def _complement(spans: Sequence[Span], length: int) -> list[Span]:
+    """The spans of a text of this length between those given."""
+    edges = [0, *(edge for span in spans for edge in span), length]
+    return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+
+
+def _joint_status(statuses: Sequence[EncodeStatus]) -> EncodeStatus:
+    """The status of a row with several examples: that of the first which was changed, or that the row was split."""
+    changed = next((status for status in statuses if status is not EncodeStatus.KEPT), None)
+    if changed is not None:
+        return changed
+    return EncodeStatus.SPLIT if len(statuses) > 1 else EncodeStatus.KEPT

@@ -27,7 +27,9 @@ from finetune_trainer.objectives.base import (
     Statistics,
 )
 from finetune_trainer.objectives.description import Block, row_block
-from finetune_trainer.objectives.inputs.chat import ASSISTANT, LOSS_MASK, ChatRenderer, RenderedChat, set_chat_template
+from finetune_trainer.objectives.inputs.chat import LOSS_MASK, ChatRenderer, RenderedChat
+from finetune_trainer.objectives.inputs.chat_coverage import ASSISTANT, Conversation
+from finetune_trainer.objectives.inputs.chat_template import set_chat_template
 from finetune_trainer.objectives.inputs.tokenization import (
     encoding_fingerprint,
     require_eos_token,
@@ -121,11 +123,18 @@ class PreferenceEncoder(Encoder):
         self._require_same_kind(row, answer_role, answer)
         if self.renderer is None:
             return RenderedChat(prompt + answer, [(len(prompt), len(prompt + answer))])
-        assistant_messages = sum(message["role"] == ASSISTANT for message in answer)
-        if not assistant_messages:
+        messages = [*prompt, *answer]
+        learned = [index for index in range(len(prompt), len(messages)) if messages[index]["role"] == ASSISTANT]
+        if not learned:
             raise row.error_for(answer_role, "has no message of the assistant, so there is nothing to prefer: correct the row")
-        chat = self.renderer.render([*prompt, *answer], row, answer_role)
-        return chat._replace(answers=chat.answers[-assistant_messages:])
+        chats = self.renderer.render(Conversation(messages, row.values.get("tools", ())), row, answer_role, learned)
+        if len(chats) > 1:
+            raise row.error_for(
+                answer_role,
+                "has several messages of the assistant, which the chat template writes in another way once more follow: keep "
+                "the last one, and put the others into the prompt",
+            )
+        return chats[0]
 
     def _require_same_kind(self, row: Row, role: str, value: Any) -> None:
         """Raises DataError for a text among conversations, or a conversation among texts."""

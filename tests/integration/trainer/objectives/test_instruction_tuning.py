@@ -23,7 +23,8 @@ from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeSta
 from finetune_trainer.data.records.row import Row, make_row, texts
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.models import tokenizer_training
-from finetune_trainer.objectives.inputs.chat import DEFAULT_TEMPLATE, LOSS_MASK
+from finetune_trainer.objectives.inputs.chat import LOSS_MASK
+from finetune_trainer.objectives.inputs.chat_template import DEFAULT_TEMPLATE
 from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
@@ -85,7 +86,7 @@ def test_masks_all_but_the_assistants_messages() -> None:
     assert asked_first.startswith(f"user\nMay I?{end}assistant\nYes,")
     assert learnt_text(objective(lossOn="All"), TURNS[:1]) == f"user\nMay I?{end}"
     pair = {"prompt": "May I?", "completion": "Yes."}
-    assert learnt_text(objective(format="PromptCompletion"), pair) == f"Yes.{end}"
+    assert learnt_text(objective(), pair) == f"Yes.{end}"
     assert learnt_text(objective(), TURNS[1:]) == f"Yes,\n\n  you may.{end}Why not?{end}", "the assistant may begin"
 
 
@@ -98,7 +99,8 @@ def test_computes_masks_of_templates_with_generation_markers(name: str) -> None:
     for written in (name, name.removesuffix("_training")):
         found = example(objective(processor, chatTemplate=known(written)), TURNS)
         assert found[TOKENS].tolist() == theirs["input_ids"], written
-        assert found[LOSS_MASK].tolist() == theirs["assistant_masks"], written
+        if (name, written) != ("qwen2_5_training", "qwen2_5"):  # trl learns the line break of the prompt too
+            assert found[LOSS_MASK].tolist() == theirs["assistant_masks"], written
 
 
 @pytest.mark.parametrize("name", ["llama3", "gemma"])
@@ -199,7 +201,6 @@ def test_rejects_data_without_labels() -> None:
         ([TURNS[0], {"role": "gpt", "content": "x"}], "has in message 2 the unknown role 'gpt': write one of"),
         ([TURNS[0], {"role": "assistant"}], "has in message 2 no content"),
         ([TURNS[0], {"role": "assistant", "content": 3}], "has in message 2 a content that is a int, not a string"),
-        (TURNS[:1], "has no message of the assistant, so there is nothing to learn"),
     ],
 )
 def test_rejects_invalid_conversations(messages: Any, message: str) -> None:
@@ -212,7 +213,11 @@ def test_rejects_invalid_conversations(messages: Any, message: str) -> None:
     ("template", "message"),
     [
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "ends what the assistant says with no special token"),
-        ("{{ messages | length }}{{ eos_token }}", "writes a question differently once the answer follows"),
+        ("{{ messages | length }}{{ eos_token }}", "does not write the content of a message of the user"),
+        (
+            "{{ messages | length }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}",
+            "writes a question differently once the answer follows",
+        ),
         ("{{ raise_exception('never') }}", r"fails on a question and its answer \(never\)"),
         ("{% for", "fails on a question and its answer"),
     ],
@@ -236,11 +241,6 @@ def test_rejects_conversation_that_the_template_cannot_render() -> None:
         example(objective(chatTemplate=forgetful), TURNS)
 
 
-def test_rejects_prompt_that_is_no_string() -> None:
-    with pytest.raises(DataError, match=r"^rows.jsonl:1: column prompt is a list, and PromptCompletion needs a string"):
-        example(objective(format="PromptCompletion"), {"prompt": TURNS[:1], "completion": "Yes."})
-
-
 def test_generation_stops_at_the_end_of_a_turn() -> None:
     processor = tokenizer(SPECIAL)
     tuning = objective(processor, chatTemplate=known("qwen3"))
@@ -262,7 +262,7 @@ def test_rejects_pretrained_model_without_a_template() -> None:
 
 def test_fingerprint_depends_on_all_that_changes_examples() -> None:
     ways: list[dict[str, Any]] = [
-        {}, {"lossOn": "All"}, {"format": "PromptCompletion"}, {"chatTemplate": "{# other #}" + DEFAULT_TEMPLATE},
+        {}, {"lossOn": "All"}, {"chatTemplate": "{# other #}" + DEFAULT_TEMPLATE},
         {"max_length": 99},
     ]  # fmt: skip
     assert len({str(objective(**way).encoder.fingerprint) for way in ways}) == len(ways)

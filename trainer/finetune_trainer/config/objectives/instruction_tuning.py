@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from finetune_trainer.config.conversation import ConversationPreset
 from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 
 
@@ -17,15 +18,15 @@ class InstructionTuningConfig(ChatObjectiveConfig):
     supports_prompt_tuning: ClassVar[bool] = True
     supports_few_shot: ClassVar[bool] = True
 
-    format: Literal["Messages", "PromptCompletion"] = Field(
-        "Messages",
-        description="Messages reads conversations from the column messages; PromptCompletion reads a user's message and the "
-        "assistant's answer from the columns prompt and completion.",
+    columns: ClassVar[tuple[str, ...]] = ("messages",)
+
+    format: Literal["Auto", "Messages", "PromptCompletion"] = Field(
+        "Auto", description="The conversation.preset of sources that name none."
     )
     loss_on: Literal["Assistant", "LastAssistant", "All"] = Field(
         "Assistant", description="Tokens that have a loss: all messages of the assistant, its last one, or all tokens."
     )
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        return ("messages",) if self.format == "Messages" else ("prompt", "completion")
+    def default_preset(self) -> ConversationPreset:
+        return self.format

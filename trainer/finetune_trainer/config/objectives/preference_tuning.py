@@ -7,13 +7,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule
-from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
+from finetune_trainer.config.objectives.chat import AnswerKind, ChatObjectiveConfig
 
 
 class PreferenceTuningConfig(ChatObjectiveConfig):
     """Prefer one answer to another: direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
 
     columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    answers: ClassVar[AnswerKind] = "pair"
 
     loss: Literal["Sigmoid", "IPO", "Hinge"] = Field(
         "Sigmoid",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from finetune_trainer.data.records.answers import parse_answers
 
+TEXT_KEYS = ("content", "reasoning_content")  # the keys of a message that hold its texts, besides its tool calls
 SPEAKERS = ("system", "developer", "user", "assistant", "tool")  # the roles of a conversation's messages
 
 Rewrite = Callable[[str], str]
@@ -81,7 +82,8 @@ def _validate_message(message: Any) -> str | None:
         problem = "no role" if role is None else f"the unknown role {role!r}"
         return f"{problem}: write one of {', '.join(SPEAKERS)}"
     if content is None:
-        return None if message.get("tool_calls") else "no content: add it, or remove the row"
+        has_other = message.get("tool_calls") or message.get("reasoning_content")
+        return None if has_other else "no content: add it, or remove the row"
     content_problem = _validate_text(content)
     return content_problem and f"a content that {content_problem}"
 
@@ -93,8 +95,29 @@ def _validate_text_or_conversation(value: Any) -> str | None:
 def _conversation_texts(value: Any) -> Iterator[str]:
     messages = value if isinstance(value, list) else [{"content": value}]
     for message in messages:
-        if message.get("content"):
-            yield message["content"]
+        for key in TEXT_KEYS:
+            if message.get(key):
+                yield message[key]
+        yield from _strings(message.get("tool_calls"))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings in tool calls, without keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def _rewrite_strings(value: Any, rewrite: Rewrite) -> Any:
+    if isinstance(value, str):
+        return rewrite(value)
+    if isinstance(value, dict):
+        return {key: _rewrite_strings(item, rewrite) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rewrite_strings(item, rewrite) for item in value]
+    return value
 
 
 def _rewrite_conversation(value: Any, rewrite: Rewrite) -> Any:
@@ -102,10 +125,17 @@ def _rewrite_conversation(value: Any, rewrite: Rewrite) -> Any:
         return rewrite(value)
     messages = []
     for message in value:
-        if message.get("content"):
-            message = message | {"content": rewrite(message["content"])}
+        for key in TEXT_KEYS:
+            if message.get(key):
+                message = message | {key: rewrite(message[key])}
+        if message.get("tool_calls"):
+            message = message | {"tool_calls": _rewrite_strings(message["tool_calls"], rewrite)}
         messages.append(message)
     return messages
+
+
+def _validate_tools(value: Any) -> str | None:
+    return None if isinstance(value, list) else f"is {type_name(value)}, not a list of tools: correct the row"
 
 
 def _validate_label(value: Any) -> str | None:
@@ -166,7 +196,8 @@ ROLES: dict[str, Role] = {
     "negative": Role(_validate_optional_text, _optional_text, _rewrite_optional_text),
     "messages": Role(_validate_conversation, _conversation_texts, _rewrite_conversation),
     "prompt": TEXT_OR_CONVERSATION,
-    "completion": PLAIN_TEXT,
+    "completion": TEXT_OR_CONVERSATION,
+    "tools": Role(_validate_tools),
     "chosen": TEXT_OR_CONVERSATION,
     "rejected": TEXT_OR_CONVERSATION,
     "label": Role(_validate_label),
@@ -178,4 +209,4 @@ ROLES: dict[str, Role] = {
     "image": Role(_validate_image_value),
     "target": PLAIN_TEXT,
 }
-"""Every role by its field of `config.ColumnsConfig`."""
+"""The roles of rows by their fields of `config.ColumnsConfig`; a system message becomes a part of its conversation."""

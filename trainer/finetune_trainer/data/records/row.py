@@ -48,10 +48,15 @@ def make_row(record: Mapping[str, Any], columns: Mapping[str, str], origin: str)
             remedy = f"set {field} to one of them" if error.lists_columns else f"correct {field}"
             raise DataError(f"{origin}: {error}: {remedy}") from error
     row = Row(values, origin, columns)
-    for role, value in values.items():
+    validate_row(row)
+    return row
+
+
+def validate_row(row: Row) -> None:
+    """Raises DataError for an invalid value."""
+    for role, value in row.values.items():
         if problem := ROLES[role].validate(value):
             raise row.error_for(role, problem)
-    return row
 
 
 def texts(row: Row) -> Iterator[str]:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_trainer import config
+from finetune_trainer.config.conversation import ConversationConfig
+from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 from finetune_trainer.config.storage_schemes import HUB
+from finetune_trainer.data.conversations.reader import ConversationReader
+from finetune_trainer.data.conversations.shapes import ShapeFinder
 from finetune_trainer.data.sources import file_source, hub_source
 from finetune_trainer.data.sources.base import RecordSource, Source
 from finetune_trainer.data.sources.options import ReadOptions
@@ -45,11 +49,22 @@ class SourceResolver:
         with `field`.
         """
         columns = dataset.columns.names(self.objective.roles_of(dataset.task))
+        conversations = self._conversation_reader(dataset)
         options = ReadOptions(
-            columns=tuple(dict.fromkeys(columns.values())), csv=dataset.csv, text=dataset.text, json_records=dataset.records,
-            encoding=dataset.encoding,
+            columns=None if conversations else tuple(dict.fromkeys(columns.values())), csv=dataset.csv, text=dataset.text,
+            json_records=dataset.records, encoding=dataset.encoding,
         )  # fmt: skip
-        return RowSource(self._find_records(dataset, options, columns, field, default_split), columns, dataset.task)
+        records = self._find_records(dataset, options, columns, field, default_split)
+        return RowSource(records, columns, dataset.task, conversations)
+
+    def _conversation_reader(self, dataset: config.DatasetConfig) -> ConversationReader | None:
+        objective = self.objective.config
+        if not isinstance(objective, ChatObjectiveConfig):
+            return None
+        conversation = dataset.conversation or ConversationConfig()
+        if conversation.preset == "Auto":
+            conversation = conversation.model_copy(update={"preset": objective.default_preset})
+        return ConversationReader(ShapeFinder(dataset.columns, conversation, objective.answers))
 
     def _find_records(
         self, dataset: config.DatasetConfig, options: ReadOptions, roles: Collection[str], field: str, default_split: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.data.conversations.reader import ConversationReader
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.data.sources.base import RecordSource, SourceDescription
 
@@ -19,19 +20,32 @@ class RowSource:
     columns: Mapping[str, str]
     """The column of each role."""
     task: str | None = None
+    conversations: ConversationReader | None = None
+    """Reads the rows of an objective over conversations, whose columns depend on their shape."""
 
     @property
     def identity(self) -> Any:
-        return [self.source.identity, dict(self.columns), self.task]
+        conversations = self.conversations and self.conversations.identity
+        return [self.source.identity, dict(self.columns), self.task, conversations]
 
     def contents(self, digest: Callable[[Path], str]) -> list[tuple[str, str]]:
         return self.source.contents(digest)
 
     def rows(self) -> Iterator[Row]:
+        if self.conversations:
+            yield from self.conversations.rows(self.source.records())
+            return
         has_images = "image" in self.columns
         for record in self.source.records():
             row = make_row(record.values, self.columns, record.origin)
             yield row._replace(task=self.task, folder=record.folder if has_images else None)
 
     def describe(self) -> SourceDescription:
-        return replace(self.source.describe(), columns=self.columns)
+        description = self.source.describe()
+        if self.conversations is None:
+            return replace(description, columns=self.columns)
+        first = next(self.source.records(), None)
+        if first is None:
+            return description
+        shape = self.conversations.find_shape(first)
+        return replace(description, conversation=shape.preset, columns=shape.columns(first.values))

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import ObjectiveContext
+from finetune_trainer.objectives.inputs.chat_coverage import ASSISTANT, Conversation, CoverageFinder, Part
+from finetune_trainer.objectives.inputs.chat_template import ChatTemplate, Dialect, set_chat_template, training_template
 from finetune_trainer.objectives.inputs.tokenization import Span, require_offsets, tokenize_with_mask
 from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 
 LOSS_MASK = "loss_mask"  # 1 for each token that is a label, 0 for the others
-ASSISTANT = "assistant"
-Messages = Sequence[Mapping[str, Any]]
-
-DEFAULT_TEMPLATE = (
-    "{% for message in messages %}{{ message.role + '\n' + message.content + eos_token + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant\n' }}{% endif %}"
-)
-"""For models from scratch, whose tokenizer has no template. It is ChatML with the end-of-text token for both of ChatML's marks:
-every tokenizer here has this token and needs no other, and generation stops at it anyway."""
 
 
 class RenderedChat(NamedTuple):
-    """A conversation as text, and the spans of the assistant's messages in it, each with its end of turn."""
+    """A conversation as text, and the spans of the messages to learn in it, each with its end of turn."""
 
     text: str
     answers: list[Span]
-
-
-def set_chat_template(config: ChatObjectiveConfig, context: ObjectiveContext, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Give the tokenizer, which is exported with the model, the document's template, or the default for models from scratch.
-
-    Returns the template that it has then, None for none.
-    """
-    if config.chat_template:
-        tokenizer.chat_template = config.chat_template
-    elif not tokenizer.chat_template and context.from_scratch:
-        tokenizer.chat_template = DEFAULT_TEMPLATE
-    return tokenizer.get_chat_template() if tokenizer.chat_template else None
+    drops_names: bool = False
+    """Whether the messages name their speakers, and the template does not write the names."""
 
 
 class ChatRenderer:
@@ -55,27 +36,37 @@ class ChatRenderer:
     def __init__(self, config: ChatObjectiveConfig, context: ObjectiveContext, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raises ConfigurationError for a tokenizer without a template, and for a template without an end-of-turn token."""
         self._field = f"spec.objective.{context.section}.chatTemplate"
-        template = set_chat_template(config, context, tokenizer)
-        if template is None:
+        source = set_chat_template(config, context, tokenizer)
+        if source is None:
             raise ConfigurationError(
                 f"{self._field}: the tokenizer has no chat template: set the one that the model is to be used with"
             )
         require_offsets(tokenizer)
         self._tokenizer = tokenizer
-        self.template = _training_template(tokenizer, template)
-        self._has_markers = has_generation_markers(self.template)
-        self.end_of_turn = self._find_end_of_turn()
+        self.template = training_template(tokenizer, source)
+        self._template = ChatTemplate(self.template, tokenizer.special_tokens_map)
+        self._coverage = CoverageFinder(self._template)
+        self.end_of_turn = self._find_end_of_turn(marks_header=self.template != source)
         """The token with which the assistant ends its turn."""
 
-    def render(self, messages: Messages, row: Row, role: str, first: int = 0) -> RenderedChat:
-        """Render the conversation, with the spans of the assistant's messages from the message `first` on.
+    def render(
+        self, conversation: Conversation, row: Row, role: str, learned: Collection[int], *, whole: bool = False
+    ) -> list[RenderedChat]:  # fmt: skip
+        """Render the conversation, with the spans of the messages whose indices are `learned`.
 
-        Raises DataError, about the row's value for `role`, where the template fails.
+        Some templates write an answer in another way once more messages follow; Qwen 3's, for example, strips its reasoning.
+        Then each learned message becomes a chat of its own that ends with it, as the model will see it. With `whole` there is
+        one chat, which holds everything.
+
+        Raises DataError, about the row's value for `role`, where the template fails or leaves out a part of the conversation.
         """
-        # Parquet gives a message every key of the column, with None where the row has no value.
-        present = [{key: value for key, value in message.items() if value is not None} for message in messages]
         try:
-            return self._render_with_spans(present, first)
+            if whole:
+                return [self._render_whole(conversation, learned, strict=True)]
+            return self._render(conversation, learned)
+        except _UnwrittenPartError as error:
+            part_role = "tools" if error.part.kind == "tools" else role
+            raise row.error_for(part_role, f"{_describe(error.part, conversation)}: {self._advice(error.part)}") from None
         except _UnstableTemplateError:
             raise row.error_for(
                 role,
@@ -84,11 +75,15 @@ class ChatRenderer:
                 f"{self._field}",
             ) from None
         except Exception as error:  # a template is a program, and may raise anything
-            raise row.error_for(role, f"does not suit the chat template ({_first_line(error)}): correct the row") from error
+            raise row.error_for(
+                role, f"does not suit the chat template ({_first_line(error)}): correct the row, or set another {self._field}"
+            ) from error
 
     def tokenize(self, chats: Sequence[RenderedChat]) -> Iterator[tuple[Tokens, Tokens]]:
-        """For each conversation its tokens, and 1 for each of the assistant's: [tokens] int32 and int8."""
-        texts, answers = zip(*chats, strict=True)
+        """For each conversation its tokens, and 1 for each token that is learned: [tokens] int32 and int8."""
+        if not chats:
+            return iter(())
+        texts, answers = [chat.text for chat in chats], [chat.answers for chat in chats]
         return tokenize_with_mask(texts, answers, self._tokenizer, add_special_tokens=False)
 
     def stop_generation_at_end_of_turn(self, model: Any) -> None:
@@ -101,40 +96,77 @@ class ChatRenderer:
         if self.end_of_turn not in stops:
             model.generation_config.eos_token_id = [*stops, self.end_of_turn]
 
-    def _render_with_spans(self, messages: list[dict[str, Any]], first: int = 0) -> RenderedChat:
-        answers = [index for index, message in enumerate(messages) if message["role"] == ASSISTANT]
-        if self._has_markers:
-            text, spans = self._render(messages, return_assistant_tokens_mask=True)
-            earlier_answers = [index for index in answers if index < first]
-            if earlier_answers:
-                _, earlier_spans = self._render(messages[: earlier_answers[-1] + 1], return_assistant_tokens_mask=True)
-                spans = spans[len(earlier_spans) :]
-            return RenderedChat(text, spans)
-        text, _ = self._render(messages)
-        return RenderedChat(text, [self._find_span(messages, index, text) for index in answers if index >= first])
+    def _render(self, conversation: Conversation, learned: Collection[int]) -> list[RenderedChat]:
+        coverage = self._coverage.find(conversation)
+        if not coverage.stripped_reasoning.intersection(learned):
+            try:
+                return [self._render_whole(conversation, learned)]
+            except _UnstableTemplateError:
+                if not learned:
+                    raise
+        return [self._render_until(conversation, index) for index in learned]
 
-    def _find_span(self, messages: list[dict[str, Any]], index: int, text: str) -> Span:
-        """The span of a message: what rendering it adds to the conversation before it."""
-        before, _ = self._render(messages[:index], add_generation_prompt=True)
-        after, _ = self._render(messages[: index + 1])
-        if not (text.startswith(after) and after.startswith(before)):
+    def _render_whole(self, conversation: Conversation, learned: Collection[int], *, strict: bool = False) -> RenderedChat:
+        """The conversation as one text; with `strict` it holds all reasoning."""
+        last = 0 if strict else len(conversation.messages)
+        dialect, drops_names = self._require_coverage(conversation, last)
+        text, marked = self._template.render(*conversation, dialect)
+        answers = [index for index, message in enumerate(conversation.messages) if message["role"] == ASSISTANT]
+        if self._template.has_markers and len(marked) == len(answers):
+            spans = [span for index, span in zip(answers, marked, strict=True) if index in learned]
+        else:
+            spans = [self._find_span(conversation, index, dialect, text) for index in learned]
+        return RenderedChat(text, spans, drops_names)
+
+    def _render_until(self, conversation: Conversation, index: int) -> RenderedChat:
+        """The conversation up to a message, which is learned."""
+        conversation = conversation.until(index)
+        dialect, drops_names = self._require_coverage(conversation, index)
+        text, _ = self._template.render(*conversation, dialect)
+        return RenderedChat(text, [self._find_span(conversation, index, dialect, text)], drops_names)
+
+    def _require_coverage(self, conversation: Conversation, last: int) -> tuple[Dialect, bool]:
+        """Raises _UnwrittenPartError for a part that is lost; reasoning before the message `last` may be."""
+        coverage = self._coverage.find(conversation)
+        if lost := coverage.lost(last):
+            raise _UnwrittenPartError(lost)
+        return coverage.dialect, coverage.drops_names
+
+    def _find_span(self, conversation: Conversation, index: int, dialect: Dialect, text: str) -> Span:
+        """The span of a message in the conversation's text: what rendering it adds to the conversation before it."""
+        messages, tools = conversation
+        after, marked = self._template.render(messages[: index + 1], tools, dialect)
+        if not text.startswith(after):
             raise _UnstableTemplateError
-        return len(before), len(after)
+        if self._template.has_markers:
+            before = len(self._template.render(messages[:index], tools, dialect).text) if index else 0
+            return _only_span_after(before, marked)
+        prompt = self._template.render(messages[:index], tools, dialect, prompt=True).text
+        if after.startswith(prompt):
+            return len(prompt), len(after)
+        # The prompt opens the reasoning of an answer that has none: the answer is what begins with its content.
+        start = len(self._template.render(messages[:index], tools, dialect).text)
+        content = (messages[index].get("content") or "").strip()
+        found = after.find(content, start) if content and after.startswith(prompt[:start]) else -1
+        if found < 0:
+            raise _UnstableTemplateError
+        return found, len(after)
 
-    def _render(self, messages: list[dict[str, Any]], **options: Any) -> tuple[str, list[Span]]:
-        # Not with the tokenizer's `apply_chat_template`: it does not return the spans, and its mask loses some tokens.
-        texts, spans = render_jinja_template(
-            [messages], chat_template=self.template, **options, **self._tokenizer.special_tokens_map
-        )
-        return texts[0], _join_touching(spans[0]) if spans else []
-
-    def _find_end_of_turn(self) -> int:
+    def _find_end_of_turn(self, *, marks_header: bool) -> int:
+        question = Conversation([{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}])
         try:
-            chat = self._render_with_spans([{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}])
+            if marks_header:
+                self._template.exclude_header()
+            chat = self._render_whole(question, [1])
         except _UnstableTemplateError:
             raise ConfigurationError(
                 f"{self._field}: the chat template writes a question differently once the answer follows: put the assistant's "
                 "words between {% generation %} and {% endgeneration %}"
+            ) from None
+        except _UnwrittenPartError as error:
+            raise ConfigurationError(
+                f"{self._field}: the chat template does not write the content of a message of the "
+                f"{question.messages[error.part.message]['role']}: correct it"
             ) from None
         except Exception as error:
             raise ConfigurationError(
@@ -150,9 +182,22 @@ class ChatRenderer:
             )
         return visible[-1]
 
+    def _advice(self, part: Part) -> str:
+        if part.kind == "reasoning":
+            return f"remove it, set lossOn: Assistant if it is All, or set a {self._field} that writes it"
+        return f"remove it, or set a {self._field} that writes it"
+
 
 class _UnstableTemplateError(Exception):
     """A template rendered the start of a conversation differently when more messages followed."""
+
+
+class _UnwrittenPartError(Exception):
+    """A template left out a part of a conversation."""
+
+    def __init__(self, part: Part) -> None:
+        super().__init__(part)
+        self.part = part
 
 
 def masked_labels(sample: Sample) -> Tokens:
@@ -161,24 +206,20 @@ def masked_labels(sample: Sample) -> Tokens:
     return labels
 
 
-def _join_touching(spans: Sequence[Span]) -> list[Span]:
-    """Join spans that touch: some templates mark the end of a turn separately from its words."""
-    joined: list[Span] = []
-    for begin, end in spans:
-        if joined and joined[-1][1] == begin:
-            begin, _ = joined.pop()
-        joined.append((begin, end))
-    return joined
+def _only_span_after(start: int, spans: Sequence[Span]) -> Span:
+    """The marked span of the last message; several, for example words and tool calls, count from the first to the last."""
+    later = [span for span in spans if span[0] >= start]
+    if not later:
+        raise _UnstableTemplateError
+    return later[0][0], later[-1][1]
 
 
-def _training_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """The template with the assistant's words marked, where trl has such a variant of it; it renders the same text."""
-    if has_generation_markers(template):
-        return template
-    try:
-        return get_training_chat_template(tokenizer) or template
-    except ValueError:  # trl does not know the template
-        return template
+def _describe(part: Part, conversation: Conversation) -> str:
+    if part.kind == "tools":
+        return "holds tools, which the chat template does not write"
+    role = conversation.messages[part.message]["role"]
+    name = {"content": f"a content of the {role}", "reasoning": "reasoning", "tool_calls": "tool calls"}[part.kind]
+    return f"has in message {part.message + 1} {name}, which the chat template does not write"
 
 
 def _first_line(error: Exception) -> str:
