@@ -7,6 +7,7 @@ from typing import Any
 from finetune_trainer.data.conversations.messages import Message, as_messages
 from finetune_trainer.data.conversations.shapes import Shape, Values
 from finetune_trainer.data.conversations.tools import parse_tools
+from finetune_trainer.data.records.columns import shown
 
 ASSISTANT, USER, SYSTEM = "assistant", "user", "system"
 
@@ -15,7 +16,7 @@ class NormalizationError(ValueError):
     """A value cannot be brought into normal form; the text names its column, the problem and the remedy."""
 
     def __init__(self, column: str | None, problem: object) -> None:
-        super().__init__(f"column {column} {problem}")
+        super().__init__(f"column {shown(str(column))} {problem}")
 
 
 def normalize_conversation(shape: Shape, values: Values) -> dict[str, Any]:

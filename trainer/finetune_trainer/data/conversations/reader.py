@@ -9,6 +9,7 @@ from typing import Any
 from finetune_trainer.data.conversations.normalize import NormalizationError, normalize_conversation
 from finetune_trainer.data.conversations.pairs import normalize_pair
 from finetune_trainer.data.conversations.shapes import Shape, ShapeFinder
+from finetune_trainer.data.records.columns import ColumnError, Selection, list_names, select
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.records.row import Row, validate_row
 from finetune_trainer.protocol.outcome import DataError
@@ -34,30 +35,40 @@ class ConversationReader:
 
     def find_shape(self, record: Record) -> Shape:
         """The shape of a record; raises DataError if it is not a known one, or not the one that the document names."""
-        shape = self.finder.find(record.values)
+        shape = self.finder.find(Selection(record.values))
         if shape is None:
+            self._require_named_columns(record)
             preset = self.finder.conversation.preset
             kind = "of a known shape" if preset == "Auto" else f"of the preset {preset}"
             expected = "chosen and rejected" if self.finder.answers == "pair" else "messages, or of prompt and completion"
             raise DataError(
-                f"{record.origin}: the columns hold no conversation {kind} (there are: {_names(record.values)}): name those of "
-                f"{expected} in columns, or set another conversation.preset"
+                f"{record.origin}: the columns hold no conversation {kind} (there are: {list_names(record.values)}): name "
+                f"those of {expected} in columns, or set another conversation.preset"
             )
         return shape
 
+    def _require_named_columns(self, record: Record) -> None:
+        """Raises DataError for a column that the document names and the record lacks."""
+        for role in self.finder.named_roles:
+            try:
+                select(record.values, getattr(self.finder.columns, role))
+            except ColumnError as error:
+                raise DataError(f"{record.origin}: {error}: correct columns.{role}") from error
+
     def _read(self, record: Record, shape: Shape) -> Row:
-        missing = next(shape.missing_columns(record.values), None)
+        stored = Selection(record.values)
+        missing = next(shape.missing_columns(stored), None)
         if missing is not None:
             raise DataError(
                 f"{record.origin}: there is no column {missing}, which the rows of this source have "
-                f"(there are: {_names(record.values)}): correct the row, or put it into a source of its own"
+                f"(there are: {list_names(stored)}): correct the row, or put it into a source of its own"
             )
         normalize = normalize_pair if self.finder.answers == "pair" else normalize_conversation
         try:
-            values = normalize(shape, record.values)
+            values = normalize(shape, stored)
         except NormalizationError as error:
             raise DataError(f"{record.origin}: {error}") from error
-        row = Row(values, record.origin, _columns(shape, values, record.values))
+        row = Row(values, record.origin, _columns(shape, values, stored))
         validate_row(row)
         return row
 
@@ -67,7 +78,3 @@ def _columns(shape: Shape, values: Mapping[str, Any], stored: Mapping[str, Any])
     columns = shape.columns(stored)
     source = shape.question or next(iter(shape.answers.values()))
     return {role: columns.get(role, source) for role in values}
-
-
-def _names(values: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, values)) or "none"

@@ -78,6 +78,12 @@ class ShapeFinder:
     conversation: ConversationConfig
     answers: AnswerKind
 
+    @property
+    def named_roles(self) -> list[str]:
+        """The roles whose columns the document names; optional ones, which a row may lack, are not among them."""
+        roles = ("messages", "prompt", "completion") if self.answers == "completion" else ("prompt", "chosen", "rejected")
+        return [role for role in roles if self._is_named(role)]
+
     def find(self, values: Values) -> Shape | None:
         """The shape of a row, None if it has none that is known, or not the one that the document names."""
         return self._find_pair(values) if self.answers == "pair" else self._find_conversation(values)

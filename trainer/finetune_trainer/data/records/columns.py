@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 _STEP = re.compile(r"\.([^.\[\]{}]+)|\[(\d+)\]")
 _STEPS = re.compile(rf"(?:{_STEP.pattern})+")
+_OPERATORS = frozenset(".[{")  # one of them is in each path and template
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
@@ -46,6 +47,29 @@ def select(record: Mapping[str, Any], expression: str) -> Any:
         return _render(record, lines)
     except ColumnError as error:
         raise ColumnError(f"{error} for the template {shown(expression)}") from error
+
+
+class Selection(Mapping[str, Any]):
+    """A record whose keys are also paths and templates; iterating over it gives the columns alone."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self._record = record
+
+    def __getitem__(self, expression: str) -> Any:
+        if expression in self._record:
+            return self._record[expression]
+        if not _OPERATORS.intersection(expression):
+            raise KeyError(expression)
+        try:
+            return select(self._record, expression)
+        except ColumnError as error:
+            raise KeyError(expression) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._record)
+
+    def __len__(self) -> int:
+        return len(self._record)
 
 
 def columns_of(expression: str, present: Collection[str]) -> list[str]:

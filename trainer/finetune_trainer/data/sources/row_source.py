@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.data.conversations.reader import ConversationReader
+from finetune_trainer.data.records.columns import Selection
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.data.sources.base import RecordSource, SourceDescription
 
@@ -48,4 +49,4 @@ class RowSource:
         if first is None:
             return description
         shape = self.conversations.find_shape(first)
-        return replace(description, conversation=shape.preset, columns=shape.columns(first.values))
+        return replace(description, conversation=shape.preset, columns=shape.columns(Selection(first.values)))

@@ -131,6 +131,10 @@ def test_document_names_the_shape() -> None:
     pair = {"messages": [NO], "q": "May I?", "a": "Yes."}
     named = reader(columns={"prompt": "q", "completion": "a"})
     assert rows(named, pair)[0].values == {"prompt": "May I?", "completion": "Yes."}
+    nested = {"a": {"turns": [USER, YES]}, "instruction": "May", "input": "I?", "output": "Yes."}
+    assert rows(reader(columns={"messages": "a.turns"}), nested)[0].values == {"messages": [USER, YES]}
+    template = reader(columns={"prompt": "{instruction} {input}", "completion": "output"})
+    assert rows(template, nested)[0].values == {"prompt": "May I?", "completion": "Yes."}
     both = {"messages": [NO], "instruction": "May I?", "output": "Yes."}
     assert rows(reader(preset="Alpaca"), both)[0].values == {"prompt": "May I?", "completion": "Yes."}
 
@@ -174,7 +178,7 @@ def test_rows_may_lack_what_not_every_conversation_has() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"text": "a", "id": 1}, "the columns hold no conversation of a known shape (there are: text, id): name those"),
+    ({"text": "a", "id": 1}, "the columns hold no conversation of a known shape (there are: id, text): name those"),
     ({"messages": "Hi"}, "column messages is a str, not a list of messages"),
     ({"messages": None}, "column messages is null, not a list of messages"),
     ({"messages": []}, "column messages is a list without messages"),
@@ -213,7 +217,7 @@ def test_says_what_is_wrong_with_a_row(values: dict[str, Any], message: str) -> 
             {"prompt": "Who?", "chosen": [USER, YES], "rejected": [USER, NO]},
             "column prompt is not what both answers begin with",
         ),
-        ({"prompt": "a", "chosen": "b"}, "the columns hold no conversation of a known shape (there are: prompt, chosen)"),
+        ({"prompt": "a", "chosen": "b"}, "the columns hold no conversation of a known shape (there are: chosen, prompt)"),
         ({"prompt": "a", "chosen": None, "rejected": "b"}, "column chosen is null, not a string"),
     ],
 )
@@ -221,6 +225,12 @@ def test_says_what_is_wrong_with_a_pair(values: dict[str, Any], message: str) ->
     with pytest.raises(DataError) as raised:
         rows(reader(pairs=True), values)
     assert str(raised.value).startswith(f"rows.jsonl:1: {message}")
+
+
+def test_names_a_column_of_the_document_that_the_rows_lack() -> None:
+    named = reader(columns={"prompt": "{ask}", "completion": "output"})
+    with pytest.raises(DataError, match=r"^rows.jsonl:1: there is no column ask .* correct columns.prompt$"):
+        rows(named, {"instruction": "a", "output": "b"})
 
 
 def test_refuses_rows_of_another_shape_than_the_first() -> None:
