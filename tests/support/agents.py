@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.agent.settings import Limits, Settings
 from finetune_trainer.agent.stop_signals import StopSignals
-from finetune_trainer.protocol.outcome import Outcome, RunStatus
+from finetune_trainer.config.hang_limits import HangLimits
+from finetune_trainer.protocol.outcome import Outcome, Reason, RunStatus
 
 FAKE_RANK = Path(__file__).parent
-LIMITS = Limits(poll_interval=0.05, cause_delay=0.5, kill_grace=0.2, end_grace=3.0, max_reconnect_pause=0.5)
+LIMITS = Limits(poll_interval=0.05, share_interval=0.2, cause_delay=0.5, kill_grace=0.2, end_grace=3.0, max_reconnect_pause=0.5)
 TIMEOUT_SECONDS = 30.0
 
 Value = TypeVar("Value")
@@ -131,10 +132,11 @@ class Cluster:
     """The nodes of one job. `behaviors` has the behaviors of each rank's attempts, which leave records in a shared folder."""
 
     def __init__(
-        self, fork_server: ForkServer, folder: Path, nodes: int, per_node: int, limits: Limits, behaviors: dict[int, list[str]]
-    ) -> None:
+        self, fork_server: ForkServer, folder: Path, nodes: int, per_node: int, behaviors: dict[int, list[str]], *,
+        limits: Limits, hang: HangLimits,
+    ) -> None:  # fmt: skip
         self._fork_server, self._folder = fork_server, folder
-        self._nodes, self._per_node, self._limits = nodes, per_node, limits
+        self._nodes, self._per_node, self._limits, self._hang = nodes, per_node, limits, hang
         self._store_port = free_ports(1)[0]
         self._started: list[Agent] = []
         self.shared = folder / "shared"
@@ -157,6 +159,7 @@ class Cluster:
             termination_log=self._folder / f"termination-{node}",
             rank_module="fake_rank",
             limits=self._limits,
+            hang=self._hang,
         )
         self._started.append(Agent(self._fork_server, settings))
         return self._started[-1]
@@ -181,6 +184,13 @@ class Cluster:
     def close(self) -> None:
         for agent in self._started:
             agent.kill()
+
+
+CreateCluster = Callable[..., Cluster]
+
+
+def outcomes(agents: list[Agent]) -> list[tuple[Reason, int | None, int | None]]:
+    return [(outcome.reason, outcome.rank, outcome.node) for outcome in (agent.wait() for agent in agents)]
 
 
 def is_alive(pid: int) -> bool:

@@ -16,6 +16,7 @@ from finetune_trainer.checkpoint.manager import CheckpointManager
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.storage.registry import open_storage
 
@@ -79,13 +80,14 @@ def _train_and_export(group: ProcessGroup, folder: Path, model: str, spec: Train
     run = build_run(group, spec, apply_method(getattr(tiny, model)(), spec, objective_of(spec)))
     run.loop.run()
     run.engine.eval()
-    heartbeats: list[None] = []
+    beats: list[None] = []
     logits = _logits(run.engine)
-    for _ in range(2):  # the second export finds the folder of the first, as after a restart
-        run.save(spec, folder, lambda: heartbeats.append(None))
+    with heartbeat.relayed_to(lambda: beats.append(None)):
+        for _ in range(2):  # the second export finds the folder of the first, as after a restart
+            run.save(spec, folder)
     assert torch.equal(logits, _logits(run.engine)), "exporting changed the live model"
     frozen = [name for name, parameter in run.engine.module.named_parameters() if not parameter.requires_grad]
-    return {"logits": logits.float().numpy(), "frozen": len(frozen), "heartbeats": len(heartbeats)}
+    return {"logits": logits.float().numpy(), "frozen": len(frozen), "heartbeats": len(beats)}
 
 
 def _logits(model: Any) -> torch.Tensor:

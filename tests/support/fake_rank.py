@@ -6,6 +6,7 @@ directory. A file there also tells all ranks about a stop of one, as a collectiv
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import signal
@@ -17,14 +18,29 @@ PROGRESS = {"totalSteps": 1000, "epoch": 0.5, "percent": 1, "loss": 2.5, "learni
 EXIT_CODES = {"Complete": 0, "InvalidData": 3, "NonFiniteLoss": 5, "RendezvousFailed": 8, "Preempted": 10}
 
 
+# Its stack looks as if torch waited for other ranks.
+WAIT = """
+def wait(condition, sleep):
+    while not condition():
+        sleep(0.02)
+"""
+exec(compile(WAIT, "/usr/lib/site-packages/torch/distributed/fake.py", "exec"), TORCH := {})
+
+
+def hang() -> None:
+    while True:
+        time.sleep(60)
+
+
 class FakeRank:
     def __init__(self) -> None:
         parser = argparse.ArgumentParser()
-        for name in ("document", "job", "run-id", "master", "work-dir", "cache-dir", "credentials-dir"):
+        for name in ("document", "job", "run-id", "master", "work-dir", "cache-dir", "credentials-dir", "stack-file"):
             parser.add_argument(f"--{name}")
         for name in ("rank", "world-size", "local-rank", "processes-per-node", "attempt", "telemetry-fd"):
             parser.add_argument(f"--{name}", type=int)
         self.options = parser.parse_args()
+        faulthandler.register(signal.SIGUSR1, file=Path(self.options.stack_file).open("a"))  # noqa: SIM115  # it stays open
         self.shared = Path(self.options.cache_dir)
         self.attempt = len(list(self.shared.glob(f"attempt-{self.options.rank}-*")))
         record = vars(self.options) | {"pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"]}
@@ -57,6 +73,18 @@ class FakeRank:
             if self.stop.exists():
                 self.end("Preempted", f"rank {self.options.rank} stored a checkpoint")
 
+    def work(self, parts: int, seconds: float) -> None:
+        """Give a sign of life after each part, which takes some seconds."""
+        for _ in range(parts):
+            time.sleep(seconds)
+            self.send("beat")
+
+    def join(self) -> None:
+        """Wait silently until all ranks have come here."""
+        self.send("alive", activity="Loading")
+        (self.shared / f"joined-{self.options.rank}").touch()
+        TORCH["wait"](lambda: len(list(self.shared.glob("joined-*"))) == self.options.world_size, time.sleep)
+
     def run(self) -> None:
         behaviors = json.loads(Path(self.options.document).read_text()).get(
             str(self.options.rank), [os.environ.get("FAKE_RANK", "complete")]
@@ -79,7 +107,23 @@ class FakeRank:
                 sys.exit(1)
             case ["silent"]:
                 self.step(1)
-                signal.pause()
+                hang()
+            case ["micro-batches", count, seconds]:
+                self.step(1)
+                self.work(int(count), float(seconds))
+                self.step(2)
+            case ["join", seconds]:
+                self.send("alive", activity="Preparing")
+                self.work(int(float(seconds) / 0.1), 0.1)
+                self.join()
+                self.step(1)
+            case ["silent-preparation"]:
+                self.send("alive", activity="Preparing")
+                hang()
+            case ["save", seconds]:
+                self.step(1)
+                self.send("alive", activity="Saving")
+                time.sleep(float(seconds))
             case ["ignore-sigterm"]:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 while True:

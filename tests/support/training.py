@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,9 @@ class TrainingRun:
         """The loss and the gradient norm of each reported step."""
         return [(event.progress.loss, event.gradient_norm) for event in self.events if event.event == "step"]
 
-    def save(self, spec: TrainSpec, folder: Path, heartbeat: Callable[[], None] = lambda: None) -> None:
+    def save(self, spec: TrainSpec, folder: Path) -> None:
         """Export the model into the folder."""
-        save_model(self.engine.module, self.objective, spec.export, spec.model, self.loop.group, folder, heartbeat)
+        save_model(self.engine.module, self.objective, spec.export, spec.model, self.loop.group, folder)
 
 
 def build_run(group: ProcessGroup, spec: TrainSpec, model: Any) -> TrainingRun:
@@ -164,7 +164,7 @@ def changed_weights(place: Place, cases: list[dict[str, Any]]) -> list[tuple[Cur
             run = build_run(group, spec, apply_method(tiny.llama(), spec, objective_of(spec)))
             snapshots = _record_weights(run, group)
             run.loop.run()
-            snapshots.append(weights.gather_model_weights(run.engine.module, group, lambda: None))
+            snapshots.append(weights.gather_model_weights(run.engine.module, group))
             changed = []
             for before, after in itertools.pairwise(snapshots):
                 changed.append({name for name, weight in after.items() if not torch.equal(weight, before[name])})
@@ -179,7 +179,7 @@ def _record_weights(run: TrainingRun, group: ProcessGroup) -> list[dict[str, tor
 
     def recording(finished_steps: int) -> Iterator[list[MicroBatch]]:
         for micro_batches in training_batches(finished_steps):
-            snapshots.append(weights.gather_model_weights(run.engine.module, group, lambda: None))
+            snapshots.append(weights.gather_model_weights(run.engine.module, group))
             yield micro_batches
 
     run.loop.batches.training = recording

@@ -1,10 +1,11 @@
-"""The policy of a run: suspension, retries, deadline and cleanup."""
+"""The policy of a run: suspension, retries, time limits and cleanup."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from finetune_trainer.config.base import Section
+from finetune_trainer.config.hang_limits import HangLimits
 
 
 class RunPolicy(Section):
@@ -25,6 +26,7 @@ class RunPolicy(Section):
     ttl_seconds_after_finished: int | None = Field(
         None, ge=0, description="The job is deleted this long after it finishes; its checkpoints and model are kept."
     )
+    hang: HangLimits = HangLimits()
     termination_grace_period_seconds: int = Field(
         120, ge=1, le=86400, description="Time a pod has to store a checkpoint after it receives SIGTERM."
     )

@@ -71,6 +71,7 @@ def agent_command(job: FineTuneJob, index: int) -> list[str]:
         "http-port": names.HTTP_PORT,
         "credentials-dir": names.CREDENTIALS_DIR,
         "termination-log": names.TERMINATION_LOG,
+        "hang-limits": job.spec.run_policy.hang.model_dump_json(by_alias=True),
     }
     words = ["python", "-m", "finetune_trainer.agent"]
     for flag, value in arguments.items():

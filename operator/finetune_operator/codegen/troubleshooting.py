@@ -183,10 +183,11 @@ EXIT_ADVICE: dict[Reason, Advice] = {
     ),
     Reason.HANG: Advice(
         "conditions `Restarting` and `Running`",
-        "A rank sent no heartbeat for 10 minutes while training, or for 30 minutes while loading, evaluating or exporting. "
-        "The message names the rank that was silent the longest.",
-        "Look at that rank's log and node: a storage or network that does not answer is the usual cause. The ranks are "
-        "restarted without further action.",
+        "No rank made progress for longer than the limit of its phase in `runPolicy.hang`: by default 10 minutes while "
+        "training, and 30 minutes otherwise. The message names the rank that the others wait for, and where in the code it is.",
+        "Look at the stacks of all ranks in the log of each pod, and at that rank's node: a storage or network that does not "
+        "answer is the usual cause. The ranks are restarted without further action. If the rank was working, raise the limit "
+        "that the message names.",
     ),
     Reason.STORAGE_UNAVAILABLE: Advice(
         "conditions `Restarting` and `Running`",

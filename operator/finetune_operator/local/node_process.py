@@ -94,6 +94,7 @@ def _agent_options(job: FineTuneJob, directory: JobDirectory, index: int, rendez
         "work-dir": directory.work_directory(index),
         "cache-dir": directory.cache,
         "termination-log": directory.outcome_file(index),
+        "hang-limits": job.spec.run_policy.hang.model_dump_json(by_alias=True),
     }
 
 

@@ -51,6 +51,8 @@ class Agent:
         self._round = 0  # the last round that this agent joined; 0 before the first
         self._has_reset_failures = False
         self._highest_step = 0  # when the failure count was last reset
+        self._peer_beats = 0
+        self._shared_at = 0.0  # when this node last gave the others a sign of life
         self._peer_preemption: Outcome | None = None
 
     @property
@@ -97,9 +99,13 @@ class Agent:
             while True:
                 with contextlib.suppress(RoundEnded):
                     self._run_round(rendezvous)
+                if rendezvous.ends_by_hang():
+                    self._workers.log_stacks_once()
                 self._remember_peer_preemption()
                 self._workers.shut_down()
         except RunEnded as end:
+            if end.outcome.reason is Reason.HANG:
+                self._workers.log_stacks_once()
             self._workers.shut_down()
             if not end.outcome.exit_policy.disruption:
                 self._wait_for_acknowledgements(rendezvous)
@@ -135,13 +141,23 @@ class Agent:
         """Wait until all ranks of this node have completed; returns the outcome of the first one."""
         failed_at: float | None = None
         while (completion := self._workers.completion()) is None:
-            self._poll(rendezvous)
+            self._share_life(rendezvous, self._poll(rendezvous))
             self._reset_failures_after_progress(rendezvous)
             failure = self._workers.first_failure()
             if failure is not None:
                 failed_at = failed_at or time.monotonic()
                 self._handle_failure(rendezvous, failure, time.monotonic() - failed_at)
         return completion
+
+    def _share_life(self, rendezvous: Rendezvous, state: RendezvousState) -> None:
+        """Exchange signs of life with the other nodes: a rank that waits for theirs may be silent while they work."""
+        now = time.monotonic()
+        if state.peer_beats != self._peer_beats:
+            self._peer_beats, self._workers.peers_alive_at = state.peer_beats, now
+        is_due = now - self._shared_at >= self._limits.share_interval
+        if is_due and self._workers.last_heartbeat > self._shared_at:
+            self._shared_at = now
+            rendezvous.beat()
 
     def _poll(self, rendezvous: Rendezvous) -> RendezvousState:
         """Wait for one poll interval and return the state of the other agents, unless it ends the round or the run."""
@@ -173,6 +189,8 @@ class Agent:
         if failure.reason is Reason.RENDEZVOUS_FAILED and seconds_ago < self._limits.cause_delay:
             return
         LOG.error("%s: %s", failure.reason, failure.message)
+        if failure.reason is Reason.HANG:
+            rendezvous.mark_hang()
         if failure.exit_policy.in_place:
             if rendezvous.end_failed_round(self._limits.max_in_place_restarts):
                 raise RoundEnded

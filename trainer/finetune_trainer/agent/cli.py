@@ -16,6 +16,7 @@ from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.server import serve
 from finetune_trainer.agent.settings import Settings
 from finetune_trainer.agent.stop_signals import StopSignals
+from finetune_trainer.config.hang_limits import HangLimits
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 LOG = logging.getLogger("finetune.agent")
@@ -44,6 +45,10 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--credentials-dir", type=Path, help="one directory per Secret, one file per key")
     parser.add_argument("--termination-log", type=Path, help="file for the termination message")
     parser.add_argument("--rank-module", default=Settings.rank_module, help="the Python module that a rank runs")
+    parser.add_argument(
+        "--hang-limits", type=HangLimits.model_validate_json, default=HangLimits(), metavar="JSON",
+        help="runPolicy.hang: seconds without a sign of life",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     namespace, slash, job = options.job.partition("/")
     host, colon, port = options.rendezvous.rpartition(":")
@@ -69,6 +74,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         credentials_dir=options.credentials_dir,
         termination_log=options.termination_log,
         rank_module=options.rank_module,
+        hang=options.hang_limits,
     )
 
 

@@ -11,6 +11,8 @@ and for each round, below its number:
 
 - `node/<i>`: the token of the agent that announced node i
 - `announced`, `done`, `raised`: the number of nodes that were announced and that completed, and of agents that ended the round
+- `beats`: the number of signs of life of all nodes, a counter that stands still when no rank makes progress
+- `hangs`: the number of agents that ended the round because of a hang
 - `master`: where the ranks meet, HOST:PORT
 """
 
@@ -32,6 +34,8 @@ class RendezvousState(NamedTuple):
     fatal: Outcome | None
     announced: int
     done: int
+    peer_beats: int
+    """Signs of life of the other nodes in that round; only its changes have a meaning."""
 
 
 class Rendezvous:
@@ -40,6 +44,7 @@ class Rendezvous:
     def __init__(self, store: Store, node: int) -> None:
         self._store = store
         self._node = node
+        self._own_beats = 0
         self.round = 0
         if node == 0:
             store.write("fatal", "")
@@ -63,16 +68,32 @@ class Rendezvous:
                 break
             else:
                 self._store.replace("round", str(self.round), str(self.round + 1))
-        self._store.add(f"{self.round}/done", 0)
+        self._own_beats = 0
+        for counter in ("done", "beats", "hangs"):
+            self._store.add(f"{self.round}/{counter}", 0)
         if master:
             self._store.write(f"{self.round}/master", master)
         self._store.add(f"{self.round}/announced", 1)
 
     def state(self) -> RendezvousState:
         """The current round, and the state of the joined one."""
-        number, fatal, announced, done = self._store.read(["round", "fatal", f"{self.round}/announced", f"{self.round}/done"])
+        counters = [f"{self.round}/{name}" for name in ("announced", "done", "beats")]
+        number, fatal, announced, done, beats = self._store.read(["round", "fatal", *counters])
         outcome = Outcome.model_validate_json(fatal) if fatal else None
-        return RendezvousState(int(number), outcome, int(announced), int(done))
+        return RendezvousState(int(number), outcome, int(announced), int(done), int(beats) - self._own_beats)
+
+    def beat(self) -> None:
+        """Tell the other nodes that a rank of this node makes progress."""
+        self._own_beats += 1
+        self._store.add(f"{self.round}/beats", 1)
+
+    def mark_hang(self) -> None:
+        """Record that the round ends because of a hang, so that every agent logs where its ranks stand."""
+        self._store.add(f"{self.round}/hangs", 1)
+
+    def ends_by_hang(self) -> bool:
+        """Whether the joined round ended because of a hang."""
+        return self._store.add(f"{self.round}/hangs", 0) > 0
 
     def master(self) -> str:
         """Where the ranks of this round meet, HOST:PORT; call it when all nodes are announced."""

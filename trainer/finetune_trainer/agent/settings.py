@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from finetune_trainer.config.hang_limits import HangLimits
 
 
 @dataclass(frozen=True)
@@ -11,8 +13,7 @@ class Limits:
     """Times in seconds, and the number of failures that are tolerated."""
 
     poll_interval: float = 0.1  # between two polls of ranks and store
-    start_timeout: float = 30 * 60  # without a heartbeat while a rank loads, evaluates or exports
-    step_timeout: float = 10 * 60  # without a heartbeat while a rank trains
+    share_interval: float = 1.0  # between two signs of life for the other nodes
     cause_delay: float = 2.0  # a lost peer is usually the consequence of another rank's failure: wait for that to be reported
     kill_grace: float = 1.0  # between SIGTERM and SIGKILL for ranks that are restarted
     exit_grace: float = 30.0  # for a rank to exit after it reported its outcome
@@ -43,6 +44,7 @@ class Settings:
     termination_log: Path | None = None
     rank_module: str = "finetune_trainer.training"
     limits: Limits = Limits()
+    hang: HangLimits = field(default_factory=HangLimits)
 
     @property
     def world_size(self) -> int:

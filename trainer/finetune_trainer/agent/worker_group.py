@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.settings import Settings
+from finetune_trainer.agent.stacks import Stack
 from finetune_trainer.agent.worker_process import WorkerProcess
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
@@ -30,6 +33,14 @@ def cause_priority(outcome: Outcome) -> int:
     return 0
 
 
+class _Hang(NamedTuple):
+    """A rank that hangs, whether it waits for another one, and when that was found."""
+
+    outcome: Outcome
+    is_waiting: bool
+    found_at: float
+
+
 class WorkerGroup:
     """Starts, monitors and stops this node's ranks."""
 
@@ -39,12 +50,17 @@ class WorkerGroup:
         self._environment = environment
         self._workers: list[WorkerProcess] = []
         self._was_started = False
+        self._hang: _Hang | None = None
+        self._has_logged_stacks = False
+        self.peers_alive_at = -math.inf
+        """When a rank of another node gave its last known sign of life, by this process's monotonic clock."""
 
     def start(self, round_number: int, master: str) -> None:
         """Start the ranks of a round, which meet at `master` (HOST:PORT)."""
         self._monitor.ranks_started(is_restart=self._was_started)
         self._was_started = True
         self._workers = []
+        self._hang, self._has_logged_stacks = None, False
         for local_rank in range(self._settings.processes_per_node):
             self._workers.append(self._start_worker(local_rank, round_number, master))
 
@@ -70,7 +86,7 @@ class WorkerGroup:
         arguments = []
         for name, value in options.items():
             arguments += [f"--{name}", str(value)]
-        return WorkerProcess(rank, settings.node_rank, settings.rank_module, arguments, self._environment, self._monitor)
+        return WorkerProcess(rank, settings, arguments, self._environment, self._monitor)
 
     @property
     def is_running(self) -> bool:
@@ -85,12 +101,60 @@ class WorkerGroup:
     def first_failure(self) -> Outcome | None:
         """The failure to report among the ranks that failed or hang; None if there is none."""
         failures = [outcome for outcome in self.outcomes() if outcome.reason is not Reason.COMPLETE]
-        longest_silent_first = sorted(self._workers, key=lambda worker: worker.last_heartbeat)
-        for worker in longest_silent_first:
-            hang = worker.hang(self._settings.limits)
-            if hang is not None:
-                failures.append(hang)
+        hang = self._hang_outcome()
+        if hang is not None:
+            failures.append(hang)
         return min(failures, key=cause_priority, default=None)
+
+    @property
+    def last_heartbeat(self) -> float:
+        """When a rank of this node gave its last sign of life; minus infinity without ranks."""
+        return max((worker.liveness.last_heartbeat for worker in self._workers), default=-math.inf)
+
+    def log_stacks(self) -> list[Stack]:
+        """Log where every rank stands, and return it."""
+        self._has_logged_stacks = True
+        return [worker.dump_stack() for worker in self._workers]
+
+    def log_stacks_once(self) -> None:
+        """Log where every rank stands, unless that was done since they started."""
+        if not self._has_logged_stacks:
+            self.log_stacks()
+
+    def _hang_outcome(self) -> Outcome | None:
+        """The outcome of the rank that hangs, if any.
+
+        Of several silent ranks it is one that does not wait for another rank. If all of them wait, the cause is more likely on
+        another node, whose agent gets `cause_delay` to report it.
+        """
+        hanging = self._hanging_workers()
+        if not hanging:
+            self._hang = None
+            return None
+        if self._hang is None:
+            self._hang = self._describe_hang(hanging)
+        hang = self._hang
+        if hang.is_waiting and time.monotonic() - hang.found_at < self._settings.limits.cause_delay:
+            return None
+        return hang.outcome
+
+    def _hanging_workers(self) -> list[WorkerProcess]:
+        now, alive_at = time.monotonic(), self._alive_at
+        return [worker for worker in self._workers if worker.hangs(now, alive_at)]
+
+    @property
+    def _alive_at(self) -> float:
+        return max(self.last_heartbeat, self.peers_alive_at)
+
+    def _describe_hang(self, hanging: list[WorkerProcess]) -> _Hang:
+        stacks = dict(zip((worker.rank for worker in self._workers), self.log_stacks(), strict=True))
+
+        def suspicion(worker: WorkerProcess) -> tuple[bool, float]:
+            return stacks[worker.rank].is_waiting, worker.liveness.last_heartbeat
+
+        worker = min(hanging, key=suspicion)
+        stack, now = stacks[worker.rank], time.monotonic()
+        return _Hang(worker.hang_outcome(now, self._alive_at, stack), stack.is_waiting, now)
 
     def completion(self) -> Outcome | None:
         """The outcome of the first rank once all ranks of the node have completed and exited; None before."""

@@ -1,4 +1,4 @@
-"""One rank as a child process: its telemetry pipe, its heartbeats and its outcome."""
+"""One rank as a child process: its telemetry pipe, its signs of life and its outcome."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
-from finetune_trainer.agent import guard
+from finetune_trainer.agent import guard, stacks
+from finetune_trainer.agent.liveness import Liveness
 from finetune_trainer.agent.monitor import Monitor
-from finetune_trainer.agent.settings import Limits
-from finetune_trainer.protocol.events import Alive, Ended, StepTime, parse
+from finetune_trainer.agent.settings import Limits, Settings
+from finetune_trainer.agent.stacks import Stack
+from finetune_trainer.protocol.events import Ended, parse
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, REASON_OF_EXIT_CODE, Outcome, Reason
 
 LOG = logging.getLogger("finetune.agent")
+HANG_FIELD = "runPolicy.hang"
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 MAX_LINE_BYTES = 1 << 20  # far more than an event; a rank that writes without end must not fill the agent's memory
 
@@ -38,25 +42,29 @@ class WorkerProcess:
     """A started rank."""
 
     def __init__(
-        self, rank: int, node: int, module: str, arguments: Sequence[str], environment: Mapping[str, str], monitor: Monitor
+        self, rank: int, settings: Settings, arguments: Sequence[str], environment: Mapping[str, str], monitor: Monitor
     ) -> None:
-        self.rank, self.node = rank, node
-        self.last_heartbeat = time.monotonic()
-        self.activity = "Starting"
+        self.rank, self.node = rank, settings.node_rank
+        self.liveness = Liveness(settings.hang, time.monotonic())
+        self._stack_file = settings.work_dir / "stacks" / f"rank-{rank}"
         self._monitor = monitor
         self._outcome: Outcome | None = None
         self._outcome_at: float | None = None
         self._ignores_events = False
         self._kills_before = out_of_memory_kills()
+        self._stack_file.parent.mkdir(parents=True, exist_ok=True)
         read_end, write_end = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [*guard.command(signal.SIGKILL, module), *arguments, "--telemetry-fd", str(write_end)],
+                [
+                    *guard.command(signal.SIGKILL, settings.rank_module), *arguments,
+                    "--telemetry-fd", str(write_end), "--stack-file", str(self._stack_file),
+                ],
                 pass_fds=(write_end,),
                 env=dict(environment),
                 process_group=0,
                 stdin=subprocess.DEVNULL,
-            )
+            )  # fmt: skip
         finally:
             os.close(write_end)
         self._reader = threading.Thread(target=self._read_events, args=(read_end,), name=f"rank-{rank}", daemon=True)
@@ -88,16 +96,25 @@ class WorkerProcess:
             self.kill()
         return self._outcome
 
-    def hang(self, limits: Limits) -> Outcome | None:
-        """A Hang outcome if the last heartbeat is older than the limit for the rank's activity; else None."""
-        if self._outcome is not None:
-            return None
-        silent_seconds = time.monotonic() - self.last_heartbeat
-        limit = limits.step_timeout if self.activity == "Training" else limits.start_timeout
-        if silent_seconds < limit:
-            return None
-        activity = self.activity.lower()
-        return self._failure(Reason.HANG, f"sent no heartbeat for {silent_seconds:.0f} seconds while {activity}; see its log")
+    def hangs(self, now: float, peers_alive_at: float) -> bool:
+        """Whether the rank works and has been silent for longer than its limit; see `Liveness`."""
+        return self._outcome is None and self.liveness.hangs(now, peers_alive_at)
+
+    def dump_stack(self) -> Stack:
+        """Where the rank stands; logged, since only a part of it fits into a message."""
+        stack = stacks.dump(self.pid, self._stack_file) if self.is_running else Stack()
+        LOG.info("rank %d %s\n%s", self.rank, stack.summary or "left no stack", stack.text.rstrip())
+        return stack
+
+    def hang_outcome(self, now: float, peers_alive_at: float, stack: Stack) -> Outcome:
+        """The outcome of a rank that hangs."""
+        life = self.liveness
+        silence, activity = life.silence(now, peers_alive_at), life.activity.lower()
+        limit = f"limit {life.limit:.0f} s, {HANG_FIELD}.{to_camel(life.limit_field)}"
+        where = f"; it {stack.summary}" if stack.summary else ""
+        return self._failure(
+            Reason.HANG, f"sent no heartbeat for {silence:.0f} seconds while {activity} ({limit}){where}; see its log"
+        )
 
     def terminate(self) -> None:
         """Send SIGTERM to the rank only: its child processes, such as data loaders, must live until it stored a checkpoint."""
@@ -124,14 +141,9 @@ class WorkerProcess:
         except ValidationError:
             LOG.warning("rank %d sent an invalid event: %r", self.rank, line[:200])
             return
-        self.last_heartbeat = time.monotonic()
-        match event:
-            case Alive():
-                self.activity = event.activity
-            case StepTime():
-                self.activity = "Training"
-            case Ended():
-                self._outcome = self._locate(event.outcome)
+        self.liveness.observe(event, time.monotonic())
+        if isinstance(event, Ended):
+            self._outcome = self._locate(event.outcome)
         self._monitor.observe(self.rank, event)
 
     def _locate(self, outcome: Outcome) -> Outcome:

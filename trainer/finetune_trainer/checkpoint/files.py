@@ -13,6 +13,7 @@ import torch
 from torch.utils.serialization import config as serialization
 
 from finetune_trainer.checkpoint.manifest import File
+from finetune_trainer.protocol import heartbeat
 
 _CHUNK_BYTES = 4 << 20
 _FLUSH_BYTES = 64 << 20  # how much may be in the page cache and not on the disk
@@ -49,12 +50,14 @@ def is_intact(path: Path, file: File) -> bool:
     with path.open("rb") as content:
         while chunk := content.read(_CHUNK_BYTES):
             digest.update(chunk)
+            heartbeat.beat()
     return digest.hexdigest() == file.sha256
 
 
 def load(path: Path) -> Any:
     """The content of a checkpoint file, on the CPU; runs no code of the file."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with heartbeat.while_busy():
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class _HashingFile(io.RawIOBase):
@@ -85,6 +88,7 @@ class _HashingFile(io.RawIOBase):
         self._unflushed += len(chunk)
         while chunk:
             chunk = chunk[self._file.write(chunk) :]
+        heartbeat.beat()
         if self._unflushed >= _FLUSH_BYTES:
             self._flush()
 

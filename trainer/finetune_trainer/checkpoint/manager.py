@@ -112,7 +112,7 @@ class CheckpointManager:
         request = _SaveRequest(step, client_state, ranked_steps)
         previous = self._pending
         if previous is not None:
-            previous.done_or_retrying.wait(MAX_WAIT_SECONDS)
+            previous.work.wait(previous.done_or_retrying, MAX_WAIT_SECONDS)
             # Skip together: host memory of a rank that is still writing must not be reused.
             if self._context.group.any(not previous.done.is_set()):
                 self._skipped = request
@@ -124,7 +124,7 @@ class CheckpointManager:
     def finish(self) -> None:
         """Wait until the last checkpoint is stored; raises StorageError on every rank if it could not be."""
         if self._pending:
-            self._pending.done.wait()
+            self._pending.work.wait(self._pending.done)
             self._record_result()
         if self._skipped:
             # No step was trained since, or a later save would have replaced it.

@@ -20,6 +20,7 @@ import torch
 
 from finetune_trainer.checkpoint.files import load
 from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
+from finetune_trainer.protocol import heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _convert(folder: Path, target: Path) -> None:
         keep_temp_folder=False, strict=True, inject_missing_state=True,
     )  # fmt: skip
     target.mkdir(parents=True)
-    with _safe_loading(), contextlib.redirect_stdout(io.StringIO()):
+    with heartbeat.while_busy(), _safe_loading(), contextlib.redirect_stdout(io.StringIO()):
         ds_to_universal.main(arguments)
 
 

@@ -24,6 +24,7 @@ from finetune_trainer.checkpoint.manifest import File, Manifest, Part, checkpoin
 from finetune_trainer.checkpoint.retention import apply_retention
 from finetune_trainer.checkpoint.snapshot import HostMemory
 from finetune_trainer.protocol.events import CheckpointFailed, CheckpointPhase, CheckpointStored
+from finetune_trainer.protocol.heartbeat import BackgroundWork
 from finetune_trainer.protocol.outcome import TrainerError
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ class WriterTimeouts:
 
     retry_pauses: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     """Pauses between tries of a request to the storage."""
-    parts: float = 300.0
-    """How long rank 0 waits for the parts of the other ranks after it stored its files."""
+    parts: float = 7200.0
+    """How long rank 0 waits for the parts of the other ranks after it stored its files: nodes may differ in their bandwidth."""
 
 
 @dataclass
@@ -52,6 +53,7 @@ class PendingSave:
     ranked_steps: Sequence[int] = ()  # evaluated steps, best first; retention keeps the first that has a checkpoint
     done: threading.Event = field(default_factory=threading.Event)
     done_or_retrying: threading.Event = field(default_factory=threading.Event)  # done, or a request to the storage failed
+    work: BackgroundWork = field(default_factory=BackgroundWork)
     error: str | None = None
     manifest: Manifest | None = None
 
@@ -80,7 +82,8 @@ class Writer:
 
     def _run(self, save: PendingSave) -> None:
         try:
-            self._store(save)
+            with save.work.running():
+                self._store(save)
         except Exception as error:
             save.error = _error_sentence(error)
             log.warning("the checkpoint of step %d could not be stored: %s", save.step, save.error)

@@ -1,4 +1,4 @@
-"""Progress of data preparation: heartbeats for the agent, and a progress line every few seconds."""
+"""Progress of data preparation: a heartbeat for each item, and a progress line every few seconds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from finetune_trainer.protocol import heartbeat
+
 REPORT_SECONDS = 5.0
-HEARTBEAT_ITEMS = 500
 Item = TypeVar("Item")
-Heartbeat = Callable[[], None]
 ReportProgress = Callable[[str, float | None], None]
 """Receives the progress in words and, where the total is known, the finished share between 0 and 1."""
 log = logging.getLogger(__name__)
 
 
 class ProgressTracker:
-    """Counts finished items; calls `heartbeat` every `interval` items, and logs and reports progress every few seconds."""
+    """Counts finished items, and logs and reports progress every few seconds."""
 
-    def __init__(self, heartbeat: Heartbeat, report: ReportProgress, interval: int = HEARTBEAT_ITEMS) -> None:
-        self.heartbeat = heartbeat
-        self._report, self._interval = report, interval
+    def __init__(self, report: ReportProgress) -> None:
+        self._report = report
         self.start("")
 
     def start(self, activity: str, total: int | None = None) -> None:
@@ -30,17 +29,15 @@ class ProgressTracker:
         self._started = self._reported = time.monotonic()
 
     def subtask(self, activity: str) -> ProgressTracker:
-        """A tracker for slow items within this activity; it calls `heartbeat` after each."""
-        tracker = ProgressTracker(self.heartbeat, self._report, interval=1)
+        """A tracker for items of another kind within this activity."""
+        tracker = ProgressTracker(self._report)
         tracker.start(activity)
         return tracker
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more finished items."""
-        before, self._done = self._done, self._done + count
-        if before // self._interval == self._done // self._interval:
-            return
-        self.heartbeat()
+        self._done += count
+        heartbeat.beat()
         now = time.monotonic()
         if now - self._reported < REPORT_SECONDS:
             return

@@ -11,8 +11,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from finetune_trainer.distributed.devices import choose_device
+
+COLLECTIVE_TIMEOUT = timedelta(days=7)
+"""Longer than any wait: the agents find ranks that hang, and know which of them only wait for another that works."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,16 @@ class ProcessGroup:
 
 
 def join(
-    *, rank: int, size: int, local_rank: int, processes_per_node: int, master: str, timeout: timedelta = timedelta(hours=1)
+    *, rank: int, size: int, local_rank: int, processes_per_node: int, master: str, timeout: timedelta = COLLECTIVE_TIMEOUT
 ) -> ProcessGroup:
     """Join the process group whose rank 0 listens at `master` (HOST:PORT) and configure DeepSpeed for it.
 
     A collective that waits longer than `timeout` fails; `timeout` must exceed the longest time that one rank works alone, such
     as preparing data. Raises torch's DistError or RuntimeError if the ranks do not meet.
     """
+    # DeepSpeed creates further groups with these defaults, which are 10 minutes for NCCL.
+    for default in ("default_pg_timeout", "default_pg_nccl_timeout"):
+        setattr(distributed_c10d, default, timeout)
     device = choose_device(local_rank)
     host, _, port = master.rpartition(":")
     # DeepSpeed and accelerate read their rank from the environment.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,17 @@ from finetune_trainer.huggingface.pretrained import max_positions
 from finetune_trainer.methods.components.heads import module_names
 from finetune_trainer.methods.components.peft_layers import is_peft_model, unwrap_peft_model
 from finetune_trainer.objectives import Objective
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.storage.base import Storage
 
 PIPELINE_NEW_TOKENS = 256
 """The number of tokens that transformers' text-generation pipeline generates by default."""
-SHARD_SIZE = "5GB"  # of a file of weights; an upload sends a heartbeat after each file
+SHARD_SIZE = "5GB"  # of a file of weights
 log = logging.getLogger(__name__)
 
 
 def save_model(
-    model: Any, objective: Objective, export: ExportConfig, source: ModelConfig, group: ProcessGroup, folder: Path,
-    heartbeat: Callable[[], None],
+    model: Any, objective: Objective, export: ExportConfig, source: ModelConfig, group: ProcessGroup, folder: Path
 ) -> None:  # fmt: skip
     """Write weights, configuration and tokenizer into `folder`, which is emptied first; rank 0 writes, all ranks call this.
 
@@ -39,7 +39,7 @@ def save_model(
     """
     saves_adapter = is_peft_model(model) and not export.merge_adapters
     gather_weights = gather_adapter_weights if saves_adapter else gather_model_weights
-    state = gather_weights(model, group, heartbeat)
+    state = gather_weights(model, group)
     if not group.is_first:
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,9 +48,9 @@ def save_model(
         save_adapter(model, state, folder, FILE.path(HUB.path(source.source or "")))
         objective.processor.save_pretrained(folder)
     else:
-        _save_full_models(unwrap_peft_model(model), objective, state, folder)
+        with heartbeat.while_busy():
+            _save_full_models(unwrap_peft_model(model), objective, state, folder)
     write_json_files(folder, objective.model_setup.extra_files())
-    heartbeat()
 
 
 def _save_full_models(model: Any, objective: Objective, state: Weights, folder: Path) -> None:
@@ -85,7 +85,7 @@ def write_json_files(folder: Path, documents: Mapping[str, Any]) -> None:
         (folder / path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def upload_folder(folder: Path, target: Storage, heartbeat: Callable[[], None]) -> None:
+def upload_folder(folder: Path, target: Storage) -> None:
     """Upload the folder, the largest files first, so that config.json appears after the weights.
 
     Files of the same name are overwritten, so an upload that is repeated after a restart gives the same result.
@@ -94,5 +94,5 @@ def upload_folder(folder: Path, target: Storage, heartbeat: Callable[[], None]) 
     files.sort(key=lambda file: -file.stat().st_size)
     for file in files:
         target.put(file.relative_to(folder).as_posix(), file)
-        heartbeat()
+        heartbeat.beat()
     log.info("the model is stored at %s", target.uri)

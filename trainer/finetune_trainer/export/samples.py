@@ -11,6 +11,7 @@ import torch
 
 from finetune_trainer.config import GenerationConfig
 from finetune_trainer.export.reports import REPORTS
+from finetune_trainer.huggingface.generation import token_heartbeat
 from finetune_trainer.huggingface.pretrained import count_tokens, max_positions
 from finetune_trainer.objectives import Objective
 from finetune_trainer.storage.base import Storage
@@ -57,7 +58,10 @@ def _generate(model: Any, objective: Objective, generation: GenerationConfig) ->
             if max_new_tokens < 1:
                 log.warning("no sample of %r: it takes all of the %d positions of the model", prompt, positions)
                 continue
-            answer = generate(text, max_new_tokens=max_new_tokens, do_sample=False, return_full_text=False)
+            answer = generate(
+                text, max_new_tokens=max_new_tokens, do_sample=False, return_full_text=False,
+                stopping_criteria=token_heartbeat(),
+            )  # fmt: skip
             samples.append({"prompt": prompt, "continuation": answer[0]["generated_text"]})
             log.info("sample: %r -> %r", prompt, samples[-1]["continuation"])
     except (RuntimeError, ValueError, IndexError, MemoryError, OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,40 +18,41 @@ from finetune_trainer.methods.components.peft_layers import (
     is_replaced_entry,
     is_trained_entry,
 )
+from finetune_trainer.protocol import heartbeat
 
 # Elements gathered at once: the room that one GPU needs in addition to its own partition.
 _ELEMENTS_PER_PIECE = 2**27
 Weights = dict[str, torch.Tensor]
 
 
-def gather_model_weights(model: Any, group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
+def gather_model_weights(model: Any, group: ProcessGroup) -> Weights:
     """The model's state by transformers' names, with adapters merged into the weights; empty on ranks other than 0.
 
-    All ranks must call this. The model is left unchanged. `heartbeat` is called after each piece.
+    All ranks must call this. The model is left unchanged.
     """
     state = model.state_dict(keep_vars=True)
     if not is_peft_model(model):
-        return merge_parallel_adapters(model, _copy_to_host(state, group, heartbeat))
+        return merge_parallel_adapters(model, _copy_to_host(state, group))
     layers = adapted_layers(model)
-    weights = _merge_adapted_layers(layers, group, heartbeat)
+    weights = _merge_adapted_layers(layers, group)
     if group.is_first:
         weights |= _dequantize_other_layers(model, layers)
     other_state: Weights = {}
     for key, value in state.items():
         if not is_replaced_entry(key) and not _is_in_layer(key, layers):
             other_state[key] = value
-    for key, value in _copy_to_host(other_state, group, heartbeat).items():
+    for key, value in _copy_to_host(other_state, group).items():
         weights[base_model_name(key)] = value
     return weights
 
 
-def gather_adapter_weights(model: Any, group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
+def gather_adapter_weights(model: Any, group: ProcessGroup) -> Weights:
     """The trained weights without the frozen ones, by peft's names; empty on ranks other than 0. All ranks must call this."""
     state = model.state_dict(keep_vars=True)
-    return _copy_to_host({key: value for key, value in state.items() if is_trained_entry(key)}, group, heartbeat)
+    return _copy_to_host({key: value for key, value in state.items() if is_trained_entry(key)}, group)
 
 
-def _merge_adapted_layers(layers: Mapping[str, Any], group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
+def _merge_adapted_layers(layers: Mapping[str, Any], group: ProcessGroup) -> Weights:
     """The merged weights of all adapted layers, by transformers' names."""
     merged: Weights = {}
     weights_by_layer: dict[int, Weights] = {}  # a layer that has several names is merged once
@@ -59,7 +60,7 @@ def _merge_adapted_layers(layers: Mapping[str, Any], group: ProcessGroup, heartb
         if id(layer) not in weights_by_layer:
             with _gathered_parameters(list(layer.parameters())):
                 weights_by_layer[id(layer)] = _merge_layer(layer) if group.is_first else {}
-            heartbeat()
+            heartbeat.beat()
         for leaf, tensor in weights_by_layer[id(layer)].items():
             merged[base_model_name(f"{name}.{leaf}")] = tensor
     return merged
@@ -104,7 +105,7 @@ def _is_in_layer(key: str, layers: Mapping[str, Any]) -> bool:
     return any(".".join(parts[:end]) in layers for end in range(1, len(parts)))
 
 
-def _copy_to_host(state: Mapping[str, torch.Tensor], group: ProcessGroup, heartbeat: Callable[[], None]) -> Weights:
+def _copy_to_host(state: Mapping[str, torch.Tensor], group: ProcessGroup) -> Weights:
     weights: Weights = {}
     copies: dict[int, torch.Tensor] = {}  # tied weights stay one tensor
     for piece in _split_into_pieces(state):
@@ -112,7 +113,7 @@ def _copy_to_host(state: Mapping[str, torch.Tensor], group: ProcessGroup, heartb
             if group.is_first:
                 for name, tensor in piece.items():
                     weights[name] = copies.setdefault(id(tensor), tensor.detach().to("cpu", copy=True))
-        heartbeat()
+        heartbeat.beat()
     return weights
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from finetune_trainer import objectives
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.sources.resolver import SourceResolver
@@ -12,12 +10,12 @@ from finetune_trainer.models.processors import load_processor
 from finetune_trainer.objectives import Objective
 
 
-def build_objective(spec: TrainSpec, resolver: SourceResolver, heartbeat: Callable[[], None] = lambda: None) -> Objective:
+def build_objective(spec: TrainSpec, resolver: SourceResolver) -> Objective:
     """The document's objective, with its tokenizer or image processor; downloads no weights.
 
     Raises ConfigurationError for a source without a usable configuration, and the errors of `load_processor`.
     """
-    objective = objectives.from_spec(spec, load_processor(spec, resolver, heartbeat))
+    objective = objectives.from_spec(spec, load_processor(spec, resolver))
     if spec.model.initialization == "Pretrained":
         source = load_source_config(spec.model, resolver.cache, resolver.credentials)
         for member in objective.members.values():

@@ -15,6 +15,7 @@ from finetune_trainer.huggingface.pretrained import explain_errors, max_position
 from finetune_trainer.models.head import reset_unsuitable_head
 from finetune_trainer.models.model_config import build_model_config
 from finetune_trainer.objectives import Objective
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.storage.download import TOKENIZER_FILES, localize, localize_model
@@ -22,6 +23,7 @@ from finetune_trainer.storage.download import TOKENIZER_FILES, localize, localiz
 ATTENTION_IMPLEMENTATIONS = {"Auto": None, "Eager": "eager", "SDPA": "sdpa", "FlashAttention2": "flash_attention_2"}
 
 
+@heartbeat.while_busy()
 def load_model(
     config: ModelConfig,
     objective: Objective,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor, ViTImageProcessor
@@ -18,7 +17,7 @@ DEFAULT_IMAGE_SIZE = 224
 """The image size in pixels if neither the document nor the model has one: most image models were trained with it."""
 
 
-def load_processor(spec: TrainSpec, resolver: SourceResolver, heartbeat: Callable[[], None] = lambda: None) -> Any:
+def load_processor(spec: TrainSpec, resolver: SourceResolver) -> Any:
     """The processor for the document's objective; raises the errors of `load_tokenizer` and `load_image_processor`."""
     options = spec.objective.config
     if isinstance(options, ImageObjectiveConfig):
@@ -26,7 +25,6 @@ def load_processor(spec: TrainSpec, resolver: SourceResolver, heartbeat: Callabl
     return load_tokenizer(
         spec.model, training_corpus(spec.data, resolver), adds_special_tokens=options.adds_special_tokens,
         sentinels=options.sentinel_count(spec.data.max_length), cache=resolver.cache, credentials=resolver.credentials,
-        heartbeat=heartbeat,
     )  # fmt: skip
 
 

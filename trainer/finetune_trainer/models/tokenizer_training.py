@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from finetune_trainer.data.records.row import texts
 from finetune_trainer.data.sources.base import Source
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.huggingface.special_tokens import PADDING_TOKENS, sentinel_token
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
@@ -89,9 +90,11 @@ def train_tokenizer(
         nonlocal characters
         for text in texts:
             characters += len(text)
+            heartbeat.beat()
             yield text
 
-    tokenizer.train_from_iterator(counted_texts(), trainer)
+    with heartbeat.while_busy():
+        tokenizer.train_from_iterator(counted_texts(), trainer)
     if not characters:
         raise DataError("spec.data.train: there is no text to train a tokenizer on: add data, or set model.tokenizer.source")
     encoder_tokens: dict[str, Any] = {}
@@ -113,7 +116,6 @@ def train_tokenizer_once(
     adds_special_tokens: bool = False,
     sentinels: int = 0,
     cache: Path,
-    heartbeat: Callable[[], None] = lambda: None,
 ) -> PreTrainedTokenizerBase:
     """Train a tokenizer as `train_tokenizer` does, or load it from this machine's cache if it was trained before.
 
@@ -121,7 +123,7 @@ def train_tokenizer_once(
     """
     key = json.dumps([FORMAT_VERSION, vocab_size, adds_special_tokens, sentinels, corpus.identity], sort_keys=True)
     folder = cache / "tokenizers" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    with exclusive(folder, heartbeat):
+    with exclusive(folder):
         if not folder.exists():
             with write_folder_atomically(folder) as temporary:
                 tokenizer = train_tokenizer(corpus(), vocab_size, adds_special_tokens=adds_special_tokens, sentinels=sentinels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -22,7 +21,6 @@ def load_tokenizer(
     sentinels: int = 0,
     cache: Path,
     credentials: Credentials,
-    heartbeat: Callable[[], None] = lambda: None,
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of `model.tokenizer.source`, or that of the model, or one that is trained on the corpus.
 
@@ -32,7 +30,7 @@ def load_tokenizer(
     if config.tokenizer and config.tokenizer.train:
         return train_tokenizer_once(
             corpus, config.tokenizer.train.vocab_size, adds_special_tokens=adds_special_tokens, sentinels=sentinels,
-            cache=cache, heartbeat=heartbeat,
+            cache=cache,
         )  # fmt: skip
     section = config.tokenizer or config
     field = "spec.model.tokenizer.source" if config.tokenizer else "spec.model.source"

@@ -18,6 +18,7 @@ from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatu
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.huggingface import languages
+from finetune_trainer.huggingface.generation import token_heartbeat
 from finetune_trainer.objectives.base import (
     BatchStatistics,
     Collator,
@@ -202,7 +203,7 @@ class Seq2SeqMetrics(Metrics[Batch]):
         generator.generation_config.max_length = None  # with max_new_tokens it would log a warning for each batch
         tokens: torch.Tensor = generator.generate(
             **batch.inputs, do_sample=False, num_beams=self.config.beams, max_new_tokens=self.config.max_target_length,
-            use_cache=True, synced_gpus=is_synced,
+            use_cache=True, synced_gpus=is_synced, stopping_criteria=token_heartbeat(),
         )  # fmt: skip
         generator.generation_config.max_length = max_length
         return tokens

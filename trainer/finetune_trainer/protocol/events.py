@@ -1,7 +1,8 @@
 """Events that a rank sends to its agent: one JSON object per line through an inherited pipe.
 
 The agent keeps and serves the counters, so that they survive a restart of the rank and the training loop never waits for a
-reader. Every event is also a heartbeat. Ranks other than 0 send only `Alive` and `StepTime`.
+reader. Every event is also a heartbeat. Ranks other than 0 send only `Alive`, `Beat`
+and `StepTime`.
 """
 
 from __future__ import annotations
@@ -14,16 +15,24 @@ from pydantic import Field, TypeAdapter
 from finetune_trainer.config.base import Section
 from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, SavedCheckpoint
 
-Activity = Literal["Starting", "Preparing", "Training", "Evaluating", "Exporting"]
+Activity = Literal["Starting", "Preparing", "Loading", "Training", "Evaluating", "Saving", "Exporting"]
+"""What a rank does. It prepares data alone. `Loading` begins when it joins the process group: from then on it may wait for the
+other ranks at any time."""
 
 
 class Alive(Section):
-    """A heartbeat between steps, with the rank's current activity."""
+    """The rank's current activity."""
 
     event: Literal["alive"] = "alive"
     activity: Activity
     detail: str | None = Field(None, description="Progress of the activity, as a sentence.")
     share: float | None = Field(None, description="Completed share of the activity, if known.")
+
+
+class Beat(Section):
+    """A heartbeat within the current activity."""
+
+    event: Literal["beat"] = "beat"
 
 
 class DataFound(Section):
@@ -92,7 +101,8 @@ class Ended(Section):
 
 
 Event = Annotated[
-    Alive | DataFound | Step | StepTime | Evaluated | CheckpointStored | CheckpointFailed | Ended, Field(discriminator="event")
+    Alive | Beat | DataFound | Step | StepTime | Evaluated | CheckpointStored | CheckpointFailed | Ended,
+    Field(discriminator="event"),
 ]
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 

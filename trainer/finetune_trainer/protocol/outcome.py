@@ -146,7 +146,7 @@ class DataSummary(Section):
 class RunStatus(Section):
     """The answer of the agent of node 0 to `GET /progress`."""
 
-    activity: str = Field("Starting", description="Current activity: Starting, Preparing, Training, Evaluating or Exporting.")
+    activity: str = Field("Starting", description="Current activity, such as Preparing, Training or Exporting.")
     detail: str | None = Field(None, description="Progress of the activity as a sentence, if it has no steps.")
     share: float | None = Field(None, ge=0, le=1, description="Completed share of the activity, if known.")
     data: DataSummary | None = None

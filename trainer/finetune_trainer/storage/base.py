@@ -23,6 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import ObjectStore
 
 from finetune_trainer.config.storage_schemes import WRITABLE_SCHEMES, StorageScheme, credential_keys, uri_prefixes
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
 
 TRANSFERS = 4  # simultaneous transfers; more would compete with training for cores
@@ -156,7 +157,8 @@ class Storage:
                 return
             size = content.stat().st_size
             part = max(_PART_BYTES, -(-size // _MAX_PARTS))
-            obstore.put(self._large, self._key(path), content, chunk_size=part, max_concurrency=TRANSFERS)
+            source = content if size <= part else _read_parts(content, part)
+            obstore.put(self._large, self._key(path), source, chunk_size=part, max_concurrency=TRANSFERS)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
         """Write an object unless it exists; True if this call wrote it. Of several concurrent writers exactly one wins."""
@@ -213,6 +215,7 @@ class Storage:
             with self._explain_errors("read", path), temporary.open("wb") as file:
                 for chunk in obstore.get(self._large, self._key(path)).stream(min_chunk_size=_PART_BYTES):
                     file.write(memoryview(chunk))
+                    heartbeat.beat()
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -293,6 +296,14 @@ class Storage:
         cause = re.search(r"kind: (\w+)|status: (\d+)", text)
         detail = code or (cause and (cause[1] or cause[2])) or text.split("\n", 1)[0][:200]
         return StorageError(f"{self._field}: could not {verb} {uri} ({detail}): check {self.availability_remedy}")
+
+
+def _read_parts(file: Path, size: int) -> Iterator[bytes]:
+    """The content of the file in parts of `size` bytes; a part is read when an earlier one was sent."""
+    with file.open("rb") as content:
+        while part := content.read(size):
+            heartbeat.beat()
+            yield part
 
 
 def _is_denied(error: Exception) -> bool:

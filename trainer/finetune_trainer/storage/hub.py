@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from finetune_trainer.config.storage_schemes import HUB, WRITABLE_SCHEMES
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, first_line
 from finetune_trainer.storage.base import Backend, LocalizeRequest, credentials_field, unsupported_scheme
 
@@ -31,7 +32,7 @@ class HubBackend(Backend):
     def localize(self, request: LocalizeRequest) -> Path:
         """The folder below the cache with the repository's files that match the request's patterns."""
         token = request.credentials.read_for(request.secret, request.field).get("HF_TOKEN")
-        with explain_hub_errors(request.uri, request.field):
+        with explain_hub_errors(request.uri, request.field), heartbeat.while_busy():
             folder = snapshot_download(
                 HUB.path(request.uri), revision=request.revision, token=token, allow_patterns=request.patterns,
                 cache_dir=request.cache / "hub",

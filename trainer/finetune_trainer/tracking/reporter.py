@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.protocol.events import Activity, Alive, Evaluated, EventSink, Step, StepTime
+from finetune_trainer.protocol.events import Evaluated, EventSink, Step, StepTime
 from finetune_trainer.protocol.outcome import Progress
 
 MAX_EVENTS_PER_SECOND = 5
@@ -52,17 +52,11 @@ class Reporter:
         self._log_every = log_every
         self._clock = clock
         self._recent: deque[FinishedStep] = deque(maxlen=RECENT_STEPS)
-        self._last_event = self._last_heartbeat = -1.0
+        self._last_event = -1.0
         # Totals since the last `StepTime` event, and since the last `Step` event.
         self._steps = 0
         self._seconds = self._data_wait_seconds = 0.0
         self._tokens = self._samples = 0
-
-    def heartbeat(self, activity: Activity) -> None:
-        """Report that the rank is alive, at most once a second."""
-        if self._clock() - self._last_heartbeat >= 1:
-            self._last_heartbeat = self._clock()
-            self.report(Alive(activity=activity))
 
     def resume(self, step: int, loss: float | None, eval_loss: float | None) -> None:
         """Set the progress of a run that resumes after this step."""

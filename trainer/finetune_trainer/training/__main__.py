@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -13,7 +15,8 @@ from pydantic import ValidationError
 
 from finetune_trainer.config import TrainSpec, explain
 from finetune_trainer.distributed.preemption import Interrupted, PreemptionSignal
-from finetune_trainer.protocol.events import Alive, Ended, EventSink, PipeEventSink
+from finetune_trainer.protocol import heartbeat
+from finetune_trainer.protocol.events import Alive, Beat, Ended, EventSink, PipeEventSink
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, ConfigurationError, Outcome, TrainerError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.launch_context import LaunchContext
@@ -28,10 +31,14 @@ def main(argv: list[str] | None = None) -> int:
         level=logging.INFO, format=f"%(asctime)s rank {arguments.rank} %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    if arguments.stack_file is not None:
+        # The agent asks a rank that hangs for its stacks, which faulthandler writes even while native code runs.
+        faulthandler.register(signal.SIGUSR1, file=arguments.stack_file.open("a"), all_threads=True)
     report = PipeEventSink(arguments.telemetry_fd)
     stop = PreemptionSignal()
     stop.install()
-    outcome = _run(arguments, report, stop)
+    with heartbeat.relayed_to(lambda: report(Beat())):
+        outcome = _run(arguments, report, stop)
     stop.ignore()
     report(Ended(outcome=outcome))
     return outcome.exit_policy.exit_code
@@ -105,6 +112,7 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache-dir", type=Path, required=True, help="models and prepared data, shared by the node's ranks")
     parser.add_argument("--credentials-dir", type=Path, help="a folder with a folder for each Secret and a file for each key")
     parser.add_argument("--telemetry-fd", type=int, required=True, help="an inherited pipe for events")
+    parser.add_argument("--stack-file", type=Path, help="where to write the stacks of all threads upon SIGUSR1")
     return parser.parse_args(argv)
 
 

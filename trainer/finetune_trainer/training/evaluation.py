@@ -12,6 +12,7 @@ import torch
 from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Objective
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import NonFiniteLossError
 from finetune_trainer.tracking.history import FEW_SHOT
 from finetune_trainer.training.batches import BatchSource
@@ -85,6 +86,7 @@ def evaluate(
                 prepared = objective.loss.prepare_step(engine, batches, group)
                 for batch, micro_batch in zip(prepared, micro_batches, strict=True):
                     measured = objective.metrics.measure(engine, batch)
+                    heartbeat.beat()
                     terms = torch.tensor(micro_batch.terms, dtype=torch.float64)
                     loss_sums += torch.cat([measured.losses.double().cpu(), terms])
                     statistics = measured.statistics.cpu() + (statistics if len(statistics) else 0)
@@ -97,5 +99,7 @@ def evaluate(
         raise NonFiniteLossError("the loss on the evaluation data is not finite: lower spec.training.optimizer.learningRate")
     # Metrics computed from equal sums may differ in the last bit between machines. They decide when all ranks stop, so every
     # rank uses those of rank 0.
-    metrics: dict[str, float] = group.broadcast(objective.metrics.compute(losses.tolist(), totals[2 * count :]))
+    with heartbeat.while_busy():
+        computed = objective.metrics.compute(losses.tolist(), totals[2 * count :])
+    metrics: dict[str, float] = group.broadcast(computed)
     return EvaluationResult(metrics, objective.metrics.tables(totals[2 * count :]))

@@ -117,6 +117,7 @@ class TrainingLoop:
                 # Tensors are freed here, while the next are fetched: freeing them releases the interpreter lock for the thread
                 # that makes the next ones.
                 del micro_batches
+        self.reporter.report(Alive(activity="Saving"))
         self.checkpoints.finish()
         evaluates = "evaluates it and " if self._is_evaluation_due() else ""
         self.stop.situation = (
@@ -192,7 +193,6 @@ class TrainingLoop:
 
     def _should_continue_evaluation(self) -> bool:
         """Whether no rank was asked to stop. At the last step this loses the evaluation result and nothing else."""
-        self.reporter.heartbeat("Evaluating")
         return not self.group.any(self.stop.requested)
 
     def _stop(self, save: bool) -> NoReturn:
@@ -201,6 +201,7 @@ class TrainingLoop:
         try:
             if save:
                 self._save()
+            self.reporter.report(Alive(activity="Saving"))
             self.checkpoints.finish()
         except StorageError as error:
             failure = error

@@ -23,6 +23,7 @@ from finetune_trainer.data.sources.base import Source
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.huggingface.pretrained import training_mode
 from finetune_trainer.objectives import Objective
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import DataError
 
 Importance = torch.Tensor | float
@@ -47,7 +48,7 @@ class Regularizer:
 
 def build_regularizer(
     training: TrainingConfig, model: Any, objective: Objective, layout: Layout, replay_sources: Callable[[], list[Source]],
-    group: ProcessGroup, heartbeat: Callable[[], None],
+    group: ProcessGroup,
 ) -> Regularizer | None:  # fmt: skip
     """The regularizer of `training.continual_learning`; None if it has no penalty.
 
@@ -63,7 +64,7 @@ def build_regularizer(
     importances: list[Importance] = [options.l2sp or 0.0] * len(weights)
     if options.ewc:
         rows = draw_samples(objective, replay_sources(), options.ewc.rows, training.seed)
-        fisher = estimate_importance(model, weights, objective, layout, rows, group, heartbeat)
+        fisher = estimate_importance(model, weights, objective, layout, rows, group)
         importances = add_ewc(importances, fisher, options.ewc)
         count = sum(importance.numel() for importance in fisher)
         log.info("the importance of %s weights was estimated on %d rows of data.replay", f"{count:,}", len(rows))
@@ -77,7 +78,7 @@ def add_ewc(importances: list[Importance], fisher: list[torch.Tensor], ewc: EWCC
 
 def estimate_importance(
     model: Any, weights: list[torch.nn.Parameter], objective: Objective, layout: Layout, rows: list[Sample],
-    group: ProcessGroup, heartbeat: Callable[[], None],
+    group: ProcessGroup,
 ) -> list[torch.Tensor]:  # fmt: skip
     """The diagonal of the empirical Fisher information: the mean over `rows` of the squared gradient of a row's loss.
 
@@ -94,7 +95,7 @@ def estimate_importance(
             for total, gradient in zip(sums, gradients, strict=True):
                 if gradient is not None:
                     total += gradient.float().square()
-            heartbeat()
+            heartbeat.beat()
     return [group.all_reduce_sum(total) / len(rows) for total in sums]
 
 

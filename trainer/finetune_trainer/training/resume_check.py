@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import NamedTuple
 
 from finetune_trainer.checkpoint import resume_policy
@@ -38,9 +37,9 @@ class ResumeCheck:
         if spec.training.max_steps is not None:
             self._compare_length(spec.training.max_steps)
 
-    def compare_files(self, resolver: SourceResolver, heartbeat: Callable[[], None]) -> None:
+    def compare_files(self, resolver: SourceResolver) -> None:
         """Compare the contents of the data's files, before any row is read."""
-        digests = FileDigests(resolver.cache, heartbeat)
+        digests = FileDigests(resolver.cache)
         sections = resolver.sources(self._spec.data) | {"replay": resolver.replay(self._spec.data)}
         records = {}
         for section, sources in sections.items():

@@ -14,6 +14,7 @@ from finetune_trainer.data.loading.dataloader import MicroBatch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.methods.components.unfreezing import GradualUnfreezing
 from finetune_trainer.objectives import Objective
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import NonFiniteLossError
 from finetune_trainer.training.engine import skips_overflow, take_optimizer_step
 from finetune_trainer.training.lr_schedule import learning_rate_factor
@@ -69,6 +70,7 @@ class TrainStep:
             if self.regularizer and is_last:
                 loss = loss + self.regularizer.penalty() / self.group.size
             self.engine.backward(loss * self.group.size, scale_wrt_gas=False)
+            heartbeat.beat()
         factor = learning_rate_factor(self.training.schedule, step, self.total_steps)
         learning_rate = self.training.optimizer.learning_rate * factor
         norm = take_optimizer_step(self.engine, learning_rate, self.training.max_gradient_norm)

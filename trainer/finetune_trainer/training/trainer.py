@@ -35,6 +35,7 @@ from finetune_trainer.models import loading, packing_support
 from finetune_trainer.models.assembly import build_objective
 from finetune_trainer.objectives import Objective
 from finetune_trainer.preview.build import build_preview
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.events import Alive, DataFound, EventSink
 from finetune_trainer.protocol.outcome import Outcome, Reason
 from finetune_trainer.storage.base import Storage
@@ -111,13 +112,14 @@ class Trainer:
         if self.launch.local_rank == 0:
             devices.log_device(device, self.launch.processes_per_node)
         if self.resume_check:
-            self.resume_check.compare_files(self.resolver, self._heartbeat)
+            self.resume_check.compare_files(self.resolver)
         self._prepare_data()
+        self.report(Alive(activity="Loading"))
         self.group = self._join_process_group()
         validate_same_rows(self.data.report, self.group)
         self.resumption = on_first_rank(self.group, self._compare_with_checkpoint)
         model, precision = self._build_model()
-        self._heartbeat()
+        heartbeat.beat()
         regularizer = self._build_regularizer(model)
         self.engine = engine.build_engine(
             model, self.spec.training, self.spec.deepspeed, self.spec.method.unfreeze, self.group, precision
@@ -147,15 +149,12 @@ class Trainer:
         training = self.spec.training
         return total_steps(self.data.epoch, training.batch_size, training.epochs, training.max_steps)
 
-    def _heartbeat(self) -> None:
-        self.report(Alive(activity="Preparing"))
-
     def _report_preparation(self, detail: str, share: float | None) -> None:
         self.report(Alive(activity="Preparing", detail=detail, share=share))
 
     def _prepare_data(self) -> None:
-        self.objective = build_objective(self.spec, self.resolver, self._heartbeat)
-        self.data = prepare(self.spec, self.objective.encoder, self.resolver, self._heartbeat, self._report_preparation)
+        self.objective = build_objective(self.spec, self.resolver)
+        self.data = prepare(self.spec, self.objective.encoder, self.resolver, self._report_preparation)
         if self.launch.rank == 0:
             for line in self.data.report.lines():
                 log.info("%s", line)
@@ -211,7 +210,6 @@ class Trainer:
     def _build_regularizer(self, model: Any) -> Regularizer | None:
         return build_regularizer(
             self.spec.training, model, self.objective, self.layout, lambda: self.resolver.replay(self.spec.data), self.group,
-            self._heartbeat,
         )  # fmt: skip
 
     def _build_loop(self, regularizer: Regularizer | None) -> TrainingLoop:
@@ -269,10 +267,9 @@ class Trainer:
     def _export_model(self, step: int) -> str:
         """Store the model with its reports and then, on rank 0, samples of its text; returns the model's URI."""
         spec = self.spec
-        heartbeat = partial(self.report, Alive(activity="Exporting"))
         target = open_model_storage(spec.export, spec.checkpoint, self.launch.credentials)
         folder = self.launch.work_dir / "model"
-        save_model(self.engine.module, self.objective, spec.export, spec.model, self.group, folder, heartbeat)
+        save_model(self.engine.module, self.objective, spec.export, spec.model, self.group, folder)
         if not self.group.is_first:
             return target.uri
         state = self.loop.state
@@ -282,9 +279,8 @@ class Trainer:
             exported_step=step,
         )  # fmt: skip
         write_run_reports(folder, summary)
-        upload_folder(folder, target, heartbeat)
+        upload_folder(folder, target)
         if spec.evaluation.generation:
-            heartbeat()
             store_samples(folder, target, self.objective, spec.evaluation.generation, self.engine.module)
         return target.uri
 

@@ -1,46 +1,16 @@
-"""Runs whose ranks and agents die, hang, fail or are stopped."""
+"""Runs whose ranks and agents die, fail or are stopped."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.support.agents import LIMITS, Agent, Cluster, ForkServer, is_alive, wait_for
+from tests.support.agents import Agent, CreateCluster, is_alive, outcomes, wait_for
 
-from finetune_trainer.agent.settings import Limits
 from finetune_trainer.protocol.outcome import Reason
-
-CreateCluster = Callable[..., Cluster]
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    fork_server = ForkServer()
-    yield fork_server
-    fork_server.close()
-
-
-@pytest.fixture
-def create_cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[CreateCluster]:
-    clusters = []
-
-    def create(behaviors: dict[int, list[str]], nodes: int = 2, per_node: int = 1, limits: Limits = LIMITS) -> Cluster:
-        clusters.append(Cluster(fork_server, tmp_path, nodes, per_node, limits, behaviors))
-        return clusters[-1]
-
-    yield create
-    for cluster in clusters:
-        cluster.close()
-
-
-def outcomes(agents: list[Agent]) -> list[tuple[Reason, int | None, int | None]]:
-    return [(outcome.reason, outcome.rank, outcome.node) for outcome in (agent.wait() for agent in agents)]
 
 
 def test_starts_every_rank_with_its_arguments_and_completes(create_cluster: CreateCluster) -> None:
@@ -123,22 +93,6 @@ def test_new_step_resets_failure_count(create_cluster: CreateCluster) -> None:
     cluster = create_cluster({0: ["progress-and-crash"] * 6 + ["complete"]}, nodes=1)
     assert outcomes([cluster.start(0)]) == [(Reason.COMPLETE, None, None)]
     assert cluster.attempts(0) == 7
-
-
-def test_restarts_hanging_rank(create_cluster: CreateCluster) -> None:
-    cluster = create_cluster({0: ["train", "complete"], 1: ["silent", "complete"]}, limits=replace(LIMITS, step_timeout=1.0))
-    agents = cluster.start_all()
-    assert outcomes(agents) == [(Reason.COMPLETE, None, None)] * 2
-    assert [cluster.attempts(rank) for rank in (0, 1)] == [2, 2]
-
-
-def test_rank_that_always_hangs_ends_run(create_cluster: CreateCluster) -> None:
-    limits = replace(LIMITS, step_timeout=0.4, max_in_place_restarts=1)
-    cluster = create_cluster({0: ["ignore-sigterm"], 1: ["silent"]}, per_node=2, nodes=1, limits=limits)
-    outcome = cluster.start(0).wait()
-    assert (outcome.reason, outcome.rank, outcome.node) == (Reason.HANG, 1, 0)
-    assert outcome.message.startswith("rank 1 on node 0 sent no heartbeat for ")
-    assert outcome.message.endswith("; it failed 2 times without a new step in between")
 
 
 def test_stop_of_all_nodes(create_cluster: CreateCluster) -> None:

@@ -53,7 +53,7 @@ def test_importance_is_the_mean_squared_gradient() -> None:
     weights = list(model.parameters())
     rows = draw_samples(OBJECTIVE, [Texts()], 8, seed=3)
     assert len(rows) == 8
-    importances = estimate_importance(model, weights, OBJECTIVE, Layout(), rows, ALONE, lambda: None)
+    importances = estimate_importance(model, weights, OBJECTIVE, Layout(), rows, ALONE)
     expected = [torch.zeros_like(weight) for weight in weights]
     for row in rows:
         ids = torch.tensor(row["input_ids"])[None].long()

@@ -72,7 +72,8 @@ def test_command_line_of_the_agent() -> None:
     assert " ".join(container(index=1, workers__processesPerNode=2)["command"]) == (
         "python -m finetune_trainer.agent --document /etc/finetune/train.json --job team/j --run-id job-uid --node-rank 1 "
         "--nodes 2 --processes-per-node 2 --rendezvous j-0.j.team.svc:29400 --work-dir /work --http-port 9400 "
-        "--credentials-dir /etc/finetune-credentials --termination-log /dev/termination-log"
+        "--credentials-dir /etc/finetune-credentials --termination-log /dev/termination-log "
+        '--hang-limits {"startSeconds":1800,"stepSeconds":600,"evaluationSeconds":1800,"saveSeconds":1800}'
     )
 
 

@@ -22,7 +22,9 @@ from finetune_trainer.data.loading.collate import Layout, collate
 from finetune_trainer.data.loading.dataset import TOKENS
 from finetune_trainer.data.progress import ProgressTracker
 from finetune_trainer.huggingface import languages
+from finetune_trainer.huggingface.generation import token_heartbeat
 from finetune_trainer.huggingface.pretrained import explain_errors, load_pretrained_tokenizer, max_positions, validate_weights
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 FIELD = "spec.data.augmentation.backTranslation"
@@ -78,7 +80,7 @@ class Translator:
         with explain_errors(f"{self.description} cannot translate", "name another source"):
             sequences = self.model.generate(
                 **batch.to(self.model.device).inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_length,
-                logits_processor=sampling,
+                logits_processor=sampling, stopping_criteria=token_heartbeat(),
             )  # fmt: skip
         return [self.tokenizer.decode(sequence, skip_special_tokens=True).strip() for sequence in sequences]
 
@@ -103,7 +105,7 @@ class BackTranslator:
                 # Without sampling a text has one translation, which all copies share.
                 keys[copy_text] = copy_text if self.temperature else CopyText(copy_text.text)
         texts = {key: key.text for key in keys.values()}
-        forward = self.forward(texts, partial(self._sampling, FORWARD), lambda count: self.progress.heartbeat())
+        forward = self.forward(texts, partial(self._sampling, FORWARD), lambda count: heartbeat.beat())
         back = self.back(forward, partial(self._sampling, BACK), self.progress.advance)
         paraphrases = {copy_text: back[key] for copy_text, key in keys.items() if key in back}
         self.total += len(keys)

@@ -8,7 +8,6 @@ from typing import Literal
 
 from finetune_trainer.config import DataChecksConfig
 from finetune_trainer.data.checks.statistics import RowMask, RowStatistics
-from finetune_trainer.data.progress import Heartbeat
 from finetune_trainer.data.sources.stream import SPLITS, Split
 
 CheckName = Literal[
@@ -43,7 +42,7 @@ def _no_detail(statistics: RowStatistics, split: Split) -> str:
 class RowCheck(Check):
     """A check that finds rows before they are encoded."""
 
-    find: Callable[[RowStatistics, Split, Heartbeat], RowMask]
+    find: Callable[[RowStatistics, Split], RowMask]
     """Marks the rows of one split that have the problem."""
     detail: Callable[[RowStatistics, Split], str] = _no_detail
     """What a finding adds to the description."""

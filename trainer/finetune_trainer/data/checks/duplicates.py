@@ -6,7 +6,6 @@ import numpy as np
 
 from finetune_trainer.data.checks.base import RowCheck
 from finetune_trainer.data.checks.statistics import Digests, RowMask, RowStatistics
-from finetune_trainer.data.progress import Heartbeat
 from finetune_trainer.data.sources.stream import Split
 
 
@@ -17,7 +16,7 @@ def repeated(digests: Digests) -> RowMask:
     return mask
 
 
-def find(statistics: RowStatistics, split: Split, heartbeat: Heartbeat) -> RowMask:
+def find(statistics: RowStatistics, split: Split) -> RowMask:
     """Marks rows that repeat an earlier one of their split. Replay rows may repeat new ones."""
     digests = statistics.row_digests
     return statistics.mask_within(split, lambda rows: repeated(digests[rows]))

@@ -15,7 +15,7 @@ from finetune_trainer.data.checks.near_duplicates import NEAR_DUPLICATES
 from finetune_trainer.data.checks.personal_data import PERSONAL_DATA
 from finetune_trainer.data.checks.report import Action, Finding
 from finetune_trainer.data.checks.statistics import RowMask, RowStatistics, collect_statistics
-from finetune_trainer.data.progress import Heartbeat, ProgressTracker
+from finetune_trainer.data.progress import ProgressTracker
 from finetune_trainer.data.records.row import Row, rewrite_texts
 from finetune_trainer.data.sources.stream import EVALUATION, SPLITS, RowStream, Split
 from finetune_trainer.protocol.outcome import DataError
@@ -49,7 +49,7 @@ class FlaggedRows:
 def inspect(stream: RowStream, checks: DataChecksConfig, progress: ProgressTracker) -> InspectedRows:
     """Read all rows and run the checks; raises DataError for a finding whose policy is Fail."""
     statistics = collect_statistics(stream, checks, progress)
-    flagged = _flag_rows(statistics, checks, progress.heartbeat)
+    flagged = _flag_rows(statistics, checks)
     findings = _report_findings(flagged, statistics, checks, stream)
     dropped = _dropped_rows(flagged, checks, len(statistics))
     remaining = stream.without(dropped) if dropped.any() else stream
@@ -63,12 +63,12 @@ def inspect(stream: RowStream, checks: DataChecksConfig, progress: ProgressTrack
     )
 
 
-def _flag_rows(statistics: RowStatistics, checks: DataChecksConfig, heartbeat: Heartbeat) -> list[FlaggedRows]:
+def _flag_rows(statistics: RowStatistics, checks: DataChecksConfig) -> list[FlaggedRows]:
     flagged = []
     for split in SPLITS:
         for check in ROW_CHECKS:
             if _is_checked(check, split, check.policy(checks)):
-                flagged.append(FlaggedRows(check, split, check.find(statistics, split, heartbeat)))
+                flagged.append(FlaggedRows(check, split, check.find(statistics, split)))
     return flagged
 
 

@@ -6,11 +6,10 @@ import numpy as np
 
 from finetune_trainer.data.checks.base import RowCheck
 from finetune_trainer.data.checks.statistics import RowMask, RowStatistics
-from finetune_trainer.data.progress import Heartbeat
 from finetune_trainer.data.sources.stream import Split
 
 
-def _find(statistics: RowStatistics, split: Split, heartbeat: Heartbeat) -> RowMask:
+def _find(statistics: RowStatistics, split: Split) -> RowMask:
     personal: RowMask = np.frombuffer(bytes(statistics.personal), np.bool_)
     return personal & statistics.in_split(split)
 

@@ -12,7 +12,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
-from finetune_trainer.data.progress import Heartbeat
+from finetune_trainer.protocol import heartbeat
 
 PHRASE_WORDS = 5
 SIMILARITY_THRESHOLD = 0.8
@@ -21,7 +21,6 @@ HASHES = 128  # per sketch; the standard error of its estimate is about 1 / sqrt
 # 7 % of those with 0.5.
 BANDS = (16, 8)
 MAX_CHARACTERS = 20_000  # the part of a text that is sketched
-HEARTBEAT_ROWS = 1000
 
 
 class Sketches:
@@ -51,20 +50,19 @@ class Sketches:
         self.positions.append(position)
         self._hashes.append(sketch.hashvalues)
 
-    def items(self, heartbeat: Heartbeat) -> Iterator[tuple[int, MinHash]]:
-        """Each row's position and sketch; it calls `heartbeat` every 1,000 rows."""
-        for number, (position, hashes) in enumerate(zip(self.positions, self._hashes, strict=True)):
+    def items(self) -> Iterator[tuple[int, MinHash]]:
+        """Each row's position and sketch."""
+        for position, hashes in zip(self.positions, self._hashes, strict=True):
             sketch = self._empty.copy()
             sketch.hashvalues = hashes
             yield position, sketch
-            if number % HEARTBEAT_ROWS == 0:
-                heartbeat()
+            heartbeat.beat()
 
-    def index(self, heartbeat: Heartbeat) -> SimilarityIndex:
+    def index(self) -> SimilarityIndex:
         """An index of all sketches, built at the first call, after which none may be added."""
         if self._index is None:
             self._index = SimilarityIndex()
-            for _, sketch in self.items(heartbeat):
+            for _, sketch in self.items():
                 self._index.add(sketch)
         return self._index
 

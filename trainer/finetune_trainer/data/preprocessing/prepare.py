@@ -33,7 +33,7 @@ from finetune_trainer.data.preprocessing.examples import (
 from finetune_trainer.data.preprocessing.few_shot import FewShotPrompter, draw_pool
 from finetune_trainer.data.preprocessing.packing import pack
 from finetune_trainer.data.preprocessing.reports import describe_sources, is_padding_end_of_text, split_report
-from finetune_trainer.data.progress import Heartbeat, ProgressTracker, ReportProgress
+from finetune_trainer.data.progress import ProgressTracker, ReportProgress
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.data.sources.stream import (
     EVALUATION,
@@ -46,6 +46,7 @@ from finetune_trainer.data.sources.stream import (
     Split,
     SplitRow,
 )
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import DataError, InsufficientDataError
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
@@ -74,12 +75,12 @@ class Prepared:
 
 
 def prepare(
-    spec: config.TrainSpec, encoder: Encoder, resolver: SourceResolver, heartbeat: Heartbeat = lambda: None,
+    spec: config.TrainSpec, encoder: Encoder, resolver: SourceResolver,
     report_progress: ReportProgress = lambda text, share: None,
 ) -> Prepared:  # fmt: skip
     """The document's data, from the cache if it was prepared before; `encoder` receives the statistics of the training rows.
 
-    `heartbeat` is called regularly, also while another process prepares the data. Raises DataError for a file or row that
+    Raises DataError for a file or row that
     cannot be used, for a finding whose policy is Fail, and if nothing is left to learn from.
     """
     sources = resolver.sources(spec.data)
@@ -87,10 +88,10 @@ def prepare(
     if spec.training.replay:
         sources[REPLAY] = resolver.replay(spec.data)
     folder = resolver.cache / "prepared" / _cache_key(spec, encoder, sources, resources)
-    with exclusive(folder, heartbeat):
+    with exclusive(folder):
         if not folder.exists():
             with write_folder_atomically(folder) as temporary:
-                progress = ProgressTracker(heartbeat, report_progress)
+                progress = ProgressTracker(report_progress)
                 _Preparation(spec, encoder, temporary, progress).run(sources, resources)
     encoder.set_statistics(json.loads((folder / FACTS).read_text()))
     return _load(folder, spec)
@@ -175,12 +176,12 @@ class _Preparation:
         for split, writer in writers.items():
             path = self.folder / f"{split}.arrow"
             if writer.counts.examples:
-                packed = self._pack(writer, path)
-                if split == TRAIN:
-                    mixing.store_groups(self.folder, writer.counts, packed, self.spec.data)
-                reports[split] = split_report(writer.counts, ArrowDataset(path), inspected, split)
+                with heartbeat.while_busy():
+                    packed = self._pack(writer, path)
+                    if split == TRAIN:
+                        mixing.store_groups(self.folder, writer.counts, packed, self.spec.data)
+                    reports[split] = split_report(writer.counts, ArrowDataset(path), inspected, split)
             writer.path.unlink(missing_ok=True)
-            self.progress.heartbeat()
         return reports
 
     def _pack(self, writer: ExampleWriter, path: Path) -> list[int] | None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.storage.locking import exclusive
 
 _CHUNK_BYTES = 16 << 20
-_HEARTBEAT_SECONDS = 1.0
 
 
 class FileDigests:
@@ -23,11 +21,8 @@ class FileDigests:
     copied time of modification is noticed.
     """
 
-    def __init__(self, cache: Path, heartbeat: Callable[[], None] = lambda: None) -> None:
-        """`heartbeat` is called at most once a second while files are read."""
+    def __init__(self, cache: Path) -> None:
         self._store = cache / "digests.json"
-        self._heartbeat = heartbeat
-        self._beat_at = time.monotonic()
         self._known: dict[str, list[int | str]] = self._load()
         self._new: dict[str, list[int | str]] = {}
 
@@ -65,7 +60,5 @@ class FileDigests:
         with path.open("rb", buffering=0) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
-                if time.monotonic() - self._beat_at >= _HEARTBEAT_SECONDS:
-                    self._beat_at = time.monotonic()
-                    self._heartbeat()
+                heartbeat.beat()
         return digest.hexdigest()

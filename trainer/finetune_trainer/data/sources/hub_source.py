@@ -14,6 +14,7 @@ from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.base import SourceDescription
 from finetune_trainer.data.sources.formats.arrow_table import BATCH_ROWS, columns_to_read, records
 from finetune_trainer.data.sources.options import ReadOptions
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 from finetune_trainer.storage.base import Credentials, credentials_field
 from finetune_trainer.storage.hub import explain_hub_errors
@@ -59,7 +60,7 @@ def load_source(
     split = dataset.split or ("train" if dataset.data_files else default_split)
     section = field.removesuffix(".source")
     token = credentials.read_for(dataset.credentials, field).get("HF_TOKEN")
-    with explain_hub_errors(dataset.source, field):
+    with explain_hub_errors(dataset.source, field), heartbeat.while_busy():
         try:
             loaded = datasets.load_dataset(
                 HUB.path(dataset.source), name=dataset.subset, data_files=list(dataset.data_files) or None, split=split,

@@ -11,6 +11,7 @@ from finetune_trainer.data.conversations.reader import ConversationReader
 from finetune_trainer.data.records.columns import Selection
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.data.sources.base import RecordSource, SourceDescription
+from finetune_trainer.protocol import heartbeat
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class RowSource:
             return
         has_images = "image" in self.columns
         for record in self.source.records():
+            heartbeat.beat()
             row = make_row(record.values, self.columns, record.origin)
             yield row._replace(task=self.task, folder=record.folder if has_images else None)
 

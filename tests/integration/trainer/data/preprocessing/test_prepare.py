@@ -24,6 +24,7 @@ from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives.causal_lm import CausalLM
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
 
@@ -36,14 +37,13 @@ def tokenizer() -> Any:
     return tokenizer_training.train_tokenizer([file.read_text() for file in sorted((LIBRARY / "json").glob("*.py"))], 600)
 
 
-def prepared_by(cache: Path, trained: Any = None, heartbeat: Callable[[], None] = lambda: None, **settings: Any) -> Prepared:
+def prepared_by(cache: Path, trained: Any = None, **settings: Any) -> Prepared:
     data = {"train": [{"source": PACKAGE}], **settings}
     spec = config.TrainSpec.model_validate(tiny.spec().document() | {"data": data})
     return prepare(
         spec,
         CausalLM.from_spec(spec, trained or tokenizer()).encoder,
         SourceResolver(config.ObjectiveSpec(), cache, Credentials()),
-        heartbeat,
     )
 
 
@@ -222,5 +222,6 @@ def test_requires_an_end_of_text_token(tmp_path: Path) -> None:
 
 def test_calls_the_heartbeat(tmp_path: Path) -> None:
     calls: list[int] = []
-    prepared_by(tmp_path, heartbeat=lambda: calls.append(1))
+    with heartbeat.relayed_to(lambda: calls.append(1)):
+        prepared_by(tmp_path)
     assert calls

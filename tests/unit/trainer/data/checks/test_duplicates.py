@@ -45,8 +45,8 @@ def sketches(*texts: str, max_rows: int = 100) -> Sketches:
 
 
 def similar(train: Sketches, evaluation: Sketches) -> tuple[list[int], list[int]]:
-    leaked = leakage.similar_to_any(train, evaluation, lambda: None)
-    return leaked, near_duplicates.similar_to_earlier(train, lambda: None)
+    leaked = leakage.similar_to_any(train, evaluation)
+    return leaked, near_duplicates.similar_to_earlier(train)
 
 
 def test_row_digests_cover_all_values_and_text_digests_only_texts() -> None:
