@@ -118,7 +118,7 @@ def batch(arguments: dict[str, torch.Tensor]) -> Batch:
 
 def model_arguments(batch: Batch) -> dict[str, torch.Tensor]:
     """The arguments with which transformers' model computes the loss of the batch itself."""
-    return batch.inputs | batch.targets
+    return batch.inputs | {"labels": batch.targets["labels"]}
 
 
 def micro(batch: Batch, objective: Objective) -> MicroBatch:

@@ -14,8 +14,8 @@ from transformers import AutoModelForQuestionAnswering
 
 from finetune_trainer.config.objectives.question_answering import QuestionAnsweringConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, collate, pad_to_shape
-from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
-from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.loading.dataset import TOKENS, Sample
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeIssue, EncodeStatus
 from finetune_trainer.data.records.answers import Answer, parse_answers
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Collator, Encoder, ModelSetup, Objective, ObjectiveContext
@@ -25,13 +25,12 @@ from finetune_trainer.objectives.inputs.answer_windows import (
     ENDS,
     OUTSIDE,
     TARGET,
-    TEXT_LENGTHS,
-    TEXTS,
     WINDOWS,
     answer_tokens,
     find_summary_token,
     split_windows,
 )
+from finetune_trainer.objectives.inputs.texts import TEXT_FIELDS, collate_texts, store_texts
 from finetune_trainer.objectives.inputs.tokenization import SEGMENTS, encoding_fingerprint, require_offsets
 from finetune_trainer.objectives.losses.cross_entropy import summed_cross_entropy
 from finetune_trainer.objectives.losses.from_outputs import OutputLoss, count_labels
@@ -93,8 +92,7 @@ class WindowsEncoder(Encoder):
             ENDS: pyarrow.list_(pyarrow.int32()),
             WINDOWS: pyarrow.list_(pyarrow.int32()),
             TARGET: pyarrow.list_(pyarrow.int32()),
-            TEXTS: pyarrow.list_(pyarrow.uint8()),
-            TEXT_LENGTHS: pyarrow.list_(pyarrow.int32()),
+            **TEXT_FIELDS,  # the context and all correct answers
         }
     )
 
@@ -126,16 +124,16 @@ class WindowsEncoder(Encoder):
             if not question.strip() or 1 not in encoded.sequence_ids(windows[0]):
                 yield EncodedRow([], EncodeStatus.EMPTY)
                 continue
-            if len(windows) > 1 and self.context.overlong == "Drop":
-                yield EncodedRow([], EncodeStatus.DROPPED)
+            is_cut = question != row.values["question"]
+            if (is_cut or len(windows) > 1) and self.context.overlong == "Drop":
+                yield EncodedRow([], EncodeStatus.DROPPED, issues=[EncodeIssue.LONG_QUESTION] * is_cut)
                 continue
-            status = EncodeStatus.KEPT
-            if len(windows) > 1 and self.context.overlong == "Split":
-                status = EncodeStatus.SPLIT
-            elif len(windows) > 1 or question != row.values["question"]:
+            kept = windows if self.context.overlong == "Split" else windows[:1]
+            status = EncodeStatus.SPLIT if len(kept) > 1 else EncodeStatus.KEPT
+            if is_cut or len(kept) < len(windows):
                 status = EncodeStatus.TRUNCATED
-            kept = windows if status is EncodeStatus.SPLIT else windows[:1]
-            yield EncodedRow([self._example(encoded, kept, row.values["context"], answers)], status)
+            example = self._example(encoded, kept, row.values["context"], answers)
+            yield EncodedRow([example], status, issues=[EncodeIssue.LONG_QUESTION] * is_cut)
 
     def _truncate_questions(self, questions: Sequence[str]) -> list[str]:
         room = max(self.context.max_length // 2 - self.processor.num_special_tokens_to_add(pair=True), 1)
@@ -159,7 +157,6 @@ class WindowsEncoder(Encoder):
             window_tokens.append(tokens)
             window_offsets.append(offsets)
             targets += answer_tokens(offsets, answer) or (summary, summary)
-        texts = [text.encode() for text in (context, *(answer.text for answer in answers))]
         all_offsets = np.concatenate(window_offsets)
         return {
             TOKENS: np.concatenate(window_tokens),
@@ -168,8 +165,7 @@ class WindowsEncoder(Encoder):
             ENDS: all_offsets[:, 1],
             WINDOWS: [len(tokens) for tokens in window_tokens],
             TARGET: targets,
-            TEXTS: np.frombuffer(b"".join(texts), np.uint8),
-            TEXT_LENGTHS: [len(text) for text in texts],
+            **store_texts([context, *(answer.text for answer in answers)]),
         }
 
 
@@ -199,19 +195,14 @@ class WindowsCollator(Collator):
         if SEGMENTS in self.tokenizer.model_input_names:
             batch.inputs[SEGMENTS] = pad_to_shape([window[SEGMENTS] for window in windows], shape)
         labels = np.full((1, 2), IGNORE_INDEX)
-        texts = np.zeros(0, np.uint8)
         if samples:
             labels = np.concatenate([sample[TARGET].astype(np.int64).reshape(-1, 2) for sample in samples])
-            texts = np.concatenate([sample[TEXTS] for sample in samples])
-        text_lengths: list[Tokens] = [sample[TEXT_LENGTHS] for sample in samples]
-        most_texts = max(map(len, text_lengths), default=0)
         batch.targets |= {
             "labels": torch.from_numpy(labels),
             BEGINS: pad_to_shape([window[BEGINS] for window in windows], shape, OUTSIDE),
             ENDS: pad_to_shape([window[ENDS] for window in windows], shape, OUTSIDE),
             WINDOWS: torch.tensor([len(sample[WINDOWS]) for sample in samples], dtype=torch.int64),
-            TEXTS: torch.from_numpy(texts),
-            TEXT_LENGTHS: pad_to_shape(text_lengths, (len(samples), most_texts), OUTSIDE),
+            **collate_texts(samples),
         }
         return batch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow
@@ -14,7 +14,7 @@ import torch
 from finetune_trainer.config.objectives.seq2seq import Seq2SeqConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
-from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeIssue, EncodeStatus
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.huggingface import languages
@@ -31,6 +31,7 @@ from finetune_trainer.objectives.base import (
 )
 from finetune_trainer.objectives.description import Block
 from finetune_trainer.objectives.inputs.text_to_text import collate_pairs, pair_blocks, target_tokens
+from finetune_trainer.objectives.inputs.texts import TEXT_FIELDS, collate_texts, store_texts, texts_of_rows
 from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, require_eos_token
 from finetune_trainer.objectives.losses.encoder_decoder import EncoderDecoderLoss
 from finetune_trainer.objectives.losses.from_outputs import count_labels
@@ -64,32 +65,21 @@ class Seq2Seq(Objective):
         return pair_blocks(batch, self.processor)
 
 
-class TruncatedText(NamedTuple):
-    """The tokens of a text."""
-
-    tokens: Tokens
-    is_truncated: bool
-
-
 class Seq2SeqEncoder(Encoder):
     """Text and target, each with the tokenizer's special tokens."""
 
-    fields = MappingProxyType({TOKENS: pyarrow.list_(pyarrow.int32()), TARGET: pyarrow.list_(pyarrow.int32())})
+    fields = MappingProxyType({TOKENS: pyarrow.list_(pyarrow.int32()), TARGET: pyarrow.list_(pyarrow.int32()), **TEXT_FIELDS})
 
     def __init__(self, processor: Any, context: ObjectiveContext, config: Seq2SeqConfig) -> None:
         super().__init__(processor, context)
         self.config = config
-        # Room for the end-of-text token, where the tokenizer does not put one after a target.
-        short = np.array(processor(text_target="a")["input_ids"])
-        added = len(target_tokens(short, processor.eos_token_id)) - len(short)
-        self.target_room = config.max_target_length - max(added, 0)
 
     @property
     def fingerprint(self) -> Any:
         config = self.config
         language_pair = config.languages and list(config.languages)
         source = encoding_fingerprint(self.processor, self.context)
-        return [*source, config.max_target_length, config.prefix, language_pair]
+        return [*source, config.max_target_length, config.prefix, language_pair, bool(config.metrics)]
 
     @property
     def max_lengths(self) -> Mapping[str, int]:
@@ -97,18 +87,32 @@ class Seq2SeqEncoder(Encoder):
         return {**super().max_lengths, "spec.objective.seq2Seq.maxTargetLength": self.config.max_target_length}
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
-        """A text or target that is too long is truncated at its end."""
-        inputs = self._tokenize("text", [self._prompt(row) for row in rows], self.context.max_length)
-        targets = self._tokenize("text_target", [row.values["target"] for row in rows], self.target_room)
-        for row, text, target in zip(rows, inputs, targets, strict=True):
-            is_truncated = text.is_truncated or target.is_truncated
+        """A text or target that is too long is truncated at its end; a truncated target has no end to learn.
+
+        Metrics compare generated texts with the whole target, which an example keeps as a text.
+        """
+        prompts = [self._prompt(row) for row in rows]
+        inputs, targets = self._tokenize("text", prompts), self._tokenize("text_target", [row.values["target"] for row in rows])
+        for row, prompt, text, target in zip(rows, prompts, inputs, targets, strict=True):
+            issues = self._find_issues(text, target)
             if not all(row.values[role].strip() for role in ("text", "target")):
                 yield EncodedRow([], EncodeStatus.EMPTY)
-            elif is_truncated and self.context.overlong == "Drop":
-                yield EncodedRow([], EncodeStatus.DROPPED)
+            elif issues and self.context.overlong == "Drop":
+                yield EncodedRow([], EncodeStatus.DROPPED, issues=issues)
             else:
-                example = {TOKENS: text.tokens, TARGET: target_tokens(target.tokens, self.processor.eos_token_id)}
-                yield EncodedRow([example], EncodeStatus.TRUNCATED if is_truncated else EncodeStatus.KEPT)
+                if EncodeIssue.LONG_TEXT in issues:
+                    text = self._truncate(prompt)
+                example = {TOKENS: text, TARGET: target[: self.config.max_target_length]}
+                texts = store_texts([row.values["target"]] if self.config.metrics else [])
+                yield EncodedRow([{**example, **texts}], EncodeStatus.TRUNCATED if issues else EncodeStatus.KEPT, issues=issues)
+
+    def _find_issues(self, text: Tokens, target: Tokens) -> list[EncodeIssue]:
+        issues = []
+        if len(text) > self.context.max_length:
+            issues.append(EncodeIssue.LONG_TEXT)
+        if len(target) > self.config.max_target_length:
+            issues.append(EncodeIssue.LONG_TARGET)
+        return issues
 
     def _prompt(self, row: Row) -> str:
         """The row's text after its examples: for each a line of text, a line of target, and an empty line."""
@@ -116,19 +120,20 @@ class Seq2SeqEncoder(Encoder):
         examples = [f"{prefix}{example.values['text']}\n{example.values['target']}\n\n" for example in row.examples]
         return "".join([*examples, prefix, row.values["text"]])
 
-    def _tokenize(self, argument: str, texts: Sequence[str], max_length: int) -> list[TruncatedText]:
+    def _tokenize(self, argument: str, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text; `argument` is the tokenizer's parameter for texts to read, or for texts to write."""
-        options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-        encoded = self.processor(**{argument: list(texts)}, **options)["input_ids"]
-        tokenized = [TruncatedText(np.array(tokens, np.int32), False) for tokens in encoded]
-        long = [index for index, tokens in enumerate(encoded) if len(tokens) > max_length]
-        if long:
-            truncated = self.processor(
-                **{argument: [texts[index] for index in long]}, **options, truncation=True, max_length=max_length
-            )
-            for index, tokens in zip(long, truncated["input_ids"], strict=True):
-                tokenized[index] = TruncatedText(np.array(tokens, np.int32), True)
-        return tokenized
+        encoded = self.processor(
+            **{argument: list(texts)}, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )
+        tokenized = [np.array(tokens, np.int32) for tokens in encoded["input_ids"]]
+        if argument == "text":
+            return tokenized
+        return [target_tokens(tokens, self.processor.eos_token_id) for tokens in tokenized]
+
+    def _truncate(self, text: str) -> Tokens:
+        """The tokens of a text that is too long, with the tokenizer's special tokens."""
+        encoded = self.processor(text, return_attention_mask=False, truncation=True, max_length=self.context.max_length)
+        return np.array(encoded["input_ids"], np.int32)
 
 
 class Seq2SeqCollator(Collator):
@@ -139,7 +144,9 @@ class Seq2SeqCollator(Collator):
 
     def collate(self, samples: Sequence[Sample], generators: Sequence[np.random.Generator], layout: Layout) -> Batch:
         inputs, targets = [sample[TOKENS] for sample in samples], [sample[TARGET] for sample in samples]
-        return collate_pairs(inputs, targets, self.tokenizer, layout)
+        batch = collate_pairs(inputs, targets, self.tokenizer, layout)
+        batch.targets |= collate_texts(samples)
+        return batch
 
     def count_terms(self, batch: Batch) -> Sequence[int]:
         """Tokens of the targets."""
@@ -174,11 +181,10 @@ class Seq2SeqMetrics(Metrics[Batch]):
         measured = self.token_accuracy.measure(model, batch)
         if not self.text_metrics:
             return measured
-        labels = batch.targets["labels"]
-        rows = (labels != IGNORE_INDEX).any(1)
+        rows = (batch.targets["labels"] != IGNORE_INDEX).any(1)
         # Rows without a target are generated as well: other ranks may be waiting for this one.
         generated = self._decode(self._generate(model, batch)[rows])
-        references = self._decode(labels[rows].masked_fill(labels[rows] == IGNORE_INDEX, self.tokenizer.pad_token_id))
+        references = [text for texts in texts_of_rows(batch) for text in texts]
         sums: list[float] = []
         for metric in self.text_metrics:
             sums += metric.sums(generated, references)

@@ -16,7 +16,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertConfi
 
 from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import TOKENS, Sample
-from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeIssue, EncodeStatus
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives.inputs.answer_windows import BEGINS, ENDS, OUTSIDE, TARGET, WINDOWS
@@ -219,18 +219,18 @@ def test_rank_without_rows_has_zero_loss() -> None:
     [
         (
             "Split",
-            [EncodeStatus.SPLIT, EncodeStatus.TRUNCATED, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
-            [5, 1, 1],
+            [EncodeStatus.SPLIT, *[EncodeStatus.TRUNCATED] * 2, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
+            [5, 1, 12, 1],
         ),
         (
             "Truncate",
-            [EncodeStatus.TRUNCATED, EncodeStatus.TRUNCATED, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
-            [1, 1, 1],
+            [*[EncodeStatus.TRUNCATED] * 3, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
+            [1, 1, 1, 1],
         ),
         (
             "Drop",
-            [EncodeStatus.DROPPED, EncodeStatus.TRUNCATED, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
-            [1, 1],
+            [*[EncodeStatus.DROPPED] * 3, EncodeStatus.KEPT, EncodeStatus.EMPTY, EncodeStatus.EMPTY],
+            [1],
         ),
     ],
 )
@@ -238,18 +238,22 @@ def test_encodes_long_and_empty_rows(overlong: str, statuses: list[EncodeStatus]
     rows = [
         {"question": "who?", "context": "self " * 200 + "cls", "answers": [{"text": "cls", "start": 1000}]},
         {"question": "who " * 99, "context": "self", "answers": [{"text": "self", "start": 0}]},
+        {"question": "who " * 99, "context": "self " * 200 + "cls", "answers": [{"text": "cls", "start": 1000}]},
         {"question": "who?", "context": "self", "answers": {"text": [], "answer_start": []}},
         {"question": " ", "context": "self", "answers": []},
         {"question": "who?", "context": "", "answers": []},
     ]
     found = encoded(objective(overlong=overlong), rows)
     assert [one.status for one in found] == statuses
+    assert [list(one.issues) for one in found[:3]] == [[], [EncodeIssue.LONG_QUESTION], [EncodeIssue.LONG_QUESTION]]
     kept = [example for one in found for example in one.examples]
     assert [len(example[WINDOWS]) for example in kept] == windows
     assert max(length for example in kept for length in example[WINDOWS]) <= 64
     if overlong != "Drop":
         pointing = [bool(np.any(example[TARGET])) for example in kept]
-        assert pointing == [overlong == "Split", True, False], "a window without the answer points to its first token"
+        assert pointing == [overlong == "Split", True, overlong == "Split", False], (
+            "a window without the answer points to its first token"
+        )
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Seq2SeqConfig(ObjectiveConfig):
         ["BLEU", "ROUGE"],
         max_length=2,
         description="Metrics of generated texts in the evaluation: BLEU as sacrebleu computes it; ROUGE-1, -2 and -L as "
-        "rouge_score computes them, from Latin letters and digits only. Generation takes far longer than the loss: an empty "
-        "list turns it off.",
+        "rouge_score computes them. Texts are compared with whole targets, divided into words by their script. Generation "
+        "takes far longer than the loss: an empty list turns it off.",
     )
     beams: int = Field(1, ge=1, le=64, description="Beams of the evaluation's beam search; 1 is greedy search.")

@@ -17,6 +17,8 @@ CheckName = Literal[
     "unlearnable",
     "tags",
     "truncation",
+    "longQuestions",
+    "longTargets",
     "duplicates",
     "nearDuplicates",
     "balance",

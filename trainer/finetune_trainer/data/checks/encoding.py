@@ -10,6 +10,18 @@ TRUNCATION = Check(
     advice="raise data.maxLength, or set data.checks.truncation: Warn",
     policy=lambda checks: checks.truncation,
 )
+QUESTION_TRUNCATION = Check(
+    name="longQuestions",
+    description="with questions longer than half of maxLength",
+    advice="raise data.maxLength, or set data.checks.truncation: Warn",
+    policy=lambda checks: checks.truncation,
+)
+TARGET_TRUNCATION = Check(
+    name="longTargets",
+    description="with targets longer than maxTargetLength",
+    advice="raise objective.seq2Seq.maxTargetLength, or set data.checks.truncation: Warn",
+    policy=lambda checks: checks.truncation,
+)
 UNLABELED = Check(
     name="unlabeled",
     description="without a label",

@@ -5,7 +5,14 @@ from __future__ import annotations
 from finetune_trainer.data.checks.balance import BALANCE
 from finetune_trainer.data.checks.base import Check, CheckName
 from finetune_trainer.data.checks.duplicates import DUPLICATES
-from finetune_trainer.data.checks.encoding import INCONSISTENT_TAGS, TRUNCATION, UNLABELED, UNLEARNABLE
+from finetune_trainer.data.checks.encoding import (
+    INCONSISTENT_TAGS,
+    QUESTION_TRUNCATION,
+    TARGET_TRUNCATION,
+    TRUNCATION,
+    UNLABELED,
+    UNLEARNABLE,
+)
 from finetune_trainer.data.checks.leakage import LEAKAGE
 from finetune_trainer.data.checks.near_duplicates import NEAR_DUPLICATES
 from finetune_trainer.data.checks.personal_data import PERSONAL_DATA
@@ -17,6 +24,8 @@ CHECKS: tuple[Check, ...] = (
     UNLEARNABLE,
     INCONSISTENT_TAGS,
     TRUNCATION,
+    QUESTION_TRUNCATION,
+    TARGET_TRUNCATION,
     DUPLICATES,
     NEAR_DUPLICATES,
     BALANCE,

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from finetune_trainer import config
 from finetune_trainer.data.checks.balance import BALANCE, find_imbalance
 from finetune_trainer.data.checks.base import Check
-from finetune_trainer.data.checks.encoding import INCONSISTENT_TAGS, TRUNCATION, UNLABELED, UNLEARNABLE
+from finetune_trainer.data.checks.encoding import (
+    INCONSISTENT_TAGS,
+    QUESTION_TRUNCATION,
+    TARGET_TRUNCATION,
+    TRUNCATION,
+    UNLABELED,
+    UNLEARNABLE,
+)
 from finetune_trainer.data.checks.report import Action, Finding
 from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeIssue, EncodeStatus
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
@@ -25,7 +32,9 @@ class EncodeCheck:
 
 
 ENCODE_CHECKS = (
-    EncodeCheck(TRUNCATION, (EncodeStatus.TRUNCATED, EncodeStatus.DROPPED), "cut or dropped"),
+    EncodeCheck(TRUNCATION, (EncodeIssue.LONG_TEXT,), "cut or dropped"),
+    EncodeCheck(QUESTION_TRUNCATION, (EncodeIssue.LONG_QUESTION,), "cut or dropped"),
+    EncodeCheck(TARGET_TRUNCATION, (EncodeIssue.LONG_TARGET,), "cut or dropped"),
     EncodeCheck(UNLABELED, (EncodeStatus.UNLABELED,), "left out"),
     EncodeCheck(UNLEARNABLE, (EncodeStatus.EMPTY, EncodeStatus.MASKED), "left out"),
     EncodeCheck(INCONSISTENT_TAGS, (EncodeIssue.INCONSISTENT_TAGS,), ""),
@@ -103,7 +112,7 @@ def _explain_losses(counts: EncodeCounts, data: config.DataConfig, dropped: Sequ
     statuses = counts.statuses
     losses = [
         f"of {counts.rows} documents {statuses[EncodeStatus.EMPTY]} are empty and "
-        f"{statuses[EncodeStatus.DROPPED]} longer than maxLength {data.max_length}"
+        f"{statuses[EncodeStatus.DROPPED]} longer than {_limit(statuses, data)}"
     ]
     if statuses[EncodeStatus.MASKED]:
         losses.append(f"{statuses[EncodeStatus.MASKED]} have nothing to learn within that length")
@@ -112,3 +121,15 @@ def _explain_losses(counts: EncodeCounts, data: config.DataConfig, dropped: Sequ
     for finding in dropped:
         losses.append(f"data.checks.{finding.check} dropped {finding.rows}")
     return "; ".join(losses)
+
+
+def _limit(statuses: Mapping[EncodeStatus | EncodeIssue, int], data: config.DataConfig) -> str:
+    """The limits that rows exceeded."""
+    limits = []
+    if statuses[EncodeIssue.LONG_TARGET]:
+        limits.append("maxTargetLength (their targets)")
+    if statuses[EncodeIssue.LONG_QUESTION]:
+        limits.append(f"half of maxLength {data.max_length} (their questions)")
+    if statuses[EncodeIssue.LONG_TEXT] or not limits:
+        limits.insert(0, f"maxLength {data.max_length}")
+    return " or ".join(limits)

@@ -39,10 +39,19 @@ class EncodeStatus(StrEnum):
 
 
 class EncodeIssue(StrEnum):
-    """A problem of a row that is kept."""
+    """A problem of a row, whatever became of it."""
 
     INCONSISTENT_TAGS = "inconsistent tags"
     """Its tags break the rules of their scheme."""
+    LONG_TEXT = "long text"
+    """It is longer than a sequence."""
+    LONG_QUESTION = "long question"
+    """Its question is longer than half of a sequence."""
+    LONG_TARGET = "long target"
+    """Its target is longer than the longest that the document allows."""
+
+
+LENGTH_ISSUES = (EncodeIssue.LONG_TEXT, EncodeIssue.LONG_QUESTION, EncodeIssue.LONG_TARGET)
 
 
 class EncodedRow(NamedTuple):
@@ -53,6 +62,7 @@ class EncodedRow(NamedTuple):
     labels: Sequence[str] = ()
     """The labels of a classification."""
     issues: Sequence[EncodeIssue] = ()
+    """A row that was truncated or dropped is too long itself, unless an issue says what else is too long."""
 
 
 class Encoder(Protocol):
@@ -133,6 +143,9 @@ class EncodeCounts:
         """Count a row."""
         self.rows += 1
         statuses: list[EncodeStatus | EncodeIssue] = [encoded.status, *encoded.issues]
+        is_cut = encoded.status in (EncodeStatus.TRUNCATED, EncodeStatus.DROPPED)
+        if is_cut and not any(issue in LENGTH_ISSUES for issue in encoded.issues):
+            statuses.append(EncodeIssue.LONG_TEXT)
         for status in statuses:
             self.statuses[status] += 1
             self.first_origins.setdefault(status, row.origin)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
-from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.records.answers import Answer
 from finetune_trainer.objectives.inputs.tokenization import SEGMENTS
@@ -15,7 +12,6 @@ from finetune_trainer.objectives.inputs.tokenization import SEGMENTS
 WINDOWS = "windows"  # the number of tokens of each window
 BEGINS, ENDS = "begins", "ends"  # of each token: its characters in the context, OUTSIDE for other tokens
 TARGET = "target"  # of each window: the answer's first token and its last
-TEXTS, TEXT_LENGTHS = "texts", "text_lengths"  # UTF-8 of the context and of all correct answers; bytes of each
 OUTSIDE = -1
 
 
@@ -45,15 +41,3 @@ def split_windows(sample: Sample) -> list[Sample]:
     ends = np.cumsum(sample[WINDOWS])[:-1]
     columns = [np.split(sample[name], ends) for name in names]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def texts_of_rows(batch: Batch) -> Iterator[list[str]]:
-    """For each row of the batch the context and the correct answers."""
-    whole, begin = batch.targets[TEXTS].cpu().numpy().tobytes(), 0
-    for lengths in batch.targets[TEXT_LENGTHS].tolist():
-        texts = []
-        for length in lengths:
-            if length != OUTSIDE:
-                texts.append(whole[begin : begin + length].decode())
-                begin += length
-        yield texts

@@ -16,8 +16,8 @@ from finetune_trainer.objectives.inputs.answer_windows import (
     OUTSIDE,
     WINDOWS,
     find_summary_token,
-    texts_of_rows,
 )
+from finetune_trainer.objectives.inputs.texts import texts_of_rows
 from finetune_trainer.objectives.losses.from_outputs import OutputLoss
 from finetune_trainer.objectives.metrics.squad import exact_match_and_f1
 

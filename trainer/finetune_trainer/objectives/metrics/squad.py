@@ -7,13 +7,18 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
+from finetune_trainer.objectives.metrics.words import separate_unspaced
+
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 
 
 def normalized_words(text: str) -> list[str]:
-    """The words that are compared: in lower case, without punctuation and articles."""
-    return _ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+    """The words that are compared: in lower case, without punctuation and articles.
+
+    Each Chinese or Japanese character is a word, as in MLQA's script (Lewis et al. 2020, arXiv:1910.07475).
+    """
+    return separate_unspaced(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION))).split()
 
 
 def exact_match_and_f1(answer: str, correct: Sequence[str]) -> tuple[float, float]:
