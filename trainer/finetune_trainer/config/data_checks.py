@@ -50,7 +50,9 @@ class DataChecksConfig(Section):
         "Warn", description="Rows that were truncated or dropped because they are longer than maxLength."
     )
     unlearnable: Literal["Ignore", "Warn", "Fail"] = Field(
-        "Warn", description="Rows without a label, or without any token to learn, which are left out."
+        "Warn",
+        description="Rows without a label or without any token to learn, conversations without an answer, and pairs of equal "
+        "answers; they are left out.",
     )
 
     altering: ClassVar[tuple[str, ...]] = ("Drop", "Scrub")

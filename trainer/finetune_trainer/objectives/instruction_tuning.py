@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
@@ -12,11 +12,11 @@ import pyarrow
 
 from finetune_trainer.config.objectives.instruction_tuning import InstructionTuningConfig
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
-from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeIssue, EncodeStatus, split_or_truncate
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.objectives.base import Encoder, Objective, ObjectiveContext
 from finetune_trainer.objectives.causal_lm import CausalLMCollator
-from finetune_trainer.objectives.inputs.chat import LOSS_MASK, ChatRenderer, RenderedChat, masked_labels
+from finetune_trainer.objectives.inputs.chat import LOSS_MASK, ChatRenderer, RenderedChat, is_blank, is_learned, masked_labels
 from finetune_trainer.objectives.inputs.chat_coverage import ASSISTANT, Conversation
 from finetune_trainer.objectives.inputs.chat_template import Messages
 from finetune_trainer.objectives.inputs.tokenization import Span, encoding_fingerprint, require_eos_token
@@ -74,14 +74,14 @@ class ChatEncoder(Encoder):
         A conversation of several answers becomes several examples if the chat template strips the reasoning of earlier ones.
         """
         rendered = [self._render(row) for row in rows]
-        sequences = self.renderer.tokenize([chat for chats, _ in rendered for chat in chats])
-        for chats, status in rendered:
-            if not chats:
-                yield EncodedRow([], status)
+        sequences = self.renderer.tokenize([chat for row in rendered for chat in row.chats])
+        for row in rendered:
+            if not row.chats:
+                yield EncodedRow([], row.status)
                 continue
-            encoded = [self._encode(*sequence) for sequence in islice(sequences, len(chats))]
+            encoded = [self._encode(*sequence) for sequence in islice(sequences, len(row.chats))]
             examples = [example for chat_examples, _ in encoded for example in chat_examples]
-            yield EncodedRow(examples, _joint_status([status for _, status in encoded]))
+            yield EncodedRow(examples, _joint_status([status for _, status in encoded]), issues=row.issues)
 
     def _encode(self, tokens: Tokens, mask: Tokens) -> tuple[list[Sample], EncodeStatus]:
         pieces, status = split_or_truncate(np.arange(len(tokens)), self.context.max_length, self.context.overlong)
@@ -89,8 +89,8 @@ class ChatEncoder(Encoder):
             return [], EncodeStatus.MASKED
         return [{TOKENS: tokens[piece], LOSS_MASK: mask[piece]} for piece in pieces], status
 
-    def _render(self, row: Row) -> tuple[list[RenderedChat], EncodeStatus]:
-        """The row's conversation, with its examples after its instructions; none if there is nothing to learn."""
+    def _render(self, row: Row) -> RenderedRow:
+        """The row's conversation, with its examples after its instructions; without chats if there is nothing to learn."""
         turns = _turns(row)
         instructions = _count_instructions(turns.messages)
         examples = [message for example in row.examples for message in _example_turns(example)]
@@ -98,16 +98,17 @@ class ChatEncoder(Encoder):
         conversation = Conversation(messages, row.values.get("tools", ()))
         role = next(iter(row.values))
         if self.config.loss_on == "All":
-            return [self._render_all(conversation, row, role)], EncodeStatus.KEPT
+            return RenderedRow([self._render_all(conversation, row, role)])
         learned = [index + len(examples) for index in turns.learned]
         if self.config.loss_on == "LastAssistant":
             learned = learned[-1:]
-        if any(is_blank(messages[index]) for index in learned):
-            return [], EncodeStatus.EMPTY
-        learned = [index for index in learned if messages[index].get("weight") != 0]
-        if not learned:
-            return [], EncodeStatus.MASKED
-        return self.renderer.render(conversation, row, role, learned), EncodeStatus.KEPT
+        weighted = [index for index in learned if is_learned(messages[index])]
+        if not learned or any(is_blank(messages[index]) for index in weighted):
+            return RenderedRow([], EncodeStatus.UNANSWERED)
+        if not weighted:
+            return RenderedRow([], EncodeStatus.MASKED)
+        has_open_end = learned[-1] < len(messages) - 1
+        return RenderedRow(self.renderer.render(conversation, row, role, weighted), has_open_end=has_open_end)
 
     def _render_all(self, conversation: Conversation, row: Row, role: str) -> RenderedChat:
         """The conversation, learned as a whole but for messages whose weight is 0."""
@@ -117,16 +118,29 @@ class ChatEncoder(Encoder):
         return chat._replace(answers=_complement(chat.answers, len(chat.text)))
 
 
+class RenderedRow(NamedTuple):
+    """The chats of a row, and why there are none."""
+
+    chats: list[RenderedChat]
+    status: EncodeStatus = EncodeStatus.KEPT
+    has_open_end: bool = False
+
+    @property
+    def issues(self) -> list[EncodeIssue]:
+        """What the chats do not show, or do not teach, of the row."""
+        issues = []
+        if self.has_open_end:
+            issues.append(EncodeIssue.OPEN_END)
+        if any(chat.drops_names for chat in self.chats):
+            issues.append(EncodeIssue.UNWRITTEN_NAMES)
+        return issues
+
+
 class Turns(NamedTuple):
     """The messages of a row, and the indices of those that the assistant is to learn."""
 
     messages: Messages
     learned: list[int]
-
-
-def is_blank(message: Mapping[str, Any]) -> bool:
-    """Whether a message says nothing and calls no tool."""
-    return not ((message.get("content") or "").strip() or message.get("tool_calls") or message.get("reasoning_content"))
 
 
 def _turns(row: Row) -> Turns:

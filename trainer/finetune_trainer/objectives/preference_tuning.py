@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +15,7 @@ import torch
 from finetune_trainer.config.objectives.preference_tuning import PreferenceTuningConfig
 from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, Tokens, document_lengths
-from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeStatus, split_or_truncate
+from finetune_trainer.data.preprocessing.examples import EncodedRow, EncodeIssue, EncodeStatus, split_or_truncate
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import (
@@ -27,8 +28,8 @@ from finetune_trainer.objectives.base import (
     Statistics,
 )
 from finetune_trainer.objectives.description import Block, row_block
-from finetune_trainer.objectives.inputs.chat import LOSS_MASK, ChatRenderer, RenderedChat
-from finetune_trainer.objectives.inputs.chat_coverage import ASSISTANT, Conversation
+from finetune_trainer.objectives.inputs.chat import LOSS_MASK, ChatRenderer, RenderedChat, is_blank, is_learned
+from finetune_trainer.objectives.inputs.chat_coverage import Conversation
 from finetune_trainer.objectives.inputs.chat_template import set_chat_template
 from finetune_trainer.objectives.inputs.tokenization import (
     encoding_fingerprint,
@@ -112,19 +113,34 @@ class PreferenceEncoder(Encoder):
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """Prompt and answer are joined as texts and ended, or rendered by the chat template; the end may be truncated."""
-        chats = [self._render(row, answer) for row in rows for answer in ANSWERS]
+        statuses = [self._find_unusable(row) for row in rows]
+        usable = [row for row, status in zip(rows, statuses, strict=True) if status is None]
+        chats = [self._render(row, answer) for row in usable for answer in ANSWERS]
         sequences = self.renderer.tokenize(chats) if self.renderer else self._tokenize(chats)
-        for chosen, rejected in zip(sequences, sequences, strict=True):
-            yield self._encode_pair([MaskedSequence(*chosen), MaskedSequence(*rejected)])
+        names = iter([chat.drops_names for chat in chats])
+        for status in statuses:
+            if status is not None:
+                yield EncodedRow([], status)
+                continue
+            encoded = self._encode_pair([MaskedSequence(*sequence) for sequence in islice(sequences, len(ANSWERS))])
+            drops_names = any(islice(names, len(ANSWERS)))
+            yield encoded._replace(issues=[EncodeIssue.UNWRITTEN_NAMES]) if drops_names else encoded
+
+    def _find_unusable(self, row: Row) -> EncodeStatus | None:
+        """Why nothing can be learned from the row, None if something can."""
+        for role in ("prompt", *ANSWERS):
+            self._require_same_kind(row, role, row.values[role])
+        chosen, rejected = (row.values[role] for role in ANSWERS)
+        if any(_is_empty(answer) for answer in (chosen, rejected)):
+            return EncodeStatus.UNANSWERED
+        return EncodeStatus.IDENTICAL if chosen == rejected else None
 
     def _render(self, row: Row, answer_role: str) -> RenderedChat:
         prompt, answer = row.values["prompt"], row.values[answer_role]
-        self._require_same_kind(row, "prompt", prompt)
-        self._require_same_kind(row, answer_role, answer)
         if self.renderer is None:
             return RenderedChat(prompt + answer, [(len(prompt), len(prompt + answer))])
         messages = [*prompt, *answer]
-        learned = [index for index in range(len(prompt), len(messages)) if messages[index]["role"] == ASSISTANT]
+        learned = [index for index in range(len(prompt), len(messages)) if is_learned(messages[index])]
         if not learned:
             raise row.error_for(answer_role, "has no message of the assistant, so there is nothing to prefer: correct the row")
         chats = self.renderer.render(Conversation(messages, row.values.get("tools", ())), row, answer_role, learned)
@@ -147,6 +163,8 @@ class PreferenceEncoder(Encoder):
 
     def _tokenize(self, texts: Sequence[RenderedChat]) -> Iterator[tuple[Tokens, Tokens]]:
         """The tokens of each text, ended by exactly one end-of-text token, which is part of the answer."""
+        if not texts:
+            return
         eos = self.processor.eos_token_id
         answers = [text.answers for text in texts]
         for tokens, mask in tokenize_with_mask([text.text for text in texts], answers, self.processor):
@@ -156,7 +174,7 @@ class PreferenceEncoder(Encoder):
             yield np.append(tokens[:count], np.int32(eos)), np.append(mask[:count], np.int8(1))
 
     def _encode_pair(self, pair: Sequence[MaskedSequence]) -> EncodedRow:
-        """The example of both sequences, dropped if one is to be dropped, or if an answer has no token left to predict."""
+        """The example of both sequences, dropped if one is to be dropped; masked if no answer or no difference is left."""
         kept, statuses = [], []
         for tokens, mask in pair:
             pieces, status = split_or_truncate(np.arange(len(tokens)), self.context.max_length, self.context.overlong)
@@ -165,7 +183,8 @@ class PreferenceEncoder(Encoder):
             [piece] = pieces
             kept.append(MaskedSequence(tokens[piece], mask[piece]))
             statuses.append(status)
-        if not all(sequence.mask[1:].any() for sequence in kept):  # the first token is never predicted
+        is_learnable = all(sequence.mask[1:].any() for sequence in kept)  # the first token is never predicted
+        if not is_learnable or np.array_equal(kept[0].tokens, kept[1].tokens):
             return EncodedRow([], EncodeStatus.MASKED)
         example = {
             TOKENS: np.concatenate([sequence.tokens for sequence in kept]),
@@ -174,6 +193,11 @@ class PreferenceEncoder(Encoder):
         }
         is_truncated = EncodeStatus.TRUNCATED in statuses
         return EncodedRow([example], EncodeStatus.TRUNCATED if is_truncated else EncodeStatus.KEPT)
+
+
+def _is_empty(answer: str | list[dict[str, Any]]) -> bool:
+    """Whether an answer, or the last message of one, says nothing."""
+    return not answer.strip() if isinstance(answer, str) else is_blank(answer[-1])
 
 
 class PreferenceCollator(Collator):

@@ -60,7 +60,8 @@ def split_facts(report: SplitReport, preview: DataPreview) -> Iterator[Fact]:
     losses = {
         "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
         "empty": report.empty_documents, "without anything to learn": report.masked_documents,
-        "unlabeled": report.unlabeled_documents,
+        "unlabeled": report.unlabeled_documents, "unanswered": report.unanswered_documents,
+        "with equal answers": report.identical_documents,
     }  # fmt: skip
     for name, count in losses.items():
         if count:

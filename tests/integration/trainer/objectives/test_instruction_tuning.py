@@ -16,10 +16,11 @@ from tokenizers import processors
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, pipeline
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from finetune_trainer.config.data_checks import DataChecksConfig
 from finetune_trainer.data.loading.collate import Layout, PackedAs
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
-from finetune_trainer.data.preprocessing.encode_findings import validate_examples
-from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeStatus
+from finetune_trainer.data.preprocessing.encode_findings import encode_findings, validate_examples
+from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeIssue, EncodeStatus
 from finetune_trainer.data.records.row import Row, make_row, texts
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.models import tokenizer_training
@@ -178,6 +179,41 @@ def test_encodes_long_conversations() -> None:
         assert [len(one.examples) for one in encoded] == [
             int(status in (EncodeStatus.KEPT, EncodeStatus.TRUNCATED)) for status in expected
         ]
+
+
+def test_learns_no_message_whose_weight_is_0() -> None:
+    end = "<|endoftext|>\n"
+    silenced = [TURNS[0], TURNS[1] | {"weight": 0}, *TURNS[2:]]
+    assert learnt_text(objective(), silenced) == f"Why not?{end}"
+    everything = learnt_text(objective(lossOn="All"), silenced)
+    assert everything == f"user\nMay I?{end}assistant\nuser\nWhy?{end}assistant\nWhy not?{end}"
+
+
+def test_learns_only_the_completion_after_a_prompt_of_messages() -> None:
+    assert learnt_text(objective(), {"prompt": TURNS[:3], "completion": TURNS[3:]}) == "Why not?<|endoftext|>\n"
+
+
+def test_leaves_out_and_reports_rows_without_an_answer_to_learn() -> None:
+    empty, masked = TURNS[1] | {"content": " "}, TURNS[1] | {"weight": 0}
+    rows = [TURNS, TURNS[:1], [TURNS[0], empty], [TURNS[0], empty, *TURNS[2:]], [TURNS[0], masked], TURNS[:3]]
+    rows.append([TURNS[0] | {"name": "ann"}, TURNS[1]])
+    encoded = list(objective().encoder.encode([record({"messages": row}, line) for line, row in enumerate(rows, start=1)]))
+    assert [row.status for row in encoded] == [
+        EncodeStatus.KEPT, *[EncodeStatus.UNANSWERED] * 3, EncodeStatus.MASKED, EncodeStatus.KEPT, EncodeStatus.KEPT,
+    ]  # fmt: skip
+    assert [list(row.issues) for row in encoded[-2:]] == [[EncodeIssue.OPEN_END], [EncodeIssue.UNWRITTEN_NAMES]]
+    counts = EncodeCounts()
+    for line, row in enumerate(encoded, start=1):
+        counts.add(record({"messages": TURNS}, line), row)
+    findings = encode_findings({"train": counts}, DataChecksConfig())
+    assert [finding.sentence for finding in findings] == [
+        "3 of 7 training rows (42.9 %) without an answer, or with an empty one: the first is rows.jsonl:2; left out",
+        "1 of 7 training rows (14.3 %) without anything to learn: the first is rows.jsonl:5; left out",
+        "1 of 7 training rows (14.3 %) with names of speakers, which the chat template does not write: the first is "
+        "rows.jsonl:7",
+        "1 of 7 training rows (14.3 %) with a last message that is not answered, from which nothing is learned: the first is "
+        "rows.jsonl:6",
+    ]
 
 
 def test_rejects_data_without_labels() -> None:

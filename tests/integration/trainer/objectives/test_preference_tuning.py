@@ -19,9 +19,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 from trl import DPOConfig, DPOTrainer
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.data_checks import DataChecksConfig
 from finetune_trainer.data.loading.collate import Batch, Layout
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample
-from finetune_trainer.data.preprocessing.examples import EncodeStatus
+from finetune_trainer.data.preprocessing.encode_findings import encode_findings
+from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeStatus
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.models import tokenizer_training
@@ -210,6 +212,26 @@ def test_encodes_long_pairs() -> None:
         encoded = list(tuning.encoder.encode([record(row) for row in rows]))
         assert [one.status for one in encoded] == expected
         assert all(example[LENGTHS].max() <= 32 for one in encoded for example in one.examples)
+
+
+def test_leaves_out_and_reports_pairs_without_a_difference() -> None:
+    pairs = [("a", "b"), ("a", "a"), ("a", ""), ("x " * 99 + "a", "x " * 99 + "b"), ("b", "b")]
+    rows = [record({"prompt": "May I?", "chosen": one, "rejected": other}, line) for line, (one, other) in enumerate(pairs, 1)]
+    encoded = list(objective(data={"maxLength": 32}).encoder.encode(rows))
+    kept, identical, masked = EncodeStatus.KEPT, EncodeStatus.IDENTICAL, EncodeStatus.MASKED
+    assert [row.status for row in encoded] == [kept, identical, EncodeStatus.UNANSWERED, masked, identical]
+    assert [len(row.examples) for row in encoded] == [1, 0, 0, 0, 0]
+    counts = EncodeCounts()
+    for row, result in zip(rows, encoded, strict=True):
+        counts.add(row, result)
+    assert [finding.sentence for finding in encode_findings({"train": counts}, DataChecksConfig())] == [
+        "1 of 5 training rows (20.0 %) without an answer, or with an empty one: the first is rows.jsonl:3; left out",
+        "2 of 5 training rows (40.0 %) with two equal answers, neither of which can be preferred: the first is rows.jsonl:2; "
+        "left out",
+        "1 of 5 training rows (20.0 %) without anything to learn: the first is rows.jsonl:4; left out",
+    ]
+    same = SPOKEN | {"rejected": SPOKEN["chosen"]}
+    assert [row.status for row in objective(SPOKEN).encoder.encode([record(SPOKEN), record(same)])] == [kept, identical]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Checks of what encoding did to the rows: lost ends, rows without a label, and rows without anything to learn."""
+"""Checks of what encoding did to the rows: lost ends, and rows from which nothing, or not everything, can be learned."""
 
 from __future__ import annotations
 
@@ -39,4 +39,28 @@ UNLEARNABLE = Check(
     description="without anything to learn",
     advice="fill or remove them, or set data.checks.unlearnable: Warn",
     policy=lambda checks: checks.unlearnable,
+)
+UNANSWERED = Check(
+    name="unanswered",
+    description="without an answer, or with an empty one",
+    advice="answer or remove them, or set data.checks.unlearnable: Warn",
+    policy=lambda checks: checks.unlearnable,
+)
+IDENTICAL_ANSWERS = Check(
+    name="identicalAnswers",
+    description="with two equal answers, neither of which can be preferred",
+    advice="correct or remove them, or set data.checks.unlearnable: Warn",
+    policy=lambda checks: checks.unlearnable,
+)
+OPEN_END = Check(
+    name="openEnd",
+    description="with a last message that is not answered, from which nothing is learned",
+    advice="answer it or remove it",
+    policy=lambda checks: "Warn",  # there is no policy for it in the document
+)
+UNWRITTEN_NAMES = Check(
+    name="unwrittenNames",
+    description="with names of speakers, which the chat template does not write",
+    advice="set a chatTemplate that writes them",
+    policy=lambda checks: "Warn",  # there is no policy for it in the document
 )

@@ -6,12 +6,16 @@ from finetune_trainer.data.checks.balance import BALANCE
 from finetune_trainer.data.checks.base import Check, CheckName
 from finetune_trainer.data.checks.duplicates import DUPLICATES
 from finetune_trainer.data.checks.encoding import (
+    IDENTICAL_ANSWERS,
     INCONSISTENT_TAGS,
+    OPEN_END,
     QUESTION_TRUNCATION,
     TARGET_TRUNCATION,
     TRUNCATION,
+    UNANSWERED,
     UNLABELED,
     UNLEARNABLE,
+    UNWRITTEN_NAMES,
 )
 from finetune_trainer.data.checks.leakage import LEAKAGE
 from finetune_trainer.data.checks.near_duplicates import NEAR_DUPLICATES
@@ -21,11 +25,15 @@ CHECKS: tuple[Check, ...] = (
     LEAKAGE,
     PERSONAL_DATA,
     UNLABELED,
+    UNANSWERED,
+    IDENTICAL_ANSWERS,
     UNLEARNABLE,
     INCONSISTENT_TAGS,
     TRUNCATION,
     QUESTION_TRUNCATION,
     TARGET_TRUNCATION,
+    UNWRITTEN_NAMES,
+    OPEN_END,
     DUPLICATES,
     NEAR_DUPLICATES,
     BALANCE,

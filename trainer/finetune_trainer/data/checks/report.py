@@ -93,6 +93,8 @@ class SplitReport(Section):
     dropped_documents: int = Field(description="Longer than a sequence, with overlong: Drop.")
     masked_documents: int = Field(description="Truncated before any token to learn, such as the assistant's answer.")
     unlabeled_documents: int = Field(0, description="Without a label.")
+    unanswered_documents: int = Field(0, description="Conversations without an answer, or with an empty one.")
+    identical_documents: int = Field(0, description="Pairs of equal answers.")
     examples: int
     rows: int = Field(description="Sequences to train on; with packing each holds several examples.")
     tokens: int
@@ -207,7 +209,8 @@ def _describe(report: SplitReport) -> str:
     counts = {
         "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
         "empty": report.empty_documents, "without anything to learn": report.masked_documents,
-        "unlabeled": report.unlabeled_documents,
+        "unlabeled": report.unlabeled_documents, "unanswered": report.unanswered_documents,
+        "with equal answers": report.identical_documents,
     }  # fmt: skip
     unit = f"sequences of {report.tokens:,} tokens" if report.tokens else "examples"
     parts = [f"{report.documents:,} rows of data became {report.rows:,} {unit}"]

@@ -6,16 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_trainer import config
+from finetune_trainer.data.checks import encoding
 from finetune_trainer.data.checks.balance import BALANCE, find_imbalance
 from finetune_trainer.data.checks.base import Check
-from finetune_trainer.data.checks.encoding import (
-    INCONSISTENT_TAGS,
-    QUESTION_TRUNCATION,
-    TARGET_TRUNCATION,
-    TRUNCATION,
-    UNLABELED,
-    UNLEARNABLE,
-)
 from finetune_trainer.data.checks.report import Action, Finding
 from finetune_trainer.data.preprocessing.examples import EncodeCounts, EncodeIssue, EncodeStatus
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
@@ -32,13 +25,24 @@ class EncodeCheck:
 
 
 ENCODE_CHECKS = (
-    EncodeCheck(TRUNCATION, (EncodeIssue.LONG_TEXT,), "cut or dropped"),
-    EncodeCheck(QUESTION_TRUNCATION, (EncodeIssue.LONG_QUESTION,), "cut or dropped"),
-    EncodeCheck(TARGET_TRUNCATION, (EncodeIssue.LONG_TARGET,), "cut or dropped"),
-    EncodeCheck(UNLABELED, (EncodeStatus.UNLABELED,), "left out"),
-    EncodeCheck(UNLEARNABLE, (EncodeStatus.EMPTY, EncodeStatus.MASKED), "left out"),
-    EncodeCheck(INCONSISTENT_TAGS, (EncodeIssue.INCONSISTENT_TAGS,), ""),
+    EncodeCheck(encoding.TRUNCATION, (EncodeIssue.LONG_TEXT,), "cut or dropped"),
+    EncodeCheck(encoding.QUESTION_TRUNCATION, (EncodeIssue.LONG_QUESTION,), "cut or dropped"),
+    EncodeCheck(encoding.TARGET_TRUNCATION, (EncodeIssue.LONG_TARGET,), "cut or dropped"),
+    EncodeCheck(encoding.UNLABELED, (EncodeStatus.UNLABELED,), "left out"),
+    EncodeCheck(encoding.UNANSWERED, (EncodeStatus.UNANSWERED,), "left out"),
+    EncodeCheck(encoding.IDENTICAL_ANSWERS, (EncodeStatus.IDENTICAL,), "left out"),
+    EncodeCheck(encoding.UNLEARNABLE, (EncodeStatus.EMPTY, EncodeStatus.MASKED), "left out"),
+    EncodeCheck(encoding.INCONSISTENT_TAGS, (EncodeIssue.INCONSISTENT_TAGS,), ""),
+    EncodeCheck(encoding.UNWRITTEN_NAMES, (EncodeIssue.UNWRITTEN_NAMES,), ""),
+    EncodeCheck(encoding.OPEN_END, (EncodeIssue.OPEN_END,), ""),
 )
+LOSSES = {
+    EncodeStatus.MASKED: "have nothing to learn within that length",
+    EncodeStatus.UNLABELED: "have no label",
+    EncodeStatus.UNANSWERED: "have no answer",
+    EncodeStatus.IDENTICAL: "have two equal answers",
+}
+"""What a number of rows with a status have, for the error about a split without examples."""
 
 
 def encode_findings(counts: Mapping[Split, EncodeCounts], checks: config.DataChecksConfig) -> list[Finding]:
@@ -114,10 +118,9 @@ def _explain_losses(counts: EncodeCounts, data: config.DataConfig, dropped: Sequ
         f"of {counts.rows} documents {statuses[EncodeStatus.EMPTY]} are empty and "
         f"{statuses[EncodeStatus.DROPPED]} longer than {_limit(statuses, data)}"
     ]
-    if statuses[EncodeStatus.MASKED]:
-        losses.append(f"{statuses[EncodeStatus.MASKED]} have nothing to learn within that length")
-    if statuses[EncodeStatus.UNLABELED]:
-        losses.append(f"{statuses[EncodeStatus.UNLABELED]} have no label")
+    for status, description in LOSSES.items():
+        if statuses[status]:
+            losses.append(f"{statuses[status]} {description}")
     for finding in dropped:
         losses.append(f"data.checks.{finding.check} dropped {finding.rows}")
     return "; ".join(losses)

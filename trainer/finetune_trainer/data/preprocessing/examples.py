@@ -33,9 +33,13 @@ class EncodeStatus(StrEnum):
     TRUNCATED = "truncated"
     DROPPED = "dropped"
     MASKED = "masked"
-    """Truncation left no token to learn."""
+    """Truncation or a weight of 0 left no token to learn."""
     UNLABELED = "unlabeled"
     """Its label is missing, or one that means "no label"."""
+    UNANSWERED = "unanswered"
+    """It is a conversation without an answer, or with an empty one."""
+    IDENTICAL = "identical"
+    """Both answers of its pair are the same."""
 
 
 class EncodeIssue(StrEnum):
@@ -49,6 +53,10 @@ class EncodeIssue(StrEnum):
     """Its question is longer than half of a sequence."""
     LONG_TARGET = "long target"
     """Its target is longer than the longest that the document allows."""
+    OPEN_END = "open end"
+    """Its conversation ends with messages that are not answered."""
+    UNWRITTEN_NAMES = "unwritten names"
+    """Its messages name their speakers, and the chat template does not write the names."""
 
 
 LENGTH_ISSUES = (EncodeIssue.LONG_TEXT, EncodeIssue.LONG_QUESTION, EncodeIssue.LONG_TARGET)

@@ -29,6 +29,8 @@ def split_report(counts: EncodeCounts, sequences: ArrowDataset, inspected: Inspe
         dropped_documents=statuses[EncodeStatus.DROPPED],
         masked_documents=statuses[EncodeStatus.MASKED],
         unlabeled_documents=statuses[EncodeStatus.UNLABELED],
+        unanswered_documents=statuses[EncodeStatus.UNANSWERED],
+        identical_documents=statuses[EncodeStatus.IDENTICAL],
         examples=counts.examples,
         rows=len(sequences),
         tokens=counts.tokens,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,6 +198,16 @@ class _UnwrittenPartError(Exception):
     def __init__(self, part: Part) -> None:
         super().__init__(part)
         self.part = part
+
+
+def is_blank(message: Mapping[str, Any]) -> bool:
+    """Whether a message says nothing and calls no tool."""
+    return not ((message.get("content") or "").strip() or message.get("tool_calls") or message.get("reasoning_content"))
+
+
+def is_learned(message: Mapping[str, Any]) -> bool:
+    """Whether the assistant says the message, and its weight is not 0."""
+    return message["role"] == ASSISTANT and message.get("weight") != 0
 
 
 def masked_labels(sample: Sample) -> Tokens:
