@@ -55,7 +55,8 @@ def _warnings(
 ) -> Iterator[str]:  # fmt: skip
     """Sentences about what would surprise, with the remedy."""
     for member in objective.members.values():
-        if mismatch := member.model_setup.head_mismatch():
+        mismatch = member.model_setup.head_mismatch()
+        if mismatch and member.model_setup.continues_task:
             yield f"{spec.model.source}: {mismatch}: the head starts with new weights"
     learns_to_stop = spec.objective.config.generates_text or isinstance(objective.model_setup, EncoderDecoderSetup)
     if collated is not None and learns_to_stop and not any(token.trained for token in collated.special_tokens):

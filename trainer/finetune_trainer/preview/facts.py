@@ -115,18 +115,21 @@ def _nothing_found(preview: DataPreview, name: str, policy: str) -> str:
 
 
 def token_facts(collated: CollatedTokens) -> Iterator[Fact]:
-    """How many tokens are trained on, and how often each special token is."""
-    share = collated.trained / max(collated.tokens, 1)
-    yield Fact("trained on", f"{collated.trained:,} of {collated.tokens:,} tokens ({share:.1%})")
+    """How many tokens are trained on, if tokens are predicted at all, and how often each special token is seen."""
+    predicts_tokens = collated.trained > 0
+    if predicts_tokens:
+        share = collated.trained / collated.tokens
+        yield Fact("trained on", f"{collated.trained:,} of {collated.tokens:,} tokens ({share:.1%})")
     for number, token in enumerate(collated.special_tokens):
-        yield Fact("special tokens" if number == 0 else "", _describe_token(token))
+        yield Fact("special tokens" if number == 0 else "", _describe_token(token, predicts_tokens))
 
 
-def _describe_token(token: SpecialToken) -> str:
+def _describe_token(token: SpecialToken, predicts_tokens: bool) -> str:
     names = f" ({', '.join(token.names)})" if token.names else ""
     if not token.count and not token.trained:
         return f"{token.token}{names}: not used"
-    return f"{token.token}{names}: {token.count:,} seen, {token.trained:,} trained on"
+    trained = f", {token.trained:,} trained on" if predicts_tokens else ""
+    return f"{token.token}{names}: {token.count:,} seen{trained}"
 
 
 def run_facts(run: RunLength) -> Iterator[Fact]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -29,7 +30,7 @@ from finetune_trainer.preview.report import DataPreview
 BAR_WIDTH = 40
 MAX_CHARACTERS = 2000
 """Of a block; a page or the JSON has all."""
-TRAINED, READ, SPECIAL, TARGET = "bold green", "bright_black", "cyan", "bold magenta"
+TRAINED, READ, TARGET = "bold green", "bright_black", "bold magenta"
 OPEN, CLOSE, ARROW = "«", "»", " → "
 
 
@@ -88,9 +89,7 @@ def _print_rows(console: Console, preview: DataPreview) -> None:
         return
     colored = console.color_system is not None
     legend = Text("First rows, as the model gets them: ")
-    legend.append_text(_segment(Segment(text="trained on", trained=True), colored))
-    legend.append(", ")
-    legend.append_text(_segment(Segment(text="only read"), colored))
+    legend.append_text(_segments([Segment(text="trained on", trained=True), Segment(text=", only read")], colored))
     console.print()
     console.print(legend)
     for sequence in preview.shown:
@@ -108,19 +107,36 @@ def _block_title(block: Block) -> Text:
 def _block_text(block: Block, colored: bool) -> Text:
     if block.picture is not None:
         return Text(f"{block.picture.width} x {block.picture.height} pixels (--html shows it)")
+    return _segments(visible_segments(block, MAX_CHARACTERS), colored)
+
+
+def _segments(segments: Iterable[Segment], colored: bool) -> Text:
+    return _colored(segments) if colored else Text(_marked(segments))
+
+
+def _colored(segments: Iterable[Segment]) -> Text:
     text = Text()
-    for segment in visible_segments(block, MAX_CHARACTERS):
-        text.append_text(_segment(segment, colored))
+    for segment in segments:
+        style = TRAINED if segment.trained else READ
+        text.append(segment.text, style=f"{style} underline" if segment.special else style)
+        if segment.target is not None:
+            text.append(f"{ARROW}{segment.target} ", style=TARGET)
     return text
 
 
-def _segment(segment: Segment, colored: bool) -> Text:
-    text, target = segment.text, segment.target
-    if not colored:
-        with_target = text if target is None else f"{text}{ARROW}{target}"
-        return Text(f"{OPEN}{with_target}{CLOSE}" if segment.trained else with_target)
-    style = TRAINED if segment.trained else READ
-    styled = Text(text, style=f"{style} {'underline' if segment.special else ''}")
-    if target is not None:
-        styled.append(f"{ARROW}{target} ", style=TARGET)
-    return styled
+def _marked(segments: Iterable[Segment]) -> str:
+    parts = []
+    for is_trained_text, group in groupby(segments, lambda segment: segment.trained and segment.target is None):
+        if is_trained_text:
+            parts.append(f"{OPEN}{''.join(segment.text for segment in group)}{CLOSE}")
+        else:
+            parts += [_marked_segment(segment) for segment in group]
+    return "".join(parts)
+
+
+def _marked_segment(segment: Segment) -> str:
+    if segment.target is None:
+        return segment.text
+    word = segment.text.lstrip()
+    blanks = segment.text[: len(segment.text) - len(word)]
+    return f"{blanks}{OPEN}{word}{ARROW}{segment.target}{CLOSE}"

@@ -14,7 +14,7 @@ EXPECTED = """\
 tiny: CausalLM, Full; the first 2,000 rows
 
 Sources
-  data.train[0]   file://rows.csv: CSV, 1 file, delimiter ';', columns text from 'the sky is '
+  data.train[0]   file://rows.csv: CSV, 1 file, delimiter ;, columns text from 'the sky is '
                   the delimiter was found in the header
                   only the first 2,000 rows of about 10,000 were read
 

@@ -146,7 +146,7 @@ class SourceReport(Section):
         """How it was read, in words."""
         columns = ", ".join(f"{role} from {column!r}" if role != column else role for role, column in self.columns.items())
         details = {
-            "compression": self.compression, "encoding": self.encoding, "delimiter": self.delimiter and repr(self.delimiter),
+            "compression": self.compression, "encoding": self.encoding, "delimiter": self.delimiter,
             "conversations": self.conversation, "columns": columns,
         }  # fmt: skip
         files = f"{self.files:,} {'file' if self.files == 1 else 'files'}"
