@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,50 +18,69 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.protocol.outcome import EXIT_POLICIES, TrainerError
+from finetune_trainer.protocol.outcome import EXIT_POLICIES, ConfigurationError, TrainerError
 from finetune_trainer.storage.base import Credentials
 
 if TYPE_CHECKING:
     from finetune_trainer.preview.report import DataPreview
 
 PIPE_WIDTH = 100
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the preview of one document and return the exit code."""
     arguments = _parse_arguments(argv)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
-    spec = TrainSpec.model_validate_json(arguments.document.read_bytes())
-    # After the arguments, because importing torch and transformers takes seconds.
-    from finetune_trainer.preview.page import render_page
-    from finetune_trainer.preview.prepared import preview_of
-
-    sample = None if arguments.all else arguments.sample
     try:
-        preview = preview_of(spec, arguments.cache_dir, Credentials(arguments.credentials_dir), sample, arguments.rows)
+        preview = _build(arguments)
         if arguments.html:
-            arguments.html.write_text(render_page(preview, arguments.name), encoding="utf-8")
+            _write_page(preview, arguments.name, arguments.html)
+        _print(preview, arguments)
+        sys.stdout.flush()
     except TrainerError as error:
         print(error, file=sys.stderr)
         return EXIT_POLICIES[error.reason].exit_code
-    except OSError as error:
-        print(f"--html: {arguments.html} cannot be written ({error.strerror}): name another file", file=sys.stderr)
+    except BrokenPipeError:  # the reader closed the pipe, as in `finetune data job.yaml | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if arguments.output == "json":
-        print(preview.model_dump_json(by_alias=True, exclude_none=True, indent=2))
-    elif arguments.output == "findings":
-        for finding in preview.findings:
-            print(finding.sentence)
-        for warning in preview.warnings:
-            print(warning)
-    else:
-        _print(preview, arguments.name)
-        if arguments.html:
-            print(f"\nthe page is at {arguments.html}; it contains rows of the data")
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0
 
 
-def _print(preview: DataPreview, name: str) -> None:
+def _build(arguments: argparse.Namespace) -> DataPreview:
+    spec = TrainSpec.model_validate_json(arguments.document.read_bytes())
+    # After the document is validated, because importing torch and transformers takes seconds.
+    from finetune_trainer.preview.prepared import preview_of
+
+    sample = None if arguments.all else arguments.sample
+    return preview_of(spec, arguments.cache_dir, Credentials(arguments.credentials_dir), sample, arguments.rows)
+
+
+def _write_page(preview: DataPreview, name: str, file: Path) -> None:
+    from finetune_trainer.preview.page import render_page
+
+    try:
+        file.write_text(render_page(preview, name), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--html: {file} cannot be written ({error.strerror}): name another file") from error
+
+
+def _print(preview: DataPreview, arguments: argparse.Namespace) -> None:
+    match arguments.output:
+        case "json":
+            print(preview.model_dump_json(by_alias=True, exclude_none=True, indent=2))
+        case "findings":
+            for sentence in (*(finding.sentence for finding in preview.findings), *preview.warnings):
+                print(sentence)
+        case _:
+            _print_text(preview, arguments.name)
+            if arguments.html:
+                print(f"\nthe page is at {arguments.html}; it contains rows of the data")
+
+
+def _print_text(preview: DataPreview, name: str) -> None:
     from finetune_trainer.preview.terminal import print_preview
 
     if sys.stdout.isatty():
