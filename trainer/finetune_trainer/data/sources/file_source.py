@@ -13,9 +13,17 @@ from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.base import SourceDescription
 from finetune_trainer.data.sources.decoding.compression import compression_of
 from finetune_trainer.data.sources.files import File, find_files
-from finetune_trainer.data.sources.folder_layout import Selection, SplitChoice, select_split, without_descriptions
+from finetune_trainer.data.sources.folder_layout import (
+    FileKind,
+    Selection,
+    SplitChoice,
+    describe_unread,
+    select_split,
+    without_descriptions,
+)
 from finetune_trainer.data.sources.formats import format_name_of, format_of, suffixes_of
 from finetune_trainer.data.sources.formats.image_folder import IMAGE_SUFFIXES, is_image
+from finetune_trainer.data.sources.formats.plain_text import is_plain_text
 from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.storage.base import Credentials
 
@@ -44,8 +52,9 @@ class FileSource:
 
     def records(self) -> Iterator[Record]:
         for file in self.files:
-            for record in format_of(file, self.format).read(file, self.options):
-                yield record if record.folder else record._replace(folder=file.path.parent)
+            folder = file.path.parent
+            for values, origin, own_folder in format_of(file, self.format).read(file, self.options):
+                yield Record(values, origin, own_folder or folder)
 
     def describe(self) -> SourceDescription:
         first = self.files[0]
@@ -67,7 +76,7 @@ def find_source(
     credentials: Credentials, default_split: str,
 ) -> FileSource:  # fmt: skip
     """The files of the dataset; raises DataError if there are none, and StorageError if they cannot be fetched."""
-    files, attachments = find_files(
+    files, attachments, others = find_files(
         dataset.source,
         suffixes=suffixes_of(dataset.format, roles),
         attachment_suffixes=IMAGE_SUFFIXES if "image" in roles else (),
@@ -81,5 +90,12 @@ def find_source(
     selected = Selection(found.files)
     if dataset.split or not glob.has_magic(dataset.source):
         choice = SplitChoice(dataset.split, default_split, f"{field.removesuffix('.source')}.split")
-        selected = select_split(found.files, choice, are_labeled_images="label" in roles and all(map(is_image, found.files)))
-    return FileSource(dataset.source, dataset.format, options, selected.files, attachments, found.notes + selected.notes)
+        selected = select_split(found.files, choice, _kind_of(found.files, roles))
+    notes = describe_unread(others) + found.notes + selected.notes
+    return FileSource(dataset.source, dataset.format, options, selected.files, attachments, notes)
+
+
+def _kind_of(files: Sequence[File], roles: Collection[str]) -> FileKind:
+    if "label" in roles and all(map(is_image, files)):
+        return FileKind.LABELED_IMAGES
+    return FileKind.TEXTS if all(map(is_plain_text, files)) else FileKind.TABLES

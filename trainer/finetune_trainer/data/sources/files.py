@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -36,6 +36,8 @@ class MatchingFiles(NamedTuple):
 
     files: list[File]
     attachments: list[File]
+    others: Sequence[str] = ()
+    """The paths of the other files of a folder, sorted; hidden ones are left out."""
 
 
 def find_files(
@@ -78,7 +80,11 @@ def _find_local(suffixes: Sequence[str], attachment_suffixes: Sequence[str], pat
     if attachment_suffixes:
         for folder in {file.parent for file in files}:
             attachments.update(_paths_below(folder, attachment_suffixes))
-    return MatchingFiles(_local_files(files, root), _local_files(attachments - files, root))
+    others: set[Path] = set()
+    if path.is_dir():
+        others = set(_paths_below(path, ("",))) - files - attachments
+    names = sorted(other.relative_to(root).as_posix() for other in others)
+    return MatchingFiles(_local_files(files, root), _local_files(attachments - files, root), names)
 
 
 def _paths_below(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
@@ -113,7 +119,16 @@ def _find_remote(
         return MatchingFiles([], [])
     attachments = _remote_attachments(entries, data, attachment_suffixes)
     copy = copy_objects(data + attachments, base, storage=storage, cache=cache)
-    return MatchingFiles(_remote_files(data, base, copy, root), _remote_files(attachments, base, copy, root))
+    others = _other_names(entries, {*data, *attachments}, root) if not glob.has_magic(relative) else []
+    return MatchingFiles(_remote_files(data, base, copy, root), _remote_files(attachments, base, copy, root), others)
+
+
+def _other_names(entries: Sequence[Entry], matched: Collection[Entry], root: str) -> list[str]:
+    names = []
+    for entry in entries:
+        if root and entry.path.startswith(root) and entry not in matched and not _is_hidden(entry.path):
+            names.append(entry.path.removeprefix(root))
+    return sorted(names)
 
 
 def _is_at_or_below(path: str, relative: str, root: str, suffixes: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import Enum
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -25,6 +26,14 @@ _SPLIT_FILE = re.compile(rf"(?:.*[-._ ])?({_KEYWORDS})(?:[-._ 0-9].*)?", re.IGNO
 _SAVED_DATASET = ("dataset_info.json", "dataset_dict.json", "state.json")
 _DOCUMENTATION = re.compile(r"(?:readme|license|licence|changelog|citation)(?:\.(?:md|txt|rst))?")
 _TEXT_SUFFIXES = (".md", ".txt", ".rst")
+
+
+class FileKind(Enum):
+    """What decides how far the names of files tell splits."""
+
+    TEXTS = "texts"
+    TABLES = "tables"
+    LABELED_IMAGES = "images in folders that are their labels"
 
 
 class Selection(NamedTuple):
@@ -71,21 +80,30 @@ def without_descriptions(files: Sequence[File]) -> Selection:
     return Selection(kept, (f"{', '.join(left_out)} are not data and not read.",) if left_out else ())
 
 
-def select_split(files: Sequence[File], choice: SplitChoice, *, are_labeled_images: bool) -> Selection:
+def describe_unread(names: Sequence[str]) -> tuple[str, ...]:
+    """The sentence about files of a folder whose suffixes are not read; none for no files."""
+    if not names:
+        return ()
+    files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+    return (f"{files} not read because of the suffix, such as {names[0]}.",)
+
+
+def select_split(files: Sequence[File], choice: SplitChoice, kind: FileKind) -> Selection:
     """The files of one split, if the files of a folder lie in folders or have names of several splits; otherwise all files.
 
     A split's folder is no class: labeled images are in a sub-folder of it. Raises DataError if there is no such split, and if
-    the folders of labeled images mix splits and classes.
+    a folder of tables or labeled images mixes splits and something else. Texts may have any name.
     """
+    are_labeled_images = kind is FileKind.LABELED_IMAGES
     located = [_locate(file, are_labeled_images) for file in files]
     found = sorted({split for _, split, _ in located if split})
     others = sorted({PurePosixPath(file.relative_path).parts[0] for file, split, _ in located if split is None})
     is_divided = not others and (len(found) > 1 or are_labeled_images)
     if choice.name is None and not is_divided:
-        if are_labeled_images and len(found) > 1:
+        if kind is not FileKind.TEXTS and len(found) > 1:
             raise DataError(
                 f"{choice.field}: the folder holds splits ({', '.join(found)}) and something else ({others[0]}): set split, "
-                "or name one folder in source"
+                "or name one of them in source"
             )
         return Selection(list(files))
     if choice.wanted not in found:

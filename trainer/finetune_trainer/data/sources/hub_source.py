@@ -58,7 +58,6 @@ def load_source(
 
     # Files without splits of their own are those of the split train.
     split = dataset.split or ("train" if dataset.data_files else default_split)
-    section = field.removesuffix(".source")
     token = credentials.read_for(dataset.credentials, field).get("HF_TOKEN")
     with explain_hub_errors(dataset.source, field), heartbeat.while_busy():
         try:
@@ -66,22 +65,28 @@ def load_source(
                 HUB.path(dataset.source), name=dataset.subset, data_files=list(dataset.data_files) or None, split=split,
                 revision=dataset.revision, token=token, cache_dir=str(cache / "hub-datasets"),
             )  # fmt: skip
-        except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
-            if dataset.data_files and not isinstance(error, datasets.exceptions.DatasetNotFoundError):
-                files = ", ".join(dataset.data_files)
-                raise ConfigurationError(
-                    f"{section}.dataFiles: {dataset.source} has no files {files}: correct the paths or patterns"
-                ) from error
-            raise ConfigurationError(
-                f"{field}: the hub has no {dataset.source} that may be read: correct the name, or name a Secret with "
-                f"HF_TOKEN in {credentials_field(field)}"
-            ) from error
-        except ValueError as error:
-            if subsets := _SUBSETS.search(str(error)):
-                raise ConfigurationError(
-                    f"{section}.subset: {dataset.source} has the subsets {subsets[1]}: name one of them"
-                ) from error
-            reason = first_line(error)
-            raise ConfigurationError(f"{field}: cannot load split {split} of {dataset.source} ({reason})") from error
+        except (ValueError, FileNotFoundError) as error:
+            raise _explain(error, dataset, split, field) from error
     name = dataset.source if dataset.subset is None else f"{dataset.source}/{dataset.subset}"
     return HubSource(f"{name}[{split}]", loaded, options)
+
+
+def _explain(error: Exception, dataset: config.DatasetConfig, split: str, field: str) -> ConfigurationError:
+    import datasets
+
+    section = field.removesuffix(".source")
+    # After an earlier download the library looks for the files in its cache and forgets that the hub does not have them.
+    are_missing = isinstance(error, datasets.exceptions.DataFilesNotFoundError) or "find cache" in str(error)
+    if are_missing and dataset.data_files:
+        files = ", ".join(dataset.data_files)
+        return ConfigurationError(
+            f"{section}.dataFiles: neither {dataset.source} nor the cache has {files}: correct the paths or patterns"
+        )
+    if isinstance(error, FileNotFoundError):
+        return ConfigurationError(
+            f"{field}: the hub has no {dataset.source} that may be read: correct the name, or name a Secret with HF_TOKEN in "
+            f"{credentials_field(field)}"
+        )
+    if subsets := _SUBSETS.search(str(error)):
+        return ConfigurationError(f"{section}.subset: {dataset.source} has the subsets {subsets[1]}: name one of them")
+    return ConfigurationError(f"{field}: cannot load split {split} of {dataset.source} ({first_line(error)})")

@@ -27,6 +27,12 @@ FILES: dict[str, dict[str, bytes]] = {
         "train.jsonl": b'{"text": "one"}\n{"text": "two"}\n',
         "validation.jsonl": b'{"text": "held out"}\n',
     },
+    "datasets/org/several": {
+        "README.md": b"---\nconfigs:\n- config_name: first\n  data_files: first.jsonl\n- config_name: second\n"
+        b"  data_files: second.jsonl\n---\n",
+        "first.jsonl": b'{"text": "of the first"}\n',
+        "second.jsonl": b'{"text": "of the second"}\n',
+    },
 }
 PRIVATE = "models/org/private"
 
@@ -173,6 +179,29 @@ def test_downloads_models_and_datasets(hub: str, tmp_path: Path) -> None:
         (
             {"kind": "data", "source": "hf://org/data", "credentials": "hub", "columns": {"text": "body"}},
             "DataError: hf://org/data[train]:1: there is no column body (there are: text): set columns.text to one of them",
+        ),
+        (
+            {"kind": "data", "source": "hf://org/data", "credentials": "hub", "data_files": ["val*.jsonl"]},
+            [["held out", "hf://org/data[train]:1"]],
+        ),
+        (
+            {"kind": "data", "source": "hf://org/data", "credentials": "hub", "data_files": ["gone.jsonl"]},
+            "ConfigurationError: spec.data.train[0].dataFiles: neither hf://org/data nor the cache has gone.jsonl: correct "
+            "the paths or patterns",
+        ),
+        (
+            {"kind": "data", "source": "hf://org/several", "credentials": "hub"},
+            "ConfigurationError: spec.data.train[0].subset: hf://org/several has the subsets 'first', 'second': name one "
+            "of them",
+        ),
+        (
+            {"kind": "data", "source": "hf://org/several", "credentials": "hub", "subset": "third"},
+            "ConfigurationError: spec.data.train[0].subset: hf://org/several has the subsets 'first', 'second': name one "
+            "of them",
+        ),
+        (
+            {"kind": "data", "source": "hf://org/several", "credentials": "hub", "subset": "second"},
+            [["of the second", "hf://org/several/second[train]:1"]],
         ),
         (
             {"kind": "data", "source": "hf://org/data", "credentials": "hub", "split": "test"},

@@ -214,7 +214,7 @@ def test_rejects_unusable_images(kind: str, image: Any, message: str) -> None:
         ("pets/a.png", "file://pets/a.png", {}, "pets/a.png: the image is in no sub-folder"),
         ("pets/a.md", "file://pets", {}, "spec.data.train[0].source: file://pets holds no file that ends with .jsonl, "),
         ("pets/a.jsonl", "file://pets", {"format": "ImageFolder"}, "spec.data.train[0].source: file://pets holds no file that"),
-        ("pets/a.md", "file://pets/a.md", {}, "pets/a.md: a plain text has no column image: use"),
+        ("pets/a.md", "file://pets/a.md", {}, "pets/a.md: a plain text has no column image: set format"),
     ],
 )
 def test_rejects_unusable_image_folders(name: str, source: str, settings: dict[str, Any], message: str) -> None:
@@ -230,7 +230,7 @@ def test_text_objectives_skip_images() -> None:
     text_resolver = SourceResolver(config.ObjectiveSpec(), Path("cache"), Credentials())
     rows = text_resolver.resolve(config.DatasetConfig(source="file://mixed"), "field").rows()
     assert [row.origin for row in rows] == ["mixed/a.txt"]
-    with pytest.raises(DataError, match=r"^mixed/b/c.png: an image file has no column text: use JSONLines"):
+    with pytest.raises(DataError, match=r"^mixed/b/c.png: an image file has no column text: set format"):
         list(text_resolver.resolve(config.DatasetConfig(source="file://mixed/b/c.png"), "field").rows())
 
 

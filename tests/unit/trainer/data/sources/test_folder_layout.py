@@ -56,7 +56,7 @@ def test_refuses_splits_next_to_other_folders() -> None:
         labels("pets")
     assert str(raised.value) == (
         "spec.data.train[0].split: the folder holds splits (test, train) and something else (misc): set split, or name one "
-        "folder in source"
+        "of them in source"
     )
     assert [label for label, _ in labels("pets", split="train")] == ["cat"]
 
@@ -112,6 +112,20 @@ def test_rejects_splits_that_do_not_exist(names: list[str], settings: dict[str, 
     with pytest.raises(DataError) as raised:
         read_texts("texts", **settings)
     assert str(raised.value).startswith(f"spec.data.train[0].split: {message}")
+
+
+def test_tables_of_splits_are_not_mixed_with_other_tables() -> None:
+    for name in ("train.csv", "test.csv", "sample_submission.csv"):
+        write(f"kaggle/{name}", f"text\n{name}\n")
+    with pytest.raises(DataError, match=r"holds splits \(test, train\) and something else \(sample_submission.csv\)"):
+        read_texts("kaggle")
+    assert [text for text, _ in read_texts("kaggle", split="train")] == ["train.csv"]
+
+
+def test_says_which_files_are_not_read() -> None:
+    for name in ("a.txt", "b.docx", "c/d.heic", ".hidden.pdf"):
+        write(f"texts/{name}", "x")
+    assert resolve("texts").describe().notes == ("2 files are not read because of the suffix, such as b.docx.",)
 
 
 def test_documentation_next_to_tables_is_not_read() -> None:

@@ -112,16 +112,13 @@ INVALID_FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
         {},
         "a.csv:4: 3 fields under a header of 2: quote fields that hold a comma",
     ),
-    ("a.csv", b'text\nx\n"never closed\n', {}, "a.csv:3: not valid CSV (unexpected end of data): correct the quotes"),
+    ("a.csv", b'text\nx\n"never closed\n', {}, "a.csv:3: not valid CSV (unexpected end of data): write a quote inside"),
     ("a.csv", b"text\n\xe9\n", {}, "a.csv:2: byte 0xe9 at column 1 is not UTF-8"),
     ("a.txt", b"fine\nnot \x80", {}, "a.txt:2: byte 0x80 at column 5 is not UTF-8"),
     ("a.parquet", b"PAR1 nonsense", {}, "a.parquet: not a readable Parquet file"),
-    (
-        "a.bin",
-        b"x",
-        {},
-        "a.bin: no format has this suffix: set format to one of JSONLines (.jsonl), JSON (.json)",
-    ),
+    ("a.xlsx", b"x", {}, "a.xlsx: such files are not read: save the table as CSV or Parquet"),
+    ("a.zip", b"x", {}, "a.zip: such files are not read: unpack the archive, or compress each file by itself"),
+    ("a.bin", b"x", {}, "a.bin: no format has this suffix: set format to one of JSONLines (.jsonl), JSON"),
 ]
 
 
@@ -235,7 +232,7 @@ def test_reads_columns_by_role(columns: dict[str, str], values: list[dict[str, A
         ("a.jsonl", b'{"text": "a"}', {}, "a.jsonl:1: there is no column label (there are: text): set columns.label to one"),
         ("a.jsonl", b'{"text": "a", "label": {}}', {}, "a.jsonl:1: column label is an object, not a label, a list of labels"),
         ("a.jsonl", PAIRS, {"textPair": "no"}, "a.jsonl:1: there is no column no (there are: label, other, text): set columns"),
-        ("a.txt", b"a", {}, "a.txt: a plain text has no column label: use JSONLines, CSV or Parquet, or another objective"),
+        ("a.txt", b"a", {}, "a.txt: a plain text has no column label: set format to that of the file, or use"),
     ],
 )  # fmt: skip
 def test_rejects_missing_columns_of_the_objective(name: str, content: bytes, columns: dict[str, str], message: str) -> None:

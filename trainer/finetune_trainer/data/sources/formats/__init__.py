@@ -29,6 +29,14 @@ FORMATS: dict[str, Format] = {
     "ImageFolder": IMAGE_FOLDER,
 }
 
+UNREAD_SUFFIXES = {
+    (".zip", ".7z", ".rar"): "unpack the archive, or compress each file by itself",
+    (".xlsx", ".xls", ".ods", ".sav", ".dta"): "save the table as CSV or Parquet",
+    (".pkl", ".pickle", ".pt", ".npy", ".npz", ".h5", ".sqlite", ".avro"): "write the rows as JSON lines or Parquet",
+    (".pdf", ".docx", ".epub", ".odt"): "convert the document to plain text",
+}
+"""What to do with files of well-known kinds that no format reads."""
+
 
 def format_name_of(file: File, name: str) -> str:
     """The name of the file's format: `name`, or for Auto the one with the file's suffix; raises DataError if there is none."""
@@ -38,6 +46,9 @@ def format_name_of(file: File, name: str) -> str:
     for candidate, file_format in FORMATS.items():
         if file_name.endswith(file_format.suffixes):
             return candidate
+    for suffixes, remedy in UNREAD_SUFFIXES.items():
+        if file_name.endswith(suffixes):
+            raise DataError(f"{file.name}: such files are not read: {remedy}")
     examples = ", ".join(f"{name} ({file_format.suffixes[0]})" for name, file_format in FORMATS.items())
     raise DataError(
         f"{file.name}: no format has this suffix: set format to one of {examples}, or correct the name; files compressed as "

@@ -54,4 +54,4 @@ class Format:
 def validate_columns(file: File, options: ReadOptions, present: Collection[str], kind: str) -> None:
     """Raises DataError if a column is read that a file of this kind cannot have; `kind` is a noun with its article."""
     for column in missing_columns(options.columns or (), present):
-        raise DataError(f"{file.name}: {kind} has no column {column}: use JSONLines, CSV or Parquet, or another objective")
+        raise DataError(f"{file.name}: {kind} has no column {column}: set format to that of the file, or use another objective")

@@ -68,8 +68,8 @@ def _read(file: File, options: ReadOptions) -> Iterator[Record]:
             yield Record(dict(zip(names, fields, strict=True)), origin)
     except csv.Error as error:
         raise DataError(
-            f"{file.name}:{next_line}: not valid CSV ({error}): correct the quotes of this row, or set csv.quote: '' if quotes "
-            "have no meaning"
+            f"{file.name}:{next_line}: not valid CSV ({error}): write a quote inside a field twice, or set csv.quote: '' if "
+            "quotes have no meaning"
         ) from error
 
 

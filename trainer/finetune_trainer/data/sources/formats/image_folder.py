@@ -10,7 +10,10 @@ from finetune_trainer.data.sources.formats.base import Format, validate_columns
 from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import DataError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".tga",
+)  # fmt: skip
 
 
 def is_image(file: File) -> bool:

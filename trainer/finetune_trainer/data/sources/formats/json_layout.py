@@ -74,8 +74,15 @@ def outline_of(reader: JSONReader) -> Outline:
             return Outline(Kind.VALUE)
 
 
-def find_rows(document: Outline, path: str | None, columns: Sequence[str] | None) -> Rows:
-    """Where the rows of an object lie: below `path`, or else where `columns` are found; raises LayoutError."""
+def find_rows(document: Outline | None, path: str | None, columns: Sequence[str] | None) -> Rows:
+    """Where the rows of an object, or of an array (None), lie: below `path`, or else where `columns` are found.
+
+    Raises LayoutError if `path` leads nowhere, or if there are several places.
+    """
+    if document is None:
+        if path is not None:
+            raise LayoutError(f"the document is an array and has no {path}: remove records")
+        return Rows(Layout.LIST)
     if path is not None:
         return Rows(Layout.LIST, _given_path(document, path))
     members = document.members

@@ -21,6 +21,8 @@ def _read_lines(file: File, options: ReadOptions) -> Iterator[Record]:
     if _first_character(file, options) == "[":
         yield from _read_document(file, options)
         return
+    if options.json_records is not None:
+        raise DataError(f"{file.name}: each line is a row, so that there is no {options.json_records}: remove records")
     for number, text in numbered_lines(file, options.encoding):
         if text.strip():
             try:
@@ -81,7 +83,7 @@ def _find_rows(file: File, options: ReadOptions) -> Rows | None:
                 case "":
                     raise DataError(f"{file.name}: the file is empty: fill it or leave it out")
                 case "[":
-                    return Rows(Layout.LIST)
+                    return find_rows(None, options.json_records, options.columns)
             line = reader.line
             document = outline_of(reader)
             is_one_line = reader.line == line
@@ -139,5 +141,5 @@ def _notes(rows: Rows | None) -> tuple[str, ...]:
     return ("The document holds columns.",)
 
 
-JSON_LINES = Format((".jsonl", ".ndjson"), _read_lines, inspect=_inspect_lines)
+JSON_LINES = Format((".jsonl", ".ndjson", ".jsonlines", ".ldjson"), _read_lines, inspect=_inspect_lines)
 JSON = Format((".json",), _read_document, inspect=_inspect)

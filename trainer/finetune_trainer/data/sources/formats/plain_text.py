@@ -8,6 +8,7 @@ from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.decoding.lines import Line, numbered_lines
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.formats.base import Format, text_details, validate_columns
+from finetune_trainer.data.sources.names import uncompressed_name
 from finetune_trainer.data.sources.options import ReadOptions
 
 
@@ -39,6 +40,11 @@ def _paragraphs(lines: Iterator[Line]) -> Iterator[Line]:
             paragraph = ""
     if paragraph:
         yield Line(first, paragraph.rstrip("\r\n"))
+
+
+def is_plain_text(file: File) -> bool:
+    """Whether the file's name ends with a suffix of plain text."""
+    return uncompressed_name(file.name).endswith(PLAIN_TEXT.suffixes)
 
 
 PLAIN_TEXT = Format(

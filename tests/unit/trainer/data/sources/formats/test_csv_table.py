@@ -92,7 +92,7 @@ def test_takes_quotes_for_text_if_they_have_no_meaning() -> None:
             "a.tsv:2: a quoted field spans 2 lines that look like rows: set csv.quote: '' if quotes have no meaning",
         ),
         ("a.csv", "text,label\na\0b,x\n", "a.csv:2: character 2 is NUL, read as UTF-8: remove it, or set encoding"),
-        ("a.csv", 'text,label\n"a" b,x\n', "a.csv:2: not valid CSV (',' expected after '\"'): correct the quotes of this row"),
+        ("a.csv", 'text,label\n"a" b,x\n', "a.csv:2: not valid CSV (',' expected after '\"'): write a quote inside a"),
     ],
 )  # fmt: skip
 def test_rejects_files_that_would_be_misread(name: str, content: str, message: str) -> None:
