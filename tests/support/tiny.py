@@ -21,6 +21,7 @@ from transformers import (
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.data.loading.dataloader import MicroBatch
+from finetune_trainer.models.embeddings import grow_embeddings
 from finetune_trainer.objectives import Objective
 from finetune_trainer.training.engine import merge
 
@@ -56,6 +57,24 @@ def llama(seed: int = 0) -> Any:
             num_key_value_heads=2, max_position_embeddings=POSITIONS,
         )
     )  # fmt: skip
+
+
+def llama_with_added_tokens(tied: bool = True, known: int = VOCABULARY - 3) -> Any:
+    """A Llama that knows fewer tokens than its tokenizer, and got embeddings for the others."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=known, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            max_position_embeddings=POSITIONS, tie_word_embeddings=tied,
+        )
+    )  # fmt: skip
+    grow_embeddings(model, tokenizer())
+    return model
+
+
+def untied_llama_with_added_tokens() -> Any:
+    """The same with a head of its own."""
+    return llama_with_added_tokens(tied=False)
 
 
 def gpt2(seed: int = 0) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer.config import ExportConfig, ModelConfig
@@ -62,8 +63,17 @@ def _save_full_models(model: Any, objective: Objective, state: Weights, folder: 
         task_model.config.use_cache = True
         processor = objective.members[name].processor
         _limit_to_positions(task_model, processor)
+        _untie_changed_weights(task_model, task_state)
         task_model.save_pretrained(folder / name, state_dict=task_state, max_shard_size=SHARD_SIZE)
         processor.save_pretrained(folder / name)
+
+
+def _untie_changed_weights(model: Any, state: Weights) -> None:
+    """Say in the configuration that weights are not tied if an adapter has changed one of them, such as a tied head."""
+    for name, source in getattr(model, "all_tied_weights_keys", {}).items():
+        if name in state and source in state and not torch.equal(state[name], state[source]):
+            log.info("%s is exported separately from %s, because an adapter changed only one of them", name, source)
+            model.config.tie_word_embeddings = False
 
 
 def _limit_to_positions(model: Any, processor: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
+from finetune_trainer.distributed.partitioned import whole_parameters
+from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.methods.components.new_rows import frozen_rows
 from finetune_trainer.methods.components.parallel_adapter import merge_parallel_adapters
 from finetune_trainer.methods.components.peft_layers import (
     adapted_layers,
@@ -47,9 +48,13 @@ def gather_model_weights(model: Any, group: ProcessGroup) -> Weights:
 
 
 def gather_adapter_weights(model: Any, group: ProcessGroup) -> Weights:
-    """The trained weights without the frozen ones, by peft's names; empty on ranks other than 0. All ranks must call this."""
+    """The trained weights without the frozen ones, by peft's names; empty on ranks other than 0. All ranks must call this.
+
+    Embeddings with new rows are among them, with all their rows.
+    """
     state = model.state_dict(keep_vars=True)
-    return _copy_to_host({key: value for key, value in state.items() if is_trained_entry(key)}, group)
+    trained = {key: value for key, value in state.items() if is_trained_entry(key) or frozen_rows(value)}
+    return _copy_to_host(trained, group)
 
 
 def _merge_adapted_layers(layers: Mapping[str, Any], group: ProcessGroup) -> Weights:
@@ -58,7 +63,7 @@ def _merge_adapted_layers(layers: Mapping[str, Any], group: ProcessGroup) -> Wei
     weights_by_layer: dict[int, Weights] = {}  # a layer that has several names is merged once
     for name, layer in layers.items():
         if id(layer) not in weights_by_layer:
-            with _gathered_parameters(list(layer.parameters())):
+            with whole_parameters(list(layer.parameters())):
                 weights_by_layer[id(layer)] = _merge_layer(layer) if group.is_first else {}
             heartbeat.beat()
         for leaf, tensor in weights_by_layer[id(layer)].items():
@@ -109,7 +114,7 @@ def _copy_to_host(state: Mapping[str, torch.Tensor], group: ProcessGroup) -> Wei
     weights: Weights = {}
     copies: dict[int, torch.Tensor] = {}  # tied weights stay one tensor
     for piece in _split_into_pieces(state):
-        with _gathered_parameters(list(piece.values())):
+        with whole_parameters(list(piece.values())):
             if group.is_first:
                 for name, tensor in piece.items():
                     weights[name] = copies.setdefault(id(tensor), tensor.detach().to("cpu", copy=True))
@@ -129,17 +134,3 @@ def _split_into_pieces(state: Mapping[str, torch.Tensor]) -> Iterator[dict[str, 
         size += elements
     if piece:
         yield piece
-
-
-@contextlib.contextmanager
-def _gathered_parameters(tensors: list[torch.Tensor]) -> Iterator[None]:
-    """Within this context every rank holds the whole tensors, also those that ZeRO-3 partitions."""
-    partitioned = {id(tensor): tensor for tensor in tensors if hasattr(tensor, "ds_id")}
-    if not partitioned:
-        yield
-        return
-    import_deepspeed()
-    from deepspeed.runtime.zero import GatheredParameters
-
-    with GatheredParameters(list(partitioned.values())), torch.no_grad():
-        yield

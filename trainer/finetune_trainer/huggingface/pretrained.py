@@ -24,7 +24,7 @@ def load_pretrained_tokenizer(folder: Path, source: str, *, trust_remote_code: b
     """
     with explain_errors(f"{source} holds no tokenizer that transformers can load", "name another source"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    set_padding_token(tokenizer, _embedding_count(folder))
+    set_padding_token(tokenizer, _embedding_count(folder, trust_remote_code))
     return tokenizer
 
 
@@ -83,6 +83,11 @@ def explain_errors(problem: str, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = _reason(error)
+        if "custom code" in reason or "trust_remote_code" in reason:
+            raise ConfigurationError(
+                "spec.model.trustRemoteCode: the source is loaded by code of its own, which is not run unasked: read the code "
+                "and set trustRemoteCode: true, or name another source"
+            ) from error
         if any(part in reason for part in ATTENTION_ERRORS):
             raise ConfigurationError(f"spec.model.attention: {reason} Set another one, or Auto") from error
         raise ConfigurationError(f"{problem} ({reason}): {remedy}") from error
@@ -99,10 +104,10 @@ def _reason(error: Exception) -> str:
     return first_line.partition(". Should contain one of")[0][:300] or type(error).__name__
 
 
-def _embedding_count(folder: Path) -> int:
+def _embedding_count(folder: Path, trust_remote_code: bool) -> int:
     """The number of token embeddings of the model in a tokenizer's folder; 0 if there is no model."""
     try:
-        return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
+        return int(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config().vocab_size)
     except (OSError, ValueError, AttributeError):
         return 0
 

@@ -8,6 +8,12 @@ from transformers import PreTrainedTokenizerBase
 PADDING_TOKENS = ("<|padding|>", "<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<unk>")
 
 
+def count_token_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number of embeddings that a tokenizer needs: more than it has tokens if its vocabulary has gaps."""
+    largest_id: int = max(tokenizer.get_vocab().values())
+    return max(largest_id + 1, len(tokenizer))
+
+
 def sentinel_token(number: int) -> str:
     """The token that replaces a masked span of a text, numbered from 0; the names are T5's."""
     return f"<extra_id_{number}>"

@@ -103,6 +103,9 @@ def _load_model(auto_class: Any, folder: Path, base: Path) -> tuple[Any, Any]:
     if base != folder:
         from peft import PeftModel
 
+        from finetune_trainer.models.embeddings import grow_embeddings
+
+        grow_embeddings(model, AutoTokenizer.from_pretrained(str(folder)))
         model = PeftModel.from_pretrained(model, str(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), AutoTokenizer.from_pretrained(str(folder))

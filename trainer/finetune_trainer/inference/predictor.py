@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.config.storage_schemes import FILE, HUB
+from finetune_trainer.huggingface.model_folder import base_uri
 from finetune_trainer.inference import pipelines
 from finetune_trainer.inference.pipelines import validate_length
 from finetune_trainer.protocol.outcome import ConfigurationError
@@ -26,6 +26,7 @@ def load_predictor(folder: Path, task: str, cache: Path, max_new_tokens: int) ->
     import transformers
 
     from finetune_trainer.huggingface.pretrained import max_positions
+    from finetune_trainer.models.embeddings import grow_embeddings
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -41,19 +42,14 @@ def load_predictor(folder: Path, task: str, cache: Path, max_new_tokens: int) ->
     except KeyError as error:
         raise ConfigurationError(f"--task: {str(error).strip(chr(34))[:300]}") from error
     if has_adapter:
+        grow_embeddings(pipe.model, pipe.tokenizer)  # the adapter has the rows of tokens that the base does not know
         pipe.model.load_adapter(str(folder))
     return partial(_predict, pipe, max_positions(pipe.model), max_new_tokens)
 
 
 def _localize_base(adapter_config: Path, cache: Path) -> Path:
     """The folder of the base model that the adapter names: a URI, a path, or a name on the hub."""
-    name = json.loads(adapter_config.read_text())["base_model_name_or_path"]
-    if "://" in name:
-        uri = name
-    elif Path(name).exists():
-        uri = f"{FILE.prefix}{name}"
-    else:
-        uri = f"{HUB.prefix}{name}"
+    uri = base_uri(json.loads(adapter_config.read_text())["base_model_name_or_path"])
     return localize(uri, cache=cache, credentials=Credentials(), secret=None, field=str(adapter_config))
 
 

@@ -14,6 +14,7 @@ from finetune_trainer.config import MethodSpec
 from finetune_trainer.config.discovery import module_name
 from finetune_trainer.methods.base import Method, MethodContext
 from finetune_trainer.methods.components.freezing import freeze_parameters
+from finetune_trainer.methods.components.new_rows import train_new_rows
 
 __all__ = ["Method", "MethodContext", "apply_method", "create_method"]
 
@@ -35,4 +36,5 @@ def apply_method(model: Any, spec: MethodSpec, context: MethodContext) -> Any:
     trained_model = create_method(spec).apply(model, context)
     if spec.freeze:
         freeze_parameters(trained_model, spec.freeze)
+    train_new_rows(trained_model)
     return trained_model

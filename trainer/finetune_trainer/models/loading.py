@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_trainer.config import ModelConfig
 from finetune_trainer.huggingface.pretrained import explain_errors, max_positions, missing_weights, validate_weights
+from finetune_trainer.huggingface.special_tokens import count_token_ids
+from finetune_trainer.models.embeddings import grow_embeddings, validate_vocabulary
 from finetune_trainer.models.head import reset_unsuitable_head
 from finetune_trainer.models.model_config import build_model_config
+from finetune_trainer.models.source import fetch_model_folder
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
-from finetune_trainer.storage.download import TOKENIZER_FILES, localize, localize_model
 
 ATTENTION_IMPLEMENTATIONS = {"Auto": None, "Eager": "eager", "SDPA": "sdpa", "FlashAttention2": "flash_attention_2"}
 
@@ -37,19 +38,25 @@ def load_model(
 
     Random weights, including those of a new head, depend on `seed` alone, so they are the same on all ranks. Raises
     ConfigurationError, which begins with the field, for a source, configuration or attention implementation that cannot be
-    used, and for a tokenizer with more tokens than the model has embeddings.
+    used. A tokenizer with more tokens than the pretrained model adds embeddings to it.
     """
-    folder = _fetch_source(config, cache, credentials)
+    folder = None
+    if config.source is not None:
+        is_pretrained = config.initialization == "Pretrained"
+        folder = fetch_model_folder(config, cache=cache, credentials=credentials, weights=is_pretrained)
     model_config = build_model_config(config, folder, objective)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.initialization == "Pretrained":
             assert folder is not None, "the document's rules require a source for initialization: Pretrained"
+            if config.tokenizer is not None:
+                validate_vocabulary(folder, objective.processor, trust_remote_code=config.trust_remote_code)
             model = _load_pretrained(config, folder, model_config, dtype, objective)
         else:
             model = _create_from_scratch(config, model_config, dtype, objective)
-    if isinstance(objective.processor, PreTrainedTokenizerBase):
-        _validate_embeddings(config, model, objective.processor)
+        if isinstance(objective.processor, PreTrainedTokenizerBase):
+            _validate_embeddings(config, model, objective.processor)
+            grow_embeddings(model, objective.processor)
     return model
 
 
@@ -70,34 +77,27 @@ def validate_positions(model: PreTrainedModel, lengths: Mapping[str, int], prefi
             )
 
 
-def _fetch_source(config: ModelConfig, cache: Path, credentials: Credentials) -> Path | None:
-    """The local folder of the source; without its weights if the model is initialized from scratch."""
-    if config.source is None:
-        return None
-    is_pretrained = config.initialization == "Pretrained"
-    fetch = localize_model if is_pretrained else partial(localize, patterns=TOKENIZER_FILES)
-    return fetch(
-        config.source, cache=cache, credentials=credentials, secret=config.credentials, field="spec.model.source",
-        revision=config.revision,
-    )  # fmt: skip
-
-
 def _load_pretrained(
     config: ModelConfig, folder: Path, model_config: Any, dtype: torch.dtype, objective: Objective
 ) -> PreTrainedModel:
+    setup = objective.model_setup
     with explain_errors(f"spec.model.source: the model at {config.source} cannot be loaded", "correct it or spec.model.config"):
-        loaded, loading_info = objective.model_setup.auto_class.from_pretrained(
+        loaded, loading_info = setup.auto_class.from_pretrained(
             folder, config=model_config, dtype=dtype, attn_implementation=ATTENTION_IMPLEMENTATIONS[config.attention],
             output_loading_info=True, trust_remote_code=config.trust_remote_code,
-            ignore_mismatched_sizes=objective.model_setup.has_new_head,
+            ignore_mismatched_sizes=setup.has_new_head,
         )  # fmt: skip
     model: PreTrainedModel = loaded
     missing = missing_weights(loading_info)
-    reset_unsuitable_head(model, objective.model_setup, missing, "spec.model.source")
-    if objective.model_setup.has_new_head:
+    reset_unsuitable_head(model, setup, missing, "spec.model.source")
+    if setup.has_new_head:
         missing = {name for name in missing if _is_in_body(name, model)}
     source = f"spec.model.source: {config.source}"
     validate_weights(model, missing, source, "name another source, or correct spec.model.config")
+    unused = [name for name in loading_info["unexpected_keys"] if not setup.has_new_head or _is_in_body(name, model)]
+    if unused:
+        names = ", ".join(sorted(unused)[:3]) + (", …" if len(unused) > 3 else "")
+        setup.notes.append(f"{source} has {len(unused)} weights that a {type(model).__name__} does not use ({names})")
     return model
 
 
@@ -117,12 +117,10 @@ def _create_from_scratch(config: ModelConfig, model_config: Any, dtype: torch.dt
 
 
 def _validate_embeddings(config: ModelConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    embeddings = model.get_input_embeddings().weight.shape[0]
-    tokens = max(tokenizer.get_vocab().values()) + 1
-    if tokens <= embeddings:
-        return
-    if "vocab_size" in config.config:
-        field, remedy = "spec.model.config.vocab_size", "raise or remove vocab_size"
-    else:
-        field, remedy = "spec.model.tokenizer", "use the model's own tokenizer"
-    raise ConfigurationError(f"{field}: the tokenizer has {tokens} tokens and the model {embeddings} embeddings: {remedy}")
+    """Raise ConfigurationError if the document's own vocab_size is too small for the tokenizer."""
+    embeddings, tokens = model.get_input_embeddings().weight.shape[0], count_token_ids(tokenizer)
+    if "vocab_size" in config.config and tokens > embeddings:
+        raise ConfigurationError(
+            f"spec.model.config.vocab_size: the tokenizer has {tokens} tokens and the model {embeddings} embeddings: raise or "
+            "remove vocab_size"
+        )

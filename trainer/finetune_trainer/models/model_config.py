@@ -11,10 +11,11 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from finetune_trainer.config import ModelConfig
 from finetune_trainer.huggingface.pretrained import explain_errors
+from finetune_trainer.huggingface.special_tokens import count_token_ids
+from finetune_trainer.models.source import fetch_model_folder
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
-from finetune_trainer.storage.download import TOKENIZER_FILES, localize
 
 RESERVED_FIELDS = {"dtype": "training.precision", "torch_dtype": "training.precision", "use_cache": "the trainer"}
 """Fields of model configurations that the document cannot override, and what sets them instead."""
@@ -36,7 +37,7 @@ def build_model_config(config: ModelConfig, folder: Path | None, objective: Obje
     tokenizer = objective.processor
     if config.initialization == "Scratch" and isinstance(tokenizer, PreTrainedTokenizerBase):
         token_ids = _special_token_ids(tokenizer, base, has_own_tokenizer=config.tokenizer is not None)
-        overrides = token_ids | {"vocab_size": len(tokenizer)} | overrides
+        overrides = token_ids | {"vocab_size": count_token_ids(tokenizer)} | overrides
     source_fields = base.to_dict() if folder else {}
     with explain_errors("spec.model.config", "correct its values"):
         return type(base).from_dict(source_fields | overrides | objective_overrides)
@@ -44,12 +45,7 @@ def build_model_config(config: ModelConfig, folder: Path | None, objective: Obje
 
 def load_source_config(config: ModelConfig, cache: Path, credentials: Credentials) -> Any:
     """The transformers configuration of the model's source; raises ConfigurationError for a source without one."""
-    assert config.source is not None, "the document's rules require a source for initialization: Pretrained"
-    folder = localize(
-        config.source, cache=cache, credentials=credentials, secret=config.credentials, field="spec.model.source",
-        patterns=TOKENIZER_FILES, revision=config.revision,
-    )  # fmt: skip
-    return _base_config(config, folder, None)
+    return _base_config(config, fetch_model_folder(config, cache=cache, credentials=credentials), None)
 
 
 def _base_config(config: ModelConfig, folder: Path | None, model_type: str | None) -> Any:

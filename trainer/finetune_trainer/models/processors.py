@@ -9,9 +9,9 @@ from transformers import AutoConfig, AutoImageProcessor, ViTImageProcessor
 from finetune_trainer.config import ImageObjectiveConfig, ModelConfig, TrainSpec
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.huggingface.pretrained import explain_errors
+from finetune_trainer.models.source import fetch_model_folder
 from finetune_trainer.models.tokenizer_training import training_corpus
 from finetune_trainer.models.tokenizers import load_tokenizer
-from finetune_trainer.storage.download import TOKENIZER_FILES, localize
 
 DEFAULT_IMAGE_SIZE = 224
 """The image size in pixels if neither the document nor the model has one: most image models were trained with it."""
@@ -35,10 +35,7 @@ def load_image_processor(config: ModelConfig, image_size: int | None, resolver: 
     """
     if config.source is None:
         return _create_image_processor(config, image_size)
-    folder = localize(
-        config.source, cache=resolver.cache, credentials=resolver.credentials, secret=config.credentials,
-        field="spec.model.source", patterns=TOKENIZER_FILES, revision=config.revision,
-    )  # fmt: skip
+    folder = fetch_model_folder(config, cache=resolver.cache, credentials=resolver.credentials)
     problem = f"spec.model.source: {config.source} holds no image processor that transformers can load"
     with explain_errors(problem, "name another source"):
         return AutoImageProcessor.from_pretrained(folder, trust_remote_code=config.trust_remote_code)

@@ -12,6 +12,7 @@ import torch
 from finetune_trainer.config import DeepSpeedConfig, OptimizerConfig, TrainingConfig, UnfreezeConfig
 from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
 from finetune_trainer.methods.components.layer_depth import LayerDepths, measure_layer_depths
+from finetune_trainer.methods.components.new_rows import frozen_rows
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 Precision = Literal["Float32", "BFloat16", "Float16"]
@@ -103,7 +104,8 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             depth = depths.by_parameter[parameter] if depths else 0
-            groups[depth, not is_matrix(name, parameter)].append(parameter)
+            is_decayed = is_matrix(name, parameter) and not frozen_rows(parameter)
+            groups[depth, not is_decayed].append(parameter)
     head = depths.head if depths else 0
     result = []
     for depth, is_vector in sorted(groups):

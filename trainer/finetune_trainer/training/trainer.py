@@ -26,10 +26,12 @@ from finetune_trainer.distributed import devices, process_group
 from finetune_trainer.distributed.collectives import on_first_rank
 from finetune_trainer.distributed.preemption import PreemptionSignal
 from finetune_trainer.distributed.process_group import ProcessGroup
+from finetune_trainer.export.adapter import validate_adapter_export
 from finetune_trainer.export.model import save_model, upload_folder
 from finetune_trainer.export.reports import RunSummary, write_run_reports
 from finetune_trainer.export.samples import store_samples
 from finetune_trainer.methods import MethodContext
+from finetune_trainer.methods.components.peft_layers import is_peft_model
 from finetune_trainer.methods.components.unfreezing import build_unfreezing
 from finetune_trainer.models import loading, packing_support
 from finetune_trainer.models.assembly import build_objective
@@ -205,7 +207,10 @@ class Trainer:
             )
 
         context = MethodContext(objective, spec.training.seed, fetch_adapter)
-        return methods.apply_method(model, spec.method, context), precision
+        model = methods.apply_method(model, spec.method, context)
+        if is_peft_model(model) and not spec.export.merge_adapters:
+            validate_adapter_export(model)
+        return model, precision
 
     def _build_regularizer(self, model: Any) -> Regularizer | None:
         return build_regularizer(

@@ -33,6 +33,10 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "LoRA with a new head": ("bert", (0, 2, 3), CLASSIFIER | lora()),
     "DoRA": ("llama", (0, 2, 3), lora(dora=True)),
     "DoRA, transposed and biased": ("gpt2", (0, 3), lora(dora=True)),
+    "LoRA with added tokens": ("llama_with_added_tokens", (0, 2, 3), lora()),
+    "LoRA with added tokens, untied": ("untied_llama_with_added_tokens", (0, 3), lora()),
+    "LoRA on a tied head": ("gpt2", (0,), lora(targetModules=["c_attn", "lm_head"])),
+    "Bottleneck with added tokens": ("llama_with_added_tokens", (0,), BOTTLENECK),
     "rsLoRA": ("llama", (0,), lora(rankStabilized=True)),
     "QLoRA": ("llama", (0, 2), lora(quantization="NF4")),
     "QLoRA with some layers, and DoRA": (
@@ -47,7 +51,6 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "IA3, transposed and biased": ("gpt2", (0,), {"method": {"type": "IA3"}}),
     "IA3 with a new head": ("bert", (0, 3), CLASSIFIER | {"method": {"type": "IA3"}}),
 }
-AUTO = {"bert": AutoModelForSequenceClassification, "gpt2": AutoModelForCausalLM, "llama": AutoModelForCausalLM}
 
 
 def export_case(folder: Path, name: str, stage: int) -> tuple[Path, str, dict[str, Any]]:
@@ -68,7 +71,8 @@ def test_exports_what_was_trained_merged_and_as_adapter(tmp_path: Path) -> None:
         before = getattr(tiny, model)()
         assert (compute_logits(before, rows) - logits).abs().max() > 1e-3, f"{name}: the weights did not change"
         torch.testing.assert_close(logits, torch.from_numpy(results[name, 0]), rtol=1e-2, atol=1e-3, msg=f"{name} {stage}")
-        merged = AUTO[model].from_pretrained(folder / "merged")
+        auto_class = AutoModelForSequenceClassification if model == "bert" else AutoModelForCausalLM
+        merged = auto_class.from_pretrained(folder / "merged")
         assert not (folder / "merged" / "adapter_config.json").exists()
         torch.testing.assert_close(compute_logits(merged, rows), logits, rtol=1e-4, atol=1e-5, msg=f"{name} {stage} merged")
         if "Bottleneck" in name:

@@ -16,6 +16,7 @@ HEAD = {"objective": {"type": "SequenceClassification"}}
 NF4 = {"method": {"type": "LoRA", "lora": {"quantization": "NF4"}}}
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "LoRA with a new head": ("bert", 3, HEAD | {"method": {"type": "LoRA"}}),
+    "LoRA with added tokens": ("llama_with_added_tokens", 3, {"method": {"type": "LoRA"}}),
     "DoRA": ("gpt2", 2, {"method": {"type": "LoRA", "lora": {"dora": True}}}),
     "IA3": ("llama", 3, {"method": {"type": "IA3"}}),
     "Bottleneck with a new head": ("bert", 3, HEAD | {"method": {"type": "Bottleneck"}}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from finetune_trainer import config
 from finetune_trainer.data.records.row import make_row
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.models import tokenizer_training
+from finetune_trainer.models.embeddings import first_new_row
 from finetune_trainer.models.loading import load_model, validate_positions
 from finetune_trainer.models.tokenizer_training import Corpus, training_corpus
 from finetune_trainer.models.tokenizers import load_tokenizer
@@ -199,29 +201,16 @@ def assert_rejected(document: dict[str, Any], message: str, folder: Path) -> Non
     assert "\n" not in str(raised.value)
 
 
-def truncate_weights(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
 def drop_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
 @pytest.mark.parametrize(
     ("damage", "document", "message"),
     [
-        (truncate_weights, {}, "spec.model.source: the model at file://"),
-        (remove("model.safetensors"), {}, "spec.model.source: the model at file://"),
         (drop_weight, {}, "spec.model.source: file://"),
-        (remove("config.json"), {}, "spec.model.source: file://"),
-        (remove("tokenizer.json"), {}, "spec.model.source: file://"),
         (lambda _: None, {"config": {"hidden_size": 64}}, "spec.model.source: the model at file://"),
         (lambda _: None, {"config": {"model_type": "gpt2"}}, "spec.model.config.model_type: the source is a llama, not a gpt2"),
         (
@@ -239,10 +228,62 @@ def test_rejects_unusable_sources(
     assert_rejected(pretrained(stored) | document, message, tmp_path)
 
 
-def test_rejects_a_tokenizer_larger_than_the_embedding(stored: Path, tmp_path: Path) -> None:
-    tokenizer_training.train_tokenizer(TEXTS, 340).save_pretrained(tmp_path / "larger")
-    message = "spec.model.tokenizer: the tokenizer has 340 tokens and the model 320 embeddings: use the model's own tokenizer"
-    assert_rejected(pretrained(stored, tokenizer={"source": f"file://{tmp_path}/larger"}), message, tmp_path)
+@pytest.mark.parametrize("tied", [True, False])
+def test_grows_the_embeddings_for_tokens_that_were_added(tied: bool, stored: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(stored, tie_word_embeddings=tied)
+    model.save_pretrained(stored)
+    tokenizer = AutoTokenizer.from_pretrained(stored)
+    tokenizer.add_tokens(["<call>", "<result>"])
+    tokenizer.save_pretrained(stored)
+    loaded_tokenizer, loaded = load_both(pretrained(stored), tmp_path)
+    inputs, head = loaded.get_input_embeddings().weight, loaded.get_output_embeddings().weight
+    assert (inputs.shape[0], loaded.config.vocab_size, inputs is head) == (322, 322, tied)
+    assert torch.equal(inputs[:320], model.get_input_embeddings().weight)
+    torch.testing.assert_close(inputs[320:], inputs[:320].mean(0).expand(2, -1), rtol=0, atol=1e-4)
+    assert [first_new_row(weight) for weight in (inputs, head)] == [320, 320]
+    again = load_both(pretrained(stored), tmp_path)[1]
+    assert torch.equal(again.get_input_embeddings().weight, inputs)
+    assert loaded(**loaded_tokenizer(["<call>"], return_tensors="pt")).logits.shape[-1] == 322
+
+
+def test_keeps_embeddings_that_no_token_uses(stored: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(stored)
+    model.resize_token_embeddings(384)
+    model.save_pretrained(stored)
+    loaded = load_both(pretrained(stored), tmp_path)[1].get_input_embeddings().weight
+    assert (loaded.shape[0], first_new_row(loaded)) == (384, None)
+
+
+def test_rejects_a_tokenizer_with_another_vocabulary(stored: Path, tmp_path: Path) -> None:
+    words = word_tokenizer(*(f"word{number}" for number in range(300)), "<end>")
+    words.save_pretrained(tmp_path / "words")
+    document = pretrained(stored, tokenizer={"source": f"file://{tmp_path}/words"})
+    message = "spec.model.tokenizer: only 0 of the model's 320 tokens have the same id in this tokenizer, so the pretrained"
+    assert_rejected(document, message, tmp_path)
+
+
+def test_a_vocabulary_with_gaps_has_an_embedding_for_every_id(tmp_path: Path) -> None:
+    level = Tokenizer(models.WordLevel({"a": 0, "b": 9, "<end>": 4}, unk_token="<end>"))
+    level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=level, eos_token="<end>", pad_token="<end>").save_pretrained(tmp_path / "gaps")
+    document = {"initialization": "Scratch", "config": LLAMA, "tokenizer": {"source": f"file://{tmp_path}/gaps"}}
+    assert load_both(document, tmp_path)[1].config.vocab_size == 10
+
+
+def test_names_the_setting_for_a_model_with_code_of_its_own(stored: Path, tmp_path: Path) -> None:
+    fields = json.loads((stored / "config.json").read_text())
+    fields |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (stored / "config.json").write_text(json.dumps(fields))
+    assert_rejected(pretrained(stored), "spec.model.trustRemoteCode: the source is loaded by code of its own", tmp_path)
+
+
+def test_notes_weights_of_the_source_that_are_not_used(stored: Path, tmp_path: Path) -> None:
+    spec = config.ModelConfig.model_validate(pretrained(stored, config={"num_hidden_layers": 1}))
+    common: dict[str, Any] = {"cache": tmp_path / "cache", "credentials": Credentials()}
+    objective = CausalLM.from_spec(tiny.spec(), load_tokenizer(spec, Corpus([TextSource()]), **common))
+    load_model(spec, objective, dtype=torch.float32, seed=1, **common)
+    [note] = objective.notes
+    assert "has 9 weights that a LlamaForCausalLM does not use (model.layers.1.input_layernorm.weight, " in note
 
 
 def word_tokenizer(*names: str, **special: str) -> Any:

@@ -134,7 +134,8 @@ def _read_adapter(folder: Path, field: str) -> tuple[Any, dict[str, torch.Tensor
         raise ConfigurationError(
             f"{field}: {folder} holds no readable adapter: name the export of a LoRA job with mergeAdapters: false"
         ) from error
-    is_plain = config.peft_type == "LORA" and not config.use_dora and not config.rank_pattern and not config.alpha_pattern
+    extensions = (config.use_dora, config.rank_pattern, config.alpha_pattern, config.trainable_token_indices)
+    is_plain = config.peft_type == "LORA" and not any(extensions)
     if not is_plain or not isinstance(config.target_modules, set | list):
         raise ConfigurationError(f"{field}: only plain LoRA adapters can be added to others: name another, or remove it")
     return config, weights

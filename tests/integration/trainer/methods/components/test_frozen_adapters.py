@@ -44,7 +44,7 @@ def perturb(model: Any, seed: int) -> Any:
 
 
 def export_model(model: Any, spec: TrainSpec, folder: Path) -> Path:
-    export.save_model(model, training.objective_of(spec), spec.export, spec.model, ALONE, folder, lambda: None)
+    export.save_model(model, training.objective_of(spec), spec.export, spec.model, ALONE, folder)
     return folder
 
 
