@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
 from finetune_operator.api.run_policy import RunPolicy
 from finetune_operator.api.status import JobStatus
 from finetune_operator.api.workers import Workers
@@ -58,12 +56,6 @@ class Metadata(Section):
     name: str
     namespace: str = "default"
     uid: str = ""
-    generation: int = 1
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
-    resource_version: str = ""
-    annotations: dict[str, Any] = Field(default_factory=dict)
-    labels: dict[str, Any] = Field(default_factory=dict)
 
 
 class FineTuneJob(Section):

@@ -51,6 +51,8 @@ def summary_lines(outcome: Outcome, directory: JobDirectory, resume_command: str
 
 def _completed(outcome: Outcome) -> Iterator[str]:
     yield f"finished after {outcome.progress.step} steps"
+    if outcome.resumed is not None:
+        yield _row("resumed", outcome.resumed)
     yield from _metrics(outcome)
     for finding in outcome.data.findings if outcome.data is not None else ():
         yield _row("data", finding)

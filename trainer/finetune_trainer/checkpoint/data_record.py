@@ -6,7 +6,7 @@ they also cover what else decides the sequences, such as a tokenizer or the vers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from pydantic import Field
 
@@ -61,10 +61,6 @@ class DataRecord(Section):
                 yield field, "it was added" if stored is None else "it was removed"
             elif changes := stored.changes(new):
                 yield field, changes
-
-    def changed_rows(self, rows: Mapping[str, str], splits: tuple[str, ...]) -> list[str]:
-        """Those of `splits` whose prepared sequences differ from `rows`."""
-        return [split for split in splits if self.rows.get(split) != rows.get(split)]
 
 
 def _phrase(names: list[str], verb: str) -> str:

@@ -16,7 +16,6 @@ from finetune_trainer.checkpoint.run_identity import differences
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 
 MAX_NAMED_DIFFERENCES = 4
-TRAINING_SPLITS = ("train", "replay")
 log = logging.getLogger(__name__)
 
 
@@ -50,10 +49,7 @@ def validate_same_files(uri: str, manifest: Manifest, current: DataRecord) -> No
             "another spec.checkpoint.storage"
         )
     for field, change in manifest.data.source_changes(current, of_evaluation=True):
-        log.warning(
-            "spec.%s: %s since the run stored %s: earlier metrics are of the old evaluation data", field, change,
-            manifest.position,
-        )  # fmt: skip
+        log.warning("spec.%s: %s since the run stored %s", field, change, manifest.position)
 
 
 def validate_same_rows(uri: str, manifest: Manifest, rows: Mapping[str, str]) -> None:
@@ -61,13 +57,21 @@ def validate_same_rows(uri: str, manifest: Manifest, rows: Mapping[str, str]) ->
 
     `rows` has the digest of each split's sequences.
     """
-    if manifest.data is None or not manifest.data.changed_rows(rows, TRAINING_SPLITS):
-        return
-    raise DataError(
-        f"spec.data: the training data becomes other sequences than when the run in {uri} stored {manifest.position}, because "
-        "the tokenizer, a dataset of the hub, evaluation data that a check compares, or a library changed: restore the old "
-        "one, or choose another spec.checkpoint.storage"
-    )
+    if _is_changed(manifest, rows, "train") or _is_changed(manifest, rows, "replay"):
+        raise DataError(
+            f"spec.data: the training data becomes other sequences than when the run in {uri} stored {manifest.position}, "
+            "because the tokenizer, a dataset of the hub, evaluation data that a check compares, or a library changed: restore "
+            "the old one, or choose another spec.checkpoint.storage"
+        )
+
+
+def has_other_evaluation_rows(manifest: Manifest, rows: Mapping[str, str]) -> bool:
+    """Whether the evaluation data changed, so that earlier metrics and new ones cannot be compared."""
+    return _is_changed(manifest, rows, "evaluation")
+
+
+def _is_changed(manifest: Manifest, rows: Mapping[str, str], split: str) -> bool:
+    return manifest.data is not None and manifest.data.rows.get(split) != rows.get(split)
 
 
 def validate_length(uri: str, manifest: Manifest, total_steps: int, field: str) -> None:
@@ -80,12 +84,14 @@ def validate_length(uri: str, manifest: Manifest, total_steps: int, field: str) 
 
 
 def describe_length_change(manifest: Manifest, total_steps: int, rate: Callable[[int, int], float]) -> str | None:
-    """One sentence on how the run goes on with another length than the checkpoint's; None if the length is the same.
+    """One sentence on how the run goes on with another length than the checkpoint's, or that nothing is left to train.
 
-    `rate(step, total_steps)` is the learning rate of a step of a run with that many steps.
+    None if the run goes on as planned. `rate(step, total_steps)` is the learning rate of a step of a run with that many steps.
     """
-    step, before = manifest.step, manifest.total_steps
-    if before is None or before == total_steps:
+    step, before = manifest.step, manifest.total_steps or total_steps
+    if step == total_steps == before:
+        return f"all {step} steps were trained before: the model is exported again"
+    if before == total_steps:
         return None
     verb = "prolonged" if total_steps > before else "shortened"
     sentence = f"the run is {verb} from {before} to {total_steps} steps"

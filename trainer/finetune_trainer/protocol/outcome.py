@@ -168,6 +168,9 @@ class Outcome(Section):
     metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics, such as loss, evalLoss, perplexity.")
     checkpoint: SavedCheckpoint | None = None
     model: str | None = Field(None, description="URI of the exported model.")
+    resumed: str | None = Field(
+        None, description="How the run went on from a checkpoint if its length has changed or nothing was left to train."
+    )
 
     @property
     def exit_policy(self) -> ExitPolicy:

@@ -20,10 +20,13 @@ from finetune_trainer.training.lr_schedule import learning_rate_factor
 
 
 class Resumption(NamedTuple):
-    """What a run's own checkpoints record of its data, and how its length has changed, as a sentence."""
+    """How a run resumes: the record of its data for its own checkpoints, and what is different from the run so far."""
 
     data: DataRecord
     length_change: str | None = None
+    """A sentence on how the run goes on."""
+    has_other_evaluation_rows: bool = False
+    """Whether metrics from before cannot be compared with later ones."""
 
 
 class ResumeCheck:
@@ -67,7 +70,8 @@ class ResumeCheck:
         def rate(step: int, total_steps: int) -> float:
             return training.optimizer.learning_rate * learning_rate_factor(training.schedule, step, total_steps)
 
-        return Resumption(data, resume_policy.describe_length_change(self._manifest, total_steps, rate))
+        change = resume_policy.describe_length_change(self._manifest, total_steps, rate)
+        return Resumption(data, change, resume_policy.has_other_evaluation_rows(self._manifest, rows))
 
     def _compare_length(self, total_steps: int) -> None:
         if self._manifest:

@@ -228,6 +228,9 @@ class Trainer:
         torch.manual_seed(training.seed + group.rank)  # for dropout; a checkpoint restores its own random state
         restored = checkpoints.restore()
         state = TrainState() if restored is None else TrainState.from_dict(restored)
+        if self.resumption.has_other_evaluation_rows and state.history.evaluations:
+            log.warning("the evaluation data changed: the metrics up to step %d are dropped", state.step)
+            state.history.evaluations.clear()
         unfreezing = build_unfreezing(self.engine, spec.method.unfreeze)
         steps = self.total_steps
         reporter = Reporter(
@@ -302,4 +305,5 @@ class Trainer:
             metrics={name: value for name, value in metrics.items() if value is not None},
             checkpoint=loop.checkpoints.last,
             model=model_uri,
+            resumed=self.resumption.length_change,
         )

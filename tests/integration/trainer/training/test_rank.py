@@ -61,6 +61,7 @@ def test_a_repeated_run_changes_nothing(tmp_path: Path) -> None:
     assert [result.code for result in repeated] == [0, 0]
     assert not [event for event in repeated[0].events if event.event in ("step", "evaluated", "checkpoint_stored")]
     assert repeated[0].outcome.metrics == outcome.metrics
+    assert repeated[0].outcome.resumed == "all 6 steps were trained before: the model is exported again"
     assert {file: file.read_bytes() for file in model.rglob("*") if file.is_file()} == stored
 
 

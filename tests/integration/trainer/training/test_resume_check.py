@@ -31,7 +31,7 @@ def test_a_prolonged_run_equals_a_long_one_and_its_data_may_not_change(tmp_path:
     prolonged = run(folder, 24, checkpoint={"keepLast": 1})
     assert prolonged.code == 0
     assert losses(folder) == losses(tmp_path / "long")
-    assert prolonged.outcome.message.startswith("trained 24 steps")
+    assert prolonged.outcome.resumed == "the run is prolonged from 12 to 24 steps: the learning rate stays at 0.01"
 
     shortened = run(folder, 14)
     assert shortened.outcome.reason is Reason.INVALID_CONFIGURATION

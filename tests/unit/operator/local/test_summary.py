@@ -88,9 +88,11 @@ def test_finished_run_prints_metrics_and_paths(tmp_path: Path) -> None:
         metrics={"evalLoss": 1.0},
         data=DataSummary(findings=["1 of 5 training rows with personal data"]),
         model=f"file://{tmp_path}/model",
+        resumed="the run is prolonged from 100 to 200 steps: the learning rate stays at 1",
     )
     assert summary_lines(outcome, JobDirectory(tmp_path), RESUME) == [
         "finished after 200 steps",
+        "  resumed     the run is prolonged from 100 to 200 steps: the learning rate stays at 1",
         "  loss        2.0000",
         "  eval loss   1.0000",
         "  perplexity  2.7183",

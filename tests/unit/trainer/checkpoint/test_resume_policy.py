@@ -98,9 +98,9 @@ def test_other_evaluation_data_is_said_and_allowed(caplog: pytest.LogCaptureFixt
     stored = record("x", **{"data.evaluation[0]": source("e")})
     with caplog.at_level(logging.WARNING):
         resume_policy.validate_same_files(URI, manifest(data=stored), record("x", **{"data.evaluation[0]": source("f")}))
-    assert caplog.messages == [
-        "spec.data.evaluation[0]: a changed since the run stored step 40 of 100: earlier metrics are of the old evaluation data"
-    ]
+    assert caplog.messages == ["spec.data.evaluation[0]: a changed since the run stored step 40 of 100"]
+    assert resume_policy.has_other_evaluation_rows(manifest(data=stored), {"train": "t", "evaluation": "other"})
+    assert not resume_policy.has_other_evaluation_rows(manifest(data=stored), {"train": "t", "evaluation": "e"})
 
 
 def test_rejects_other_sequences_of_the_same_files() -> None:
@@ -127,6 +127,8 @@ def test_rejects_a_length_below_the_checkpoint() -> None:
     [
         ({}, 40, 100, 100, None),
         ({}, 40, None, 100, None),
+        ({}, 100, 100, 100, "all 100 steps were trained before: the model is exported again"),
+        ({}, 100, None, 100, "all 100 steps were trained before: the model is exported again"),
         ({"type": "Constant"}, 100, 100, 200, "the run is prolonged from 100 to 200 steps: the learning rate stays at 1"),
         ({}, 50, 100, 50, "the run is shortened from 100 to 50 steps, which it has already trained"),
     ],

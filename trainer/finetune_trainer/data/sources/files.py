@@ -26,7 +26,7 @@ class File:
 
     path: Path
     name: str
-    identity: tuple[str, int, int]
+    identity: tuple[str | int, ...]
     relative_path: str
     """The path below the folder that the address names, or that contains the address's one file."""
 
@@ -97,7 +97,8 @@ def _local_files(paths: Iterable[Path], root: Path) -> list[File]:
     files = []
     for path in sorted(paths):
         status = path.stat()
-        identity = (path.as_posix(), status.st_size, status.st_mtime_ns)
+        # A copy may keep the time of modification; the time of change is the system's own.
+        identity = (path.as_posix(), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         files.append(File(path, path.as_posix(), identity, path.relative_to(root).as_posix()))
     return files
 
@@ -153,7 +154,7 @@ def _remote_files(entries: Sequence[Entry], base: str, copy: Path, root: str) ->
     files = []
     for entry in entries:
         name = f"{base}/{entry.path}"
-        files.append(File(copy / entry.path, name, (name, entry.size, 0), entry.path.removeprefix(root)))
+        files.append(File(copy / entry.path, name, (name, entry.size, entry.version), entry.path.removeprefix(root)))
     return files
 
 

@@ -12,6 +12,7 @@ from tests.support.s3 import Server
 
 from finetune_trainer import config
 from finetune_trainer.data.records.images import decode_image
+from finetune_trainer.data.sources.base import Source
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
@@ -31,10 +32,13 @@ def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     return uri
 
 
-def read(uri: str, cache: Path) -> list[tuple[str, str]]:
+def find(uri: str, cache: Path) -> Source:
     dataset = config.DatasetConfig(source=uri)
-    source = SourceResolver(config.ObjectiveSpec(), cache, Credentials()).resolve(dataset, "spec.data.train[0].source")
-    return [(row.values["text"], row.origin.rpartition("/data/")[2]) for row in source.rows()]
+    return SourceResolver(config.ObjectiveSpec(), cache, Credentials()).resolve(dataset, "spec.data.train[0].source")
+
+
+def read(uri: str, cache: Path) -> list[tuple[str, str]]:
+    return [(row.values["text"], row.origin.rpartition("/data/")[2]) for row in find(uri, cache).rows()]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +90,10 @@ def test_copies_a_file_again_only_after_a_change(bucket: str, tmp_path: Path) ->
     (first,) = tmp_path.glob("sources/*/a.txt")
     first.write_text("from the cache")
     assert read(f"{bucket}/data/a.txt", tmp_path) == [("from the cache", "a.txt")]
-    open_storage(bucket, Credentials()).put("data/a.txt", b"changed")
-    assert read(f"{bucket}/data/a.txt", tmp_path) == [("changed", "a.txt")]
+    before = find(f"{bucket}/data/a.txt", tmp_path).identity
+    open_storage(bucket, Credentials()).put("data/a.txt", b"equal size")
+    assert read(f"{bucket}/data/a.txt", tmp_path) == [("equal size", "a.txt")]
+    assert find(f"{bucket}/data/a.txt", tmp_path).identity != before
 
 
 def localize_here(uri: str, cache: Path, patterns: list[str] | None = None, **settings: Any) -> Path:
