@@ -26,7 +26,9 @@ def encode_bounded(outcome: Outcome) -> bytes:
         elif outcome.metrics:
             outcome = outcome.model_copy(update={"metrics": dict(list(outcome.metrics.items())[:-1])})
         else:
-            outcome = outcome.model_copy(update={"checkpoint": None, "model": None, "message": outcome.message[:255]})
+            outcome = outcome.model_copy(
+                update={"checkpoint": None, "model": None, "resumed": None, "message": outcome.message[:255]}
+            )
     return text
 
 

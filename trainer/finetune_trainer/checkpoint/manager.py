@@ -13,6 +13,7 @@ import torch
 from finetune_trainer.checkpoint import random_state
 from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.manifest import OWNER, File, Manifest, utc_timestamp
+from finetune_trainer.checkpoint.parameters import ParameterRecord
 from finetune_trainer.checkpoint.restore import CLIENT_KEY, rank_file, restore
 from finetune_trainer.checkpoint.snapshot import HostMemory
 from finetune_trainer.checkpoint.topology import Topology
@@ -168,5 +169,6 @@ class CheckpointManager:
         return Manifest(
             step=step, total_steps=context.total_steps, attempt=context.attempt, world_size=topology.world_size,
             zero_stage=topology.zero_stage, precision=topology.precision, identity=dict(context.identity), data=context.data,
-            files=files, time=utc_timestamp(), deepspeed=self._deepspeed_version, torch=torch.__version__,
+            parameters=ParameterRecord.of(self._engine.module), files=files, time=utc_timestamp(),
+            deepspeed=self._deepspeed_version, torch=torch.__version__,
         )  # fmt: skip

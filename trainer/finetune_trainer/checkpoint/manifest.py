@@ -16,6 +16,7 @@ from typing import NamedTuple
 from pydantic import ConfigDict, Field, JsonValue
 
 from finetune_trainer.checkpoint.data_record import DataRecord
+from finetune_trainer.checkpoint.parameters import ParameterRecord
 from finetune_trainer.config.base import Section
 from finetune_trainer.protocol.outcome import ConfigurationError, SavedCheckpoint
 from finetune_trainer.storage.base import Storage
@@ -23,7 +24,7 @@ from finetune_trainer.storage.base import Storage
 log = logging.getLogger(__name__)
 
 VERSION = 2
-READABLE_VERSIONS = (1, VERSION)  # version 1 has neither `total_steps` nor `data`
+READABLE_VERSIONS = (1, VERSION)  # version 1 has neither `total_steps` nor `data` nor `parameters`
 OWNER = "attempt"  # path of the object with the name of the only attempt that may commit; it fences off earlier attempts
 _MANIFEST = re.compile(r"manifests/step-(\d{8,})\.json")
 _FOLDER = re.compile(r"checkpoints/step-(\d{8,})-([^/]+)/.+")
@@ -65,6 +66,7 @@ class Manifest(Section):
     precision: str = Field(description="The model's number format, which DeepSpeed's file names depend on.")
     identity: dict[str, JsonValue] = Field(description="The part of the document that determines the meaning of the weights.")
     data: DataRecord | None = Field(None, description="Digests of the data, which must be the same when the run resumes.")
+    parameters: ParameterRecord | None = Field(None, description="The model's parameters, which must be the same.")
     files: list[File]
     time: str = Field(description="When it was committed, RFC 3339 in UTC.")
     deepspeed: str = Field(description="Version of DeepSpeed that wrote the files.")

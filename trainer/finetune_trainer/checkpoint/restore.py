@@ -19,6 +19,7 @@ from finetune_trainer.checkpoint import random_state, universal
 from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.files import is_intact, load
 from finetune_trainer.checkpoint.manifest import File, Manifest, committed_steps, manifest_path, read_manifest
+from finetune_trainer.checkpoint.parameters import ParameterRecord
 from finetune_trainer.checkpoint.resume_policy import validate_same_document
 from finetune_trainer.checkpoint.topology import Topology
 from finetune_trainer.distributed.collectives import on_every_rank, on_first_rank
@@ -53,9 +54,12 @@ def restore(engine: Any, context: CheckpointContext, steps: Sequence[int] | None
     """
     storage, group = context.storage, context.group
     topology = Topology.of(engine, group.size)
+    parameters = ParameterRecord.of(engine.module)
     while manifest := on_first_rank(group, lambda: find_manifest(storage, context.identity, steps)):
         source = Topology(manifest.zero_stage, manifest.world_size, manifest.precision)
         topology.validate_conversion_from(source)
+        if manifest.parameters is not None:
+            manifest.parameters.validate_same(parameters, f"the run in {storage.uri} at {manifest.position}")
         is_converted = not topology.can_read(source)
         folder = _files_folder(manifest, context)
         files = _files_to_fetch(manifest, group, all_files=is_converted)
