@@ -43,6 +43,7 @@ class ConditionReason(StrEnum):
     DISRUPTED = "Disrupted"
     POD_DELETED = "PodDeleted"
     RECOVERED = "Recovered"
+    RANKS_RESTARTED = "RanksRestarted"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INVALID_SPEC = "InvalidSpec"

@@ -98,6 +98,12 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "All pods are ready again after a failure or a disruption. The message repeats what had happened.",
         "Nothing.",
     ),
+    ConditionReason.RANKS_RESTARTED: Advice(
+        "a Warning event; condition `Running` repeats it",
+        "A rank failed for a reason that a restart may remove, and all ranks were restarted in the same pods. The message has "
+        "the reason, the rank and, after a hang, where in the code it was.",
+        "Nothing, unless it happens again; the entry of the reason on [Exit codes](exit-codes.md) helps then.",
+    ),
     ConditionReason.BACKOFF_LIMIT_EXCEEDED: Advice(
         "condition `Failed`; a Warning event",
         "Pods failed more often than `spec.runPolicy.backoffLimit` allows. The message repeats the last failure.",

@@ -133,6 +133,8 @@ def _wait_for_nodes(nodes: list[NodeProcess], display: Display, stop_signals: _S
         if status is not None:
             if status.checkpoint_error not in (None, latest.checkpoint_error):
                 display.print_message(f"checkpoint failed: {status.checkpoint_error}")
+            if status.restart_cause not in (None, latest.restart_cause):
+                display.print_message(f"restarted: {status.restart_cause}")
             display.show(status)
             latest = status
         time.sleep(POLL_SECONDS)

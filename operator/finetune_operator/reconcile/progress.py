@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from finetune_operator.api.conditions import ConditionReason, ConditionType
+from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition
 from finetune_operator.reconcile.plan import PlanBuilder
-from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, SavedCheckpoint
+from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, RunStatus, SavedCheckpoint
 
 
 def report_progress(plan: PlanBuilder) -> bool:
     """Record the run status of node 0, and update the conditions Running and CheckpointHealthy."""
     run = plan.observed.run
     if plan.status.phase == "Running":
-        activity = run.activity if run is not None else "Starting"
-        plan.set_condition(ConditionType.RUNNING, True, activity, f"The run is {activity.lower()}.")
+        _report_activity(plan, run or RunStatus())
     if run is None:
         return False
     _record_data(plan, run.data)
@@ -30,6 +29,18 @@ def report_progress(plan: PlanBuilder) -> bool:
     elif run.checkpoint is not None:
         _mark_checkpoint_healthy(plan, run.checkpoint)
     return False
+
+
+def _report_activity(plan: PlanBuilder, run: RunStatus) -> None:
+    """Record what the run does, and why its ranks were last restarted in place, with one event for each new cause."""
+    message = f"The run is {run.activity.lower()}."
+    if run.restart_cause is not None:
+        restarted = f"The ranks were restarted in place: {run.restart_cause}"
+        previous = find_condition(plan.status.conditions, ConditionType.RUNNING)
+        if previous is None or restarted not in previous.message:
+            plan.emit_event("Warning", ConditionReason.RANKS_RESTARTED, restarted)
+        message = f"{message} {restarted}"
+    plan.set_condition(ConditionType.RUNNING, True, run.activity, message)
 
 
 def record_outcome(plan: PlanBuilder, outcome: Outcome) -> None:

@@ -99,13 +99,13 @@ class Agent:
             while True:
                 with contextlib.suppress(RoundEnded):
                     self._run_round(rendezvous)
-                if rendezvous.ends_by_hang():
-                    self._workers.log_stacks_once()
+                cause = rendezvous.cause()
+                self._monitor.ranks_failed(cause)
+                self._log_stacks_after(cause)
                 self._remember_peer_preemption()
                 self._workers.shut_down()
         except RunEnded as end:
-            if end.outcome.reason is Reason.HANG:
-                self._workers.log_stacks_once()
+            self._log_stacks_after(end.outcome)
             self._workers.shut_down()
             if not end.outcome.exit_policy.disruption:
                 self._wait_for_acknowledgements(rendezvous)
@@ -189,10 +189,8 @@ class Agent:
         if failure.reason is Reason.RENDEZVOUS_FAILED and seconds_ago < self._limits.cause_delay:
             return
         LOG.error("%s: %s", failure.reason, failure.message)
-        if failure.reason is Reason.HANG:
-            rendezvous.mark_hang()
         if failure.exit_policy.in_place:
-            if rendezvous.end_failed_round(self._limits.max_in_place_restarts):
+            if rendezvous.end_failed_round(failure, self._limits.max_in_place_restarts):
                 raise RoundEnded
             failures = f"; it failed {self._limits.max_in_place_restarts + 1} times without a new step in between"
             failure = failure.model_copy(update={"message": failure.message + failures})
@@ -203,6 +201,11 @@ class Agent:
             return rendezvous.publish_failure(self._monitor.complete_outcome(failure))
         except StoreLostError:  # no other agent can read it
             return failure
+
+    def _log_stacks_after(self, cause: Outcome | None) -> None:
+        """After a hang, log where the ranks stand before they are stopped: it shows what they were waiting for."""
+        if cause is not None and cause.reason is Reason.HANG:
+            self._workers.log_stacks_once()
 
     def _reset_failures_after_progress(self, rendezvous: Rendezvous) -> None:
         # Only agent 0 receives step events. A step that was already made before the last restart is not progress.

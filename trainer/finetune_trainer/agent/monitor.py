@@ -65,6 +65,12 @@ class Monitor:
         if is_restart:
             self.metrics.count_restart()
 
+    def ranks_failed(self, cause: Outcome | None) -> None:
+        """Record the failure because of which the ranks are restarted, if there is one."""
+        text = None if cause is None else f"{cause.reason}: {cause.message}"
+        with self._lock:
+            self._status = self._status.model_copy(update={"restart_cause": text})
+
     def ranks_stopped(self) -> None:
         """Record that no rank runs."""
         with self._lock:

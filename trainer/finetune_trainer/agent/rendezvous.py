@@ -12,7 +12,7 @@ and for each round, below its number:
 - `node/<i>`: the token of the agent that announced node i
 - `announced`, `done`, `raised`: the number of nodes that were announced and that completed, and of agents that ended the round
 - `beats`: the number of signs of life of all nodes, a counter that stands still when no rank makes progress
-- `hangs`: the number of agents that ended the round because of a hang
+- `cause`: the Outcome because of which the round ended, or empty
 - `master`: where the ranks meet, HOST:PORT
 """
 
@@ -69,7 +69,7 @@ class Rendezvous:
             else:
                 self._store.replace("round", str(self.round), str(self.round + 1))
         self._own_beats = 0
-        for counter in ("done", "beats", "hangs"):
+        for counter in ("done", "beats"):
             self._store.add(f"{self.round}/{counter}", 0)
         if master:
             self._store.write(f"{self.round}/master", master)
@@ -87,14 +87,6 @@ class Rendezvous:
         self._own_beats += 1
         self._store.add(f"{self.round}/beats", 1)
 
-    def mark_hang(self) -> None:
-        """Record that the round ends because of a hang, so that every agent logs where its ranks stand."""
-        self._store.add(f"{self.round}/hangs", 1)
-
-    def ends_by_hang(self) -> bool:
-        """Whether the joined round ended because of a hang."""
-        return self._store.add(f"{self.round}/hangs", 0) > 0
-
     def master(self) -> str:
         """Where the ranks of this round meet, HOST:PORT; call it when all nodes are announced."""
         return self._store.read([f"{self.round}/master"])[0]
@@ -103,17 +95,27 @@ class Rendezvous:
         """End the round: every agent stops its ranks and joins the next one."""
         self._store.replace("round", str(self.round), str(self.round + 1))
 
-    def end_failed_round(self, max_restarts: int) -> bool:
+    def end_failed_round(self, cause: Outcome, max_restarts: int) -> bool:
         """End the round because a rank failed, and count one failure even if several agents call this.
 
         Returns False, and changes nothing, after `max_restarts` failures without a new step.
         """
         if self._store.add("failures", 0) >= max_restarts:
             return False
+        self._store.replace(self._cause_key, "", encode_bounded(cause).decode())
         if self._store.add(f"{self.round}/raised", 1) == 1:
             self._store.add("failures", 1)
         self.end_round()
         return True
+
+    def cause(self) -> Outcome | None:
+        """The failure that ended the joined round; None if it ended for another reason, such as a lost pod."""
+        text = self._store.replace(self._cause_key, "", "")
+        return Outcome.model_validate_json(text) if text else None
+
+    @property
+    def _cause_key(self) -> str:
+        return f"{self.round}/cause"
 
     def reset_failures(self) -> None:
         """Set the failure count to zero: the run made a new step, or a pod was replaced, which the operator counts."""

@@ -153,6 +153,7 @@ class RunStatus(Section):
     progress: Progress = Progress()
     checkpoint: SavedCheckpoint | None = None
     checkpoint_error: str | None = Field(None, description="Why the newest checkpoint could not be stored; absent if it was.")
+    restart_cause: str | None = Field(None, description="Why the ranks were last restarted in place: reason and message.")
     in_place_restarts: int = Field(0, ge=0, description="How often this agent has restarted its ranks.")
 
 

@@ -46,6 +46,19 @@ def test_emits_each_data_finding_once() -> None:
     assert findings == ["Data: 3 of 9 training rows with texts of the evaluation data"]
 
 
+def test_tells_once_why_ranks_were_restarted_in_place() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cause = "Hang: rank 1 on node 1 sent no heartbeat for 600 seconds while training"
+    for activity in ("Starting", "Training"):
+        cluster.observed = {"run": RunStatus(activity=activity, restart_cause=cause)}
+        cluster.reconcile()
+        message = f"The run is {activity.lower()}. The ranks were restarted in place: {cause}"
+        assert cluster.message(ConditionType.RUNNING) == message
+    assert [event.message for event in cluster.events if event.reason == "RanksRestarted"] == [
+        f"The ranks were restarted in place: {cause}"
+    ]
+
+
 def test_records_data_summary_from_termination_message() -> None:
     cluster = SimulatedCluster().run_all_pods()
     data = DataSummary(rows=9, tokens=900)
