@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -93,6 +94,28 @@ def gate(server: Server, closed: Path) -> Iterator[str]:
         threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
         yield f"http://127.0.0.1:{listener.server_address[1]}"
         listener.shutdown()
+
+
+@contextlib.contextmanager
+def slow_server(seconds_per_answer: float) -> Iterator[str]:
+    """A server that accepts every upload, and answers late; yields its endpoint."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(seconds_per_answer)
+            self.send_response(200)
+            self.send_header("ETag", '"0"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 def _forward(source: socket.socket, target: socket.socket, closed: Path) -> None:

@@ -122,13 +122,17 @@ class Storage:
     availability_remedy: ClassVar[str]
     """The end of the message for a storage that does not answer, after "check"."""
 
-    def __init__(self, uri: str, field: str, small: ObjectStore, large: ObjectStore, key_prefix: str = "") -> None:
-        """`small` and `large` are one store with the time-outs of short requests and of long transfers; `key_prefix` is the
-        path of `uri` within that store."""
+    def __init__(
+        self, uri: str, field: str, small: ObjectStore, large: ObjectStore, *, upload: ObjectStore | None = None,
+        key_prefix: str = "",
+    ) -> None:  # fmt: skip
+        """`small`, `large` and `upload` are one store with the time-outs of short requests, of long transfers, and of long
+        uploads, if those differ; `key_prefix` is the path of `uri` within that store."""
         self._root = uri.rstrip("/")
         self._field = field
         self._small = small
         self._large = large
+        self._upload = upload or large
         self._key_prefix = key_prefix
         self._path = ""
 
@@ -158,7 +162,8 @@ class Storage:
             size = content.stat().st_size
             part = max(_PART_BYTES, -(-size // _MAX_PARTS))
             source = content if size <= part else _read_parts(content, part)
-            obstore.put(self._large, self._key(path), source, chunk_size=part, max_concurrency=TRANSFERS)
+            store = self._large if size <= _SMALL_BYTES else self._upload
+            obstore.put(store, self._key(path), source, chunk_size=part, max_concurrency=TRANSFERS)
 
     def put_if_absent(self, path: str, content: bytes) -> bool:
         """Write an object unless it exists; True if this call wrote it. Of several concurrent writers exactly one wins."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Small requests must fail within half a minute; a large transfer may take long as long as bytes keep coming.
 _SMALL: ClientConfig = {"connect_timeout": "4s", "timeout": "8s"}
 _LARGE: ClientConfig = {"connect_timeout": "4s", "read_timeout": "20s", "timeout": "12h"}
+# The answer to an upload comes after its last byte: four parts of 8 MiB at once may take this long, which is 100 kB/s.
+_UPLOAD: ClientConfig = {"connect_timeout": "4s", "read_timeout": "320s", "timeout": "12h"}
 _RETRY: RetryConfig = {
     "max_retries": 2,
     "retry_timeout": timedelta(seconds=15),
@@ -58,7 +60,8 @@ class S3Backend(Backend):
     def open(self, uri: str, credentials: Credentials, secret: str | None, field: str) -> Storage:
         """The storage at `uri`; raises ConfigurationError for a missing bucket name or Secret and for a bad endpoint."""
         keys = credentials.read_for(secret, field)
-        return S3Storage(uri, field, _store(uri, field, keys, _SMALL), _store(uri, field, keys, _LARGE))
+        small, large, upload = (_store(uri, field, keys, client) for client in (_SMALL, _LARGE, _UPLOAD))
+        return S3Storage(uri, field, small, large, upload=upload)
 
     def local_path(self, uri: str, field: str) -> Path | None:
         """None: S3 objects are never plain files."""

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from tests.support import s3
 
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
+from finetune_trainer.storage import s3 as s3_storage
 from finetune_trainer.storage.base import Credentials, Entry, Storage
 from finetune_trainer.storage.registry import open_storage
 
@@ -143,3 +145,26 @@ def test_times_out_when_server_hangs(s3_server: s3.Server, monkeypatch: pytest.M
     with s3_server.outage(), pytest.raises(StorageError, match="Timeout"):
         storage.put("a", b"")
     assert time.monotonic() - started < 30
+
+
+def test_an_upload_may_take_longer_than_other_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_storage, "_LARGE", {"read_timeout": "300ms", "timeout": "10s"})
+    (tmp_path / "weights").write_bytes(bytes(2 << 20))
+    with s3.slow_server(seconds_per_answer=1.0) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        open_storage("s3://bucket/run", Credentials()).put("weights", tmp_path / "weights")
+
+
+def test_each_part_of_a_file_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "MIN_SECONDS", 0.0)
+    (tmp_path / "weights").write_bytes(bytes(20 << 20))
+    storage = open_storage(f"file://{tmp_path}/out", Credentials())
+    beats: list[None] = []
+    with heartbeat.relayed_to(lambda: beats.append(None)):
+        storage.put("weights", tmp_path / "weights")
+        assert len(beats) == 3
+        storage.download("weights", tmp_path / "copy")
+    assert len(beats) >= 6
+    assert (tmp_path / "copy").read_bytes() == bytes(20 << 20)
