@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from finetune_trainer.methods.components.frozen_adapters import merge_adapters
 from finetune_trainer.methods.components.new_rows import frozen_rows
 from finetune_trainer.methods.components.peft_layers import ADAPTER
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -37,6 +38,7 @@ def validate_adapter_export(model: Any) -> None:
         )
 
 
+@heartbeat.while_busy()
 def save_adapter(model: Any, state: Mapping[str, torch.Tensor], folder: Path, base: str) -> None:
     """Write the trained weights `state`, by peft's names, as a folder for peft; `base` is the source of the base model."""
     config = model.peft_config[ADAPTER]

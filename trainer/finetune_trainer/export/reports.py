@@ -15,6 +15,7 @@ from finetune_trainer.objectives import Objective
 from finetune_trainer.objectives.multi_task import single_task_spec
 from finetune_trainer.preview.page import render_page
 from finetune_trainer.preview.report import DataPreview
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.tracking.diagnosis import diagnose
 from finetune_trainer.tracking.history import History
 
@@ -37,6 +38,7 @@ class RunSummary:
     exported_step: int
 
 
+@heartbeat.while_busy()
 def write_run_reports(folder: Path, summary: RunSummary) -> None:
     """Write the reports and the model card into the folder of the exported model."""
     diagnosis = diagnose(summary.history)

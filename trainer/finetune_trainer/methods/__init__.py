@@ -15,6 +15,7 @@ from finetune_trainer.config.discovery import module_name
 from finetune_trainer.methods.base import Method, MethodContext
 from finetune_trainer.methods.components.freezing import freeze_parameters
 from finetune_trainer.methods.components.new_rows import train_new_rows
+from finetune_trainer.protocol import heartbeat
 
 __all__ = ["Method", "MethodContext", "apply_method", "create_method"]
 
@@ -26,6 +27,7 @@ def create_method(spec: MethodSpec) -> Method[Any]:
     return method_class(spec.config)
 
 
+@heartbeat.while_busy()
 def apply_method(model: Any, spec: MethodSpec, context: MethodContext) -> Any:
     """Return the model to train: weights that the method does not train are frozen, and adapters are added.
 

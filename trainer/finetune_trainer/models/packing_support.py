@@ -12,12 +12,14 @@ from transformers import PreTrainedModel
 
 from finetune_trainer.data.loading.collate import PackedAs, block_mask
 from finetune_trainer.huggingface.pretrained import training_mode
+from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 
 DOCUMENT_LENGTH = 4
 """Tokens of each document of the experiment."""
 
 
+@heartbeat.while_busy()
 def detect_packing_support(model: PreTrainedModel, *, packing: bool, causal: bool = True) -> PackedAs | None:
     """The form in which packed rows must be passed to this model; None without packing.
 
