@@ -11,6 +11,7 @@ from finetune_trainer.data.checks.registry import CHECKS
 from finetune_trainer.data.preprocessing.prepare import Prepared
 from finetune_trainer.objectives import Objective
 from finetune_trainer.objectives.model_setups.encoder_decoder import EncoderDecoderSetup
+from finetune_trainer.preview.mixture import source_shares
 from finetune_trainer.preview.report import CollatedTokens, DataPreview, RunLength, SampledSource
 from finetune_trainer.preview.run_length import run_length
 from finetune_trainer.preview.sequences import CollatedSequences
@@ -40,6 +41,7 @@ def build_preview(
         sampled=list(sampled),
         collated=collated,
         run=length,
+        shares=source_shares(spec, data),
         warnings=list(_warnings(spec, objective, collated, length)),
         shown=sequences.first(rows),
     )

@@ -9,7 +9,7 @@ from finetune_trainer.config import DataChecksConfig
 from finetune_trainer.data.checks.registry import CHECKS
 from finetune_trainer.data.checks.report import DataReport, SplitReport
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
-from finetune_trainer.preview.report import CollatedTokens, DataPreview, RunLength, SpecialToken
+from finetune_trainer.preview.report import CollatedTokens, DataPreview, SpecialToken
 
 SPLIT_TITLES: dict[Split, str] = {TRAIN: "Training data", REPLAY: "Replay data", EVALUATION: "Evaluation data"}
 
@@ -57,6 +57,9 @@ def split_facts(report: SplitReport, preview: DataPreview) -> Iterator[Fact]:
     """The rows of a split, and the sequences that they became."""
     unit = f"sequences of {report.tokens:,} tokens" if report.tokens else "examples"
     yield Fact("rows", f"{report.documents:,} rows became {report.rows:,} {unit}")
+    if report is preview.evaluation and preview.few_shot is not None:
+        shortened = f", {preview.few_shot.shortened:,} after fewer" if preview.few_shot.shortened else ""
+        yield Fact("few-shot", f"each after {preview.few_shot.examples:.2f} solved rows on average{shortened}")
     losses = {
         "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
         "empty": report.empty_documents, "without anything to learn": report.masked_documents,
@@ -132,11 +135,17 @@ def _describe_token(token: SpecialToken, predicts_tokens: bool) -> str:
     return f"{token.token}{names}: {token.count:,} seen{trained}"
 
 
-def run_facts(run: RunLength) -> Iterator[Fact]:
-    """The steps and tokens of the run."""
+def run_facts(preview: DataPreview) -> Iterator[Fact]:
+    """The steps and tokens of the run, and how often it sees each source."""
+    run = preview.run
     about = "at least " if run.is_lower_bound else "about " if run.is_estimate else ""
     yield Fact("steps", f"{about}{run.steps:,}: {run.epochs:,.2f} epochs of {run.steps_per_epoch:,.1f} steps")
     tokens = f", {run.tokens_per_step:,.0f} tokens on average" if run.tokens_per_step else ""
     yield Fact("a step", f"{run.sequences_per_step:,} sequences{tokens}")
     if run.tokens:
         yield Fact("tokens", f"{about}{run.tokens:,} in the whole run")
+    total = sum(share.seen_per_epoch for share in preview.shares)
+    for share in preview.shares:
+        times = share.seen_per_epoch / max(share.sequences, 1)
+        sentence = f"{share.seen_per_epoch / total:.1%} of an epoch; {share.sequences:,} sequences, each {times:.2f} times"
+        yield Fact(share.field, sentence)

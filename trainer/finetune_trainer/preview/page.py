@@ -50,7 +50,7 @@ def render_page(preview: DataPreview, name: str) -> str:
         "splits": splits,
         "checks": map(_printable_fact, check_facts(preview)),
         "tokens": list(token_facts(preview.collated)) if preview.collated else [],
-        "run": run_facts(preview.run),
+        "run": run_facts(preview),
     }
     return environment.get_template(TEMPLATE).render(preview=preview, name=name, **parts)
 

@@ -55,6 +55,14 @@ class RunLength(Section):
     is_lower_bound: bool = Field(False, description="Whether the number of rows is unknown, so that the run may be longer.")
 
 
+class SourceShare(Section):
+    """A source whose weight sets how often its sequences are seen."""
+
+    field: str = Field(description="The source's place in the document, such as data.train[0].")
+    sequences: int
+    seen_per_epoch: int = Field(description="Sequences of an epoch that are drawn from this source.")
+
+
 class ShownSequence(Section):
     """One of the sequences that the run trains on."""
 
@@ -78,6 +86,9 @@ class DataPreview(DataReport):
     )
     collated: CollatedTokens | None = Field(None, description="Absent for images.")
     run: RunLength
+    shares: list[SourceShare] = Field(
+        default_factory=list, description="With weights or replay, the share of each source; else each sequence is seen once."
+    )
     warnings: list[str] = Field(default_factory=list)
     shown: list[ShownSequence] = Field(default_factory=list)
 

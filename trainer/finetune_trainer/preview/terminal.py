@@ -49,7 +49,7 @@ def print_preview(preview: DataPreview, name: str, console: Console) -> None:
         _print_section(
             console, f"Tokens of {preview.collated.sequences:,} sequences", [_fact_table(token_facts(preview.collated))]
         )
-    _print_section(console, "Run", [_fact_table(run_facts(preview.run))])
+    _print_section(console, "Run", [_fact_table(run_facts(preview))])
     if preview.warnings:
         _print_section(console, "Warnings", [_fact_table(Fact("", warning) for warning in preview.warnings)])
     _print_rows(console, preview)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic.alias_generators import to_camel
+from rich.console import Console
 from tests.support import tiny
 
 from finetune_trainer import objectives
@@ -27,6 +28,7 @@ from finetune_trainer.models.processors import load_processor
 from finetune_trainer.objectives.description import Block
 from finetune_trainer.preview.prepared import preview_of
 from finetune_trainer.preview.report import DataPreview
+from finetune_trainer.preview.terminal import print_preview
 from finetune_trainer.protocol.outcome import DataError
 from finetune_trainer.storage.base import Credentials
 
@@ -54,6 +56,12 @@ def document(folder: Path, rows: Sequence[dict[str, Any]], **changes: Any) -> Tr
 def look(folder: Path, spec: TrainSpec, sample: int | None = SAMPLE, rows: int = 2) -> DataPreview:
     """A preview, which leaves the checkpoint storage alone: the document's one does not exist."""
     return preview_of(spec, folder / "cache", Credentials(), sample, rows)
+
+
+def printed(preview: DataPreview) -> str:
+    output = io.StringIO()
+    print_preview(preview, "tiny", Console(file=output, width=100))
+    return output.getvalue()
 
 
 def read(block: Block) -> str:
@@ -259,3 +267,13 @@ def test_says_if_no_text_ends(tmp_path: Path) -> None:
     assert preview.train.truncated_documents == 3
     [warning] = [warning for warning in preview.warnings if "does not learn where to stop" in warning]
     assert "end the texts with <|endoftext|>" in warning
+
+
+def test_weights_show_how_often_rows_are_seen(tmp_path: Path) -> None:
+    texts = [{"text": text} for text in sentences(40)]
+    sources = [write_rows(tmp_path, texts[:10], "few.jsonl"), write_rows(tmp_path, texts[10:], "many.jsonl")]
+    train = [sources[0] | {"weight": 3.0}, sources[1] | {"weight": 1.0}]
+    spec = document(tmp_path, texts, data={"train": train, "packing": False})
+    shares = look(tmp_path, spec).shares
+    assert [(share.sequences, share.seen_per_epoch) for share in shares] == [(10, 30), (30, 10)]
+    assert "data.train[0]   75.0% of an epoch; 10 sequences, each 3.00 times" in printed(look(tmp_path, spec))
