@@ -15,6 +15,7 @@ from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.data.sources.row_estimates import estimate_rows
 from finetune_trainer.data.sources.sampling import FirstRows, SampleLimit
 from finetune_trainer.models.assembly import build_objective
+from finetune_trainer.models.outline import validate_lengths
 from finetune_trainer.preview.build import build_preview
 from finetune_trainer.preview.report import DataPreview, SampledSource
 from finetune_trainer.protocol.outcome import InsufficientDataError
@@ -27,7 +28,7 @@ def preview_of(spec: TrainSpec, cache: Path, credentials: Credentials, sample: i
     """The preview of the document's data, of at most the first `sample` rows of each source; None for all rows.
 
     If the first rows alone cannot be trained on, such as because all have the same label, all rows are read. Raises the errors
-    of a run's preparation.
+    of a run's preparation, and ConfigurationError for sequences that are too long for the model.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -46,6 +47,7 @@ def _prepare(spec: TrainSpec, resolver: SourceResolver, rows: int) -> DataPrevie
     data = prepare(spec, objective.encoder, resolver, report_progress=_show_progress)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
+    validate_lengths(spec, objective, resolver.cache, resolver.credentials)
     return build_preview(spec, objective, data, _sampled_sources(spec, resolver), rows)
 
 

@@ -29,7 +29,7 @@ from finetune_trainer.objectives.description import Block
 from finetune_trainer.preview.prepared import preview_of
 from finetune_trainer.preview.report import DataPreview
 from finetune_trainer.preview.terminal import print_preview
-from finetune_trainer.protocol.outcome import DataError
+from finetune_trainer.protocol.outcome import ConfigurationError, DataError
 from finetune_trainer.storage.base import Credentials
 
 SAMPLE = 2000
@@ -277,3 +277,10 @@ def test_weights_show_how_often_rows_are_seen(tmp_path: Path) -> None:
     shares = look(tmp_path, spec).shares
     assert [(share.sequences, share.seen_per_epoch) for share in shares] == [(10, 30), (30, 10)]
     assert "data.train[0]   75.0% of an epoch; 10 sequences, each 3.00 times" in printed(look(tmp_path, spec))
+
+
+def test_sequences_longer_than_the_model_are_an_error_as_in_a_run(tmp_path: Path) -> None:
+    spec = document(tmp_path, [{"text": text} for text in sentences(4)])
+    model = spec.model.model_copy(update={"config": {"model_type": "gpt2", "n_positions": 32}})
+    with pytest.raises(ConfigurationError, match=r"spec\.data\.maxLength: 64 is more than the 32 positions of this gpt2"):
+        look(tmp_path, spec.model_copy(update={"model": model}))
