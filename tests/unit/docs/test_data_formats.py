@@ -1,4 +1,4 @@
-"""Every sample of docs/guides/data-formats.md is read as the page says."""
+"""Every sample of the pages about data formats and conversations is read as its page says."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import yaml
 from tests.support.reading import resolve
 
 ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs/guides/data-formats.md"
-SAMPLES = ROOT / "tests/data/formats"
+PAGES = {"formats": "docs/guides/data-formats.md", "conversations": "docs/guides/conversations.md"}
+"""The page of each folder of samples."""
 TABLE_ROW = re.compile(r"\| (?P<name>[^|]+) \| (?P<objective>\w+) \| `(?P<entry>\{source: [^|]+\})` \| `(?P<first>[^|]+)` \|")
 
 
@@ -26,22 +26,24 @@ class Sample(NamedTuple):
     """Values of the first row by role."""
 
 
-def samples() -> dict[str, Sample]:
-    """The rows of the table by the entry in the document."""
+def samples(*folders: str) -> dict[str, Sample]:
+    """The rows of the tables by the entry in the document."""
     found = {}
-    for match in TABLE_ROW.finditer(PAGE.read_text()):
-        found[match["entry"]] = Sample(match["objective"], yaml.safe_load(match["entry"]), json.loads(match["first"]))
+    for folder in folders:
+        for match in TABLE_ROW.finditer((ROOT / PAGES[folder]).read_text()):
+            found[match["entry"]] = Sample(match["objective"], yaml.safe_load(match["entry"]), json.loads(match["first"]))
     return found
 
 
-@pytest.mark.parametrize("entry", samples())
+@pytest.mark.parametrize("entry", samples(*PAGES))
 def test_reads_the_sample(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    sample = samples()[entry]
+    sample = samples(*PAGES)[entry]
     first = next(resolve(objective=sample.objective, **sample.entry).rows())
     assert {role: first.values[role] for role in sample.first} == sample.first
 
 
-def test_every_sample_is_on_the_page() -> None:
-    named = {sample.entry["source"].removeprefix("file://tests/data/formats/") for sample in samples().values()}
-    assert named == {path.name for path in SAMPLES.iterdir()}
+@pytest.mark.parametrize("folder", PAGES)
+def test_every_sample_is_on_the_page(folder: str) -> None:
+    named = {sample.entry["source"].removeprefix(f"file://tests/data/{folder}/") for sample in samples(folder).values()}
+    assert named == {path.name for path in (ROOT / "tests/data" / folder).iterdir()}

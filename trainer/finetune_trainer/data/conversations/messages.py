@@ -7,6 +7,7 @@ import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from finetune_trainer.data.conversations.content import Content, parse_content
@@ -160,15 +161,26 @@ def _pop_weight(present: dict[str, Any], role: str) -> int | None:
 
 
 def as_messages(value: Any) -> list[Any] | None:
-    """The messages of a value: a list of objects, one object, or JSON of a list; None for anything else."""
+    """The messages of a value; None for a value that holds none.
+
+    It is a list of objects, one object, JSON of a list, or a list of texts that the user and the assistant say in turn.
+    """
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(json.JSONDecodeError):
             value = json.loads(value)
     if isinstance(value, Mapping):
         return [value]
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return value
-    return None
+    if not isinstance(value, list) or not value:
+        return None
+    if all(isinstance(item, str) for item in value):
+        return [{"role": role, "content": text} for role, text in zip(cycle(("user", "assistant")), value, strict=False)]
+    if all(isinstance(item, Mapping) and item.keys() >= {"input", "output"} for item in value):
+        return [message for item in value for message in _as_turn(item)]
+    return value if isinstance(value[0], Mapping) else None
+
+
+def _as_turn(pair: Mapping[str, Any]) -> list[Message]:
+    return [{"role": "user", "content": pair["input"]}, {"role": "assistant", "content": pair["output"]}]
 
 
 def find_keys(message: Any) -> MessageKeys | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.data.conversations.reader import ConversationReader
-from finetune_trainer.data.records.columns import Selection
+from finetune_trainer.data.records.columns import Selection, columns_of, list_names
+from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.records.row import Row, make_row
 from finetune_trainer.data.sources.base import RecordSource, SourceDescription
 from finetune_trainer.protocol import heartbeat
@@ -35,13 +36,17 @@ class RowSource:
 
     def rows(self) -> Iterator[Row]:
         if self.conversations:
-            yield from self.conversations.rows(self.source.records())
+            yield from self.conversations.rows(self._records())
             return
         has_images = "image" in self.columns
-        for record in self.source.records():
-            heartbeat.beat()
+        for record in self._records():
             row = make_row(record.values, self.columns, record.origin)
             yield row._replace(task=self.task, folder=record.folder if has_images else None)
+
+    def _records(self) -> Iterator[Record]:
+        for record in self.source.records():
+            heartbeat.beat()
+            yield record
 
     def describe(self) -> SourceDescription:
         description = self.source.describe()
@@ -51,4 +56,8 @@ class RowSource:
         if first is None:
             return description
         shape = self.conversations.find_shape(first)
-        return replace(description, conversation=shape.preset, columns=shape.columns(Selection(first.values)))
+        columns = shape.columns(Selection(first.values))
+        read = {name for column in columns.values() for name in columns_of(column, first.values)}
+        unread = [name for name in first.values if name not in read]
+        notes = (*description.notes, f"the columns {list_names(unread)} are not read") if unread else description.notes
+        return replace(description, conversation=shape.preset, columns=columns, notes=notes)

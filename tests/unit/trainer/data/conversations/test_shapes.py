@@ -45,6 +45,8 @@ def preset(given: ConversationReader, values: dict[str, Any]) -> str:
 CONVERSATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("Messages", {"messages": [USER, YES]}, {"messages": [USER, YES]}),
     ("Messages", {"conversation": [USER, YES]}, {"messages": [USER, YES]}),
+    ("Messages", {"conversations": ["May I?", "Yes."]}, {"messages": [USER, YES]}),
+    ("Messages", {"conversation": [{"input": "May I?", "output": "Yes."}]}, {"messages": [USER, YES]}),
     ("Messages", {"messages": json.dumps([USER, YES])}, {"messages": [USER, YES]}),
     ("Messages", {"messages": [USER, YES], "system": "Be brief."}, {"messages": [SYSTEM, USER, YES]}),
     ("Messages", {"messages": [SYSTEM, USER, YES], "system": "Be brief."}, {"messages": [SYSTEM, USER, YES]}),

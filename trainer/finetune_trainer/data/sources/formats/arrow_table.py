@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.types as types
 
+from finetune_trainer.data.conversations.tools import without_nulls
 from finetune_trainer.data.records.columns import missing_columns, needed_columns
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.formats.hub_features import class_name_decoders
@@ -37,11 +38,20 @@ def records(
     decoders = class_name_decoders(features)
     number = 0
     for batch in batches:
+        objects = [field.name for field in batch.schema if _holds_objects(field.type)]
         for values in _as_plain_numbers(batch).to_pylist():
             number += 1
+            for column in objects:
+                values[column] = without_nulls(values[column])
             for column in decoders.keys() & values.keys():
                 values[column] = decoders[column](values[column])
             yield Record(values, f"{name}:{number}")
+
+
+def _holds_objects(kind: pyarrow.DataType) -> bool:
+    """Whether the values are lists of objects, such as messages: each has the keys of all, with null for those it lacks."""
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return is_list and (types.is_struct(kind.value_type) or _holds_objects(kind.value_type))
 
 
 def _as_plain_numbers(batch: pyarrow.RecordBatch | pyarrow.Table) -> pyarrow.RecordBatch | pyarrow.Table:
