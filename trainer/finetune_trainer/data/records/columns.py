@@ -196,7 +196,7 @@ def _render_line(record: Mapping[str, Any], line: _Line) -> tuple[str, bool]:
 def _texts(record: Mapping[str, Any], line: _Line) -> Iterator[str]:
     for expression in line.expressions:
         value = record[expression] if expression in record else _select_path(record, expression)
-        if value is None:
+        if value is None or (isinstance(value, str) and not value.strip()):
             yield ""
         elif isinstance(value, str | int | float):
             yield str(value).lower() if isinstance(value, bool) else str(value)

@@ -139,8 +139,9 @@ def _validate_tools(value: Any) -> str | None:
 
 
 def _validate_label(value: Any) -> str | None:
-    if isinstance(value, dict):
-        return "is an object, not a label, a list of labels or a number: correct the row"
+    if isinstance(value, dict | bytes):
+        kind = "an object" if isinstance(value, dict) else "bytes"
+        return f"is {kind}, not a label, a list of labels or a number: correct the row"
     return None
 
 

@@ -19,6 +19,8 @@ from finetune_trainer.storage.copying import copy_objects
 from finetune_trainer.storage.download import local_path
 from finetune_trainer.storage.registry import open_storage
 
+MAX_LISTED_SUFFIXES = 12
+
 
 @dataclass(frozen=True)
 class File:
@@ -57,7 +59,7 @@ def find_files(
     else:
         matching = _find_local(suffixes, attachment_suffixes, path)
     if not matching.files:
-        raise DataError(f"{field}: {uri} {_explain_no_match(uri, suffixes, field)}")
+        raise DataError(f"{field}: {uri} {_explain_no_match(uri, suffixes, matching.others, field)}")
     return matching
 
 
@@ -174,12 +176,15 @@ def _is_hidden(path: str) -> bool:
     return any(part.startswith(".") for part in PurePosixPath(path).parts)
 
 
-def _explain_no_match(uri: str, suffixes: Sequence[str], field: str) -> str:
+def _explain_no_match(uri: str, suffixes: Sequence[str], others: Sequence[str], field: str) -> str:
     if glob.has_magic(uri):
         return "matches no file: correct the pattern (* stays within a folder, ** does not)"
     path = local_path(uri, field)
     if path is not None and path.is_dir():
+        listed = ", ".join(suffixes[:MAX_LISTED_SUFFIXES])
+        more = f" or one of {len(suffixes) - MAX_LISTED_SUFFIXES} others" if len(suffixes) > MAX_LISTED_SUFFIXES else ""
+        found = f" (there is {others[0]})" if others else ""
         return (
-            f"holds no file that ends with {', '.join(suffixes)}: correct the address, or set format and name the files with *"
+            f"holds no file that ends with {listed}{more}{found}: correct the address, or set format and name the files with *"
         )
     return "does not exist: correct the address or put the data there"

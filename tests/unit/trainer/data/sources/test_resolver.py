@@ -83,7 +83,7 @@ INVALID_FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
         {},
         "a.jsonl:2: not valid JSON (Expecting value at column 10): write one complete",
     ),
-    ("a.jsonl", b"[1]\n", {}, "a.jsonl:1: a JSON int and not an object: write an object for each row"),
+    ("a.jsonl", b"[1]\n", {}, "a.jsonl:1: a number and not an object: write an object for each row"),
     ("a.jsonl", b'{"b": 1, "a": 2}', {}, "a.jsonl:1: there is no column text (there are: a, b): set columns.text to one"),
     ("a.jsonl", b"{}", {}, "a.jsonl:1: there is no column text (there are: none)"),
     ("a.jsonl", b'\n{"text": 7}', {}, "a.jsonl:2: column text is a int, not a string: correct or remove the row"),

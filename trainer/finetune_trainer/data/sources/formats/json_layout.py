@@ -92,7 +92,7 @@ def find_rows(document: Outline | None, path: str | None, columns: Sequence[str]
         return Rows(Layout.COLUMNS)
     if _is_conversation(document) or (columns is not None and not missing_columns(columns, members)):
         return Rows(Layout.ROW)
-    if columns is not None and _holds_rows_by_name(document, columns):
+    if _holds_rows_by_name(document, columns):
         return Rows(Layout.BY_NAME)
     lists = dict(_lists_of_objects(document))
     if len(lists) > 1 and columns is not None:
@@ -143,9 +143,14 @@ def _holds_messages(part: Outline) -> bool:
     return any(names <= set(part.item_names) for names in _MESSAGE_NAMES)
 
 
-def _holds_rows_by_name(document: Outline, columns: Sequence[str]) -> bool:
-    rows = document.members.values()
-    return bool(rows) and all(row.kind is Kind.OBJECT and not missing_columns(columns, row.members) for row in rows)
+def _holds_rows_by_name(document: Outline, columns: Sequence[str] | None) -> bool:
+    """Whether each member is an object with the columns, or where they are not known, with the names of all others."""
+    rows = list(document.members.values())
+    if not all(row.kind is Kind.OBJECT for row in rows):
+        return False
+    if columns is None:
+        return len(rows) > 1 and all(row.members.keys() == rows[0].members.keys() for row in rows)
+    return bool(rows) and not any(missing_columns(columns, row.members) for row in rows)
 
 
 def _lists_of_objects(document: Outline, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Outline]]:

@@ -15,6 +15,8 @@ from finetune_trainer.data.sources.formats.json_layout import Layout, LayoutErro
 from finetune_trainer.data.sources.options import ReadOptions
 from finetune_trainer.protocol.outcome import DataError
 
+_KINDS = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
+
 
 def _read_lines(file: File, options: ReadOptions) -> Iterator[Record]:
     """Read one object a line, or the array that a file with this name may hold as well."""
@@ -105,7 +107,7 @@ def _first_character(file: File, options: ReadOptions) -> str:
 
 def _record(value: Any, origin: str, remedy: str) -> Record:
     if not isinstance(value, dict):
-        raise DataError(f"{origin}: a JSON {type(value).__name__} and not an object: {remedy}")
+        raise DataError(f"{origin}: {_KINDS[type(value)]} and not an object: {remedy}")
     return Record(value, origin)
 
 

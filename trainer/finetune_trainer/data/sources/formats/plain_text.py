@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.decoding.lines import Line, numbered_lines
 from finetune_trainer.data.sources.files import File
-from finetune_trainer.data.sources.formats.base import Format, text_details, validate_columns
+from finetune_trainer.data.sources.formats.base import FileDetails, Format, text_details, validate_columns
 from finetune_trainer.data.sources.names import uncompressed_name
 from finetune_trainer.data.sources.options import ReadOptions
 
@@ -42,6 +43,14 @@ def _paragraphs(lines: Iterator[Line]) -> Iterator[Line]:
         yield Line(first, paragraph.rstrip("\r\n"))
 
 
+def _inspect(file: File, options: ReadOptions) -> FileDetails:
+    details = text_details(file, options)
+    first = next(numbered_lines(file, options.encoding), Line(1, "")) if file.path.stat().st_size else Line(1, "")
+    if first.text.startswith(('{"', '[{"')):
+        return replace(details, notes=("The text looks like JSON: set format if its objects are rows.",))
+    return details
+
+
 def is_plain_text(file: File) -> bool:
     """Whether the file's name ends with a suffix of plain text."""
     return uncompressed_name(file.name).endswith(PLAIN_TEXT.suffixes)
@@ -54,5 +63,5 @@ PLAIN_TEXT = Format(
     ),
     _read,
     images=False,
-    inspect=text_details,
+    inspect=_inspect,
 )  # fmt: skip

@@ -17,15 +17,11 @@ def is_article(value: Any) -> bool:
 def questions(article: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The place of each question in the article, and a record with title, context, question, id and answers.
 
-    A question that is marked as impossible has empty answers. One that has no answers, as in a test set, has no such column.
+    A question that is marked as impossible has no answers, only plausible ones.
     """
     for number, paragraph in enumerate(article["paragraphs"]):
         for position, question in enumerate(paragraph["qas"]):
             record = {"title": article.get("title", ""), "context": paragraph["context"], **question}
-            answers = [] if question.get("is_impossible") else question.get("answers")
-            if isinstance(answers, list):
-                record["answers"] = {
-                    "text": [answer.get("text") for answer in answers],
-                    "answer_start": [answer.get("answer_start") for answer in answers],
-                }
+            if question.get("is_impossible"):
+                record["answers"] = []
             yield f"paragraphs[{number}].qas[{position}]", record

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.support.reading import read_rows, read_texts, resolve, write
 
+from finetune_trainer.data.records.answers import parse_answers
 from finetune_trainer.data.sources.decoding import json_text
 from finetune_trainer.data.sources.formats.json_layout import Layout, Rows, find_rows, outline_of
 from finetune_trainer.protocol.outcome import DataError
@@ -67,6 +68,12 @@ def test_messages_are_no_rows(row: dict[str, Any]) -> None:
     assert find_rows(outline_of(reader), None, None) == Rows(Layout.ROW)
 
 
+def test_finds_conversations_by_name() -> None:
+    conversation = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    write("a.json", json.dumps({"first": conversation, "second": conversation}))
+    assert len(read_rows("a.json", "InstructionTuning")) == 2
+
+
 def test_reads_an_array_whose_name_says_lines() -> None:
     write("a.jsonl", json.dumps(ROWS))
     assert [text for text, _ in read_texts("a.jsonl")] == ["a", "b"]
@@ -106,8 +113,8 @@ def test_flattens_the_articles_of_squad() -> None:
     write("train-v2.0.json", json.dumps(SQUAD))
     first, second = read_rows("train-v2.0.json", "QuestionAnswering")
     assert first.values["context"] == "Marie Curie discovered radium."
-    assert first.values["answers"] == {"text": ["Marie Curie", "Curie"], "answer_start": [0, 6]}
-    assert (second.values["question"], second.values["answers"]) == ("When?", {"text": [], "answer_start": []})
+    assert parse_answers(first.values["answers"]) == [("Marie Curie", 0), ("Curie", 6)]
+    assert (second.values["question"], parse_answers(second.values["answers"])) == ("When?", [])
     assert second.origin == "train-v2.0.json:1 paragraphs[0].qas[1]"
     assert resolve("train-v2.0.json", "QuestionAnswering").describe().notes == ("The rows are the list data.",)
 
@@ -133,7 +140,7 @@ def test_flattens_the_articles_of_squad() -> None:
         ('[{"text": "a"}\n', {}, "a.json:2: not valid JSON (the text ends too early): correct the document"),
         ('[{"text": "a"}\n{"text": "b"}]', {}, "a.json:2: not valid JSON ('{' where , or ] should be): correct the document"),
         ('[{"text": "a"}]\n[]', {}, "a.json:2: not valid JSON (more text follows the array): correct the document"),
-        ('[{"text": "a"},\n7]', {}, "a.json:2: a JSON int and not an object: write an object for each row"),
+        ('[{"text": "a"},\n7]', {}, "a.json:2: a number and not an object: write an object for each row"),
         ('{"text": "a"}\n{"text": "b", "text": "c"}', {}, "a.json:2: not valid JSON (an object names 'text' twice): write one"),
         ('[{"text": "a", "text": "b"}]', {}, "a.json:1: not valid JSON (an object names 'text' twice): correct the document"),
         ('{"data": [{"text": "a"}], "data": []}', {}, "a.json:1: not valid JSON (an object names 'data' twice)"),
