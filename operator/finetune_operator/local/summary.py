@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,9 +68,6 @@ def _metrics(outcome: Outcome) -> Iterator[str]:
         metrics.setdefault("loss", outcome.progress.loss)
     if outcome.progress.eval_loss is not None:
         metrics.setdefault("evalLoss", outcome.progress.eval_loss)
-    loss = metrics.get("evalLoss", metrics.get("loss"))
-    if loss is not None and loss < 100:
-        metrics.setdefault("perplexity", math.exp(loss))
     for name, title in (("loss", "loss"), ("evalLoss", "eval loss"), ("perplexity", "perplexity")):
         if name in metrics:
             yield _row(title, f"{metrics.pop(name):.4f}")

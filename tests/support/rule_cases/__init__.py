@@ -1,9 +1,9 @@
 """For every rule of the document a job that satisfies it and one that violates it; Python and a real API server check both."""
 
-from tests.support.rule_cases import data, job, methods, objectives, training
+from tests.support.rule_cases import data, job, methods, metrics, objectives, training
 from tests.support.rule_cases.documents import ABSENT, BASE
 
-CASES = job.CASES + data.CASES + objectives.CASES + methods.CASES + training.CASES
+CASES = job.CASES + data.CASES + objectives.CASES + methods.CASES + training.CASES + metrics.CASES
 
 # A field of spec, its value when the job is created and a changed one; only an API server compares them.
 TRANSITIONS = (

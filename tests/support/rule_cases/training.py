@@ -45,8 +45,8 @@ CASES: tuple[Case, ...] = (
     Case(
         "spec.evaluation.metric",
         "only the starting model has a few-shot evaluation",
-        spec(evaluation__metric="accuracy"),
-        spec(evaluation__metric="fewShot.accuracy"),
+        spec(objective__type="MaskedLM", evaluation__metric="accuracy"),
+        spec(objective__type="MaskedLM", evaluation__metric="fewShot.accuracy"),
     ),
     Case(
         "spec.evaluation.generation",
@@ -105,8 +105,20 @@ CASES: tuple[Case, ...] = (
     Case(
         "spec.evaluation.metric",
         "the direction of this metric",
-        spec(evaluation__metric="topic.f1[on]"),
-        spec(evaluation__metric="f1ness"),
+        spec(objective__type="PreferenceTuning", evaluation__metric="chosenReward", evaluation__goal="Maximize"),
+        spec(objective__type="PreferenceTuning", evaluation__metric="chosenReward"),
+    ),
+    Case(
+        "spec.evaluation.goal",
+        "the lower this metric",
+        spec(evaluation__metric="perplexity", evaluation__goal="Minimize"),
+        spec(evaluation__metric="perplexity", evaluation__goal="Maximize"),
+    ),
+    Case(
+        "spec.evaluation.goal",
+        "the higher this metric",
+        spec(objective__type="MaskedLM", evaluation__metric="accuracy", evaluation__goal="Maximize"),
+        spec(objective__type="MaskedLM", evaluation__metric="accuracy", evaluation__goal="Minimize"),
     ),
     Case(
         "spec.training.earlyStopping",

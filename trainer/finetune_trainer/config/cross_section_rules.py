@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from finetune_trainer.config.base import Rule
 from finetune_trainer.config.methods import ADAPTER_METHODS, INSEPARABLE_METHODS, UNMERGEABLE_METHODS, UNPACKABLE_METHODS
+from finetune_trainer.config.metric_rules import metric_rules
 from finetune_trainer.config.objectives import CONFIGS, field_of
 from finetune_trainer.config.objectives.base import ObjectiveConfig
 from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
@@ -250,4 +251,5 @@ RULES: tuple[Rule, ...] = (
         "the loss compares the rows of a batch: set training.batchSize to more than 1",
         "training.batchSize",
     ),
+    *metric_rules(),
 )

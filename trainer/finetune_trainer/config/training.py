@@ -185,11 +185,13 @@ class FewShotConfig(Section):
     )  # fmt: skip
 
 
+FOREIGN_PREFIX = "eval_"
+"""The prefix of metrics of transformers' Trainer, which no metric has here."""
 # Metrics for which lower or higher is better. A task's name can precede one, a label's name or a rank can follow it.
 LOWER_IS_BETTER = ("loss", "perplexity", "mse", "mae", "rmse", "error", "wer", "cer", "ter")
 HIGHER_IS_BETTER = (
-    "accuracy", "precision", "recall", "f1", "microF1", "matthews", "r2", "pearson", "spearman", "auc", "map", "mrr", "ndcg",
-    "bleu", "chrf", "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum", "exactMatch", "iou", "top", "margin",
+    "accuracy", "tokenAccuracy", "precision", "recall", "f1", "microF1", "matthews", "r2", "pearson", "spearman", "auc", "map",
+    "mrr", "ndcg", "bleu", "chrf", "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum", "exactMatch", "iou", "top", "margin",
 )  # fmt: skip
 
 
@@ -219,9 +221,18 @@ class EvaluationConfig(Section):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"has(self.goal) || self.metric.matches('{_metric_pattern(LOWER_IS_BETTER + HIGHER_IS_BETTER)}')",
+            f"has(self.goal) || self.metric.startsWith('{FOREIGN_PREFIX}') || "
+            f"self.metric.matches('{_metric_pattern(LOWER_IS_BETTER + HIGHER_IS_BETTER)}')",
             "the direction of this metric is unknown: set evaluation.goal to Minimize or Maximize",
             "metric",
+        ),
+        *(
+            Rule(
+                f"!has(self.goal) || self.goal == '{goal}' || !self.metric.matches('{_metric_pattern(names)}')",
+                f"the {better} this metric, the better the model: remove goal",
+                "goal",
+            )
+            for goal, better, names in (("Minimize", "lower", LOWER_IS_BETTER), ("Maximize", "higher", HIGHER_IS_BETTER))
         ),
         Rule(
             "!self.metric.startsWith('fewShot.')",

@@ -212,6 +212,11 @@ class Metrics(ABC, Generic[PreparedT]):
     def compute(self, losses: Sequence[float], statistics: Statistics) -> dict[str, float]:
         """The metrics from the mean of each loss and the summed statistics; one of them is `loss`."""
 
+    @property
+    def scored_labels(self) -> list[str] | None:
+        """The labels that have a metric f1[LABEL] of their own; None for an objective without labels."""
+        return None
+
     def tables(self, statistics: Statistics) -> dict[str, Any]:
         """Tables to report, JSON by name; a name that ends in `confusion` is a confusion matrix."""
         return {}

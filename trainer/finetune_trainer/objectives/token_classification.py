@@ -32,6 +32,7 @@ from finetune_trainer.objectives.inputs.tags import Tags
 from finetune_trainer.objectives.inputs.tokenization import encoding_fingerprint, special_tokens
 from finetune_trainer.objectives.losses.from_outputs import TokenLoss, count_labels
 from finetune_trainer.objectives.metrics.classification import (
+    MAX_LABELS_WITH_F1,
     confusion_table,
     count_pairs,
     label_counts_from_pairs,
@@ -160,6 +161,12 @@ class TagMetrics(Metrics[Batch]):
     def __init__(self, loss: TokenLoss, tags: Tags) -> None:
         self.loss = loss
         self.tags = tags
+
+    @property
+    def scored_labels(self) -> list[str]:
+        """Each type of entities, or each tag where these mark none, unless there are many."""
+        names = self.tags.entity_types or self.tags.names
+        return names if len(names) <= MAX_LABELS_WITH_F1 else []
 
     def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: `count_labels` of entity types, `count_pairs` of tags, correct words, all words."""

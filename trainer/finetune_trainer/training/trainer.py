@@ -50,6 +50,7 @@ from finetune_trainer.training.evaluation import Evaluator
 from finetune_trainer.training.launch_context import LaunchContext
 from finetune_trainer.training.loop import TrainingLoop
 from finetune_trainer.training.lr_schedule import warmup_warning
+from finetune_trainer.training.metric_choice import validate_label_metric
 from finetune_trainer.training.output_storage import open_checkpoint_storage, open_model_storage, validate_writable
 from finetune_trainer.training.regularization import Regularizer, build_regularizer
 from finetune_trainer.training.resume_check import ResumeCheck, Resumption
@@ -157,6 +158,7 @@ class Trainer:
     def _prepare_data(self) -> None:
         self.objective = build_objective(self.spec, self.resolver)
         self.data = prepare(self.spec, self.objective.encoder, self.resolver, self._report_preparation)
+        validate_label_metric(self.spec.evaluation.metric, self.objective)
         if self.launch.rank == 0:
             for line in self.data.report.lines():
                 log.info("%s", line)

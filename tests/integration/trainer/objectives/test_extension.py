@@ -12,11 +12,13 @@ from pathlib import Path
 import finetune_trainer
 
 CONFIG = '''
+from typing import ClassVar
 from pydantic import Field
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics, always
 
 class TailLMConfig(ObjectiveConfig):
     """Predict the last tokens of a text."""
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always("loss", "perplexity")
     tokens: int = Field(2, ge=1, description="How many.")
 '''
 OBJECTIVE = """

@@ -107,10 +107,3 @@ def test_exports_the_next_best_model_if_the_best_checkpoint_is_corrupt(tmp_path:
             losses[event.step] = event.metrics["loss"]
     next_best = sorted(losses, key=lambda step: losses[step])[1]
     assert second.outcome.metrics["evalLoss"] == losses[next_best]
-
-
-def test_rejects_an_unknown_metric_at_the_first_evaluation(tmp_path: Path) -> None:
-    document = prepare(tmp_path / "run", OVERFITTING, {"evaluation": {"metric": "accuracy"}})
-    result = ranks.run(launch.run_rank, 1, document)[0]
-    assert result.outcome.reason is Reason.INVALID_CONFIGURATION
-    assert result.outcome.message == "spec.evaluation.metric: accuracy is not reported: choose one of loss, perplexity"

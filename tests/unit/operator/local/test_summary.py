@@ -85,7 +85,7 @@ def test_finished_run_prints_metrics_and_paths(tmp_path: Path) -> None:
     outcome = Outcome(
         reason=Reason.COMPLETE,
         progress=Progress(step=200, loss=2.0),
-        metrics={"evalLoss": 1.0},
+        metrics={"evalLoss": 1.0, "perplexity": 2.71828},
         data=DataSummary(findings=["1 of 5 training rows with personal data"]),
         model=f"file://{tmp_path}/model",
         resumed="the run is prolonged from 100 to 200 steps: the learning rate stays at 1",

@@ -29,7 +29,7 @@ def history_of(values: Sequence[float], metric: str = "loss", every: int = 10) -
         ("recall@5", None, [9, 3, 2, 4], [30, 10, 20]),
         ("topic.perplexity", None, [0, 3, 2, 4], [20, 10, 30]),
         ("surprise", "Maximize", [0, 3, 2, 4], [30, 10, 20]),
-        ("accuracy", "Minimize", [0, 3, 2, 4], [20, 10, 30]),
+        ("surprise", "Minimize", [0, 3, 2, 4], [20, 10, 30]),
         ("loss", None, [0, 2, 2, 1], [30, 10, 20]),
         ("loss", None, [0, NAN, 2, float("inf")], [20, 10, 30]),
         ("loss", None, [0], []),

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from finetune_trainer.config.base import Section
 
 Processor = Literal["Tokenizer", "ImageProcessor"]
+
+
+class ReportedMetrics(NamedTuple):
+    """Metrics that an objective reports, always or under a condition."""
+
+    names: tuple[str, ...]
+    """Their names; [LABEL] and [TYPE] stand for the name of a label."""
+    needs: str = ""
+    """What they need, in words."""
+    condition: str = ""
+    """What they need as a CEL expression over the objective's `{section}`; empty for metrics that are always reported."""
+    by_default: bool = True
+    """Whether they are reported where the document has no such section."""
+
+
+def always(*names: str) -> tuple[ReportedMetrics, ...]:
+    """Metrics that every evaluation of an objective reports, or may report."""
+    return (ReportedMetrics(names),)
 
 
 class ObjectiveConfig(Section):
@@ -40,6 +58,9 @@ class ObjectiveConfig(Section):
     """Whether the model continues a prompt, so that samples can be generated."""
     adds_special_tokens: ClassVar[bool] = True
     """Whether a tokenizer that is trained for it adds a token before and one after each text, as BERT's does."""
+
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = ()
+    """All metrics that an evaluation may report; evaluation.metric has to be one of them."""
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics, always
 
 
 class CausalLMConfig(ObjectiveConfig):
@@ -16,3 +16,4 @@ class CausalLMConfig(ObjectiveConfig):
     supports_prompt_tuning: ClassVar[bool] = True
     adds_special_tokens: ClassVar[bool] = False
     generates_text: ClassVar[bool] = True
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always("loss", "perplexity")

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics
 
 
 class ClassificationObjectiveConfig(ObjectiveConfig):
@@ -15,6 +15,18 @@ class ClassificationObjectiveConfig(ObjectiveConfig):
 
     has_labels: ClassVar[bool] = True
     supports_label_smoothing: ClassVar[bool] = True
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = (
+        ReportedMetrics(("loss",)),
+        ReportedMetrics(
+            ("accuracy", "precision", "recall", "f1", "microPrecision", "microRecall", "microF1", "f1[LABEL]"),
+            "problem: SingleLabel or MultiLabel",
+            "{section}.problem != 'Regression'",
+        ),
+        ReportedMetrics(("matthews",), "problem: SingleLabel", "{section}.problem == 'SingleLabel'"),
+        ReportedMetrics(
+            ("mse", "mae", "r2", "pearson"), "problem: Regression", "{section}.problem == 'Regression'", by_default=False
+        ),
+    )
 
     problem: Literal["SingleLabel", "MultiLabel", "Regression"] = Field(
         "SingleLabel", description="SingleLabel predicts one label, MultiLabel any number of them, Regression a number."

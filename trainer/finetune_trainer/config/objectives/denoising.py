@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule, Section
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics, always
 
 
 class SpanCorruptionConfig(Section):
@@ -48,6 +48,7 @@ class DenoisingConfig(ObjectiveConfig):
     splittable: ClassVar[bool] = True
     supports_label_smoothing: ClassVar[bool] = True
     adds_special_tokens: ClassVar[bool] = False
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always("loss", "perplexity", "tokenAccuracy")
 
     noise: Literal["SpanCorruption", "TextInfilling"] = Field(
         "SpanCorruption",

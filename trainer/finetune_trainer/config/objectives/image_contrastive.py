@@ -8,6 +8,7 @@ from pydantic import Field
 
 from finetune_trainer.config.base import Rule
 from finetune_trainer.config.image_augmentation import ColorJitterConfig, ImageAugmentationConfig, RandomCropConfig
+from finetune_trainer.config.objectives.base import ReportedMetrics, always
 from finetune_trainer.config.objectives.images import ImageObjectiveConfig
 
 # The paper's augmentation for ImageNet.
@@ -28,6 +29,7 @@ class ImageContrastiveConfig(ImageObjectiveConfig):
     """
 
     compares_rows: ClassVar[bool] = True
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always("loss", "recall@1", "recall@5", "mrr")
 
     temperature: float = Field(0.1, gt=0, le=100, description="Divisor of the cosine of two embeddings.")
     augmentation: ImageAugmentationConfig = Field(

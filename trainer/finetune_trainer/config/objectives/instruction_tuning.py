@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.conversation import ConversationPreset
+from finetune_trainer.config.objectives.base import ReportedMetrics, always
 from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 
 
@@ -17,6 +18,7 @@ class InstructionTuningConfig(ChatObjectiveConfig):
     supports_label_smoothing: ClassVar[bool] = True
     supports_prompt_tuning: ClassVar[bool] = True
     supports_few_shot: ClassVar[bool] = True
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always("loss", "perplexity", "accuracy")
 
     columns: ClassVar[tuple[str, ...]] = ("messages",)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics, always
 
 
 class MaskedLMConfig(ObjectiveConfig):
@@ -17,6 +17,7 @@ class MaskedLMConfig(ObjectiveConfig):
     packable: ClassVar[bool] = True
     supports_label_smoothing: ClassVar[bool] = True
     shares_encoder: ClassVar[bool] = True
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always("loss", "accuracy")
 
     probability: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are predicted.")
     mask_share: float = Field(0.8, ge=0, le=1, description="Share of those replaced by the mask token.")

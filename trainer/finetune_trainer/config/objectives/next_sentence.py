@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from finetune_trainer.config.objectives.base import ReportedMetrics, always
 from finetune_trainer.config.objectives.masked_lm import MaskedLMConfig
 
 
@@ -19,6 +20,9 @@ class NextSentenceConfig(MaskedLMConfig):
     packable: ClassVar[bool] = False
     shares_encoder: ClassVar[bool] = False
     supports_label_smoothing: ClassVar[bool] = False
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always(
+        "loss", "masked.loss", "masked.accuracy", "nextSentence.loss", "nextSentence.accuracy"
+    )
 
     next_sentence_share: float = Field(
         0.5,

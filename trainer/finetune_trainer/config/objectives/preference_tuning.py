@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.base import Rule
+from finetune_trainer.config.objectives.base import ReportedMetrics, always
 from finetune_trainer.config.objectives.chat import AnswerKind, ChatObjectiveConfig
 
 
@@ -14,6 +15,9 @@ class PreferenceTuningConfig(ChatObjectiveConfig):
     """Prefer one answer to another: direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
 
     columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always(
+        "loss", "accuracy", "margin", "chosenReward", "rejectedReward"
+    )
     answers: ClassVar[AnswerKind] = "pair"
 
     loss: Literal["Sigmoid", "IPO", "Hinge"] = Field(

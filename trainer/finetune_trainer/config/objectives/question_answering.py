@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics, always
 
 
 class QuestionAnsweringConfig(ObjectiveConfig):
@@ -16,6 +16,9 @@ class QuestionAnsweringConfig(ObjectiveConfig):
     columns: ClassVar[tuple[str, ...]] = ("context", "question", "answers")
     splittable: ClassVar[bool] = True  # into windows, which remain one example
     shares_encoder: ClassVar[bool] = True
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always(
+        "loss", "exactMatch", "f1", "exactMatch[answerable]", "exactMatch[unanswerable]", "f1[answerable]", "f1[unanswerable]"
+    )
 
     stride: int = Field(
         128,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from finetune_trainer.config.languages import LanguagesConfig
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics
 
 
 class Seq2SeqConfig(ObjectiveConfig):
@@ -17,6 +17,11 @@ class Seq2SeqConfig(ObjectiveConfig):
     supports_label_smoothing: ClassVar[bool] = True
     supports_few_shot: ClassVar[bool] = True
     adds_special_tokens: ClassVar[bool] = False
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = (
+        ReportedMetrics(("loss", "perplexity", "tokenAccuracy")),
+        ReportedMetrics(("bleu",), "metrics: [BLEU]", "'BLEU' in {section}.metrics"),
+        ReportedMetrics(("rouge1", "rouge2", "rougeL"), "metrics: [ROUGE]", "'ROUGE' in {section}.metrics"),
+    )
 
     prefix: str = Field("", max_length=4096, description='Text before each input, such as T5\'s "summarize: ".')
     languages: LanguagesConfig | None = None

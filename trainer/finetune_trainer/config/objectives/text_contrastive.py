@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics, always
 
 
 class TextContrastiveConfig(ObjectiveConfig):
@@ -19,6 +19,7 @@ class TextContrastiveConfig(ObjectiveConfig):
     columns: ClassVar[tuple[str, ...]] = ("text",)
     optional_columns: ClassVar[tuple[str, ...]] = ("text_pair", "negative")
     compares_rows: ClassVar[bool] = True
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always("loss", "recall@1", "recall@5", "mrr")
 
     unsupervised: bool = Field(
         False, description="Each text is its own pair, embedded twice with different dropout; training data has no pairs then."

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from finetune_trainer.config.objectives.base import ObjectiveConfig
+from finetune_trainer.config.objectives.base import ObjectiveConfig, ReportedMetrics, always
 
 
 class TokenClassificationConfig(ObjectiveConfig):
@@ -15,6 +15,9 @@ class TokenClassificationConfig(ObjectiveConfig):
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
     shares_encoder: ClassVar[bool] = True
     supports_label_smoothing: ClassVar[bool] = True
+    reported_metrics: ClassVar[tuple[ReportedMetrics, ...]] = always(
+        "loss", "accuracy", "precision", "recall", "f1", "microPrecision", "microRecall", "microF1", "f1[TYPE]"
+    )
 
     labels: list[str] = Field(
         default_factory=list,

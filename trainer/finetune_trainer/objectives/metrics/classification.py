@@ -35,6 +35,11 @@ class ClassificationMetrics(Metrics[Batch]):
         self.loss = loss
         self.labels = labels
 
+    @property
+    def scored_labels(self) -> list[str]:
+        """Each label, unless there are many."""
+        return self.labels.names if len(self.labels.names) <= MAX_LABELS_WITH_F1 else []
+
     def measure(self, model: Any, batch: Batch) -> BatchStatistics:
         """Statistics: counts of labels, then rows with all labels correct, and all rows."""
         outputs, labels = self.loss.forward(model, batch), batch.targets["labels"]
@@ -92,7 +97,7 @@ class RegressionMetrics(Metrics[Batch]):
         return BatchStatistics(losses, torch.stack([term.sum() for term in terms]).cpu())
 
     def compute(self, losses: Sequence[float], statistics: Statistics) -> dict[str, float]:
-        """`loss`, `mse`, `mae` and, where the values vary, `r2` and `pearson`."""
+        """`loss`, `mse`, `mae` and, where the values vary, `r2` and `pearson`, which is 0 for equal predictions."""
         metrics = {"loss": losses[0]}
         rows, predicted, actual, predicted_squared, actual_squared, product, error_squared, error = statistics.tolist()
         if not rows:
@@ -100,10 +105,11 @@ class RegressionMetrics(Metrics[Batch]):
         metrics |= {"mse": error_squared / rows, "mae": error / rows}
         actual_variance = actual_squared - actual**2 / rows
         predicted_variance = predicted_squared - predicted**2 / rows
-        if actual_variance > 0 and predicted_variance > 0:
+        if actual_variance > 0:
             covariance = product - predicted * actual / rows
+            spread = math.sqrt(actual_variance * max(predicted_variance, 0))
             metrics["r2"] = 1 - error_squared / actual_variance
-            metrics["pearson"] = covariance / math.sqrt(actual_variance * predicted_variance)
+            metrics["pearson"] = covariance / spread if spread > 0 else 0.0
         return metrics
 
 
