@@ -97,7 +97,7 @@ def test_change_makes_another_run(path: str, value: Any) -> None:
         ("training.logEverySteps", 5),
         ("deepspeed.zeroStage", 3),
         ("evaluation.everySteps", None),
-        ("evaluation.metric", "accuracy"),
+        ("evaluation.metric", "perplexity"),
         ("checkpoint.storage", "s3://elsewhere/run"),
         ("checkpoint.keepLast", 9),
         ("checkpoint.everySteps", 3),
