@@ -36,6 +36,9 @@ class LeaseTimes:
     poll: float = 2.0
 
 
+DEFAULT_TIMES = LeaseTimes()
+
+
 class LeaseKeeper:
     """One process's hold of a storage.
 
@@ -45,7 +48,7 @@ class LeaseKeeper:
 
     def __init__(
         self, storage: Storage, owner: str, holder: str, on_lost: Callable[[TrainerError], None],
-        times: LeaseTimes = LeaseTimes(), clock: Callable[[], float] = time.monotonic,
+        times: LeaseTimes = DEFAULT_TIMES, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """`owner` identifies the run, `holder` names it in messages."""
         self._storage, self._on_lost, self._times, self._clock = storage, on_lost, times, clock

@@ -13,7 +13,7 @@ import obstore
 from obstore.store import S3Store
 
 from finetune_trainer.config import storage_schemes
-from finetune_trainer.protocol.outcome import ConfigurationError, TrainerError
+from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
 from finetune_trainer.storage.base import Backend, Credentials, LocalizeRequest, Storage, credentials_field
 from finetune_trainer.storage.copying import copy_matching_objects
 
@@ -45,6 +45,19 @@ class S3Storage(Storage):
         with self._explain_errors("write", ""):
             next(iter(obstore.list(self._small, self._key(""), chunk_size=1)), None)
         super().probe_writable()
+
+    def put_if_unchanged(self, path: str, content: bytes, version: str | None) -> bool:
+        """As the base class. Without conditional writes, which some servers lack, the version is compared just before."""
+        try:
+            return super().put_if_unchanged(path, content, version)
+        except StorageError as error:
+            if "NotImplemented" not in str(error):
+                raise
+        found = self.get_versioned(path)
+        if (found.version if found else None) != version:
+            return False
+        self.put(path, content)
+        return True
 
     def explain_code(self, code: str, uri: str) -> TrainerError | None:
         """The error for a bucket that does not exist."""

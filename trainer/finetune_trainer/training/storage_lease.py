@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 
-from finetune_trainer.checkpoint.lease_keeper import LeaseKeeper
+from finetune_trainer.checkpoint.lease_keeper import DEFAULT_TIMES, LeaseKeeper, LeaseTimes
 from finetune_trainer.protocol.events import Alive, Ended, EventSink
 from finetune_trainer.protocol.outcome import Outcome, TrainerError
 from finetune_trainer.storage.base import Storage
@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def hold_storage(storage: Storage, launch: LaunchContext, report: EventSink) -> Iterator[None]:
+def hold_storage(
+    storage: Storage, launch: LaunchContext, report: EventSink, times: LeaseTimes = DEFAULT_TIMES
+) -> Iterator[None]:  # fmt: skip
     """Hold the lease of the storage; the first rank does it for all.
 
     Raises ConfigurationError if another run holds it and is alive. If another run takes the lease over later, because this one
@@ -33,7 +35,7 @@ def hold_storage(storage: Storage, launch: LaunchContext, report: EventSink) -> 
         os._exit(outcome.exit_policy.exit_code)
 
     holder = f"the run {launch.job} on {socket.gethostname()} (process {os.getpid()})"
-    keeper = LeaseKeeper(storage, launch.run_id, holder, end_process)
+    keeper = LeaseKeeper(storage, launch.run_id, holder, end_process, times)
     keeper.acquire(lambda sentence: report(Alive(activity="Preparing", detail=sentence)))
     try:
         yield

@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 from tests.support import s3
 
 from finetune_trainer.protocol import heartbeat
@@ -80,6 +83,38 @@ def test_put_if_absent_lets_one_writer_win(storage: Storage) -> None:
         thread.join()
     assert len(won) == 1
     assert storage.get("manifest") == str(won[0]).encode()
+
+
+def test_put_if_unchanged_compares_the_version(storage: Storage) -> None:
+    assert storage.get_versioned("lease") is None
+    assert storage.put_if_unchanged("lease", b"1", None)
+    assert not storage.put_if_unchanged("lease", b"2", None)
+    first = storage.get_versioned("lease")
+    assert first
+    assert first.content == b"1"
+    assert storage.put_if_unchanged("lease", b"2", first.version)
+    assert not storage.put_if_unchanged("lease", b"3", first.version)
+    assert storage.get("lease") == b"2"
+    storage.delete("lease")
+    assert not storage.put_if_unchanged("lease", b"3", first.version)
+    assert storage.get_versioned("lease") is None
+
+
+def test_put_if_unchanged_works_without_conditional_writes(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = obstore.put
+
+    def unconditional_put(*arguments: Any, mode: Any = None, **options: Any) -> Any:
+        if isinstance(mode, dict):
+            raise GenericError("501 Not Implemented: <Error><Code>NotImplemented</Code></Error>")
+        return put(*arguments, mode=mode, **options)
+
+    monkeypatch.setattr(obstore, "put", unconditional_put)
+    assert storage.put_if_unchanged("lease", b"1", None)
+    first = storage.get_versioned("lease")
+    assert first
+    assert storage.put_if_unchanged("lease", b"2", first.version)
+    assert not storage.put_if_unchanged("lease", b"3", first.version)
+    assert storage.get("lease") == b"2"
 
 
 def test_probe_leaves_no_object(storage: Storage) -> None:
