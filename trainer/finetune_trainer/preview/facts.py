@@ -60,15 +60,8 @@ def split_facts(report: SplitReport, preview: DataPreview) -> Iterator[Fact]:
     if report is preview.evaluation and preview.few_shot is not None:
         shortened = f", {preview.few_shot.shortened:,} after fewer" if preview.few_shot.shortened else ""
         yield Fact("few-shot", f"each after {preview.few_shot.examples:.2f} solved rows on average{shortened}")
-    losses = {
-        "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
-        "empty": report.empty_documents, "without anything to learn": report.masked_documents,
-        "unlabeled": report.unlabeled_documents, "unanswered": report.unanswered_documents,
-        "with equal answers": report.identical_documents,
-    }  # fmt: skip
-    for name, count in losses.items():
-        if count:
-            yield Fact("", f"{count:,} ({count / max(report.documents, 1):.1%}) {name}")
+    for name, count in report.losses.items():
+        yield Fact("", f"{count:,} ({count / max(report.documents, 1):.1%}) {name}")
     if not report.tokens:
         return
     lengths = report.lengths

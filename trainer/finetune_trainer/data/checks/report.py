@@ -111,6 +111,17 @@ class SplitReport(Section):
     compared: int = Field(0, description="Rows, from the first on, that were compared for similarity.")
     digest: str = Field(description="SHA-256 of the sequences; it is equal on all nodes, which train on the same data.")
 
+    @property
+    def losses(self) -> dict[str, int]:
+        """Rows that did not become one whole example, in words."""
+        counts = {
+            "split": self.split_documents, "truncated": self.truncated_documents, "dropped": self.dropped_documents,
+            "empty": self.empty_documents, "without anything to learn": self.masked_documents,
+            "unlabeled": self.unlabeled_documents, "unanswered": self.unanswered_documents,
+            "with equal answers": self.identical_documents,
+        }  # fmt: skip
+        return {name: count for name, count in counts.items() if count}
+
 
 class FewShotReport(Section):
     """The evaluation rows of the few-shot evaluation of the starting model, each after solved training rows."""
@@ -206,18 +217,11 @@ class DataReport(Section):
 
 
 def _describe(report: SplitReport) -> str:
-    counts = {
-        "split": report.split_documents, "truncated": report.truncated_documents, "dropped": report.dropped_documents,
-        "empty": report.empty_documents, "without anything to learn": report.masked_documents,
-        "unlabeled": report.unlabeled_documents, "unanswered": report.unanswered_documents,
-        "with equal answers": report.identical_documents,
-    }  # fmt: skip
     unit = f"sequences of {report.tokens:,} tokens" if report.tokens else "examples"
     parts = [f"{report.documents:,} rows of data became {report.rows:,} {unit}"]
     lengths = report.lengths
     if lengths.longest:
         parts.append(f"lengths {lengths.shortest}, median {lengths.median}, 95 % {lengths.p95}, longest {lengths.longest}")
-    for name, count in counts.items():
-        if count:
-            parts.append(f"{count / max(report.documents, 1):.1%} {name}")
+    for name, count in report.losses.items():
+        parts.append(f"{count / max(report.documents, 1):.1%} {name}")
     return ", ".join(parts)
