@@ -16,6 +16,7 @@ from finetune_trainer.storage.base import Credentials
 from finetune_trainer.storage.download import localize
 
 GENERATION = "text-generation"
+IMAGE_TASKS = ("image-classification", "image-feature-extraction")
 
 
 def load_predictor(folder: Path, task: str, cache: Path, max_new_tokens: int) -> Callable[[Any], Any]:
@@ -64,13 +65,21 @@ def _validate_model_folder(folder: Path) -> None:
 def _predict(pipe: Any, positions: int | None, max_new_tokens: int, value: Any) -> Any:
     from finetune_trainer.huggingface.pretrained import count_tokens
 
-    prepared = _replace_mask_token(value, pipe)
+    prepared = _decode_image(value) if pipe.task in IMAGE_TASKS else _replace_mask_token(value, pipe)
     if pipe.tokenizer is not None and positions is not None:
         length = count_tokens(prepared, pipe.tokenizer)
         # Generation needs room for one new token.
         validate_length(value, length, positions - 1 if pipe.task == GENERATION else positions)
         max_new_tokens = min(max_new_tokens, positions - length)
     return pipe(prepared, **_pipeline_options(pipe.task, max_new_tokens))
+
+
+def _decode_image(value: Any) -> Any:
+    """The image as training decodes it, which pipelines do differently for 16 bits and for transparency."""
+    from finetune_trainer.data.records.images import decode_image
+    from finetune_trainer.data.records.row import Row
+
+    return decode_image(Row({"image": value}, "--input", {"image": "image"}), "RGB") if isinstance(value, str) else value
 
 
 def _replace_mask_token(value: Any, pipe: Any) -> Any:

@@ -51,7 +51,7 @@ from finetune_trainer.protocol.outcome import DataError, InsufficientDataError
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 # Part of the cache key; increase it with every change of the stored files.
-LAYOUT = 7
+LAYOUT = 8
 FACTS, REPORT = "facts.json", "report.json"
 FEW_SHOT = "few-shot.arrow"
 FIRST_ROWS = "first-rows.json"

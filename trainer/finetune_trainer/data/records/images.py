@@ -13,17 +13,22 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from finetune_trainer.data.records.pixels import convert_pixels, range_problem
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.protocol.outcome import first_line
+from finetune_trainer.protocol.outcome import DataError, first_line
 
 MAX_PATH_CHARACTERS = 1024  # a longer text is base64
 MAX_SHOWN_CHARACTERS = 40
 
 
 def decode_image(row: Row, mode: str) -> Image.Image:
-    """The whole image, upright, in Pillow's `mode`; raises DataError if it cannot be read or is damaged."""
+    """The whole image, upright, in Pillow's `mode`, of an animation the first frame; see `convert_pixels`.
+
+    Raises DataError if it cannot be read or is damaged, and if it is unknown which of its values is white.
+    """
     with _open(row) as image:
-        return ImageOps.exif_transpose(image).convert(mode)
+        upright = ImageOps.exif_transpose(image)
+        return convert_pixels(upright, mode)
 
 
 def validate_image(row: Row) -> None:
@@ -37,8 +42,10 @@ def _open(row: Row) -> Iterator[Image.Image]:
     content = _locate(row)
     try:
         with Image.open(content) as image:
+            if problem := range_problem(image):
+                raise row.error_for("image", problem)
             yield image
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # Pillow's decoders raise errors of many kinds, even a bare SyntaxError
         subject = f"names {content.name}, which is" if isinstance(content, Path) else "is"
