@@ -148,7 +148,8 @@ class DataConfig(Section):
     packing: bool | None = Field(
         None,
         description="Fill each sequence with several documents, with attention within each document only; otherwise each "
-        "sequence is one document, padded. On by default if the objective supports it.",
+        "sequence is one document, padded. On by default if objective, method and model "
+        "support it.",
     )
     overlong: Literal["Split", "Truncate", "Drop"] | None = Field(
         None,

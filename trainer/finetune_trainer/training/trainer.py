@@ -35,6 +35,7 @@ from finetune_trainer.methods.components.peft_layers import is_peft_model
 from finetune_trainer.methods.components.unfreezing import build_unfreezing
 from finetune_trainer.models import loading, packing_support
 from finetune_trainer.models.assembly import build_objective
+from finetune_trainer.models.packing_choice import settle_packing
 from finetune_trainer.objectives import Objective
 from finetune_trainer.preview.build import build_preview
 from finetune_trainer.protocol import heartbeat
@@ -82,6 +83,8 @@ class Trainer:
     """Runs one rank: `setup`, `train` and `export`, in this order."""
 
     objective: Objective
+    data_spec: TrainSpec
+    """The document with the choice of packing that its model allows."""
     data: Prepared
     group: ProcessGroup
     layout: Layout
@@ -157,7 +160,8 @@ class Trainer:
 
     def _prepare_data(self) -> None:
         self.objective = build_objective(self.spec, self.resolver)
-        self.data = prepare(self.spec, self.objective.encoder, self.resolver, self._report_preparation)
+        self.data_spec = settle_packing(self.spec, self.objective, self.resolver)
+        self.data = prepare(self.data_spec, self.objective.encoder, self.resolver, self._report_preparation)
         validate_label_metric(self.spec.evaluation.metric, self.objective)
         if self.launch.rank == 0:
             for line in self.data.report.lines():
@@ -199,7 +203,7 @@ class Trainer:
         packed_as = None
         is_causal = objective.model_setup.is_causal
         if is_causal is not None:
-            packed_as = packing_support.detect_packing_support(model, packing=spec.packing, causal=is_causal)
+            packed_as = packing_support.detect_packing_support(model, packing=self.data_spec.packing, causal=is_causal)
         self.layout = Layout(packed_as, dtype)
         objective.model_setup.prepare(model, self.group)
 

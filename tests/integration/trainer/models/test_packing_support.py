@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, Layout, PackedAs, collate
 from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, document_lengths
+from finetune_trainer.models import packing_support
 from finetune_trainer.models.packing_support import detect_packing_support
 from finetune_trainer.objectives.causal_lm import CausalLM
 from finetune_trainer.protocol.outcome import ConfigurationError
@@ -27,6 +28,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64, "dropout": 0.0},
     "falcon": {},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64},
     "bloom": {},
     "mamba": {},
     "bert": {},
@@ -124,10 +126,26 @@ def test_rejects_inconsistent_sizes() -> None:
         detect_packing_support(create_model("llama", num_key_value_heads=3), packing=True)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
-def test_detects_packing_support_in_half_precision(family: str) -> None:
-    model = create_model(family).to(torch.bfloat16)
-    assert detect_packing_support(model, packing=True) is (MASK if family == "opt" else POSITIONS)
+HALF_PRECISION = [("llama", POSITIONS), ("gpt2", POSITIONS), ("opt", MASK), ("falcon", MASK), ("mpt", MASK)]
+
+
+@pytest.mark.parametrize(("family", "form"), HALF_PRECISION)
+def test_detects_packing_support_in_half_precision(family: str, form: PackedAs) -> None:
+    assert detect_packing_support(create_model(family).to(torch.bfloat16), packing=True) is form
+
+
+@pytest.mark.parametrize("family", ["bloom", "mamba"])
+@pytest.mark.parametrize("has_small_model", [True, False])
+def test_half_precision_hides_no_leak(family: str, has_small_model: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_small_model:
+        monkeypatch.setattr(packing_support, "create_small_model", lambda *_: None)
+    with pytest.raises(ConfigurationError, match=rf"^spec.data.packing: a {family} attends across"):
+        detect_packing_support(create_model(family).to(torch.bfloat16), packing=True)
+
+
+def test_half_precision_hides_no_attention_to_the_future() -> None:
+    with pytest.raises(ConfigurationError, match=r"^spec.model: this bert attends to"):
+        detect_packing_support(create_model("bert").to(torch.bfloat16), packing=False)
 
 
 def test_collates_a_packed_batch() -> None:
