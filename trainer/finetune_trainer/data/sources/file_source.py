@@ -90,12 +90,13 @@ def find_source(
     selected = Selection(found.files)
     if dataset.split or not glob.has_magic(dataset.source):
         choice = SplitChoice(dataset.split, default_split, f"{field.removesuffix('.source')}.split")
-        selected = select_split(found.files, choice, _kind_of(found.files, roles))
+        selected = select_split(found.files, choice, _kind_of(found.files, dataset.format, roles))
     notes = describe_unread(others) + found.notes + selected.notes
     return FileSource(dataset.source, dataset.format, options, selected.files, attachments, notes)
 
 
-def _kind_of(files: Sequence[File], roles: Collection[str]) -> FileKind:
+def _kind_of(files: Sequence[File], file_format: str, roles: Collection[str]) -> FileKind:
     if "label" in roles and all(map(is_image, files)):
         return FileKind.LABELED_IMAGES
-    return FileKind.TEXTS if all(map(is_plain_text, files)) else FileKind.TABLES
+    are_texts = file_format == "Text" or (file_format == "Auto" and all(map(is_plain_text, files)))
+    return FileKind.TEXTS if are_texts else FileKind.TABLES

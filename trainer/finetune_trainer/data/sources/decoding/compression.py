@@ -31,6 +31,7 @@ _SIGNATURES = (
     _Signature("xz", b"\xfd7zXZ\x00"),
     _Signature("Zstandard", b"\x28\xb5\x2f\xfd"),
 )
+_LONG_WINDOW = "Frame requires too much memory"  # Zstandard's own words
 _BZIP2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")  # the first block, or the end of an empty stream
 
 
@@ -103,6 +104,10 @@ def _explain_errors(file: File) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise _damaged(file, error) from error
     except OSError as error:
+        if _LONG_WINDOW in str(error):
+            raise DataError(
+                f"{file.name}: the file was compressed with a window of more than 128 MiB: compress it again without --long"
+            ) from error
         if error.errno is None:  # the decompressors of bzip2 and Zstandard have no error class of their own
             raise _damaged(file, error) from error
         raise DataError(f"{file.name}: the file cannot be read ({error.strerror}): correct its mode or owner") from error

@@ -96,6 +96,13 @@ def test_rejects_names_that_contradict_the_content(name: str, content: bytes, me
     assert str(raised.value).startswith(message)
 
 
+def test_explains_windows_that_are_too_long() -> None:
+    header = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3])  # a frame with a window of 2 to the power of 31 bytes
+    write("a.txt.zst", header + ((1 << 3) | 1).to_bytes(3, "little") + b"x")
+    with pytest.raises(DataError, match=r"^a\.txt\.zst: the file was compressed with a window of more than 128 MiB"):
+        read_texts("a.txt.zst")
+
+
 def test_reads_a_text_that_begins_like_a_compressed_file() -> None:
     write("a.txt", "BZh is a magic number")
     assert read_texts("a.txt") == [("BZh is a magic number", "a.txt")]
