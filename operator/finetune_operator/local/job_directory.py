@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_operator.local.errors import LocalRunError
+
+POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,44 @@ class JobDirectory:
         return self.path / f"node-{node}"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[int]:
+    def locked(self, waiting: Callable[[str], None]) -> Iterator[int]:
         """Hold the lock, so that a job has one run at a time; yields the lock's file descriptor.
 
-        Raises LocalRunError if another run, or an agent it left running, holds the lock.
+        Waits for agents whose run was killed, and which store a checkpoint before they exit; `waiting` receives a sentence
+        then. Raises LocalRunError if another run holds the lock.
         """
         descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LocalRunError(
-                    f"{self.path.name} is already running with its state in {self.path}: wait until it ends, or stop it with "
-                    "Ctrl-C in its terminal"
-                ) from None
+            self._acquire(descriptor, waiting)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _acquire(self, descriptor: int, waiting: Callable[[str], None]) -> None:
+        has_waited = False
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if self._holder_is_alive(descriptor):
+                    raise LocalRunError(
+                        f"{self.path.name} is already running with its state in {self.path}: wait until it ends, or stop it "
+                        "with Ctrl-C in its terminal"
+                    ) from None
+            if not has_waited:
+                waiting(f"{self.path.name}: waiting for the processes of a run that was killed, which store a checkpoint")
+                has_waited = True
+            time.sleep(POLL_SECONDS)
+
+    def _holder_is_alive(self, descriptor: int) -> bool:
+        """Whether the process that locked the file still runs; its agents inherit the lock and may outlive it for a while."""
+        try:
+            os.kill(int(os.pread(descriptor, 20, 0)), 0)
+        except (ProcessLookupError, ValueError):
+            return False
+        except PermissionError:
+            return True
+        return True

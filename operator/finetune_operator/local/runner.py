@@ -39,7 +39,7 @@ def run(job: FineTuneJob, state: Path, console: Console, resume_command: str, ra
     _validate_uris(job)
     directory = JobDirectory(state.absolute() / job.metadata.name)
     directory.path.mkdir(parents=True, exist_ok=True)
-    with directory.locked() as lock:
+    with directory.locked(lambda sentence: console.print(sentence, highlight=False, markup=False, soft_wrap=True)) as lock:
         document = resolve_file_uris(job.spec.train_document(), Path.cwd())
         directory.document.write_text(json.dumps(document, indent=2) + "\n")
         nodes = _run_nodes(job, directory, lock, console, rank_module)

@@ -90,7 +90,7 @@ class LeaseKeeper:
         while not self._ended.wait(self._times.beat):
             try:
                 record = self._beat()
-            except TrainerError as error:
+            except Exception as error:  # also an unexpected one: without beats another run would take the storage over
                 if is_answered:
                     log.warning("the lease of the storage could not be kept, which is tried again: %s", error)
                 is_answered = False

@@ -67,7 +67,7 @@ def validate_same_rows(uri: str, manifest: Manifest, rows: Mapping[str, str]) ->
 
 def has_other_evaluation_rows(manifest: Manifest, rows: Mapping[str, str]) -> bool:
     """Whether the evaluation data changed, so that earlier metrics and new ones cannot be compared."""
-    return _is_changed(manifest, rows, "evaluation")
+    return "evaluation" in rows and _is_changed(manifest, rows, "evaluation")
 
 
 def _is_changed(manifest: Manifest, rows: Mapping[str, str], split: str) -> bool:

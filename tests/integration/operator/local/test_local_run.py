@@ -57,6 +57,20 @@ def test_stops_on_ctrl_c_and_rejects_a_second_run_of_the_job(folder: Path) -> No
     assert lines[-1] == "rank 0 stored a checkpoint; resume with: finetune run job.yaml"
 
 
+def test_a_killed_run_starts_again_after_its_agents_have_stopped(folder: Path) -> None:
+    killed = start_run(folder, "train")
+    wait_for((folder / ".finetune/cache/attempt-0-0").exists, "the rank")
+    killed.kill()
+    killed.wait()
+    again = start_run(folder, "train")
+    wait_for((folder / ".finetune/cache/attempt-0-1").exists, "the rank of the second run")
+    again.send_signal(signal.SIGINT)
+    output, _ = again.communicate(timeout=30)
+    killed.communicate()
+    assert again.returncode == 10, output
+    assert "tiny is already running" not in output
+
+
 def test_prints_a_failure_once_and_the_path_of_the_log_in_a_terminal(folder: Path) -> None:
     ours, theirs = pty.openpty()
     run = start_run(folder, "fail:InvalidData:0.5", stdin=theirs, stdout=theirs, stderr=theirs)
