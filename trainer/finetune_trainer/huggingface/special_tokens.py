@@ -14,6 +14,11 @@ def count_token_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(largest_id + 1, len(tokenizer))
 
 
+def marker_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids of special tokens and of added tokens, some of which end a turn although they are not called special."""
+    return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+
+
 def sentinel_token(number: int) -> str:
     """The token that replaces a masked span of a text, numbered from 0; the names are T5's."""
     return f"<extra_id_{number}>"

@@ -12,6 +12,7 @@ from pydantic import Field
 from finetune_trainer.config.base import Section
 from finetune_trainer.data.loading.collate import IGNORE_INDEX, Batch, document_starts
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens, document_lengths
+from finetune_trainer.huggingface.special_tokens import marker_ids
 
 NameLabel = Callable[[int], str]
 
@@ -22,7 +23,7 @@ class Segment(Section):
     text: str
     tokens: list[int] = Field(default_factory=list, description="Their ids; none for a text that is not tokenized.")
     trained: bool = Field(False, description="Whether these tokens are predicted, so that the model learns from them.")
-    special: bool = Field(False, description="Whether these are special tokens, such as the end of a text.")
+    special: bool = Field(False, description="Whether these are special or added tokens, such as the end of a text.")
     target: str | None = Field(None, description="What is predicted here, if it is not the text itself.")
     target_tokens: list[int] = Field(default_factory=list, description="The ids that are predicted, if they are others.")
 
@@ -98,7 +99,7 @@ def token_segments(tokens: Tokens, labels: Tokens | None, tokenizer: Any, name_l
     """
     if labels is None:
         labels = np.full(len(tokens), IGNORE_INDEX)
-    special_ids = set(tokenizer.all_special_ids)
+    special_ids = marker_ids(tokenizer)
 
     def kind_of(index: int) -> _Kind:
         token, label = int(tokens[index]), int(labels[index])

@@ -42,7 +42,7 @@ def build_preview(
         collated=collated,
         run=length,
         shares=source_shares(spec, data),
-        warnings=list(_warnings(spec, objective, collated, length)),
+        warnings=list(dict.fromkeys(_warnings(spec, objective, collated, length))),
         shown=sequences.first(rows),
     )
 
@@ -56,10 +56,11 @@ def _warnings(
     spec: TrainSpec, objective: Objective, collated: CollatedTokens | None, length: RunLength
 ) -> Iterator[str]:  # fmt: skip
     """Sentences about what would surprise, with the remedy."""
+    yield from objective.notes
     for member in objective.members.values():
         mismatch = member.model_setup.head_mismatch()
         if mismatch and member.model_setup.continues_task:
-            yield f"{spec.model.source}: {mismatch}: the head starts with new weights"
+            yield f"spec.model.source: {mismatch}: the head starts with new weights"
     learns_to_stop = spec.objective.config.generates_text or isinstance(objective.model_setup, EncoderDecoderSetup)
     if collated is not None and learns_to_stop and not any(token.trained for token in collated.special_tokens):
         eos = getattr(objective.processor, "eos_token", None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from finetune_trainer.huggingface.special_tokens import marker_ids
 from finetune_trainer.objectives.description import Block
 from finetune_trainer.preview.report import CollatedTokens, SpecialToken
 
@@ -37,15 +38,15 @@ def count_tokens(sequences: Iterable[list[Block]], tokenizer: Any) -> CollatedTo
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase, seen: Counter[int], predicted: Counter[int]) -> list[SpecialToken]:
-    """The special tokens that have a role or were seen."""
+    """The special and the added tokens that have a role or were seen."""
     roles: dict[int, list[str]] = {}
     for role in TOKEN_ROLES:
         token_id = getattr(tokenizer, f"{role}_token_id")
         if token_id is not None:
             roles.setdefault(token_id, []).append(role)
-    found = [token_id for token_id in tokenizer.all_special_ids if token_id in seen or token_id in predicted]
+    found = sorted(token_id for token_id in marker_ids(tokenizer) if token_id in seen or token_id in predicted)
     tokens = []
-    for token_id in dict.fromkeys([*roles, *sorted(found)]):
+    for token_id in dict.fromkeys([*roles, *found]):
         token = str(tokenizer.convert_ids_to_tokens(token_id))
         tokens.append(
             SpecialToken(

@@ -12,6 +12,7 @@ from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.records.row import Row
+from finetune_trainer.huggingface.special_tokens import marker_ids
 from finetune_trainer.objectives.base import ObjectiveContext
 from finetune_trainer.objectives.inputs.chat_coverage import ASSISTANT, Conversation, CoverageFinder, Part
 from finetune_trainer.objectives.inputs.chat_template import ChatTemplate, Dialect, set_chat_template, training_template
@@ -174,7 +175,7 @@ class ChatRenderer:
             ) from error
         [(tokens, mask)] = self.tokenize([chat])
         visible = [int(token) for token in tokens[mask == 1] if self._tokenizer.decode([token]).strip()]
-        special = {*self._tokenizer.all_special_ids, *self._tokenizer.get_added_vocab().values()}
+        special = marker_ids(self._tokenizer)
         if not visible or visible[-1] not in special:
             raise ConfigurationError(
                 f"{self._field}: the chat template ends what the assistant says with no special token, so the model could not "
