@@ -22,6 +22,7 @@ from finetune_trainer.config import CheckpointConfig
 from finetune_trainer.distributed.collectives import on_first_rank
 from finetune_trainer.distributed.process_group import import_deepspeed
 from finetune_trainer.protocol.events import CheckpointFailed
+from finetune_trainer.protocol.heartbeat import wait_bounded
 from finetune_trainer.protocol.outcome import SavedCheckpoint, StorageError
 
 DEFAULT_MINUTES = 30.0
@@ -113,7 +114,7 @@ class CheckpointManager:
         request = _SaveRequest(step, client_state, ranked_steps)
         previous = self._pending
         if previous is not None:
-            previous.work.wait(previous.done_or_retrying, MAX_WAIT_SECONDS)
+            wait_bounded(previous.done_or_retrying, MAX_WAIT_SECONDS)
             # Skip together: host memory of a rank that is still writing must not be reused.
             if self._context.group.any(not previous.done.is_set()):
                 self._skipped = request

@@ -67,19 +67,20 @@ class BackgroundWork:
         finally:
             _thread.work = None
 
-    def wait(self, done: threading.Event, timeout: float | None = None) -> bool:
-        """Wait until the work is done, passing its heartbeats on; returns False after `timeout` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def wait(self, done: threading.Event) -> None:
+        """Wait until the work is done, passing its heartbeats on."""
         seen = self.beats
-        while True:
-            pause = MIN_SECONDS if deadline is None else max(0.0, min(MIN_SECONDS, deadline - time.monotonic()))
-            if done.wait(pause):
-                return True
+        while not done.wait(MIN_SECONDS):
             if self.beats != seen:
                 seen = self.beats
                 beat()
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
+
+
+def wait_bounded(done: threading.Event, seconds: float) -> None:
+    """Wait at most this long. A wait that ends by itself hides no hang, so it counts as progress."""
+    deadline = time.monotonic() + seconds
+    while not done.wait(max(0.0, min(MIN_SECONDS, deadline - time.monotonic()))) and time.monotonic() < deadline:
+        beat()
 
 
 @contextlib.contextmanager

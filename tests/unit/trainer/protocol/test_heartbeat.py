@@ -44,15 +44,23 @@ def test_a_background_thread_counts_only_for_who_waits_for_it(beats: list[float]
     thread.start()
     time.sleep(0.2)
     assert beats == []
-    assert not work.wait(done, timeout=0.01)
-    assert work.wait(done)
+    work.wait(done)
     assert beats
     thread.join()
 
 
 def test_a_silent_thread_gives_no_sign_of_life_to_who_waits(beats: list[float]) -> None:
-    assert not BackgroundWork().wait(threading.Event(), timeout=0.3)
+    done = threading.Event()
+    threading.Timer(0.3, done.set).start()
+    BackgroundWork().wait(done)
     assert beats == []
+
+
+def test_a_wait_that_ends_by_itself_is_alive(beats: list[float]) -> None:
+    started = time.monotonic()
+    heartbeat.wait_bounded(threading.Event(), 0.3)
+    assert beats
+    assert 0.3 <= time.monotonic() - started < 2
 
 
 def test_a_call_that_computes_is_alive_and_one_that_blocks_is_not(beats: list[float]) -> None:

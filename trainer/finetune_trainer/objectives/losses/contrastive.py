@@ -16,6 +16,7 @@ from torch.nn import functional
 from finetune_trainer.data.loading.collate import Batch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives.base import Loss
+from finetune_trainer.protocol import heartbeat
 
 Views = tuple[torch.Tensor, ...]
 """Embeddings of some rows, each [n, width] float32. The first view has one for each row; the others may have any number."""
@@ -101,6 +102,7 @@ class ContrastiveLoss(Loss[ComparedBatch]):
             for batch in batches:
                 random_states.append(RandomState.capture(group.device))
                 batch_views.append(self.embed(model, batch))
+                heartbeat.beat()
         compared = self._compare_step(_concatenate(batch_views), group, has_gradients)
         sizes = [len(views[0]) for views in batch_views]
         losses, ranks = torch.split(compared.losses, sizes), torch.split(compared.ranks, sizes)
