@@ -27,7 +27,6 @@ class Liveness:
         self.last_heartbeat = now
         self.activity: Activity = "Starting"
         self._limits = limits
-        self._has_stepped = False
         self._step_limit: float = limits.step_seconds
         self._longest_silence = 0.0  # within the current step
         self._silences: deque[float] = deque(maxlen=RECENT_STEPS)  # the longest one within each recent step
@@ -42,10 +41,10 @@ class Liveness:
                 self.activity = event.activity
                 self._longest_silence = 0.0
             case StepTime():
-                if self._has_stepped:
-                    self._silences.append(self._longest_silence)
-                    self._step_limit = max(self._limits.step_seconds, FACTOR * _quantile(self._silences))
-                self.activity, self._has_stepped, self._longest_silence = "Training", True, 0.0
+                self.activity = "Training"
+                self._silences.append(self._longest_silence)
+                self._longest_silence = 0.0
+                self._step_limit = max(self._limits.step_seconds, FACTOR * _quantile(self._silences))
 
     @property
     def limit(self) -> float:
@@ -57,7 +56,7 @@ class Liveness:
     def limit_field(self) -> str:
         """The field of the limits that applies; the first step of a process compiles kernels, which is part of its start."""
         phase = _FIELDS.get(self.activity, "start")
-        is_first_step = self.activity == "Training" and not self._has_stepped
+        is_first_step = self.activity == "Training" and not self._silences
         return "start_seconds" if is_first_step else f"{phase}_seconds"
 
     def silence(self, now: float, peers_alive_at: float) -> float:

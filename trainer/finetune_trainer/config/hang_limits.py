@@ -23,7 +23,7 @@ class HangLimits(Section):
     step_seconds: Seconds = Field(
         600,
         description="While training, where each micro-batch is a sign of life. The limit grows with the run's own steps: it is "
-        "at least ten times the longest silence within a step.",
+        "at least ten times the silence that most of them stay below.",
     )
     evaluation_seconds: Seconds = Field(1800, description="While the model is evaluated; each micro-batch is a sign of life.")
     save_seconds: Seconds = Field(

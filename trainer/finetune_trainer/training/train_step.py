@@ -67,6 +67,7 @@ class TrainStep:
             self.engine.set_gradient_accumulation_boundary(is_last)
             loss = (self.objective.loss.loss_sum(self.engine, batch) * scale).sum()
             total += loss.detach()
+            heartbeat.beat()
             if self.regularizer and is_last:
                 loss = loss + self.regularizer.penalty() / self.group.size
             self.engine.backward(loss * self.group.size, scale_wrt_gas=False)

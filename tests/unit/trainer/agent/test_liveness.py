@@ -43,9 +43,12 @@ def test_each_phase_has_its_limit(activity: Activity, limit: float, field: str) 
 def test_the_step_limit_applies_after_the_first_step() -> None:
     life = alive("Training")
     life.observe(STEP, 90.0)
-    assert (life.limit, life.limit_field) == (10, "step_seconds")
-    assert not life.hangs(99.9, NEVER)
-    assert life.hangs(100.0, NEVER)
+    assert (life.limit, life.limit_field) == (10 * 90, "step_seconds")  # it has seen no other step yet
+    for second in range(1, 20):
+        life.observe(STEP, 90.0 + second)
+    assert life.limit == 10
+    assert not life.hangs(118.9, NEVER)
+    assert life.hangs(119.0, NEVER)
 
 
 def test_the_step_limit_grows_with_silences_within_steps() -> None:
