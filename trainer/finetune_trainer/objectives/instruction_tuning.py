@@ -66,7 +66,7 @@ class ChatEncoder(Encoder):
     @property
     def fingerprint(self) -> Any:
         tokens = encoding_fingerprint(self.processor, self.context)
-        return [tokens, self.renderer.template, self.config.loss_on]
+        return [tokens, self.renderer.templates, self.config.loss_on]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """A conversation that is too long is truncated at its end, and left out if no label remains.

@@ -30,7 +30,7 @@ from finetune_trainer.objectives.base import (
 from finetune_trainer.objectives.description import Block, row_block
 from finetune_trainer.objectives.inputs.chat import LOSS_MASK, ChatRenderer, RenderedChat, is_blank, is_learned
 from finetune_trainer.objectives.inputs.chat_coverage import Conversation
-from finetune_trainer.objectives.inputs.chat_template import set_chat_template
+from finetune_trainer.objectives.inputs.chat_template import set_chat_template, tools_template
 from finetune_trainer.objectives.inputs.tokenization import (
     encoding_fingerprint,
     require_eos_token,
@@ -109,7 +109,7 @@ class PreferenceEncoder(Encoder):
     @property
     def fingerprint(self) -> Any:
         tokens = encoding_fingerprint(self.processor, self.context)
-        return [tokens, self.template]
+        return [tokens, self.template, tools_template(self.processor)]
 
     def encode(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """Prompt and answer are joined as texts and ended, or rendered by the chat template; the end may be truncated."""

@@ -61,6 +61,8 @@ def read_turn(shape: Shape, values: Values, column: str | None) -> str | list[Me
     value = values[str(column)]
     if isinstance(value, list | dict) or (shape.preset in ("Messages", "ShareGPT") and as_messages(value)):
         return read_messages(shape, values, column)
+    if value is None and column in shape.answers.values():
+        return ""  # an answer that is missing, as CSV writes it
     text = _text(value, column)
     addition = shape.optional_column("input", values) if column == shape.question else None
     if addition is None:

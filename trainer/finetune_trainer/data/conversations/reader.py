@@ -11,8 +11,10 @@ from finetune_trainer.data.conversations.pairs import normalize_pair
 from finetune_trainer.data.conversations.shapes import Shape, ShapeFinder
 from finetune_trainer.data.records.columns import ColumnError, Selection, list_names, select
 from finetune_trainer.data.records.record import Record
-from finetune_trainer.data.records.row import Row, validate_row
+from finetune_trainer.data.records.row import Row, texts, validate_row
 from finetune_trainer.protocol.outcome import DataError
+
+MEDIA = ("image", "video", "audio")
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,22 @@ class ConversationReader:
         except NormalizationError as error:
             raise DataError(f"{record.origin}: {error}") from error
         row = Row(values, record.origin, _columns(shape, values, stored))
+        _require_no_media(row, stored)
         validate_row(row)
         return row
+
+
+def _require_no_media(row: Row, stored: Mapping[str, Any]) -> None:
+    """Raises DataError for a row with images or the like: a path is one if a text has its placeholder, as in LLaVA's data."""
+    for medium in MEDIA:
+        for column in (medium, f"{medium}s"):
+            value = stored.get(column)
+            is_mentioned = not isinstance(value, str) or any(f"<{medium}>" in text for text in texts(row))
+            if value and is_mentioned:
+                raise DataError(
+                    f"{row.origin}: column {column} belongs to the conversation, and conversations are trained on as text: "
+                    "remove the row or the column"
+                )
 
 
 def _columns(shape: Shape, values: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, str]:

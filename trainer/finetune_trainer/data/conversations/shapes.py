@@ -31,8 +31,9 @@ Values = Mapping[str, Any]
 
 
 def first_present(columns: Sequence[str], values: Values) -> str | None:
-    """The first of the columns that a row has and that is not null."""
-    return next((column for column in columns if values.get(column) is not None), None)
+    """The first of the columns that a row has, preferably one that is not null."""
+    present = [column for column in columns if column in values]
+    return next((column for column in present if values[column] is not None), present[0] if present else None)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Shape:
 
     def optional_column(self, part: str, values: Values) -> str | None:
         """The column of the row that holds an optional part, None for none."""
-        return first_present(self.optional.get(part, ()), values)
+        column = first_present(self.optional.get(part, ()), values)
+        return None if column is None or values[column] is None else column
 
     def missing_columns(self, values: Values) -> Iterator[str]:
         """The columns that the row must have and does not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,13 @@ from finetune_trainer.data.records.row import Row
 from finetune_trainer.huggingface.special_tokens import marker_ids
 from finetune_trainer.objectives.base import ObjectiveContext
 from finetune_trainer.objectives.inputs.chat_coverage import ASSISTANT, Conversation, CoverageFinder, Part
-from finetune_trainer.objectives.inputs.chat_template import ChatTemplate, Dialect, set_chat_template, training_template
+from finetune_trainer.objectives.inputs.chat_template import (
+    ChatTemplate,
+    Dialect,
+    set_chat_template,
+    tools_template,
+    training_template,
+)
 from finetune_trainer.objectives.inputs.tokenization import Span, require_offsets, tokenize_with_mask
 from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 
@@ -44,11 +51,16 @@ class ChatRenderer:
             )
         require_offsets(tokenizer)
         self._tokenizer = tokenizer
-        self.template = training_template(tokenizer, source)
-        self._template = ChatTemplate(self.template, tokenizer.special_tokens_map)
+        template = training_template(tokenizer, source)
+        self._template = ChatTemplate(template, tokenizer.special_tokens_map, tools_template(tokenizer))
         self._coverage = CoverageFinder(self._template)
-        self.end_of_turn = self._find_end_of_turn(marks_header=self.template != source)
+        self.end_of_turn = self._find_end_of_turn(marks_header=template != source)
         """The token with which the assistant ends its turn."""
+
+    @property
+    def templates(self) -> Sequence[str]:
+        """The template of conversations without tools, and that of conversations with them."""
+        return self._template.sources
 
     def render(
         self, conversation: Conversation, row: Row, role: str, learned: Collection[int], *, whole: bool = False
@@ -113,7 +125,7 @@ class ChatRenderer:
         dialect, drops_names = self._require_coverage(conversation, last)
         text, marked = self._template.render(*conversation, dialect)
         answers = [index for index, message in enumerate(conversation.messages) if message["role"] == ASSISTANT]
-        if self._template.has_markers and len(marked) == len(answers):
+        if marked is not None and len(marked) == len(answers):
             spans = [span for index, span in zip(answers, marked, strict=True) if index in learned]
         else:
             spans = [self._find_span(conversation, index, dialect, text) for index in learned]
@@ -139,25 +151,25 @@ class ChatRenderer:
         after, marked = self._template.render(messages[: index + 1], tools, dialect)
         if not text.startswith(after):
             raise _UnstableTemplateError
-        if self._template.has_markers:
+        if marked is not None:
             before = len(self._template.render(messages[:index], tools, dialect).text) if index else 0
             return _only_span_after(before, marked)
+        if not index:  # templates do not expect to be rendered without messages
+            return _find_content(messages[0], after, 0), len(after)
         prompt = self._template.render(messages[:index], tools, dialect, prompt=True).text
         if after.startswith(prompt):
             return len(prompt), len(after)
         # The prompt opens the reasoning of an answer that has none: the answer is what begins with its content.
-        start = len(self._template.render(messages[:index], tools, dialect).text)
-        content = (messages[index].get("content") or "").strip()
-        found = after.find(content, start) if content and after.startswith(prompt[:start]) else -1
-        if found < 0:
+        common = len(os.path.commonprefix([prompt, after]))  # noqa: RUF071  # character by character, as it should
+        if common < len(self._template.render(messages[:index], tools, dialect).text):
             raise _UnstableTemplateError
-        return found, len(after)
+        return _find_content(messages[index], after, common), len(after)
 
     def _find_end_of_turn(self, *, marks_header: bool) -> int:
         question = Conversation([{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}])
         try:
             if marks_header:
-                self._template.exclude_header()
+                self._template.exclude_header(self._coverage.find(question).dialect)
             chat = self._render_whole(question, [1])
         except _UnstableTemplateError:
             raise ConfigurationError(
@@ -215,6 +227,15 @@ def masked_labels(sample: Sample) -> Tokens:
     """The labels of a sample, [tokens] int64, -100 where the loss mask is 0."""
     labels: Tokens = np.where(sample[LOSS_MASK] == 1, sample[TOKENS].astype(np.int64), IGNORE_INDEX)
     return labels
+
+
+def _find_content(message: Mapping[str, Any], text: str, start: int) -> int:
+    """Where the content of a message begins in a text, from a position on."""
+    content = (message.get("content") or "").strip()
+    found = text.find(content, start) if content and not message.get("reasoning_content") else -1
+    if found < 0:
+        raise _UnstableTemplateError
+    return found
 
 
 def _only_span_after(start: int, spans: Sequence[Span]) -> Span:

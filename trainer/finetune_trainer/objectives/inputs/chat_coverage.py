@@ -77,7 +77,7 @@ class CoverageFinder:
         return self._known[form]
 
     def _search(self, conversation: Conversation) -> Coverage:
-        """With the first dialect in which the template writes all parts, or else with the first that it accepts."""
+        """With the first dialect in which the template writes what dialects differ in, or else with the best one."""
         found: list[Coverage] = []
         errors: list[Exception] = []
         parts = list(_parts(conversation))
@@ -89,11 +89,11 @@ class CoverageFinder:
                 continue
             missing = tuple(part for part in parts if not _is_written(part, text))
             found.append(Coverage(dialect, missing))
-            if not any(part.kind == "tool_calls" for part in missing):
+            if not any(part.kind in ("content", "tool_calls") for part in missing):
                 return found[-1]
         if not found:
             raise errors[0]
-        return found[0]
+        return min(found, key=lambda coverage: len(coverage.missing))
 
 
 def _form(conversation: Conversation) -> Any:

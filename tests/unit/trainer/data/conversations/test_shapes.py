@@ -174,6 +174,15 @@ def test_result_of_a_tool_may_be_an_object() -> None:
     assert row.values["messages"][1]["content"] == '{"degrees": 20}'
 
 
+def test_missing_answers_are_empty() -> None:
+    pairs = rows(reader(), {"prompt": "a", "completion": None}, {"prompt": "a", "completion": "b"})
+    assert [row.values["completion"] for row in pairs] == ["", "b"]
+
+
+def test_address_of_an_image_does_not_matter_to_texts() -> None:
+    assert rows(reader(), MESSAGES | {"image": "https://example.org/logo.png", "images": []})[0].values == MESSAGES
+
+
 def test_rows_may_lack_what_not_every_conversation_has() -> None:
     found = rows(reader(), {"messages": [USER, YES]}, {"messages": [USER, YES], "tools": [TOOL], "system": "Be brief."})
     assert found[1].values == {"messages": [SYSTEM, USER, YES], "tools": [TOOL]}
@@ -197,6 +206,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (MESSAGES | {"tools": "{"}, "column tools has the tools as a string that is not JSON"),
     (MESSAGES | {"tools": [{"type": "function"}]}, "column tools has no name of a function in tool 1"),
     ({"messages": [SYSTEM, USER, YES], "system": "Be long."}, "column system holds another system message than the"),
+    (MESSAGES | {"images": ["cat.png"]}, "column images belongs to the conversation, and conversations are trained on as text"),
+    ({"conversations": [{"from": "human", "value": "<image>\nWhat?"}, GPT], "image": "cat.png"}, "column image belongs to the"),
     ({"conversations": [HUMAN, {"from": "function_call", "value": "weather"}]}, "column conversations has in message 2 the"),
     ({"instruction": "a", "output": 3}, "column output is a int, not a string"),
     ({"instruction": "a", "output": "b", "history": [["a"]]}, "column history has in item 1 no pair of a question"),
@@ -220,7 +231,7 @@ def test_says_what_is_wrong_with_a_row(values: dict[str, Any], message: str) -> 
             "column prompt is not what both answers begin with",
         ),
         ({"prompt": "a", "chosen": "b"}, "the columns hold no conversation of a known shape (there are: chosen, prompt)"),
-        ({"prompt": "a", "chosen": None, "rejected": "b"}, "column chosen is null, not a string"),
+        ({"prompt": None, "chosen": "a", "rejected": "b"}, "column prompt is null, not a string"),
     ],
 )
 def test_says_what_is_wrong_with_a_pair(values: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from finetune_trainer.data.records.row import Row
 from finetune_trainer.models import tokenizer_training
 from finetune_trainer.objectives.inputs.chat import ChatRenderer, RenderedChat
 from finetune_trainer.objectives.inputs.chat_coverage import Conversation
-from finetune_trainer.objectives.inputs.chat_template import DEFAULT_TEMPLATE
+from finetune_trainer.objectives.inputs.chat_template import DEFAULT_TEMPLATE, ChatTemplate, tools_template
 from finetune_trainer.objectives.instruction_tuning import InstructionTuning
 from finetune_trainer.protocol.outcome import DataError
 
@@ -176,6 +177,25 @@ def test_reasoning_that_the_history_loses_is_learned_where_it_is_last(tokenizer:
     inline = [USER, YES | {"content": "<think>\nHm.\n</think>\n\nYes."}, WHY, WHY_NOT]
     found = learnt(tokenizer, "{# of our own #}" + template("qwen3"), inline)
     assert found[0] == "<think>\nHm.\n</think>\n\nYes.<|im_end|>\n"
+
+
+@pytest.mark.parametrize("name", ["ChatML", "Zephyr", "Granite", "llama3"])
+def test_conversation_may_begin_with_the_assistant(name: str, tokenizer: Any) -> None:
+    assert learnt(tokenizer, "{# of our own #}" + template(name), TURNS[1:]) == ["".join(answers(name))]
+
+
+def test_templates_may_want_contents_in_parts(tokenizer: Any) -> None:
+    source = EACH + "{{ m.role + ': ' }}{% for part in m.content %}{{ part.text }}{% endfor %}{{ eos_token }}{% endfor %}"
+    found = learnt(tokenizer, source + PROMPT + "{{ 'assistant: ' }}{% endif %}", TURNS)
+    assert found == [f"{YES['content']}</s>{WHY_NOT['content']}</s>"]
+
+
+def test_tokenizer_may_have_a_template_for_tools(tokenizer: Any) -> None:
+    several = copy.deepcopy(tokenizer)
+    several.chat_template = {"default": WRITTEN["ChatML"], "tool_use": "tools {{ tools | length }}\n" + WRITTEN["ChatML"]}
+    with_tools = ChatTemplate(WRITTEN["ChatML"], several.special_tokens_map, tools_template(several))
+    assert with_tools.render(TURNS).text.startswith("<|im_start|>user")
+    assert with_tools.render(TURNS, TOOLS).text.startswith("tools 1\n<|im_start|>user")
 
 
 def test_default_template_writes_everything(tokenizer: Any) -> None:
