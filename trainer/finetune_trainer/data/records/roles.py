@@ -98,16 +98,23 @@ def _conversation_texts(value: Any) -> Iterator[str]:
         for key in TEXT_KEYS:
             if message.get(key):
                 yield message[key]
-        yield from _strings(message.get("tool_calls"))
+        for call in message.get("tool_calls") or ():
+            yield from _strings(call["function"]["arguments"])
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """The strings in tool calls, without keys."""
+    """The strings in a value, without keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _strings(item)
+
+
+def _rewrite_call(call: dict[str, Any], rewrite: Rewrite) -> dict[str, Any]:
+    """The tool call with its arguments rewritten; another name would be another tool."""
+    function = call["function"]
+    return call | {"function": function | {"arguments": _rewrite_strings(function["arguments"], rewrite)}}
 
 
 def _rewrite_strings(value: Any, rewrite: Rewrite) -> Any:
@@ -129,7 +136,7 @@ def _rewrite_conversation(value: Any, rewrite: Rewrite) -> Any:
             if message.get(key):
                 message = message | {key: rewrite(message[key])}
         if message.get("tool_calls"):
-            message = message | {"tool_calls": _rewrite_strings(message["tool_calls"], rewrite)}
+            message = message | {"tool_calls": [_rewrite_call(call, rewrite) for call in message["tool_calls"]]}
         messages.append(message)
     return messages
 
