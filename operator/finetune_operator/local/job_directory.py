@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,17 @@ class JobDirectory:
     def lock_file(self) -> Path:
         """Locked by the run and all its agents."""
         return self.path / "lock"
+
+    def run_id(self) -> str:
+        """What tells the runs of this directory from all others that may use their storage.
+
+        It is kept in a file, since a host's name and the path may change, as in a container. The number of the file's inode is
+        part of it, so that a copy of the directory is another run.
+        """
+        file = self.path / "run-id"
+        if not file.exists():
+            file.write_text(uuid.uuid4().hex)
+        return f"{file.read_text()}-{file.stat().st_ino}"
 
     def log_file(self, node: int) -> Path:
         """Output of a node's agent and ranks."""

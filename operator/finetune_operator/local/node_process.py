@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Mapping
@@ -86,7 +85,7 @@ def _agent_options(job: FineTuneJob, directory: JobDirectory, index: int, rendez
     return {
         "document": directory.document,
         "job": f"{job.metadata.namespace}/{job.metadata.name}",
-        "run-id": f"{socket.gethostname()}:{directory.path}",  # the directory is locked while its run lives
+        "run-id": directory.run_id(),
         "node-rank": index,
         "nodes": job.spec.workers.nodes,
         "processes-per-node": job.spec.workers.processes_per_node,

@@ -22,7 +22,7 @@ STALE_SECONDS = 120.0  # outlasts an outage of the storage of 90 s, and a reques
 class LeaseRecord(Section):
     """The stored lease."""
 
-    owner: str = Field(description="The run: the UID of the job, or host and state directory of a local run.")
+    owner: str = Field(description="The run: the UID of the job, or what identifies the state directory of a local run.")
     holder: str = Field(description="The run in words, for messages.")
     session: str = Field(description="One process of the run.")
     beat: int = Field(0, ge=0, description="Raised while the process lives.")

@@ -83,7 +83,7 @@ def validate_length(uri: str, manifest: Manifest, total_steps: int, field: str) 
         )
 
 
-def describe_length_change(manifest: Manifest, total_steps: int, rate: Callable[[int, int], float]) -> str | None:
+def describe_continuation(manifest: Manifest, total_steps: int, rate: Callable[[int, int], float]) -> str | None:
     """One sentence on how the run goes on with another length than the checkpoint's, or that nothing is left to train.
 
     None if the run goes on as planned. `rate(step, total_steps)` is the learning rate of a step of a run with that many steps.

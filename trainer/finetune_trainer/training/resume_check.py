@@ -23,8 +23,8 @@ class Resumption(NamedTuple):
     """How a run resumes: the record of its data for its own checkpoints, and what is different from the run so far."""
 
     data: DataRecord
-    length_change: str | None = None
-    """A sentence on how the run goes on."""
+    continuation: str | None = None
+    """A sentence on how the run goes on, if it does not go on as planned."""
     has_other_evaluation_rows: bool = False
     """Whether metrics from before cannot be compared with later ones."""
 
@@ -70,8 +70,8 @@ class ResumeCheck:
         def rate(step: int, total_steps: int) -> float:
             return training.optimizer.learning_rate * learning_rate_factor(training.schedule, step, total_steps)
 
-        change = resume_policy.describe_length_change(self._manifest, total_steps, rate)
-        return Resumption(data, change, resume_policy.has_other_evaluation_rows(self._manifest, rows))
+        continuation = resume_policy.describe_continuation(self._manifest, total_steps, rate)
+        return Resumption(data, continuation, resume_policy.has_other_evaluation_rows(self._manifest, rows))
 
     def _compare_length(self, total_steps: int) -> None:
         if self._manifest:

@@ -134,7 +134,7 @@ class Trainer:
 
     def train(self) -> None:
         """Train to the last step, or until the run stops early."""
-        self.report(Alive(activity="Training", detail=self.resumption.length_change))
+        self.report(Alive(activity="Training", detail=self.resumption.continuation))
         self.loop.run()
 
     def export(self) -> Outcome:
@@ -171,8 +171,8 @@ class Trainer:
     def _compare_with_checkpoint(self) -> Resumption:
         assert self.resume_check is not None, "the first rank compares"
         resumption = self.resume_check.resumption(self.data.report, self.total_steps)
-        if resumption.length_change:
-            log.info("%s", resumption.length_change)
+        if resumption.continuation:
+            log.info("%s", resumption.continuation)
         return resumption
 
     def _join_process_group(self) -> ProcessGroup:
@@ -311,5 +311,5 @@ class Trainer:
             metrics={name: value for name, value in metrics.items() if value is not None},
             checkpoint=loop.checkpoints.last,
             model=model_uri,
-            resumed=self.resumption.length_change,
+            resumed=self.resumption.continuation,
         )

@@ -137,7 +137,7 @@ def test_describes_a_change_of_length(
     schedule: dict[str, Any], step: int, before: int | None, after: int, sentence: str | None
 ) -> None:
     config = ScheduleConfig.model_validate(schedule)
-    described = resume_policy.describe_length_change(
+    described = resume_policy.describe_continuation(
         manifest(step, before), after, lambda number, total: learning_rate_factor(config, number, total)
     )
     assert described == sentence
@@ -147,7 +147,7 @@ def test_says_how_a_decaying_schedule_goes_on() -> None:
     def rate(step: int, total_steps: int) -> float:
         return 2e-5 * (1 - step / total_steps)
 
-    assert resume_policy.describe_length_change(manifest(100, 100), 400, rate) == (
+    assert resume_policy.describe_continuation(manifest(100, 100), 400, rate) == (
         "the run is prolonged from 100 to 400 steps: the schedule now spans 400 steps, so that the learning rate goes from 0 "
         "at step 100 to 1.5e-05 at step 101"
     )
