@@ -11,7 +11,6 @@ import copy
 import os
 import re
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import ObjectStore
 
-from finetune_trainer.config.storage_schemes import WRITABLE_SCHEMES, StorageScheme, credential_keys, uri_prefixes
+from finetune_trainer.config.storage_schemes import credential_keys
 from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
 
@@ -77,43 +76,6 @@ class VersionedObject(NamedTuple):
 
     content: bytes
     version: str
-
-
-class LocalizeRequest(NamedTuple):
-    """A file or folder to bring to this machine; `patterns` limits which files of a remote folder are copied."""
-
-    uri: str
-    field: str
-    cache: Path
-    credentials: Credentials
-    secret: str | None
-    patterns: list[str] | None = None
-    revision: str | None = None
-
-
-class Backend(ABC):
-    """The implementation of one URI scheme. Its module, which the scheme table names, has an instance of it, `BACKEND`."""
-
-    def open(self, uri: str, credentials: Credentials, secret: str | None, field: str) -> Storage:
-        """The storage at `uri`; schemes that hold no objects of ours raise ConfigurationError."""
-        raise unsupported_scheme(uri, field, WRITABLE_SCHEMES)
-
-    @abstractmethod
-    def local_path(self, uri: str, field: str) -> Path | None:
-        """The path of a URI whose files are on this machine already; None if they must be copied."""
-
-    @abstractmethod
-    def localize(self, request: LocalizeRequest) -> Path:
-        """The path of the file or folder on this machine, copied below the request's cache if necessary.
-
-        Raises ConfigurationError for a URI that does not exist or may not be read, and StorageError for a storage that does
-        not answer.
-        """
-
-
-def unsupported_scheme(uri: str, field: str, schemes: tuple[StorageScheme, ...]) -> ConfigurationError:
-    """The error for a URI whose scheme is not one of `schemes`."""
-    return ConfigurationError(f"{field}: {uri} is not supported: begin the URI with {uri_prefixes(schemes)}")
 
 
 class Storage:

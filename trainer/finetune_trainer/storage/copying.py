@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from finetune_trainer.protocol.outcome import ConfigurationError
-from finetune_trainer.storage.base import TRANSFERS, Entry, LocalizeRequest, Storage
+from finetune_trainer.storage.backend import LocalizeRequest
+from finetune_trainer.storage.base import TRANSFERS, Entry, Storage
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetune_trainer.config.storage_schemes import SCHEMES
-from finetune_trainer.storage.base import Credentials, LocalizeRequest
+from finetune_trainer.storage.backend import LocalizeRequest
+from finetune_trainer.storage.base import Credentials
 from finetune_trainer.storage.registry import find_backend
 
 TOKENIZER_FILES = ["*.json", "*.model", "*.spm", "*.txt", "*.jinja", "*.py", "*.tiktoken"]

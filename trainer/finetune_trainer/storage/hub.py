@@ -19,7 +19,8 @@ from huggingface_hub.errors import (
 from finetune_trainer.config.storage_schemes import HUB, WRITABLE_SCHEMES
 from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, first_line
-from finetune_trainer.storage.base import Backend, LocalizeRequest, credentials_field, unsupported_scheme
+from finetune_trainer.storage.backend import Backend, LocalizeRequest, unsupported_scheme
+from finetune_trainer.storage.base import credentials_field
 
 
 class HubBackend(Backend):

@@ -15,7 +15,8 @@ from obstore.store import LocalStore
 
 from finetune_trainer.config import storage_schemes
 from finetune_trainer.protocol.outcome import ConfigurationError
-from finetune_trainer.storage.base import Backend, Credentials, Entry, LocalizeRequest, Storage, VersionedObject
+from finetune_trainer.storage.backend import Backend, LocalizeRequest
+from finetune_trainer.storage.base import Credentials, Entry, Storage, VersionedObject
 
 _LOCK_SECONDS = 5.0
 

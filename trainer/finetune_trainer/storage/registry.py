@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from finetune_trainer.config.storage_schemes import WRITABLE_SCHEMES, StorageScheme, scheme_of
-from finetune_trainer.storage.base import Backend, Credentials, Storage, unsupported_scheme
+from finetune_trainer.storage.backend import Backend, unsupported_scheme
+from finetune_trainer.storage.base import Credentials, Storage
 
 
 def find_backend(uri: str, field: str, schemes: tuple[StorageScheme, ...]) -> Backend:

@@ -14,7 +14,8 @@ from obstore.store import S3Store
 
 from finetune_trainer.config import storage_schemes
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError
-from finetune_trainer.storage.base import Backend, Credentials, LocalizeRequest, Storage, credentials_field
+from finetune_trainer.storage.backend import Backend, LocalizeRequest
+from finetune_trainer.storage.base import Credentials, Storage, credentials_field
 from finetune_trainer.storage.copying import copy_matching_objects
 
 if TYPE_CHECKING:

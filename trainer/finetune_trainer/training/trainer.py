@@ -40,13 +40,14 @@ from finetune_trainer.objectives import Objective
 from finetune_trainer.preview.build import build_preview
 from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.events import Alive, DataFound, EventSink
-from finetune_trainer.protocol.outcome import Outcome, Reason
+from finetune_trainer.protocol.outcome import Outcome
 from finetune_trainer.storage.base import Storage
 from finetune_trainer.storage.download import localize
 from finetune_trainer.tracking.reporter import Reporter
 from finetune_trainer.tracking.tensorboard import record_to_tensorboard
 from finetune_trainer.training import engine
 from finetune_trainer.training.batches import build_batch_source
+from finetune_trainer.training.completion import completed
 from finetune_trainer.training.evaluation import Evaluator
 from finetune_trainer.training.launch_context import LaunchContext
 from finetune_trainer.training.loop import TrainingLoop
@@ -147,7 +148,7 @@ class Trainer:
         step = self._load_best_model()
         model_uri = self._export_model(step)
         process_group.leave()
-        return self._build_outcome(step, model_uri)
+        return completed(self.loop, step, model_uri, self.resumption.continuation)
 
     @property
     def total_steps(self) -> int:
@@ -297,19 +298,3 @@ class Trainer:
         if spec.evaluation.generation:
             store_samples(folder, target, self.objective, spec.evaluation.generation, self.engine.module)
         return target.uri
-
-    def _build_outcome(self, step: int, model_uri: str) -> Outcome:
-        loop, progress = self.loop, self.loop.reporter.progress
-        early_stop = f" and stopped early: {loop.early_stop_reason}" if loop.early_stop_reason else ""
-        model = "the model" if step == loop.state.step else f"the best model, from step {step},"
-        evaluation = dict(loop.state.history.evaluation_at(step).metrics)
-        metrics = {"loss": progress.loss, "evalLoss": evaluation.pop("loss", None), **evaluation}
-        return Outcome(
-            reason=Reason.COMPLETE,
-            message=f"trained {loop.state.step} steps{early_stop}; {model} is at {model_uri}",
-            progress=progress,
-            metrics={name: value for name, value in metrics.items() if value is not None},
-            checkpoint=loop.checkpoints.last,
-            model=model_uri,
-            resumed=self.resumption.continuation,
-        )

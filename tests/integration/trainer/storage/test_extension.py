@@ -16,7 +16,8 @@ from collections import defaultdict
 
 from obstore.store import MemoryStore
 
-from finetune_trainer.storage.base import Backend, Storage
+from finetune_trainer.storage.backend import Backend
+from finetune_trainer.storage.base import Storage
 from finetune_trainer.storage.copying import copy_matching_objects
 
 STORES = defaultdict(MemoryStore)
