@@ -10,13 +10,11 @@ from pathlib import Path
 import transformers
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.data.preprocessing.prepare import prepare
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.data.sources.row_estimates import estimate_rows
 from finetune_trainer.data.sources.sampling import FirstRows, SampleLimit
-from finetune_trainer.models.assembly import build_objective
 from finetune_trainer.models.outline import validate_lengths
-from finetune_trainer.models.packing_choice import settle_packing
+from finetune_trainer.models.run_data import prepare_run_data
 from finetune_trainer.preview.build import build_preview
 from finetune_trainer.preview.report import DataPreview, SampledSource
 from finetune_trainer.protocol.outcome import InsufficientDataError
@@ -44,9 +42,7 @@ def preview_of(spec: TrainSpec, cache: Path, credentials: Credentials, sample: i
 
 
 def _prepare(spec: TrainSpec, resolver: SourceResolver, rows: int) -> DataPreview:
-    objective = build_objective(spec, resolver)
-    spec = settle_packing(spec, objective, resolver)
-    data = prepare(spec, objective.encoder, resolver, report_progress=_show_progress)
+    spec, objective, data = prepare_run_data(spec, resolver, _show_progress)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     validate_lengths(spec, objective, resolver.cache, resolver.credentials)

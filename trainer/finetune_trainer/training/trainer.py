@@ -20,7 +20,7 @@ from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.loading.collate import Layout
 from finetune_trainer.data.loading.sampler import total_steps
 from finetune_trainer.data.preprocessing.consistency import validate_same_rows
-from finetune_trainer.data.preprocessing.prepare import Prepared, prepare
+from finetune_trainer.data.preprocessing.prepare import Prepared
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.distributed import devices, process_group
 from finetune_trainer.distributed.collectives import on_first_rank
@@ -34,8 +34,7 @@ from finetune_trainer.methods import MethodContext
 from finetune_trainer.methods.components.peft_layers import is_peft_model
 from finetune_trainer.methods.components.unfreezing import build_unfreezing
 from finetune_trainer.models import loading, packing_support
-from finetune_trainer.models.assembly import build_objective
-from finetune_trainer.models.packing_choice import settle_packing
+from finetune_trainer.models.run_data import prepare_run_data
 from finetune_trainer.objectives import Objective
 from finetune_trainer.preview.build import build_preview
 from finetune_trainer.protocol import heartbeat
@@ -52,7 +51,6 @@ from finetune_trainer.training.evaluation import Evaluator
 from finetune_trainer.training.launch_context import LaunchContext
 from finetune_trainer.training.loop import TrainingLoop
 from finetune_trainer.training.lr_schedule import warmup_warning
-from finetune_trainer.training.metric_choice import validate_label_metric
 from finetune_trainer.training.output_storage import open_checkpoint_storage, open_model_storage, validate_writable
 from finetune_trainer.training.regularization import Regularizer, build_regularizer
 from finetune_trainer.training.resume_check import ResumeCheck, Resumption
@@ -160,10 +158,8 @@ class Trainer:
         self.report(Alive(activity="Preparing", detail=detail, share=share))
 
     def _prepare_data(self) -> None:
-        self.objective = build_objective(self.spec, self.resolver)
-        self.data_spec = settle_packing(self.spec, self.objective, self.resolver)
-        self.data = prepare(self.data_spec, self.objective.encoder, self.resolver, self._report_preparation)
-        validate_label_metric(self.spec.evaluation.metric, self.objective)
+        run_data = prepare_run_data(self.spec, self.resolver, self._report_preparation)
+        self.data_spec, self.objective, self.data = run_data
         if self.launch.rank == 0:
             for line in self.data.report.lines():
                 log.info("%s", line)
@@ -289,9 +285,9 @@ class Trainer:
             return target.uri
         state = self.loop.state
         summary = RunSummary(
-            spec=spec, objective=self.objective, history=state.history, data=build_preview(spec, self.objective, self.data),
-            steps=state.step, planned_steps=self.loop.total_steps, early_stop_reason=self.loop.early_stop_reason,
-            exported_step=step,
+            spec=spec, objective=self.objective, history=state.history,
+            data=build_preview(self.data_spec, self.objective, self.data), steps=state.step,
+            planned_steps=self.loop.total_steps, early_stop_reason=self.loop.early_stop_reason, exported_step=step,
         )  # fmt: skip
         write_run_reports(folder, summary)
         upload_folder(folder, target)

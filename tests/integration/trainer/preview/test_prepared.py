@@ -284,3 +284,20 @@ def test_sequences_longer_than_the_model_are_an_error_as_in_a_run(tmp_path: Path
     model = spec.model.model_copy(update={"config": {"model_type": "gpt2", "n_positions": 32}})
     with pytest.raises(ConfigurationError, match=r"spec\.data\.maxLength: 64 is more than the 32 positions of this gpt2"):
         look(tmp_path, spec.model_copy(update={"model": model}))
+
+
+def test_packing_is_off_where_a_run_turns_it_off(tmp_path: Path) -> None:
+    spec = document(tmp_path, [{"text": text} for text in sentences(4)], objective={"type": "MaskedLM"})
+    model = spec.model.model_copy(update={"config": {"model_type": "roberta", "num_hidden_layers": 2}})
+    preview = look(tmp_path, spec.model_copy(update={"model": model}))
+    assert not preview.packing
+    assert [len(sequence.blocks) for sequence in preview.shown] == [1, 1]
+    assert any("attends across the documents of a packed row" in warning for warning in preview.warnings)
+
+
+def test_a_metric_of_an_unknown_label_is_an_error_as_in_a_run(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label} for text, label in zip(sentences(2), ["yes", "no"], strict=True)]
+    data = {"evaluation": [write_rows(tmp_path, rows)]}
+    spec = document(tmp_path, rows, objective={"type": "SequenceClassification"}, data=data, evaluation={"metric": "f1[maybe]"})
+    with pytest.raises(ConfigurationError, match=r"spec\.evaluation\.metric: f1\[maybe\] is not reported"):
+        look(tmp_path, spec)

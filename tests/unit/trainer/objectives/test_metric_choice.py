@@ -7,8 +7,8 @@ from tests.support import tiny
 
 from finetune_trainer import objectives
 from finetune_trainer.objectives import Objective
+from finetune_trainer.objectives.metric_choice import validate_label_metric
 from finetune_trainer.protocol.outcome import ConfigurationError
-from finetune_trainer.training.metric_choice import validate_label_metric
 
 
 def classifier(labels: list[str]) -> Objective:
