@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 
 from finetune_trainer.config.base import FreeForm, Rule, Section
 from finetune_trainer.config.continual_learning import ContinualLearningConfig, ReplayConfig
+from finetune_trainer.config.deepspeed_settings import setting_errors
 
 
 class OptimizerConfig(Section):
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); biases and norms are not decayed."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); biases, norms and other vectors are not decayed."""
 
     type: Literal["AdamW"] = "AdamW"
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate.")
@@ -111,24 +112,6 @@ class OffloadConfig(Section):
     parameters: Literal["None", "CPU"] = Field("None", description="Parameters; needs zeroStage 3.")
 
 
-# Settings of DeepSpeed that other fields of the document decide, and those fields.
-OWNED_BY_DOCUMENT = {
-    "train_batch_size": "training.batchSize",
-    "train_micro_batch_size_per_gpu": "training.microBatchSize",
-    "gradient_accumulation_steps": "training.batchSize and training.microBatchSize",
-    "optimizer": "training.optimizer",
-    "scheduler": "training.schedule",
-    "gradient_clipping": "training.maxGradientNorm",
-    "bf16": "training.precision",
-    "fp16": "training.precision",
-}
-OWNED_IN_ZERO = {
-    "stage": "deepspeed.zeroStage",
-    "offload_optimizer": "deepspeed.offload.optimizer",
-    "offload_param": "deepspeed.offload.parameters",
-}
-
-
 class DeepSpeedConfig(Section):
     """The DeepSpeed engine: how training state is partitioned over the ranks (ZeRO, arXiv:1910.02054)."""
 
@@ -138,7 +121,8 @@ class DeepSpeedConfig(Section):
     offload: OffloadConfig = OffloadConfig()
     config: FreeForm = Field(
         default_factory=dict,
-        description="Additional DeepSpeed configuration, merged last; settings that other fields decide are rejected.",
+        description="Additional DeepSpeed configuration, merged last; settings that other fields decide are rejected, and "
+        "so is auto.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -155,16 +139,10 @@ class DeepSpeedConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _reject_owned_settings(self) -> Self:
-        zero = self.config.get("zero_optimization")
-        if zero is not None and not isinstance(zero, dict):
-            raise ValueError("config.zero_optimization must be a mapping: write its settings below it")
-        for key, field in OWNED_BY_DOCUMENT.items():
-            if key in self.config:
-                raise ValueError(f"config.{key} is decided by {field}: set that field and remove this one")
-        for key, field in OWNED_IN_ZERO.items():
-            if key in (zero or {}):
-                raise ValueError(f"config.zero_optimization.{key} is decided by {field}: set that field and remove this one")
+    def _validate_config(self) -> Self:
+        # CEL cannot read free-form fields, so the API server does not check this rule.
+        if errors := setting_errors(self.config):
+            raise ValueError("; ".join(errors))
         return self
 
 

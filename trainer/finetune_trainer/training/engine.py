@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,9 +13,10 @@ import torch
 from finetune_trainer.config import DeepSpeedConfig, OptimizerConfig, TrainingConfig, UnfreezeConfig
 from finetune_trainer.distributed.process_group import ProcessGroup, import_deepspeed
 from finetune_trainer.methods.components.layer_depth import LayerDepths, measure_layer_depths
-from finetune_trainer.methods.components.new_rows import frozen_rows
 from finetune_trainer.protocol.outcome import ConfigurationError
+from finetune_trainer.training.weight_decay import decays
 
+log = logging.getLogger(__name__)
 Precision = Literal["Float32", "BFloat16", "Float16"]
 DTYPES: dict[Precision, torch.dtype] = {"Float32": torch.float32, "BFloat16": torch.bfloat16, "Float16": torch.float16}
 
@@ -94,7 +96,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def parameter_groups(
     model: torch.nn.Module, weight_decay: float, depths: LayerDepths | None = None, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices with weight decay; biases, norms, scales and other vectors without.
+    """Trainable parameters in two groups: those that weight decay applies to, and the others; see `weight_decay.decays`.
 
     With `depths` there are two such groups for each depth, the deepest last, each with the scale of its learning rate.
 
@@ -104,25 +106,18 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             depth = depths.by_parameter[parameter] if depths else 0
-            is_decayed = is_matrix(name, parameter) and not frozen_rows(parameter)
-            groups[depth, not is_decayed].append(parameter)
+            groups[depth, not decays(name, parameter)].append(parameter)
     head = depths.head if depths else 0
     result = []
-    for depth, is_vector in sorted(groups):
+    for depth, is_undecayed in sorted(groups):
         group = {
-            "params": groups[depth, is_vector],
-            "weight_decay": 0.0 if is_vector else weight_decay,
+            "params": groups[depth, is_undecayed],
+            "weight_decay": 0.0 if is_undecayed else weight_decay,
             "depth": depth,
             "scale": layer_decay ** (head - depth),
         }
         result.append(group)
     return result
-
-
-def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Whether the whole parameter has more than one dimension, also if ZeRO-3 has partitioned it."""
-    # IA3's scales are vectors that start at 1, but peft stores them as matrices of one row or column.
-    return len(getattr(parameter, "ds_shape", parameter.shape)) > 1 and ".ia3_l." not in name
 
 
 def build_engine(
@@ -140,6 +135,11 @@ def build_engine(
         depths = measure_layer_depths(model, "spec.training.optimizer.layerDecay")
     groups = parameter_groups(model, optimizer.weight_decay, depths, optimizer.layer_decay)
     config = deepspeed_config(training, deepspeed, group.size, precision)
+    stage = config["zero_optimization"]["stage"]
+    if stage != deepspeed.zero_stage and group.is_first:
+        log.info(
+            "spec.deepspeed.zeroStage: %d is used instead of %d, which has no float32 weights", stage, deepspeed.zero_stage
+        )
     initialize = import_deepspeed().initialize
     try:
         engine, *_ = initialize(model=model, optimizer=_build_optimizer(groups, optimizer), config=config)
