@@ -78,7 +78,7 @@ def rewrite_texts(row: Row, rewrite: Callable[[str], str], field: str) -> Row:
             value = rewrite_value(value, rewrite)
         elif any(rewrite(text) != text for text in ROLES[role].texts(value)):
             raise ConfigurationError(
-                f"{field}: column {row.columns[role]} cannot be altered without the rest of the row becoming invalid "
+                f"{field}: column {shown(row.columns[role])} cannot be altered without the rest of the row becoming invalid "
                 f"({row.origin}): choose something else"
             )
         values[role] = value

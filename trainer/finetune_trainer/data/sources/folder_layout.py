@@ -125,6 +125,6 @@ def _locate(file: File, are_labeled_images: bool) -> _Located:
         has_class = number + 1 < len(folders)
         if (match := _SPLIT_FOLDER.fullmatch(folder)) and (has_class or not are_labeled_images):
             return _Located(file, _SPLIT_OF[match[1].lower()], "/".join([*folders[number + 1 :], name]))
-    stem = name.partition(".")[0]
+    stem = PurePosixPath(uncompressed_name(name)).stem
     match = None if are_labeled_images else _SPLIT_FILE.fullmatch(stem)
     return _Located(file, _SPLIT_OF[match[1].lower()] if match else None, file.relative_path)

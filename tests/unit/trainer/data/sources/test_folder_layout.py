@@ -72,6 +72,7 @@ def test_refuses_splits_next_to_other_folders() -> None:
             ["data/test-0.txt"],
         ),
         (["my-train.txt", "my_dev.txt"], {}, ["my-train.txt"]),
+        (["wiki.train.txt", "wiki.valid.txt"], {}, ["wiki.train.txt"]),
         (["train/a.txt", "eval/a.txt"], {}, ["train/a.txt"]),
         (["train/a.txt", "train/b.txt"], {}, ["train/a.txt", "train/b.txt"]),
         (["test/a.txt", "test/b.txt"], {}, ["test/a.txt", "test/b.txt"]),

@@ -104,7 +104,7 @@ INVALID_FILES: list[tuple[str, bytes, dict[str, Any], str]] = [
         "a.csv",
         b"id,body\n1,x\n",
         {},
-        "a.csv:1: there is no column text (there are: id, body; divided by comma)",
+        "a.csv:1: there is no column text (there are: body, id; divided by comma)",
     ),
     (
         "a.csv",

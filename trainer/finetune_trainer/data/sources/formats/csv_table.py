@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
-from finetune_trainer.data.records.columns import missing_columns
+from finetune_trainer.data.records.columns import list_names, missing_columns
 from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.sources.decoding.lines import encoding_of, numbered_lines
 from finetune_trainer.data.sources.files import File
@@ -63,6 +63,8 @@ def _read(file: File, options: ReadOptions) -> Iterator[Record]:
                     f"{origin}: {len(fields)} fields under a header of {len(names)}: quote fields that hold a "
                     f"{name_of(delimiter)}, or set csv.delimiter"
                 )
+            if options.csv.header and fields == names and len(names) > 1:
+                raise DataError(f"{origin}: the line repeats the header, as in files that were joined: remove it")
             if delimiter == "\t":
                 _validate_quotes(fields, origin)
             yield Record(dict(zip(names, fields, strict=True)), origin)
@@ -84,7 +86,7 @@ def _validate_header(names: Sequence[str], delimiter: str, options: ReadOptions,
         if options.csv.header:
             remedies.append("csv.header: false if the first line is a row")
         raise DataError(
-            f"{origin}: there is no column {' or '.join(missing)} (there are: {', '.join(names)}; divided by "
+            f"{origin}: there is no column {' or '.join(missing)} (there are: {list_names(names)}; divided by "
             f"{name_of(delimiter)}): {', or set '.join(remedies)}"
         )
 

@@ -91,6 +91,8 @@ def test_takes_quotes_for_text_if_they_have_no_meaning() -> None:
             'text\tlabel\n"open\tx\nclose"\ty\n',
             "a.tsv:2: a quoted field spans 2 lines that look like rows: set csv.quote: '' if quotes have no meaning",
         ),
+        ("a.csv", "text,label\na,x\ntext,label\n", "a.csv:3: the line repeats the header, as in files that were joined"),
+        ("a.csv", " Text , Label\na,x\n", "a.csv:1: there is no column text or label (there are: ' Label', ' Text '; d"),
         ("a.csv", "text,label\na\0b,x\n", "a.csv:2: character 2 is NUL, read as UTF-8: remove it, or set encoding"),
         ("a.csv", 'text,label\n"a" b,x\n', "a.csv:2: not valid CSV (',' expected after '\"'): write a quote inside a"),
     ],
