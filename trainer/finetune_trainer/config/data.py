@@ -18,11 +18,7 @@ Column = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ColumnsConfig(Section):
-    r"""The column of each role. An objective reads the columns that it needs.
-
-    A column may also be a path such as `translation.en` or `answers[0].text`, or a template of columns such as
-    `{instruction}\n\n{input}`.
-    """
+    """What each role reads: a column, a path such as translation.en or answers[0].text, or a template of both in braces."""
 
     text: Column = Field("text", description="A text.")
     text_pair: Column | None = Field(None, description="A second text, paired with the first; read only if the column is set.")

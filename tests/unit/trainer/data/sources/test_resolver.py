@@ -198,6 +198,29 @@ def test_identity_changes_with_the_files() -> None:
     assert identity() not in (before, after)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"csv": {"delimiter": ";"}},
+        {"csv": {"header": False}},
+        {"text": {"rowsAre": "Line"}},
+        {"encoding": "latin-1"},
+        {"records": "data"},
+        {"format": "Text"},
+        {"columns": {"text": "{text}"}},
+    ],
+)
+def test_identity_changes_with_the_way_of_reading(settings: dict[str, Any]) -> None:
+    write("data/a.txt", "one")
+
+    def identity(**settings: Any) -> Any:
+        dataset = config.DatasetConfig.model_validate({"source": "file://data", **settings})
+        return resolver().resolve(dataset, "f").identity
+
+    assert identity() == identity()
+    assert identity(**settings) != identity()
+
+
 def test_corpus_can_be_read_twice() -> None:
     write("a.txt", "one")
     write("b.txt", "two")
