@@ -30,6 +30,9 @@ ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value", "text")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 WEIGHT_KEYS = ("weight", "train", "training", "loss_weight")
+MEDIA = ("image", "video", "audio")
+MEDIA_KEYS = tuple(key for medium in MEDIA for key in (medium, f"{medium}s"))
+"""Keys of messages, and columns beside them, that hold what is no text."""
 PARTIAL_WEIGHT_KEY = "train_detail"
 Message = dict[str, Any]
 
@@ -73,6 +76,7 @@ class MessageParser:
         present = {key: value for key, value in message.items() if value is not None}
         role = self._role(present.pop(self.keys.role, None), present)
         raw = present.pop(self.keys.content, None)
+        _require_no_media(present)
         weight = _pop_weight(present, role)
         legacy_call = present.pop("function_call", None)
         calls = parse_tool_calls(present.pop("tool_calls", None)) or parse_tool_calls(legacy_call)
@@ -98,12 +102,19 @@ class MessageParser:
     def _role(self, name: Any, present: Mapping[str, Any]) -> str:
         if name is None:
             raise ValueError(f"no {self.keys.role} (it has: {', '.join(present) or 'nothing'}): correct the row")
-        role = self.roles.get(name) or self.roles.get(str(name).lower()) or ROLES.get(str(name).strip().lower())
+        speaker = str(name).strip()
+        role = self.roles.get(speaker) or self.roles.get(speaker.lower()) or ROLES.get(speaker.lower())
         if role is None:
             raise ValueError(
                 f"the unknown role {name!r}: write one of {', '.join(SPEAKERS)}, or give its role in conversation.roles"
             )
         return role
+
+
+def _require_no_media(message: Mapping[str, Any]) -> None:
+    for key in MEDIA_KEYS:
+        if message.get(key):
+            raise ValueError(f"{key}, and conversations are trained on as text only: remove the row, or the key")
 
 
 def _as_text(result: Any) -> Any:
@@ -163,13 +174,14 @@ def _pop_weight(present: dict[str, Any], role: str) -> int | None:
 def as_messages(value: Any) -> list[Any] | None:
     """The messages of a value; None for a value that holds none.
 
-    It is a list of objects, one object, JSON of a list, or a list of texts that the user and the assistant say in turn.
+    It is a list of objects, one object, an object of lists as older hub datasets have it, JSON of a list, or a list of texts
+    that the user and the assistant say in turn.
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(json.JSONDecodeError):
             value = json.loads(value)
     if isinstance(value, Mapping):
-        return [value]
+        return _transpose(value) if value and all(isinstance(item, list) for item in value.values()) else [value]
     if not isinstance(value, list) or not value:
         return None
     if all(isinstance(item, str) for item in value):
@@ -177,6 +189,11 @@ def as_messages(value: Any) -> list[Any] | None:
     if all(isinstance(item, Mapping) and item.keys() >= {"input", "output"} for item in value):
         return [message for item in value for message in _as_turn(item)]
     return value if isinstance(value[0], Mapping) else None
+
+
+def _transpose(value: Mapping[str, list[Any]]) -> list[Any]:
+    """The messages of an object that has a list for each of their keys."""
+    return [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=False)]
 
 
 def _as_turn(pair: Mapping[str, Any]) -> list[Message]:

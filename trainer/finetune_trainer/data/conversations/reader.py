@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_trainer.data.conversations.messages import MEDIA_KEYS
 from finetune_trainer.data.conversations.normalize import NormalizationError, normalize_conversation
 from finetune_trainer.data.conversations.pairs import normalize_pair
 from finetune_trainer.data.conversations.shapes import Shape, ShapeFinder
@@ -14,7 +15,7 @@ from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.records.row import Row, texts, validate_row
 from finetune_trainer.protocol.outcome import DataError
 
-MEDIA = ("image", "video", "audio")
+TEMPLATE_OPTIONS = "chat_template_kwargs"  # a column of TRL's
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,25 @@ class ConversationReader:
             raise DataError(f"{record.origin}: {error}") from error
         row = Row(values, record.origin, _columns(shape, values, stored))
         _require_no_media(row, stored)
+        if stored.get(TEMPLATE_OPTIONS):
+            raise DataError(
+                f"{record.origin}: column {TEMPLATE_OPTIONS} holds options of the chat template for this row, which are not "
+                "supported: remove the column, and set a chatTemplate with these options"
+            )
         validate_row(row)
         return row
 
 
 def _require_no_media(row: Row, stored: Mapping[str, Any]) -> None:
     """Raises DataError for a row with images or the like: a path is one if a text has its placeholder, as in LLaVA's data."""
-    for medium in MEDIA:
-        for column in (medium, f"{medium}s"):
-            value = stored.get(column)
-            is_mentioned = not isinstance(value, str) or any(f"<{medium}>" in text for text in texts(row))
-            if value and is_mentioned:
-                raise DataError(
-                    f"{row.origin}: column {column} belongs to the conversation, and conversations are trained on as text: "
-                    "remove the row or the column"
-                )
+    for column in MEDIA_KEYS:
+        value = stored.get(column)
+        is_mentioned = not isinstance(value, str) or any(f"<{column.removesuffix('s')}>" in text for text in texts(row))
+        if value and is_mentioned:
+            raise DataError(
+                f"{row.origin}: column {column} belongs to the conversation, and conversations are trained on as text only: "
+                "remove the row or the column"
+            )
 
 
 def _columns(shape: Shape, values: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, str]:

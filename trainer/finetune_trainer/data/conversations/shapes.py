@@ -54,7 +54,9 @@ class Shape:
     def optional_column(self, part: str, values: Values) -> str | None:
         """The column of the row that holds an optional part, None for none."""
         column = first_present(self.optional.get(part, ()), values)
-        return None if column is None or values[column] is None else column
+        value = None if column is None else values[column]
+        is_missing = value is None or value != value  # pandas writes NaN for what a row lacks
+        return None if is_missing else column
 
     def missing_columns(self, values: Values) -> Iterator[str]:
         """The columns that the row must have and does not."""

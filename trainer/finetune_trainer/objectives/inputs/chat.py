@@ -79,7 +79,8 @@ class ChatRenderer:
             return self._render(conversation, learned)
         except _UnwrittenPartError as error:
             part_role = "tools" if error.part.kind == "tools" else role
-            raise row.error_for(part_role, f"{_describe(error.part, conversation)}: {self._advice(error.part)}") from None
+            problem = f"{_describe(error.part, conversation)}: {self._advice(error.part, whole)}"
+            raise row.error_for(part_role, problem) from None
         except _UnstableTemplateError:
             raise row.error_for(
                 role,
@@ -195,10 +196,11 @@ class ChatRenderer:
             )
         return visible[-1]
 
-    def _advice(self, part: Part) -> str:
+    def _advice(self, part: Part, whole: bool) -> str:
+        other_template = f"set {self._field} to one that writes it"
         if part.kind == "reasoning":
-            return f"remove it, set lossOn: Assistant if it is All, or set a {self._field} that writes it"
-        return f"remove it, or set a {self._field} that writes it"
+            return f"set lossOn: Assistant, or {other_template}" if whole else f"put it into the content, or {other_template}"
+        return f"remove it, or {other_template}"
 
 
 class _UnstableTemplateError(Exception):
