@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.pipelines import SUPPORTED_TASKS
 
 from finetune_trainer.config import TrainSpec
-from finetune_trainer.config.storage_schemes import HUB
+from finetune_trainer.config.storage_schemes import FILE, HUB
 from finetune_trainer.objectives import Objective
 from finetune_trainer.tracking.history import FEW_SHOT
 
@@ -86,17 +86,27 @@ def _loading_code(library: str, spec: TrainSpec, objective: Objective) -> str:
     if library == "sentence-transformers":
         lines = ["from sentence_transformers import SentenceTransformer", "", f'model = SentenceTransformer("{FOLDER}")']
     elif library == "peft":
-        name = objective.model_setup.auto_class.__name__
-        lines = [
-            "from peft import PeftModel",
-            f"from transformers import {name}",
-            "",
-            f'base = {name}.from_pretrained("{HUB.path(spec.model.source or "")}")',
-            f'model = PeftModel.from_pretrained(base, "{FOLDER}")',
-        ]
+        lines = _adapter_code(FILE.path(HUB.path(spec.model.source or "")), objective)
     else:
         lines = _transformers_code(objective)
     return "\n".join(lines)
+
+
+def _adapter_code(base: str, objective: Objective) -> list[str]:
+    """Loads the base model with the labels of the adapter's head, if it has one."""
+    name = objective.model_setup.auto_class.__name__
+    has_labels = "labels" in objective.encoder.statistics
+    labels = f'labels = json.load(open("{FOLDER}/training/facts.json"))["labels"]'
+    options = ", id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True"
+    return [
+        *(["import json", ""] if has_labels else []),
+        "from peft import PeftModel",
+        f"from transformers import {name}",
+        "",
+        *([labels] if has_labels else []),
+        f'base = {name}.from_pretrained("{base}"{options if has_labels else ""})',
+        f'model = PeftModel.from_pretrained(base, "{FOLDER}")',
+    ]
 
 
 def _transformers_code(objective: Objective) -> list[str]:

@@ -28,7 +28,7 @@ def text_generator(folder: Path, base: Path, max_new_tokens: int) -> Callable[[A
 
     from finetune_trainer.huggingface.pretrained import max_positions
 
-    options = _read_report(folder, "document").get("objective", {}).get(field_of("Seq2Seq"), {})
+    options = read_report(folder, "document").get("objective", {}).get(field_of("Seq2Seq"), {})
     model, tokenizer = _load_model(AutoModelForSeq2SeqLM, folder, base)
     settings = {"num_beams": options["beams"]} if "beams" in options else {}
     positions = max_positions(model)
@@ -60,7 +60,7 @@ def question_answerer(folder: Path, base: Path, max_new_tokens: int) -> Callable
     model, tokenizer = _load_model(AutoModelForQuestionAnswering, folder, base)
     window = min(tokenizer.model_max_length, max_positions(model) or DEFAULT_WINDOW, DEFAULT_WINDOW)
     objective = QuestionAnswering.from_spec(_question_answering_spec(folder, window), tokenizer)
-    objective.encoder.set_statistics({"unanswerable": False} | _read_report(folder, "facts"))
+    objective.encoder.set_statistics({"unanswerable": False} | read_report(folder, "facts"))
 
     def answer(value: Any) -> Any:
         if not isinstance(value, dict) or not {"question", "context"} <= value.keys():
@@ -113,7 +113,7 @@ def _load_model(auto_class: Any, folder: Path, base: Path) -> tuple[Any, Any]:
 
 def _question_answering_spec(folder: Path, window: int) -> TrainSpec:
     """A document with the objective and the window length of the run; `window` tokens if the folder has no document."""
-    document, name = _read_report(folder, "document"), "QuestionAnswering"
+    document, name = read_report(folder, "document"), "QuestionAnswering"
     options = document.get("objective", {}).get(field_of(name), {})
     window = document.get("data", {}).get("maxLength", window)
     source = {"source": f"{FILE.prefix}{folder}"}
@@ -130,7 +130,7 @@ def _question_answering_spec(folder: Path, window: int) -> TrainSpec:
         raise ConfigurationError(f"MODEL: {folder}/training/document.json: {explain(error)[0]}") from error
 
 
-def _read_report(folder: Path, name: str) -> dict[str, Any]:
+def read_report(folder: Path, name: str) -> dict[str, Any]:
     file = folder / "training" / f"{name}.json"
     if not file.is_file():
         return {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune_trainer.huggingface.model_folder import base_uri
 from finetune_trainer.inference import pipelines
+from finetune_trainer.inference.adapter_head import label_options
 from finetune_trainer.inference.pipelines import validate_length
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
@@ -37,7 +38,7 @@ def load_predictor(folder: Path, task: str, cache: Path, max_new_tokens: int) ->
         _validate_model_folder(folder)
     if task in pipelines.TASKS:
         return pipelines.TASKS[task](folder, base, max_new_tokens)
-    options = {"tokenizer": str(folder)} if has_adapter else {}
+    options = {"tokenizer": str(folder), **label_options(folder)} if has_adapter else {}
     try:
         pipe = transformers.pipeline(task, model=str(base), **options)
     except KeyError as error:

@@ -133,7 +133,10 @@ class WindowsEncoder(Encoder):
             if is_cut or len(kept) < len(windows):
                 status = EncodeStatus.TRUNCATED
             example = self._example(encoded, kept, row.values["context"], answers)
-            yield EncodedRow([example], status, issues=[EncodeIssue.LONG_QUESTION] * is_cut)
+            issues = [EncodeIssue.LONG_QUESTION] * is_cut
+            if answers and not _points_to_answer(example):
+                issues.append(EncodeIssue.LOST_ANSWER)
+            yield EncodedRow([example], status, issues=issues)
 
     def _truncate_questions(self, questions: Sequence[str]) -> list[str]:
         room = max(self.context.max_length // 2 - self.processor.num_special_tokens_to_add(pair=True), 1)
@@ -167,6 +170,12 @@ class WindowsEncoder(Encoder):
             TARGET: targets,
             **store_texts([context, *(answer.text for answer in answers)]),
         }
+
+
+def _points_to_answer(example: Mapping[str, Any]) -> bool:
+    """Whether the target of any window is a part of the context."""
+    starts = np.cumsum([0, *example[WINDOWS][:-1]])
+    return any(example[BEGINS][starts + example[TARGET][::2]] != OUTSIDE)
 
 
 def _validate_answers(row: Row) -> list[Answer]:

@@ -115,7 +115,9 @@ class TaggedWordsEncoder(Encoder):
                 yield EncodedRow([], EncodeStatus.UNLABELED)
                 continue
             pieces, status = split_or_truncate(np.arange(len(tokens)), room, self.context.overlong)
-            issues = () if self.tags.is_consistent(row) else (EncodeIssue.INCONSISTENT_TAGS,)
+            issues = [] if self.tags.is_consistent(row) else [EncodeIssue.INCONSISTENT_TAGS]
+            if pieces and (np.delete(word_tags, words) != IGNORE_INDEX).any():
+                issues.append(EncodeIssue.UNTOKENIZED_WORDS)
             yield EncodedRow([self._example(tokens[piece], tags[piece]) for piece in pieces], status, issues=issues)
 
     def _example(self, tokens: Tokens, tags: Tokens) -> Mapping[str, Any]:

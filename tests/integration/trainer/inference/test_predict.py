@@ -171,6 +171,23 @@ def test_classifies_an_image(ask: Any, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_adapter_of_a_classifier_has_the_labels_of_its_run(ask: Any, tmp_path: Path) -> None:
+    labels = ["positive", "neutral", "negative"]
+    base, folder = bert(tmp_path / "base", AutoModelForMaskedLM), tmp_path / "adapter"
+    classifier = AutoModelForSequenceClassification.from_pretrained(base, id2label=dict(enumerate(labels)))
+    adapted = peft.get_peft_model(classifier, peft.LoraConfig(task_type="SEQ_CLS", r=2))
+    with torch.no_grad():
+        adapted.base_model.model.classifier.modules_to_save["default"].bias.copy_(torch.tensor([4.0, 0.0, 8.0]))
+    adapted.save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    (folder / "training").mkdir()
+    (folder / "training/facts.json").write_text(json.dumps({"labels": labels}))
+    objective = {"type": "SequenceClassification", "sequenceClassification": {"problem": "SingleLabel"}}
+    (folder / "training/document.json").write_text(json.dumps({"objective": objective}))
+    [line] = ask(folder, "--task", "text-classification", "--json", "--input", "w1 w2")
+    assert [answer["label"] for answer in json.loads(line)["output"]] == ["negative", "positive", "neutral"]
+
+
 def test_an_encoder_decoder_generates_with_the_objectives_prefix_and_beams(ask: Any, tmp_path: Path) -> None:
     options = {"prefix": "spell: ", "maxTargetLength": 16, "metrics": [], "beams": 2}
     rows = corpora.spelt_out()[:150]

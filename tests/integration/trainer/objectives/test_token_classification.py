@@ -246,7 +246,7 @@ def test_converts_entity_tags_to_bio(scheme: str, tags: list[str], given: bool) 
     [example] = row.examples
     bio = ["B-PER", "I-PER", "I-PER", "O", "B-LOC", "B-LOC", "I-LOC"]
     assert [names[tag] for tag in example[TAGS] if tag != IGNORE_INDEX] == bio
-    assert row.issues == ()
+    assert row.issues == []
     statistics, _, _ = guessed(tagger, rows)
     assert statistics[4:6].tolist() == [2, 1], "entities of LOC and of PER in the data"
     assert {"f1[LOC]", "f1[PER]"} <= tagger.metrics.compute([1.0], statistics).keys()
@@ -263,14 +263,19 @@ def test_finds_tags_that_break_their_scheme(good: list[str], bad: list[str], sch
     rows = [{"tokens": ["a", "b", "c", "d"], "tags": tags} for tags in (good, bad)]
     tagger = objective(rows)
     assert tagger.encoder.statistics["scheme"] == scheme
-    assert [row.issues for row in encoded(tagger, rows)] == [(), (EncodeIssue.INCONSISTENT_TAGS,)]
+    assert [row.issues for row in encoded(tagger, rows)] == [[], [EncodeIssue.INCONSISTENT_TAGS]]
 
 
 def test_recognizes_iob1() -> None:
     rows = [{"tokens": ["a", "b", "c"], "tags": ["I-X", "B-X", "O"]}, {"tokens": ["a", "b"], "tags": ["O", "I-X"]}]
     tagger = objective(rows)
     assert tagger.encoder.statistics == {"labels": ["B-X", "I-X", "O"], "scheme": "IOB1", "convertedToBIO": False}
-    assert [row.issues for row in encoded(tagger, rows)] == [(), ()]
+    assert [row.issues for row in encoded(tagger, rows)] == [[], []]
+
+
+def test_finds_words_without_tokens() -> None:
+    rows = [{"tokens": ["a", "", "b"], "tags": ["x", "y", "x"]}, {"tokens": ["a", ""], "tags": ["x", -100]}]
+    assert [row.issues for row in encoded(objective(rows), rows)] == [[EncodeIssue.UNTOKENIZED_WORDS], []]
 
 
 @pytest.mark.parametrize("missing", [-100, -1, "-100"])
@@ -292,7 +297,7 @@ def test_encodes_long_and_empty_texts(overlong: str) -> None:
     first, *others = encoded(objective(rows, overlong=overlong, maxLength=32), rows)
     assert [one.status for one in others] == [EncodeStatus.EMPTY, EncodeStatus.EMPTY, EncodeStatus.KEPT]
     if overlong == "Drop":
-        assert first == EncodedRow([], EncodeStatus.DROPPED)
+        assert (first.examples, first.status) == ([], EncodeStatus.DROPPED)
     else:
         assert first.status is EncodeStatus.TRUNCATED
         [example] = first.examples

@@ -18,6 +18,8 @@ CheckName = Literal[
     "identicalAnswers",
     "unlearnable",
     "tags",
+    "lostAnswers",
+    "untokenizedWords",
     "truncation",
     "longQuestions",
     "longTargets",

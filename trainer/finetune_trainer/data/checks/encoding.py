@@ -22,6 +22,18 @@ TARGET_TRUNCATION = Check(
     advice="raise objective.seq2Seq.maxTargetLength, or set data.checks.truncation: Warn",
     policy=lambda checks: checks.truncation,
 )
+LOST_ANSWERS = Check(
+    name="lostAnswers",
+    description="with an answer that is completely in no window, so that the model learns that there is none",
+    advice="raise data.maxLength or stride, or set data.checks.truncation: Warn",
+    policy=lambda checks: checks.truncation,
+)
+UNTOKENIZED_WORDS = Check(
+    name="untokenizedWords",
+    description="with words for which the tokenizer has no tokens, so that their tags are not learned",
+    advice="remove these words and their tags",
+    policy=lambda checks: "Warn",  # there is no policy for it in the document
+)
 UNLABELED = Check(
     name="unlabeled",
     description="without a label",

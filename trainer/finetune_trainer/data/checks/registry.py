@@ -8,6 +8,7 @@ from finetune_trainer.data.checks.duplicates import DUPLICATES
 from finetune_trainer.data.checks.encoding import (
     IDENTICAL_ANSWERS,
     INCONSISTENT_TAGS,
+    LOST_ANSWERS,
     OPEN_END,
     QUESTION_TRUNCATION,
     TARGET_TRUNCATION,
@@ -15,6 +16,7 @@ from finetune_trainer.data.checks.encoding import (
     UNANSWERED,
     UNLABELED,
     UNLEARNABLE,
+    UNTOKENIZED_WORDS,
     UNWRITTEN_NAMES,
 )
 from finetune_trainer.data.checks.leakage import LEAKAGE
@@ -29,6 +31,8 @@ CHECKS: tuple[Check, ...] = (
     IDENTICAL_ANSWERS,
     UNLEARNABLE,
     INCONSISTENT_TAGS,
+    LOST_ANSWERS,
+    UNTOKENIZED_WORDS,
     TRUNCATION,
     QUESTION_TRUNCATION,
     TARGET_TRUNCATION,

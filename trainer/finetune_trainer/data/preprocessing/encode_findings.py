@@ -28,6 +28,8 @@ ENCODE_CHECKS = (
     EncodeCheck(encoding.TRUNCATION, (EncodeIssue.LONG_TEXT,), "cut or dropped"),
     EncodeCheck(encoding.QUESTION_TRUNCATION, (EncodeIssue.LONG_QUESTION,), "cut or dropped"),
     EncodeCheck(encoding.TARGET_TRUNCATION, (EncodeIssue.LONG_TARGET,), "cut or dropped"),
+    EncodeCheck(encoding.LOST_ANSWERS, (EncodeIssue.LOST_ANSWER,), ""),
+    EncodeCheck(encoding.UNTOKENIZED_WORDS, (EncodeIssue.UNTOKENIZED_WORDS,), ""),
     EncodeCheck(encoding.UNLABELED, (EncodeStatus.UNLABELED,), "left out"),
     EncodeCheck(encoding.UNANSWERED, (EncodeStatus.UNANSWERED,), "left out"),
     EncodeCheck(encoding.IDENTICAL_ANSWERS, (EncodeStatus.IDENTICAL,), "left out"),

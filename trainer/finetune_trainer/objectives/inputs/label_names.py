@@ -98,16 +98,18 @@ class LabelSet:
 
     def config_overrides(self) -> dict[str, Any]:
         """Fields of the model's configuration: the names of its outputs, and so their number."""
-        return {
-            "id2label": dict(enumerate(self.names)),
-            "label2id": {name: number for number, name in enumerate(self.names)},
-        }
+        return label_config(self.names)
 
     def unknown_label(self, row: Row, role: str, name: str) -> DataError:
         """The error for a label of the row that is none of the labels."""
         shown = ", ".join(self.names[:SHOWN_LABELS])
         problem = f"is {name!r}, which is none of the labels ({shown}): correct the row, or set {self.field}"
         return InsufficientDataError(str(row.error_for(role, problem)))
+
+
+def label_config(names: Sequence[str]) -> dict[str, Any]:
+    """Fields of the model's configuration: the names of its outputs, and so their number."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
 def sort_labels(names: Iterable[str]) -> list[str]:
