@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,8 +77,12 @@ def _values(reader: JSONReader, rows: Rows) -> Iterator[Located]:
                 yield Located(dict(zip(document, values, strict=True)), line)
 
 
+@functools.lru_cache(maxsize=1024)
 def _find_rows(file: File, options: ReadOptions) -> Rows | None:
-    """Where the rows lie; None if each line is an object. Raises DataError."""
+    """Where the rows lie; None if each line is an object. Raises DataError.
+
+    Rows are read several times in a run, and a document has to be read to its end for its outline.
+    """
     with open_text(file, options.encoding, newline=None) as stream:
         reader = JSONReader(stream)
         try:
