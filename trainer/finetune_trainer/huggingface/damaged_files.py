@@ -6,7 +6,8 @@ import json
 import zipfile
 from pathlib import Path
 
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_PROBLEM = "is a Git LFS pointer and not the file itself: run git lfs pull in its repository, or download it again"
 _HTML = (b"<!doctype html", b"<html")
 _LENGTH_BYTES = 8  # of a safetensors file: the length of the header, little-endian
 _MAX_HEADER_BYTES = 100_000_000  # as safetensors allows
@@ -16,8 +17,8 @@ def explain_damage(file: Path) -> str | None:
     """What is wrong with a file, and the remedy; None for a file that looks whole. Reads the beginning of large files."""
     with file.open("rb") as stream:
         beginning = stream.read(200)
-    if beginning.startswith(_LFS_POINTER):
-        return "is a Git LFS pointer and not the file itself: run git lfs pull in its repository, or download it again"
+    if beginning.startswith(LFS_POINTER):
+        return LFS_PROBLEM
     if not beginning:
         return "is empty: copy it again"
     if beginning.lstrip().lower().startswith(_HTML):

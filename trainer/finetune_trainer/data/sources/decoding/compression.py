@@ -17,6 +17,7 @@ import pyarrow
 
 from finetune_trainer.data.sources.files import File
 from finetune_trainer.data.sources.names import COMPRESSION_SUFFIXES, compression_suffix
+from finetune_trainer.huggingface.damaged_files import LFS_POINTER, LFS_PROBLEM
 from finetune_trainer.protocol.outcome import DataError, first_line
 
 
@@ -43,10 +44,14 @@ def compression_of(file: File) -> str | None:
     suffix = compression_suffix(file.name)
     named = COMPRESSION_SUFFIXES[suffix] if suffix else None
     with _explain_errors(file), file.path.open("rb") as stream:
-        start = stream.read(16)
+        start = stream.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        raise DataError(f"{file.name}: {LFS_PROBLEM}")
     found = _compression_by_content(start)
-    if named == found or not start:
+    if named == found:
         return named
+    if not start:
+        return None
     if found is None:
         raise DataError(f"{file.name}: the file is not compressed with {named} as its name says: remove {suffix} from the name")
     [wanted, *_] = [suffix for suffix, compression in COMPRESSION_SUFFIXES.items() if compression == found]

@@ -86,7 +86,7 @@ def test_rejects_truncated_files(suffix: str) -> None:
             zstd(b"x"),
             "a.txt.bz2: the file is compressed with Zstandard, unlike its name: let the",
         ),
-        ("a.jsonl.xz", b"", "a.jsonl.xz: the compressed file is damaged"),
+        ("a.jsonl.xz", b"", "a.jsonl.xz: the file is empty: fill it or leave it out"),
     ],
 )
 def test_rejects_names_that_contradict_the_content(name: str, content: bytes, message: str) -> None:
@@ -94,6 +94,13 @@ def test_rejects_names_that_contradict_the_content(name: str, content: bytes, me
     with pytest.raises(DataError) as raised:
         read_texts(name)
     assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv.gz", "a.parquet", "a.arrow", "a.tar"])
+def test_rejects_pointers_of_git_lfs(name: str) -> None:
+    write(name, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(DataError, match=rf"^{name}: is a Git LFS pointer and not the file itself: run git lfs pull"):
+        read_texts(name)
 
 
 def test_explains_windows_that_are_too_long() -> None:
