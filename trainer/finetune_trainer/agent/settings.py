@@ -14,6 +14,7 @@ class Limits:
 
     poll_interval: float = 0.1  # between two polls of ranks and store
     share_interval: float = 1.0  # between two signs of life for the other nodes
+    pause: float = 5.0  # between two polls from which the agent itself was paused, and its ranks with it
     cause_delay: float = 2.0  # a lost peer is usually the consequence of another rank's failure: wait for that to be reported
     kill_grace: float = 1.0  # between SIGTERM and SIGKILL for ranks that are restarted
     exit_grace: float = 30.0  # for a rank to exit after it reported its outcome

@@ -17,13 +17,14 @@ SIGNAL = signal.SIGUSR1
 _WAIT_SECONDS = 1.0
 _FRAME = re.compile(r'^\s+File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$')
 _KERNEL_STATES = {"T": "is stopped by a signal", "t": "is stopped by a debugger", "D": "waits for a disk or file system"}
+_LIBRARIES = re.compile(r"^.*/(?:site-packages|dist-packages|python3\.\d+)/")
 _PACKAGE = "finetune_trainer"
 _GUARD = "finetune_trainer/agent/guard.py"  # starts every rank
 _COLLECTIVES = ("torch/distributed/", "deepspeed/comm/")
 
 
 class Frame(NamedTuple):
-    """A function call of a stack; `file` is relative to the folder of installed packages."""
+    """A function call of a stack; `file` is relative to the folder of libraries."""
 
     file: str
     line: int
@@ -92,10 +93,8 @@ def _threads(text: str) -> list[list[Frame]]:
 
 
 def _shorten(file: str) -> str:
-    for folder in ("site-packages/", "dist-packages/"):
-        file = file.rpartition(folder)[2]
     _, package, after = file.rpartition(f"/{_PACKAGE}/")
-    return f"{_PACKAGE}/{after}" if package else file
+    return f"{_PACKAGE}/{after}" if package else _LIBRARIES.sub("", file)
 
 
 def _size(file: Path) -> int:

@@ -51,6 +51,7 @@ class WorkerGroup:
         self._workers: list[WorkerProcess] = []
         self._was_started = False
         self._hang: _Hang | None = None
+        self._checked_at = time.monotonic()
         self._has_logged_stacks = False
         self.peers_alive_at = -math.inf
         """When a rank of another node gave its last known sign of life, by this process's monotonic clock."""
@@ -61,6 +62,7 @@ class WorkerGroup:
         self._was_started = True
         self._workers = []
         self._hang, self._has_logged_stacks = None, False
+        self._checked_at = time.monotonic()
         for local_rank in range(self._settings.processes_per_node):
             self._workers.append(self._start_worker(local_rank, round_number, master))
 
@@ -133,13 +135,20 @@ class WorkerGroup:
             return None
         if self._hang is None:
             self._hang = self._describe_hang(hanging)
+            self._checked_at = time.monotonic()
         hang = self._hang
         if hang.is_waiting and time.monotonic() - hang.found_at < self._settings.limits.cause_delay:
             return None
         return hang.outcome
 
     def _hanging_workers(self) -> list[WorkerProcess]:
-        now, alive_at = time.monotonic(), self._alive_at
+        now = time.monotonic()
+        since_last_check, self._checked_at = now - self._checked_at, now
+        if since_last_check > self._settings.limits.pause:
+            # The container or the machine was paused, and the ranks with it; their events may still be in the pipes.
+            for worker in self._workers:
+                worker.liveness.forgive(since_last_check)
+        alive_at = self._alive_at
         return [worker for worker in self._workers if worker.hangs(now, alive_at)]
 
     @property

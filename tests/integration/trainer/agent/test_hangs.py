@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -74,3 +75,19 @@ def test_a_stopped_process_is_found_and_named(create_cluster: CreateCluster) -> 
     outcome = agent.wait()
     assert outcome.reason is Reason.HANG
     assert "it is stopped by a signal (process state T)" in outcome.message
+
+
+def test_a_paused_machine_is_no_hang(create_cluster: CreateCluster) -> None:
+    cluster = create_cluster({0: ["train"]}, nodes=1, limits=replace(LIMITS, pause=0.5), step_seconds=1)
+    agent = cluster.start(0)
+    pid = cluster.record(0, 0)["pid"]
+    wait_for(lambda: agent.status().progress.step > 2, "steps")
+    for process in (agent.pid, pid):
+        os.kill(process, signal.SIGSTOP)
+    time.sleep(2)
+    for process in (agent.pid, pid):
+        os.kill(process, signal.SIGCONT)
+    time.sleep(0.5)
+    cluster.finish()
+    assert outcomes([agent]) == [COMPLETE]
+    assert cluster.attempts(0) == 1

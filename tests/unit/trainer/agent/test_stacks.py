@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.agent import stacks
-from finetune_trainer.agent.stacks import Stack
+from finetune_trainer.agent.stacks import Frame, Stack
 
 SCRIPT = """
 import faulthandler, signal, sys, threading, time
@@ -67,6 +67,20 @@ def test_a_process_without_a_handler_is_not_killed(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("/usr/lib/python3.11/threading.py", "threading.py"),
+        ("/v/lib/python3.11/site-packages/torch/nn/module.py", "torch/nn/module.py"),
+        ("/app/trainer/finetune_trainer/training/loop.py", "finetune_trainer/training/loop.py"),
+        ("/home/me/reward.py", "/home/me/reward.py"),
+    ],
+)
+def test_names_files_as_people_know_them(file: str, name: str) -> None:
+    text = f'Current thread 0x0 (most recent call first):\n  File "{file}", line 7 in run\n'
+    assert Stack(text).frames == [Frame(name, 7, "run")]
 
 
 def test_names_the_innermost_call_and_that_of_the_trainer() -> None:
