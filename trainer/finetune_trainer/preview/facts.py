@@ -132,7 +132,8 @@ def run_facts(preview: DataPreview) -> Iterator[Fact]:
     """The steps and tokens of the run, and how often it sees each source."""
     run = preview.run
     about = "at least " if run.is_lower_bound else "about " if run.is_estimate else ""
-    yield Fact("steps", f"{about}{run.steps:,}: {run.epochs:,.2f} epochs of {run.steps_per_epoch:,.1f} steps")
+    epochs = f"{run.epochs:,.2f} epochs of {run.steps_per_epoch:,.1f} steps"
+    yield Fact("steps", f"{run.steps:,}: {about}{epochs}" if run.is_fixed else f"{about}{run.steps:,}: {epochs}")
     tokens = f", {run.tokens_per_step:,.0f} tokens on average" if run.tokens_per_step else ""
     yield Fact("a step", f"{run.sequences_per_step:,} sequences{tokens}")
     if run.tokens:

@@ -51,6 +51,7 @@ class RunLength(Section):
     sequences_per_step: int
     tokens_per_step: float = Field(description="On average, without padding; 0 for images.")
     tokens: int = Field(description="Tokens of all steps.")
+    is_fixed: bool = Field(False, description="Whether training.maxSteps sets the steps, which are then no estimate.")
     is_estimate: bool
     is_lower_bound: bool = Field(False, description="Whether the number of rows is unknown, so that the run may be longer.")
 

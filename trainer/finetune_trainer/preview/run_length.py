@@ -33,6 +33,7 @@ def run_length(spec: TrainSpec, epoch: int, train: SplitReport, sampled: Sequenc
         sequences_per_step=training.batch_size,
         tokens_per_step=tokens_per_step,
         tokens=round(steps * tokens_per_step),
+        is_fixed=training.max_steps is not None,
         is_estimate=bool(read),
         is_lower_bound=is_lower_bound and training.max_steps is None,
     )
