@@ -181,7 +181,7 @@ def as_messages(value: Any) -> list[Any] | None:
         with contextlib.suppress(json.JSONDecodeError):
             value = json.loads(value)
     if isinstance(value, Mapping):
-        return _transpose(value) if value and all(isinstance(item, list) for item in value.values()) else [value]
+        return _transpose(value) or [value]
     if not isinstance(value, list) or not value:
         return None
     if all(isinstance(item, str) for item in value):
@@ -191,9 +191,12 @@ def as_messages(value: Any) -> list[Any] | None:
     return value if isinstance(value[0], Mapping) else None
 
 
-def _transpose(value: Mapping[str, list[Any]]) -> list[Any]:
-    """The messages of an object that has a list for each of their keys."""
-    return [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=False)]
+def _transpose(value: Mapping[str, Any]) -> list[Any]:
+    """The messages of an object that has a list for each of their keys, all equally long; none for another object."""
+    lengths = {len(item) if isinstance(item, list) else -1 for item in value.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        return []
+    return [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
 
 
 def _as_turn(pair: Mapping[str, Any]) -> list[Message]:

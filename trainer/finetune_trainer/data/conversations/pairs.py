@@ -50,8 +50,10 @@ def _require_text_only(shape: Shape, values: Values) -> None:
 
 
 def _split_texts(shape: Shape, question: str | None, chosen: str, rejected: str) -> tuple[str, str, str]:
-    """The prompt and the answers; without a question the texts share their beginning, up to the assistant's
-    turn or to the last whole word."""
+    """The prompt and the answers.
+
+    Without a question the texts share their beginning, up to the assistant's turn or to the last whole word.
+    """
     if question is not None:
         return question, chosen, rejected
     shared = os.path.commonprefix([chosen, rejected])  # noqa: RUF071  # character by character, as it should

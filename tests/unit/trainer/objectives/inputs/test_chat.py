@@ -198,6 +198,12 @@ def test_tokenizer_may_have_a_template_for_tools(tokenizer: Any) -> None:
     assert with_tools.render(TURNS, TOOLS).text.startswith("tools 1\n<|im_start|>user")
 
 
+def test_whole_conversation_must_hold_all_reasoning(tokenizer: Any) -> None:
+    thinking = [USER, YES | {"reasoning_content": "Hm."}, WHY, WHY_NOT]
+    with pytest.raises(DataError, match=r"^rows.jsonl:7: column messages has in message 2 reasoning, .* set lossOn: Assistant"):
+        render(tokenizer, "{# of our own #}" + template("qwen3"), thinking, whole=True)
+
+
 def test_default_template_writes_everything(tokenizer: Any) -> None:
     [chat] = render(tokenizer, DEFAULT_TEMPLATE, [SYSTEM, *CALLING[:3], YES | {"reasoning_content": "Hm."}], TOOLS)
     assert chat.text == (
@@ -206,6 +212,18 @@ def test_default_template_writes_everything(tokenizer: Any) -> None:
         'assistant\n<tool_call>\n{"name": "weather", "arguments": {"city": "Paris", "days": 2}}\n</tool_call></s>\n'
         "tool\nsunny</s>\nassistant\n<think>\nHm.\n</think>\n\nYes,\n\n  you may.</s>\n"
     )
+
+
+def test_learns_tool_calls(tokenizer: Any) -> None:
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris", "days": 2}}\n</tool_call></s>\n'
+    assert learnt(tokenizer, DEFAULT_TEMPLATE, CALLING, TOOLS) == [f"{call}{YES['content']}</s>\n"]
+    own = "{% if tools %}{% for t in tools %}{{ t | tojson }}{% endfor %}{% endif %}" + EACH + (
+        "<|{{ m.role }}|>{{ m.content if m.content else '' }}{% if m.tool_calls %}{% for c in m.tool_calls %}"
+        "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}{% endif %}"
+        "{{ eos_token }}{% endfor %}"
+    )  # fmt: skip
+    call = '<call>weather {"city": "Paris", "days": 2}</call></s>'
+    assert learnt(tokenizer, own + PROMPT + "<|assistant|>{% endif %}", CALLING, TOOLS) == [f"{call}{YES['content']}</s>"]
 
 
 @pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "llama3_1", "llama3_2", "deepseekv3", "glm4moe"])
