@@ -86,11 +86,12 @@ def find_source(
     if dataset.format == "Auto" and 0 < len(images) < len(files):
         # The folder holds tables and the images that their rows refer to.
         files, attachments = [file for file in files if not is_image(file)], [*attachments, *images]
-    found = without_descriptions(files) if dataset.format == "Auto" else Selection(files)
+    kind = _kind_of(files, dataset.format, roles)
+    found = without_descriptions(files, kind) if dataset.format == "Auto" else Selection(files)
     selected = Selection(found.files)
     if dataset.split or not glob.has_magic(dataset.source):
         choice = SplitChoice(dataset.split, default_split, f"{field.removesuffix('.source')}.split")
-        selected = select_split(found.files, choice, _kind_of(found.files, dataset.format, roles))
+        selected = select_split(found.files, choice, kind)
     notes = describe_unread(others) + found.notes + selected.notes
     return FileSource(dataset.source, dataset.format, options, selected.files, attachments, notes)
 

@@ -25,7 +25,6 @@ _SPLIT_FOLDER = re.compile(rf"({_KEYWORDS})(?:[-._ 0-9].*)?", re.IGNORECASE)
 _SPLIT_FILE = re.compile(rf"(?:.*[-._ ])?({_KEYWORDS})(?:[-._ 0-9].*)?", re.IGNORECASE)
 _SAVED_DATASET = ("dataset_info.json", "dataset_dict.json", "state.json")
 _DOCUMENTATION = re.compile(r"(?:readme|license|licence|changelog|citation)(?:\.(?:md|txt|rst))?")
-_TEXT_SUFFIXES = (".md", ".txt", ".rst")
 
 
 class FileKind(Enum):
@@ -65,15 +64,14 @@ class _Located(NamedTuple):
     below: str
 
 
-def without_descriptions(files: Sequence[File]) -> Selection:
-    """The files without those that describe the others: the state of a dataset saved to disk, and documentation."""
+def without_descriptions(files: Sequence[File], kind: FileKind) -> Selection:
+    """The files without those that describe the others: the state of a dataset saved to disk, and documentation of tables."""
     has_arrow = any(file.name.endswith(".arrow") for file in files)
-    has_tables = not all(uncompressed_name(file.name).endswith(_TEXT_SUFFIXES) for file in files)
     kept, left_out = [], []
     for file in files:
         name = PurePosixPath(file.relative_path).name.lower()
         is_saved_state = has_arrow and (name in _SAVED_DATASET or (name.startswith("cache-") and name.endswith(".arrow")))
-        if is_saved_state or (has_tables and len(files) > 1 and _DOCUMENTATION.fullmatch(name)):
+        if is_saved_state or (kind is FileKind.TABLES and len(files) > 1 and _DOCUMENTATION.fullmatch(name)):
             left_out.append(file.relative_path)
         else:
             kept.append(file)

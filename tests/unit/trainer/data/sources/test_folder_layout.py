@@ -136,5 +136,5 @@ def test_documentation_next_to_tables_is_not_read() -> None:
     assert [text for text, _ in read_texts("data")] == ["a"]
     assert resolve("data").describe().notes == ("LICENSE.txt, README.md are not data and not read.",)
     write("texts/README.md", "# About")
-    write("texts/a.txt", "a")
+    write("texts/a.py", "a")
     assert len(read_texts("texts")) == 2

@@ -24,8 +24,7 @@ def _read_lines(file: File, options: ReadOptions) -> Iterator[Record]:
     if _first_character(file, options) == "[":
         yield from _read_document(file, options)
         return
-    if options.json_records is not None:
-        raise DataError(f"{file.name}: each line is a row, so that there is no {options.json_records}: remove records")
+    _validate_without_path(file, options)
     for number, text in numbered_lines(file, options.encoding):
         if text.strip():
             try:
@@ -95,6 +94,7 @@ def _find_rows(file: File, options: ReadOptions) -> Rows | None:
             document = outline_of(reader)
             is_one_line = reader.line == line
             if reader.peek():
+                _validate_without_path(file, options)
                 return None if is_one_line else Rows(Layout.ROW)
             return find_rows(document, options.json_records, options.columns)
         except RecursionError as error:
@@ -103,6 +103,11 @@ def _find_rows(file: File, options: ReadOptions) -> Rows | None:
             raise _invalid(file, error, "correct the document") from error
         except LayoutError as error:
             raise DataError(f"{file.name}: {error}") from error
+
+
+def _validate_without_path(file: File, options: ReadOptions) -> None:
+    if options.json_records is not None:
+        raise DataError(f"{file.name}: each object is a row, so that there is no {options.json_records}: remove records")
 
 
 def _first_character(file: File, options: ReadOptions) -> str:

@@ -128,7 +128,8 @@ def test_flattens_the_articles_of_squad() -> None:
             "a.json: there are several lists of objects (train, test): name the one with the rows in records",
         ),
         (json.dumps(ROWS), {"records": "data"}, "a.json: the document is an array and has no data: remove records"),
-        ('{"text": "a"}\n{"text": "b"}', {"records": "data"}, "a.json: each line is a row, so that there is no data: remove"),
+        ('{"text": "a"}\n{"text": "b"}', {"records": "data"}, "a.json: each object is a row, so that there is no data: remove"),
+        ('{"text":\n"a"}\n{}', {"records": "data"}, "a.json: each object is a row, so that there is no data: remove records"),
         (json.dumps({"a": ROWS}), {"records": "b"}, "a.json: there is no b (there are: a): correct records"),
         (json.dumps({"a": {"n": 1}}), {"records": "a"}, "a.json: a is no list of objects (it is an object): name such a list"),
         (
