@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 # Names that model families have for a token that does not occur in texts, in the order of preference.
@@ -22,6 +24,16 @@ def marker_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def sentinel_token(number: int) -> str:
     """The token that replaces a masked span of a text, numbered from 0; the names are T5's."""
     return f"<extra_id_{number}>"
+
+
+def add_stop_token(model: Any, token_id: int) -> bool:
+    """Make the model, and its export, stop generation at a token too; returns whether it did not before."""
+    stops = model.generation_config.eos_token_id
+    stops = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
+    if token_id in stops:
+        return False
+    model.generation_config.eos_token_id = [*stops, token_id]
+    return True
 
 
 def set_padding_token(tokenizer: PreTrainedTokenizerBase, embedding_count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_trainer.config import ModelConfig
 from finetune_trainer.huggingface.pretrained import explain_errors, max_positions, missing_weights, validate_weights
-from finetune_trainer.huggingface.special_tokens import count_token_ids
+from finetune_trainer.huggingface.special_tokens import add_stop_token, count_token_ids
 from finetune_trainer.models.embeddings import grow_embeddings, validate_vocabulary
 from finetune_trainer.models.head import reset_unsuitable_head
 from finetune_trainer.models.model_config import build_model_config
@@ -21,6 +22,7 @@ from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.storage.base import Credentials
 
+log = logging.getLogger(__name__)
 ATTENTION_IMPLEMENTATIONS = {"Auto": None, "Eager": "eager", "SDPA": "sdpa", "FlashAttention2": "flash_attention_2"}
 
 
@@ -57,6 +59,7 @@ def load_model(
         if isinstance(objective.processor, PreTrainedTokenizerBase):
             _validate_embeddings(config, model, objective.processor)
             grow_embeddings(model, objective.processor)
+            _stop_at_end_of_text(model, objective.processor)
     return model
 
 
@@ -114,6 +117,13 @@ def _create_from_scratch(config: ModelConfig, model_config: Any, dtype: torch.dt
             trust_remote_code=config.trust_remote_code,
         )  # fmt: skip
     return model
+
+
+def _stop_at_end_of_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make a model that generates stop at the tokenizer's end-of-text token, which it learns to write; transformers does so."""
+    eos = tokenizer.eos_token_id
+    if model.can_generate() and eos is not None and add_stop_token(model, eos):
+        log.info("generation stops at %s too, the tokenizer's end-of-text token", tokenizer.eos_token)
 
 
 def _validate_embeddings(config: ModelConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

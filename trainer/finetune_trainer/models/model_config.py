@@ -39,6 +39,7 @@ def build_model_config(config: ModelConfig, folder: Path | None, objective: Obje
         token_ids = _special_token_ids(tokenizer, base, has_own_tokenizer=config.tokenizer is not None)
         overrides = token_ids | {"vocab_size": count_token_ids(tokenizer)} | overrides
     source_fields = base.to_dict() if folder else {}
+    _validate_kind(base, objective)
     with explain_errors("spec.model.config", "correct its values"):
         return type(base).from_dict(source_fields | overrides | objective_overrides)
 
@@ -60,6 +61,17 @@ def _base_config(config: ModelConfig, folder: Path | None, model_type: str | Non
             f"spec.model.config.model_type: the source is a {base.model_type}, not a {model_type}: remove one of them"
         )
     return base
+
+
+def _validate_kind(base: Any, objective: Objective) -> None:
+    """Raise ConfigurationError if transformers has no model of this family for the objective."""
+    auto_class = objective.model_setup.auto_class
+    has_own_code = bool(getattr(base, "auto_map", None))
+    if not has_own_code and type(base) not in auto_class._model_mapping:
+        raise ConfigurationError(
+            f"spec.objective.type: transformers has no {auto_class.__name__} of the family {base.model_type}: choose an "
+            "objective that suits the model, or another model"
+        )
 
 
 def _special_token_ids(tokenizer: PreTrainedTokenizerBase, base: Any, has_own_tokenizer: bool) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class Trainer:
     """Runs one rank: `setup`, `train` and `export`, in this order."""
 
     objective: Objective
+    precision: engine.Precision
     data_spec: TrainSpec
     """The document with the choice of packing that its model allows."""
     data: Prepared
@@ -116,6 +117,7 @@ class Trainer:
         device = devices.choose_device(self.launch.local_rank)  # before the data, because models that prepare data use it
         if self.launch.local_rank == 0:
             devices.log_device(device, self.launch.processes_per_node)
+        self.precision = engine.choose_precision(self.spec.training.precision, device)
         if self.resume_check:
             self.resume_check.compare_files(self.resolver)
         self._prepare_data()
@@ -123,11 +125,11 @@ class Trainer:
         self.group = self._join_process_group()
         validate_same_rows(self.data.report, self.group)
         self.resumption = on_first_rank(self.group, self._compare_with_checkpoint)
-        model, precision = self._build_model()
+        model = self._build_model()
         heartbeat.beat()
         regularizer = self._build_regularizer(model)
         self.engine = engine.build_engine(
-            model, self.spec.training, self.spec.deepspeed, self.spec.method.unfreeze, self.group, precision
+            model, self.spec.training, self.spec.deepspeed, self.spec.method.unfreeze, self.group, self.precision
         )
         self.loop = self._build_loop(regularizer)
 
@@ -179,11 +181,10 @@ class Trainer:
             processes_per_node=launch.processes_per_node, master=launch.master,
         )  # fmt: skip
 
-    def _build_model(self) -> tuple[Any, engine.Precision]:
+    def _build_model(self) -> Any:
         """The model as the document's method trains it; sets the layout of its batches."""
         spec, launch, objective = self.spec, self.launch, self.objective
-        precision = engine.choose_precision(spec.training.precision, self.group.device)
-        dtype = engine.DTYPES[precision]
+        dtype = engine.DTYPES[self.precision]
         model = objective.build_model(
             partial(
                 loading.load_model, spec.model, dtype=dtype, cache=launch.cache_dir, credentials=launch.credentials,
@@ -213,7 +214,7 @@ class Trainer:
         model = methods.apply_method(model, spec.method, context)
         if is_peft_model(model) and not spec.export.merge_adapters:
             validate_adapter_export(model)
-        return model, precision
+        return model
 
     def _build_regularizer(self, model: Any) -> Regularizer | None:
         return build_regularizer(

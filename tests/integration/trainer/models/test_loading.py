@@ -185,7 +185,7 @@ def test_rejects_invalid_configurations(changes: dict[str, Any], message: str, t
 
 
 def test_rejects_an_architecture_without_a_causal_language_model(tmp_path: Path) -> None:
-    message = "spec.model.config (Unrecognized configuration class <class 'transformers.models.t5.configuration_t5.T5Config'>"
+    message = "spec.objective.type: transformers has no AutoModelForCausalLM of the family t5: choose an objective that suits"
     assert_rejected(TRAINED | {"config": {"model_type": "t5", "d_model": 8, "num_layers": 1}}, message, tmp_path)
 
 
@@ -333,3 +333,13 @@ def test_a_loaded_model_can_be_stored_and_loaded_again(stored: Path, tmp_path: P
     assert reloaded("x + größer")["input_ids"] == tokenizer("x + größer")["input_ids"]
     assert reloaded.pad_token_id == 1
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "again").config.use_cache is True
+
+
+def test_generation_stops_at_the_tokenizers_end_of_text(stored: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(stored)
+    tokenizer.add_special_tokens({"eos_token": "<stop>"})
+    tokenizer.save_pretrained(stored)
+    loaded_tokenizer, model = load_both(pretrained(stored), tmp_path)
+    assert model.generation_config.eos_token_id == [0, loaded_tokenizer.convert_tokens_to_ids("<stop>")]
+    unchanged = AutoModelForCausalLM.from_pretrained(stored)
+    assert unchanged.generation_config.eos_token_id == 0

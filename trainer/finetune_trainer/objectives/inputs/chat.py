@@ -13,7 +13,7 @@ from finetune_trainer.config.objectives.chat import ChatObjectiveConfig
 from finetune_trainer.data.loading.collate import IGNORE_INDEX
 from finetune_trainer.data.loading.dataset import TOKENS, Sample, Tokens
 from finetune_trainer.data.records.row import Row
-from finetune_trainer.huggingface.special_tokens import marker_ids
+from finetune_trainer.huggingface.special_tokens import add_stop_token, marker_ids
 from finetune_trainer.objectives.base import ObjectiveContext
 from finetune_trainer.objectives.inputs.chat_coverage import ASSISTANT, Conversation, CoverageFinder, Part
 from finetune_trainer.objectives.inputs.chat_template import (
@@ -102,13 +102,7 @@ class ChatRenderer:
 
     def stop_generation_at_end_of_turn(self, model: Any) -> None:
         """Make the model, and its export, stop generation where the assistant ends its turn."""
-        stops = model.generation_config.eos_token_id
-        if stops is None:
-            stops = []
-        elif isinstance(stops, int):
-            stops = [stops]
-        if self.end_of_turn not in stops:
-            model.generation_config.eos_token_id = [*stops, self.end_of_turn]
+        add_stop_token(model, self.end_of_turn)
 
     def _render(self, conversation: Conversation, learned: Collection[int]) -> list[RenderedChat]:
         coverage = self._coverage.find(conversation)
