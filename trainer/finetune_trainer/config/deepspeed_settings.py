@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ OWNED_BY_DOCUMENT = {
     "scheduler": "training.schedule",
     "gradient_clipping": "training.maxGradientNorm",
     "bf16": "training.precision",
+    "bfloat16": "training.precision",
     "fp16": "training.precision",
     "amp": "training.precision",
     "torch_autocast": "training.precision",
@@ -25,6 +27,16 @@ OWNED_BY_DOCUMENT = {
     "zero_optimization.offload_optimizer": "deepspeed.offload.optimizer",
     "zero_optimization.offload_param": "deepspeed.offload.parameters",
 }
+# The other sections and settings that DeepSpeed reads; it ignores all that it does not know.
+OTHER_SETTINGS = (
+    "activation_checkpointing", "aio", "autotuning", "checkpoint", "comms_logger", "communication_data_type", "compile",
+    "compression_training", "csv_monitor", "curriculum_learning", "data_efficiency", "data_types", "dataloader_drop_last",
+    "disable_allgather", "dump_state", "eigenvalue", "flops_profiler", "gradient_predivide_factor", "hybrid_engine",
+    "memory_breakdown", "monitor_config", "pipeline", "prescale_gradients", "progressive_layer_drop",
+    "seq_parallel_communication_data_type", "sparse_attention", "sparse_gradients", "steps_per_print", "tensor_parallel",
+    "tensorboard", "wall_clock_breakdown", "wandb", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer",
+    "zero_optimization",
+)  # fmt: skip
 # What transformers replaces "auto" by, from the hidden_size of the model's configuration.
 VALUES_OF_AUTO = {
     "zero_optimization.reduce_bucket_size": "hidden_size x hidden_size",
@@ -38,6 +50,10 @@ def setting_errors(config: Mapping[str, Any]) -> list[str]:
     if not isinstance(config.get("zero_optimization", {}), Mapping):
         return ["config.zero_optimization must be a mapping: write its settings below it"]
     errors: dict[str, None] = {}  # an ordered set: a section has one error, however many values it has
+    known = [key for key in OWNED_BY_DOCUMENT if "." not in key] + list(OTHER_SETTINGS)
+    for key in config:
+        if key not in known and (closest := difflib.get_close_matches(key, known, n=1, cutoff=0.85)):
+            errors[f"config.{key} is no setting of DeepSpeed, which would ignore it: did you mean {closest[0]}?"] = None
     for path, value in _values(config, ""):
         owned = next((key for key in OWNED_BY_DOCUMENT if f"{path}.".startswith(f"{key}.")), None)
         if owned is not None:

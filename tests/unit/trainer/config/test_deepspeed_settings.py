@@ -56,8 +56,17 @@ def test_reports_every_setting_in_one_message() -> None:
         ({"zero_optimization": {"overlap_comm": True}, "comms_logger": {}}, 0),
         ({"zero_optimization": 3}, 1),
         ({"optimizer": {}}, 1),
+        ({"zero_optimisation": {"overlap_comm": True}}, 1),
+        ({"bfloat16": {"enabled": True}}, 1),
+        ({"a_setting_of_a_later_version": 1}, 0),
         ({"zero_optimization": {"offload_param": {"device": "auto", "pin_memory": True}}}, 1),
     ],
 )
 def test_counts_each_setting_once(config: dict[str, Any], errors: int) -> None:
     assert len(setting_errors(config)) == errors
+
+
+def test_corrects_the_spelling_of_a_setting_that_deepspeed_would_ignore() -> None:
+    assert setting_errors({"wall_clock_breakdwon": True}) == [
+        "config.wall_clock_breakdwon is no setting of DeepSpeed, which would ignore it: did you mean wall_clock_breakdown?"
+    ]
