@@ -76,9 +76,9 @@ def _metrics(outcome: Outcome) -> Iterator[str]:
 
 
 def _reports(reports: Path) -> Iterator[str]:
-    plot = reports / "loss.png"
-    if plot.exists():
-        yield _row("loss plot", plot)
+    for title, name in (("loss plot", "loss.png"), ("data page", "data.html")):
+        if (reports / name).exists():
+            yield _row(title, reports / name)
     report = _read_json(reports / "report.json")
     if report is not None:
         if report["stoppedEarly"]:

@@ -40,7 +40,7 @@ class Picture(Section):
 
     width: int
     height: int
-    png: str = Field(description="The image as base64-encoded PNG.")
+    png: str = Field(description="The image as base64-encoded PNG, made smaller if it is large.")
 
 
 class Block(Section):

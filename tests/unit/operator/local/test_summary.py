@@ -78,7 +78,8 @@ def test_stopped_run_prints_the_command_that_resumes_it(outcome: Outcome, line: 
 def test_finished_run_prints_metrics_and_paths(tmp_path: Path) -> None:
     reports = tmp_path / "model" / "training"
     reports.mkdir(parents=True)
-    (reports / "loss.png").touch()
+    for name in ("loss.png", "data.html"):
+        (reports / name).touch()
     (reports / "samples.json").write_text(json.dumps([{"prompt": "import ", "continuation": "os\n"}]))
     report = {"stoppedEarly": "evaluation loss has not improved", "fit": {"kind": "Settled", "sentence": "settled: so it is"}}
     (reports / "report.json").write_text(json.dumps(report))
@@ -99,6 +100,7 @@ def test_finished_run_prints_metrics_and_paths(tmp_path: Path) -> None:
         "  data        1 of 5 training rows with personal data",
         f"  model       {tmp_path}/model",
         f"  loss plot   {tmp_path}/model/training/loss.png",
+        f"  data page   {tmp_path}/model/training/data.html",
         "  stopped     evaluation loss has not improved",
         "  diagnosis   settled: so it is",
         "  sample      'import ' continues with 'os\\n'",

@@ -26,6 +26,7 @@ from finetune_trainer.protocol.outcome import ConfigurationError, first_line
 PIXELS = "pixels"  # of an example: its bytes [height x width x channels]
 PIXEL_VALUES = "pixel_values"  # of a batch
 MODES = {1: "L", 3: "RGB"}  # Pillow's names for so many channels
+MAX_SHOWN_PIXELS = 256  # width and height of an image in a report
 IMAGES_AT_ONCE = 64  # images that are decoded and held in memory
 
 
@@ -100,7 +101,9 @@ class ImagePreprocessor:
         """An image of a batch as the model gets it, with its normalization undone."""
         values: Tokens = batch.inputs[PIXEL_VALUES][index].float().numpy()
         png = io.BytesIO()
-        _to_image(self._to_bytes(values)).save(png, "PNG")
+        image = _to_image(self._to_bytes(values))
+        image.thumbnail((MAX_SHOWN_PIXELS, MAX_SHOWN_PIXELS))
+        image.save(png, "PNG")
         _, height, width = self.shape
         return Block(name=name, picture=Picture(width=width, height=height, png=base64.b64encode(png.getvalue()).decode()))
 
