@@ -221,9 +221,13 @@ class Agent:
     # Stops by SIGTERM.
 
     def _stop(self, rendezvous: Rendezvous) -> Outcome:
-        """Make the ranks store a checkpoint and exit. They have time until SIGKILL, or until a second signal."""
+        """Make the ranks store a checkpoint and exit. They have time until SIGKILL, or until a second signal.
+
+        Ranks that have not trained yet get less time: they may wait for another rank inside torch, which ignores signals.
+        """
         LOG.info("stop requested: the ranks store a checkpoint first")
         self._workers.terminate()
+        has_trained, stopped_at = self._workers.has_trained, time.monotonic()
         failed_at: float | None = None
         while self._workers.is_running:
             self._tick()
@@ -231,7 +235,8 @@ class Agent:
             if failure is not None and not failure.exit_policy.disruption:
                 failed_at = failed_at or time.monotonic()
             is_hopeless = failed_at is not None and time.monotonic() - failed_at > self._limits.cause_delay
-            if is_hopeless or self._stops.count > 1:
+            is_late = not has_trained and time.monotonic() - stopped_at > self._limits.start_grace
+            if is_hopeless or is_late or self._stops.count > 1:
                 self._workers.kill()
         return self._outcome_of_stop(rendezvous)
 
@@ -247,6 +252,8 @@ class Agent:
             return failure
         if not failure.exit_policy.in_place:
             return self._publish_failure(rendezvous, failure)
+        if not self._workers.has_trained:
+            return Outcome(reason=Reason.PREEMPTED, message="stopped while the run was prepared; no step was lost")
         message = f"stopped on request; the work since the last checkpoint is lost because {failure.message}"
         return failure.model_copy(update={"reason": Reason.PREEMPTED_UNSAVED, "message": message})
 

@@ -17,6 +17,7 @@ RECENT_STEPS = 100
 QUANTILE = 0.95
 FACTOR = 10
 _ALONE: tuple[Activity, ...] = ("Starting", "Preparing")
+_BEFORE_TRAINING: tuple[Activity, ...] = (*_ALONE, "Loading")
 _FIELDS: dict[Activity, str] = {"Training": "step", "Evaluating": "evaluation", "Saving": "save", "Exporting": "save"}
 
 
@@ -49,6 +50,11 @@ class Liveness:
     def forgive(self, seconds: float) -> None:
         """Do not count this time as silence, because the agent could not see signs of life in it."""
         self.last_heartbeat += seconds
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether the rank has begun to train, so that it may have steps to store."""
+        return self.activity not in _BEFORE_TRAINING
 
     @property
     def limit(self) -> float:

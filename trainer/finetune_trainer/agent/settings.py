@@ -17,6 +17,7 @@ class Limits:
     pause: float = 5.0  # between two polls from which the agent itself was paused, and its ranks with it
     cause_delay: float = 2.0  # a lost peer is usually the consequence of another rank's failure: wait for that to be reported
     kill_grace: float = 1.0  # between SIGTERM and SIGKILL for ranks that are restarted
+    start_grace: float = 15.0  # between SIGTERM and SIGKILL for ranks that have no step to store yet
     exit_grace: float = 30.0  # for a rank to exit after it reported its outcome
     store_timeout: float = 30.0  # for an answer of the store before it counts as lost
     port_timeout: float = 60.0  # for the store's port to become free

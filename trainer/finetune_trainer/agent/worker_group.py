@@ -113,6 +113,11 @@ class WorkerGroup:
         """When a rank of this node gave its last sign of life; minus infinity without ranks."""
         return max((worker.liveness.last_heartbeat for worker in self._workers), default=-math.inf)
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether a rank has begun to train in this round."""
+        return any(worker.liveness.has_trained for worker in self._workers)
+
     def log_stacks(self) -> list[Stack]:
         """Log where every rank stands, and return it."""
         self._has_logged_stacks = True

@@ -91,3 +91,12 @@ def test_a_paused_machine_is_no_hang(create_cluster: CreateCluster) -> None:
     cluster.finish()
     assert outcomes([agent]) == [COMPLETE]
     assert cluster.attempts(0) == 1
+
+
+def test_a_rank_that_waits_for_another_can_be_stopped(create_cluster: CreateCluster) -> None:
+    cluster = create_cluster({0: ["join:0"], 1: ["join:60"]}, limits=replace(LIMITS, start_grace=0.5))
+    agents = cluster.start_all()
+    wait_for((cluster.shared / "joined-0").exists, "the wait of rank 0")
+    agents[0].signal(signal.SIGTERM)
+    outcome = agents[0].wait()
+    assert (outcome.reason, outcome.message) == (Reason.PREEMPTED, "stopped while the run was prepared; no step was lost")
