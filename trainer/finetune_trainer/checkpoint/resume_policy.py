@@ -52,17 +52,24 @@ def validate_same_files(uri: str, manifest: Manifest, current: DataRecord) -> No
         log.warning("spec.%s: %s since the run stored %s", field, change, manifest.position)
 
 
-def validate_same_rows(uri: str, manifest: Manifest, rows: Mapping[str, str]) -> None:
+def validate_same_rows(uri: str, manifest: Manifest, rows: Mapping[str, str], *, are_translated: bool = False) -> None:
     """Raise DataError if the training data became other sequences than in the run of the checkpoint.
 
-    `rows` has the digest of each split's sequences.
+    `rows` has the digest of each split's sequences. Texts that a model has translated may differ on another device, so that
+    a run with them goes on.
     """
-    if _is_changed(manifest, rows, "train") or _is_changed(manifest, rows, "replay"):
-        raise DataError(
-            f"spec.data: the training data becomes other sequences than when the run in {uri} stored {manifest.position}, "
-            "because the tokenizer, a dataset of the hub, evaluation data that a check compares, or a library changed: restore "
-            "the old one, or choose another spec.checkpoint.storage"
+    if not (_is_changed(manifest, rows, "train") or _is_changed(manifest, rows, "replay")):
+        return
+    if are_translated:
+        log.warning(
+            "the back-translated training data differs from that of %s: this device translates otherwise", manifest.position
         )
+        return
+    raise DataError(
+        f"spec.data: the training data becomes other sequences than when the run in {uri} stored {manifest.position}, because "
+        "the tokenizer, a dataset of the hub, evaluation data that a check compares, or a library changed: restore the old "
+        "one, or choose another spec.checkpoint.storage"
+    )
 
 
 def has_other_evaluation_rows(manifest: Manifest, rows: Mapping[str, str]) -> bool:

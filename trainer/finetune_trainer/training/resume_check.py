@@ -63,7 +63,9 @@ class ResumeCheck:
         data = self._data.model_copy(update={"rows": rows})
         if self._manifest is None:
             return Resumption(data)
-        resume_policy.validate_same_rows(self._uri, self._manifest, rows)
+        augmentation = self._spec.data.augmentation
+        are_translated = augmentation is not None and augmentation.back_translation is not None
+        resume_policy.validate_same_rows(self._uri, self._manifest, rows, are_translated=are_translated)
         self._compare_length(total_steps)
         training = self._spec.training
 

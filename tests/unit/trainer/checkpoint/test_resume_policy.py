@@ -112,6 +112,11 @@ def test_rejects_other_sequences_of_the_same_files() -> None:
         resume_policy.validate_same_rows(URI, stored, {"train": "t", "replay": "r"})
 
 
+def test_translated_sequences_may_differ(caplog: pytest.LogCaptureFixture) -> None:
+    resume_policy.validate_same_rows(URI, manifest(data=record("x")), {"train": "other"}, are_translated=True)
+    assert "differs from that of step 40 of 100" in caplog.text
+
+
 def test_rejects_a_length_below_the_checkpoint() -> None:
     resume_policy.validate_length(URI, manifest(40), 40, "maxSteps")
     with pytest.raises(ConfigurationError) as error:
