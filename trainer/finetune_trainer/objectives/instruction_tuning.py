@@ -95,7 +95,7 @@ class ChatEncoder(Encoder):
         instructions = _count_instructions(turns.messages)
         examples = [message for example in row.examples for message in _example_turns(example)]
         messages = [*turns.messages[:instructions], *examples, *turns.messages[instructions:]]
-        conversation = Conversation(messages, row.values.get("tools", ()))
+        conversation = Conversation(messages, row.values.get("tools", ()), row.values.get("template_options", {}))
         role = next(iter(row.values))
         if self.config.loss_on == "All":
             return RenderedRow([self._render_all(conversation, row, role)])

@@ -143,7 +143,8 @@ class PreferenceEncoder(Encoder):
         learned = [index for index in range(len(prompt), len(messages)) if is_learned(messages[index])]
         if not learned:
             raise row.error_for(answer_role, "has no message of the assistant, so there is nothing to prefer: correct the row")
-        chats = self.renderer.render(Conversation(messages, row.values.get("tools", ())), row, answer_role, learned)
+        conversation = Conversation(messages, row.values.get("tools", ()), row.values.get("template_options", {}))
+        chats = self.renderer.render(conversation, row, answer_role, learned)
         if len(chats) > 1:
             raise row.error_for(
                 answer_role,

@@ -20,31 +20,32 @@ class NormalizationError(ValueError):
 
 
 def normalize_conversation(shape: Shape, values: Values) -> dict[str, Any]:
-    """`messages`, or `prompt` and `completion`, each a text or messages, and `tools` where the row has any.
+    """`messages`, or `prompt` and `completion`, each a text or messages, and what `find_template_inputs` finds.
 
     Raises NormalizationError for a value that does not fit the shape.
     """
-    tools = find_tools(shape, values)
+    inputs = find_template_inputs(shape, values)
     if not shape.answers:
-        return {"messages": with_system(shape, values, read_messages(shape, values, shape.question))} | tools
+        return {"messages": with_system(shape, values, read_messages(shape, values, shape.question))} | inputs
     question, past = read_turn(shape, values, shape.question), read_history(shape, values)
     answer = read_turn(shape, values, shape.answers["completion"])
     if past:
         turns = [*past, *as_turns(question, USER), *as_turns(answer, ASSISTANT)]
-        return {"messages": with_system(shape, values, turns)} | tools
-    return {"prompt": with_instructions(shape, values, question), "completion": answer} | tools
+        return {"messages": with_system(shape, values, turns)} | inputs
+    return {"prompt": with_instructions(shape, values, question), "completion": answer} | inputs
 
 
-def find_tools(shape: Shape, values: Values) -> dict[str, Any]:
-    """The row's tools by their role, empty if it has none."""
-    column = shape.optional_column("tools", values)
-    if column is None:
-        return {}
-    try:
-        tools = parse_tools(values[column])
-    except ValueError as error:
-        raise NormalizationError(column, error) from error
-    return {"tools": tools} if tools else {}
+def find_template_inputs(shape: Shape, values: Values) -> dict[str, Any]:
+    """What a row hands to the chat template beside messages, by role: `tools` and `template_options`, where it has any."""
+    inputs: dict[str, Any] = {}
+    if column := shape.optional_column("tools", values):
+        try:
+            inputs["tools"] = parse_tools(values[column])
+        except ValueError as error:
+            raise NormalizationError(column, error) from error
+    if column := shape.optional_column("template_options", values):
+        inputs["template_options"] = values[column]
+    return {role: value for role, value in inputs.items() if value}
 
 
 def read_messages(shape: Shape, values: Values, column: str | None) -> list[Message]:

@@ -11,7 +11,7 @@ from finetune_trainer.data.conversations.normalize import (
     ASSISTANT,
     NormalizationError,
     as_turns,
-    find_tools,
+    find_template_inputs,
     read_history,
     read_turn,
     with_system,
@@ -24,11 +24,11 @@ LAST_WORD = re.compile(r"\s*\S*\Z")
 
 
 def normalize_pair(shape: Shape, values: Values) -> dict[str, Any]:
-    """`prompt`, `chosen` and `rejected`, all texts or all messages, and `tools` where the row has any.
+    """`prompt`, `chosen` and `rejected`, all texts or all messages, and what `find_template_inputs` finds.
 
     Raises NormalizationError for a value that does not fit the shape, and for answers without a prompt or a shared beginning.
     """
-    tools = find_tools(shape, values)
+    inputs = find_template_inputs(shape, values)
     question = None if shape.question is None else read_turn(shape, values, shape.question)
     chosen, rejected = (read_turn(shape, values, shape.answers[role]) for role in ANSWERS)
     past = read_history(shape, values)
@@ -37,7 +37,7 @@ def normalize_pair(shape: Shape, values: Values) -> dict[str, Any]:
         return dict(zip(("prompt", *ANSWERS), _split_texts(shape, question, chosen, rejected), strict=True))
     parts = _split_messages(shape, question, as_turns(chosen, ASSISTANT), as_turns(rejected, ASSISTANT))
     prompt = with_system(shape, values, [*past, *parts[0]])
-    return {"prompt": prompt, "chosen": parts[1], "rejected": parts[2]} | tools
+    return {"prompt": prompt, "chosen": parts[1], "rejected": parts[2]} | inputs
 
 
 def _require_text_only(shape: Shape, values: Values) -> None:

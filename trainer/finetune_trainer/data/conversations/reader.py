@@ -15,8 +15,6 @@ from finetune_trainer.data.records.record import Record
 from finetune_trainer.data.records.row import Row, texts, validate_row
 from finetune_trainer.protocol.outcome import DataError
 
-TEMPLATE_OPTIONS = "chat_template_kwargs"  # a column of TRL's
-
 
 @dataclass(frozen=True)
 class ConversationReader:
@@ -73,11 +71,6 @@ class ConversationReader:
             raise DataError(f"{record.origin}: {error}") from error
         row = Row(values, record.origin, _columns(shape, values, stored))
         _require_no_media(row, stored)
-        if stored.get(TEMPLATE_OPTIONS):
-            raise DataError(
-                f"{record.origin}: column {TEMPLATE_OPTIONS} holds options of the chat template for this row, which are not "
-                "supported: remove the column, and set a chatTemplate with these options"
-            )
         validate_row(row)
         return row
 

@@ -25,7 +25,8 @@ INPUT_COLUMNS = {"instruction": ("input", "context"), "question": ("context",)}
 HISTORY_COLUMNS = ("history",)
 SYSTEM_COLUMNS = ("system", "system_prompt")
 TOOLS_COLUMNS = ("tools", "functions")
-TEMPLATE_PARTS = ("system", "tools", "history")  # parts that only a chat template can write beside a text
+OPTIONS_COLUMNS = ("chat_template_kwargs",)  # TRL's name of them
+TEMPLATE_PARTS = ("system", "tools", "history", "template_options")  # parts that only a chat template can write beside a text
 
 Values = Mapping[str, Any]
 
@@ -167,6 +168,7 @@ class ShapeFinder:
             "history": HISTORY_COLUMNS,
             "system": self._candidates("system", SYSTEM_COLUMNS),
             "tools": self._candidates("tools", TOOLS_COLUMNS),
+            "template_options": OPTIONS_COLUMNS,
         }
 
     def _keys(self, values: Values, question: str | None, answers: Mapping[str, str]) -> MessageKeys:

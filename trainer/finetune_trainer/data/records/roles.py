@@ -145,6 +145,10 @@ def _validate_tools(value: Any) -> str | None:
     return None if isinstance(value, list) else f"is {type_name(value)}, not a list of tools: correct the row"
 
 
+def _validate_template_options(value: Any) -> str | None:
+    return None if isinstance(value, dict) else f"is {type_name(value)}, not an object of options: correct the row"
+
+
 def _validate_label(value: Any) -> str | None:
     if isinstance(value, dict | bytes):
         kind = "an object" if isinstance(value, dict) else "bytes"
@@ -206,6 +210,7 @@ ROLES: dict[str, Role] = {
     "prompt": TEXT_OR_CONVERSATION,
     "completion": TEXT_OR_CONVERSATION,
     "tools": Role(_validate_tools),
+    "template_options": Role(_validate_template_options),
     "chosen": TEXT_OR_CONVERSATION,
     "rejected": TEXT_OR_CONVERSATION,
     "label": Role(_validate_label),
@@ -217,4 +222,7 @@ ROLES: dict[str, Role] = {
     "image": Role(_validate_image_value),
     "target": PLAIN_TEXT,
 }
-"""The roles of rows by their fields of `config.ColumnsConfig`; a system message becomes a part of its conversation."""
+"""The roles of rows by their fields of `config.ColumnsConfig`.
+
+That has none for the options of a chat template, and one more for a system message, which becomes a part of its conversation.
+"""

@@ -78,7 +78,7 @@ class ChatRenderer:
                 return [self._render_whole(conversation, learned, strict=True)]
             return self._render(conversation, learned)
         except _UnwrittenPartError as error:
-            part_role = "tools" if error.part.kind == "tools" else role
+            part_role = {"tools": "tools", "options": "template_options"}.get(error.part.kind, role)
             problem = f"{_describe(error.part, conversation)}: {self._advice(error.part, whole)}"
             raise row.error_for(part_role, problem) from None
         except _UnstableTemplateError:
@@ -142,21 +142,21 @@ class ChatRenderer:
 
     def _find_span(self, conversation: Conversation, index: int, dialect: Dialect, text: str) -> Span:
         """The span of a message in the conversation's text: what rendering it adds to the conversation before it."""
-        messages, tools = conversation
-        after, marked = self._template.render(messages[: index + 1], tools, dialect)
+        messages, context = conversation.messages, conversation[1:]
+        after, marked = self._template.render(messages[: index + 1], *context, dialect)
         if not text.startswith(after):
             raise _UnstableTemplateError
         if marked is not None:
-            before = len(self._template.render(messages[:index], tools, dialect).text) if index else 0
+            before = len(self._template.render(messages[:index], *context, dialect).text) if index else 0
             return _only_span_after(before, marked)
         if not index:  # templates do not expect to be rendered without messages
             return _find_content(messages[0], after, 0), len(after)
-        prompt = self._template.render(messages[:index], tools, dialect, prompt=True).text
+        prompt = self._template.render(messages[:index], *context, dialect, prompt=True).text
         if after.startswith(prompt):
             return len(prompt), len(after)
         # The prompt opens the reasoning of an answer that has none: the answer is what begins with its content.
         common = len(os.path.commonprefix([prompt, after]))  # noqa: RUF071  # character by character, as it should
-        if common < len(self._template.render(messages[:index], tools, dialect).text):
+        if common < len(self._template.render(messages[:index], *context, dialect).text):
             raise _UnstableTemplateError
         return _find_content(messages[index], after, common), len(after)
 
@@ -245,6 +245,8 @@ def _only_span_after(start: int, spans: Sequence[Span]) -> Span:
 def _describe(part: Part, conversation: Conversation) -> str:
     if part.kind == "tools":
         return "holds tools, which the chat template does not write"
+    if part.kind == "options":
+        return f"holds {part.text}, which the chat template does not read"
     role = conversation.messages[part.message]["role"]
     name = {"content": f"a content of the {role}", "reasoning": "reasoning", "tool_calls": "tool calls"}[part.kind]
     return f"has in message {part.message + 1} {name}, which the chat template does not write"

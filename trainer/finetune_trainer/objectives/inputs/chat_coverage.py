@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from finetune_trainer.objectives.inputs.chat_template import DIALECTS, ChatTemplate, Dialect, Messages
@@ -10,7 +12,7 @@ from finetune_trainer.objectives.inputs.chat_template import DIALECTS, ChatTempl
 ASSISTANT = "assistant"
 END_OF_THINKING = "</think>"
 MAX_REMEMBERED_FORMS = 4096
-PartKind = Literal["tools", "content", "reasoning", "tool_calls", "name"]
+PartKind = Literal["tools", "options", "content", "reasoning", "tool_calls", "name"]
 
 
 class Conversation(NamedTuple):
@@ -18,6 +20,8 @@ class Conversation(NamedTuple):
 
     messages: Messages
     tools: Sequence[Mapping[str, Any]] = ()
+    options: Mapping[str, Any] = MappingProxyType({})
+    """Further variables of the template."""
 
     def until(self, index: int) -> Conversation:
         """The conversation up to a message, with it."""
@@ -29,7 +33,7 @@ class Part(NamedTuple):
 
     kind: PartKind
     message: int
-    """The index of the message, 0 for tools."""
+    """The index of the message, 0 for tools and options."""
     text: str
 
 
@@ -81,19 +85,27 @@ class CoverageFinder:
         found: list[Coverage] = []
         errors: list[Exception] = []
         parts = list(_parts(conversation))
+        unread = [Part("options", 0, name) for name in self._unread_options(conversation)]
         for dialect in DIALECTS:
             try:
                 text = self._template.render(*conversation, dialect).text
             except Exception as error:  # a template is a program, and may raise anything
                 errors.append(error)
                 continue
-            missing = tuple(part for part in parts if not _is_written(part, text))
+            missing = (*unread, *(part for part in parts if not _is_written(part, text)))
             found.append(Coverage(dialect, missing))
             if not any(part.kind in ("content", "tool_calls") for part in missing):
                 return found[-1]
         if not found:
             raise errors[0]
         return min(found, key=lambda coverage: len(coverage.missing))
+
+    def _unread_options(self, conversation: Conversation) -> Iterator[str]:
+        """Options with words or lists that the template does not mention; to ignore a switch is to leave it off."""
+        for name, value in conversation.options.items():
+            is_switch = value is None or isinstance(value, bool | int | float)
+            if value and not is_switch and name not in self._template.variables(conversation.tools):
+                yield name
 
 
 def _form(conversation: Conversation) -> Any:
@@ -103,7 +115,7 @@ def _form(conversation: Conversation) -> Any:
         calls = len(message.get("tool_calls") or ())
         others = tuple(sorted(key for key, value in message.items() if value is not None))
         forms.append((message["role"], _content_form(message), calls, others))
-    return tuple(forms), bool(conversation.tools)
+    return tuple(forms), bool(conversation.tools), json.dumps(dict(conversation.options), sort_keys=True, default=str)
 
 
 def _content_form(message: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -116,12 +128,11 @@ def _with_known_words(conversation: Conversation) -> Conversation:
     """A conversation of the same form in which each part is a word that occurs nowhere else."""
     messages = [_with_known_words_in(message, index) for index, message in enumerate(conversation.messages)]
     if not conversation.tools:
-        return Conversation(messages)
+        return conversation._replace(messages=messages)
     word = _word(0, "tool")
     parameters = {"type": "object", "properties": {_word(0, "key"): {"type": "string", "description": "a"}}, "required": []}
-    return Conversation(
-        messages, [{"type": "function", "function": {"name": word, "description": "a", "parameters": parameters}}]
-    )
+    tool = {"type": "function", "function": {"name": word, "description": "a", "parameters": parameters}}
+    return conversation._replace(messages=messages, tools=[tool])
 
 
 def _with_known_words_in(message: Mapping[str, Any], index: int) -> dict[str, Any]:

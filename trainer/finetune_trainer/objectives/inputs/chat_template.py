@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+from jinja2.meta import find_undeclared_variables
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template, render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
@@ -87,16 +88,17 @@ class ChatTemplate:
     def exclude_header(self, dialect: Dialect) -> None:
         """Do not count the prompt for an answer as the answer's: some of trl's templates mark a part of it."""
         question = {"role": "user", "content": "a"}
-        prompt = self.render([question], (), dialect, prompt=True).text
-        text, marked = self.render([question, {"role": "assistant", "content": "b"}], (), dialect)
+        prompt = self.render([question], dialect=dialect, prompt=True).text
+        text, marked = self.render([question, {"role": "assistant", "content": "b"}], dialect=dialect)
         written = os.path.commonprefix([prompt, text])  # noqa: RUF071  # character by character, as it should
         self._header = written[marked[0][0] :] if marked else ""
 
     def render(
-        self, messages: Messages, tools: Sequence[Mapping[str, Any]] = (), dialect: Dialect = DIALECTS[0], *,
-        prompt: bool = False,
+        self, messages: Messages, tools: Sequence[Mapping[str, Any]] = (), options: Mapping[str, Any] | None = None,
+        dialect: Dialect = DIALECTS[0], *, prompt: bool = False,
     ) -> RenderedText:  # fmt: skip
-        """Render messages in normal form; `prompt` adds the start of the assistant's next turn.
+        """Render messages in normal form; `options` are further variables of the template, and `prompt` adds the start of the
+        assistant's next turn.
 
         Raises whatever the template raises: it is a program.
         """
@@ -108,12 +110,17 @@ class ChatTemplate:
         texts, spans = render_jinja_template(
             [[dialect.write(message) for message in messages]], tools=list(tools) or None, chat_template=source,
             return_assistant_tokens_mask=has_markers, add_generation_prompt=prompt,
-            **self._special_tokens,
+            **self._special_tokens, **(options or {}),
         )  # fmt: skip
         text: str = texts[0]
         if not has_markers:
             return RenderedText(text, None)
         return RenderedText(text, [self._without_header(span, text) for span in _join_touching(spans[0])])
+
+    def variables(self, tools: Sequence[Mapping[str, Any]] = ()) -> Set[str]:
+        """The variables that the template reads."""
+        compiled = _compile_jinja_template(self.sources[bool(tools)])
+        return find_undeclared_variables(compiled.environment.parse(self.sources[bool(tools)]))
 
     def _without_header(self, span: Span, text: str) -> Span:
         start, end = span

@@ -59,6 +59,7 @@ CONVERSATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("Messages", {"messages": [USER, YES], "tools": json.dumps([TOOL["function"]])}, MESSAGES | {"tools": [TOOL]}),
     ("Messages", {"messages": [USER, YES], "tools": "", "system": None}, {"messages": [USER, YES]}),
     ("Messages", {"messages": [USER, YES], "prompt": "May I?"}, {"messages": [USER, YES]}),
+    ("Messages", {"messages": [USER, YES], "chat_template_kwargs": {"a": 1}}, MESSAGES | {"template_options": {"a": 1}}),
     ("ShareGPT", {"conversations": [HUMAN, GPT]}, {"messages": [USER, YES]}),
     (
         "ShareGPT",
@@ -213,7 +214,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [SYSTEM, USER, YES], "system": "Be long."}, "column system holds another system message than the"),
     ({"messages": [USER | {"images": ["cat.png"]}, YES]}, "column messages has in message 1 images, and conversations are"),
     ({"messages": [{"role": ["user"], "content": "a"}, YES]}, "column messages has in message 1 the unknown role"),
-    (MESSAGES | {"chat_template_kwargs": {"enable_thinking": False}}, "column chat_template_kwargs holds options of the chat"),
+    (MESSAGES | {"chat_template_kwargs": "x"}, "column chat_template_kwargs is a str, not an object of options"),
     (MESSAGES | {"images": ["cat.png"]}, "column images belongs to the conversation, and conversations are trained on as text"),
     ({"conversations": [{"from": "human", "value": "<image>\nWhat?"}, GPT], "image": "cat.png"}, "column image belongs to the"),
     ({"conversations": [HUMAN, {"from": "function_call", "value": "weather"}]}, "column conversations has in message 2 the"),

@@ -204,6 +204,18 @@ def test_whole_conversation_must_hold_all_reasoning(tokenizer: Any) -> None:
         render(tokenizer, "{# of our own #}" + template("qwen3"), thinking, whole=True)
 
 
+def test_row_may_set_variables_of_the_template(tokenizer: Any) -> None:
+    source = "{{ mood }}\n" + WRITTEN["ChatML"]
+    row = Row({"messages": TURNS, "template_options": {}}, "a:1", {"messages": "m", "template_options": "kwargs"})
+    own = renderer(tokenizer, source)
+    [chat] = own.render(Conversation(TURNS, (), {"mood": "glad", "unknown": False}), row, "messages", [1, 3])
+    assert chat.text.startswith("glad\n<|im_start|>user")
+    with pytest.raises(
+        DataError, match=r"^a:1: column kwargs holds xml_tools, which the chat template does not read: remove it"
+    ):
+        own.render(Conversation(TURNS, (), {"mood": "glad", "xml_tools": ["a"]}), row, "messages", [1, 3])
+
+
 def test_default_template_writes_everything(tokenizer: Any) -> None:
     [chat] = render(tokenizer, DEFAULT_TEMPLATE, [SYSTEM, *CALLING[:3], YES | {"reasoning_content": "Hm."}], TOOLS)
     assert chat.text == (
