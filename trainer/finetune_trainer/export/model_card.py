@@ -14,6 +14,7 @@ from transformers.pipelines import SUPPORTED_TASKS
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.storage_schemes import FILE, HUB
 from finetune_trainer.objectives import Objective
+from finetune_trainer.objectives.model_setups.classifier import ClassifierSetup
 from finetune_trainer.tracking.history import FEW_SHOT
 
 FOLDER = "PATH/TO/THIS/FOLDER"
@@ -95,7 +96,7 @@ def _loading_code(library: str, spec: TrainSpec, objective: Objective) -> str:
 def _adapter_code(base: str, objective: Objective) -> list[str]:
     """Loads the base model with the labels of the adapter's head, if it has one."""
     name = objective.model_setup.auto_class.__name__
-    has_labels = "labels" in objective.encoder.statistics
+    has_labels = isinstance(objective.model_setup, ClassifierSetup)
     labels = f'labels = json.load(open("{FOLDER}/training/facts.json"))["labels"]'
     options = ", id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True"
     return [
