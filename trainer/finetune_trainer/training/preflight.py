@@ -1,4 +1,4 @@
-"""Checks a document before a run: whether its storage can be written and its data can be read.
+"""Checks a document before a run: whether its storage can be written, and its model's files and its data can be read.
 
     python -m finetune_trainer.training.preflight train.json --cache-dir DIRECTORY
 
@@ -12,11 +12,19 @@ import sys
 from pathlib import Path
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.storage_schemes import FILE
 from finetune_trainer.data.records.images import validate_image
 from finetune_trainer.data.sources.resolver import SourceResolver
+from finetune_trainer.models.source import fetch_model_folder
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, TrainerError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.output_storage import validate_writable
+
+
+def validate_model(spec: TrainSpec, credentials: Credentials, cache: Path) -> None:
+    """Raise ConfigurationError for a model on this machine that has damaged files or is none; others are not downloaded."""
+    if FILE.matches(spec.model.source):
+        fetch_model_folder(spec.model, cache=cache, credentials=credentials)
 
 
 def validate_data(spec: TrainSpec, credentials: Credentials, cache: Path) -> int:
@@ -44,6 +52,7 @@ def main() -> int:
     credentials = Credentials(arguments.credentials_dir)
     try:
         validate_writable(spec.export, spec.checkpoint, credentials)
+        validate_model(spec, credentials, arguments.cache_dir)
         rows = validate_data(spec, credentials, arguments.cache_dir)
     except TrainerError as error:
         print(error)
