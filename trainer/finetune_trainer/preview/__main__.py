@@ -77,7 +77,8 @@ def _print(preview: DataPreview, arguments: argparse.Namespace) -> None:
         case _:
             _print_text(preview, arguments.name)
             if arguments.html:
-                print(f"\nthe page is at {arguments.html}; it contains rows of the data")
+                content = "it contains rows of the data" if preview.shown else "it contains no rows of the data"
+                print(f"\nthe page is at {arguments.html}; {content}")
 
 
 def _print_text(preview: DataPreview, name: str) -> None:

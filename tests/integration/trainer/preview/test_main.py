@@ -32,6 +32,14 @@ def test_prints_lines_without_colors_to_a_pipe(rows: Path, capsys: pytest.Captur
     assert all(line == line.rstrip() and "\x1b" not in line for line in lines)
 
 
+@pytest.mark.parametrize(("shown", "content"), [(1, "it contains rows of the data"), (0, "it contains no rows of the data")])
+def test_says_whether_the_page_contains_rows(shown: int, content: str, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = rows.parent / "page.html"
+    assert run(rows.parent, f"--rows={shown}", f"--html={page}") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"the page is at {page}; {content}"
+    assert ("hello" in page.read_text()) == bool(shown)
+
+
 def test_prints_findings_alone(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(rows.parent, "--output=findings") == 0
     assert capsys.readouterr().out == (f"2 of 3 training rows (66.7 %) that repeat an earlier one: the first is {rows}:2\n")
