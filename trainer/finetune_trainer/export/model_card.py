@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ def write_card(folder: Path, spec: TrainSpec, objective: Objective, documents: M
     library = _library(folder)
     plots = [f"![{file.stem}]({file.relative_to(folder).as_posix()})" for file in sorted(reports.glob("*.png"))]
     sections = {
-        "Use": [f"```python\n{_loading_code(library, spec, objective)}\n```"],
+        "Use": [f"```python\n{_loading_code(library, spec, objective, folder)}\n```"],
         "Results": [*_results_table(metrics, report), _capitalized(report["fit"]["sentence"])],
         "Curves": plots,
         "Data": [_yaml(documents["data"])],
@@ -82,19 +83,25 @@ def _introduction(spec: TrainSpec, report: Mapping[str, Any]) -> str:
     return "\n\n".join([text, *report.get("notes", [])])
 
 
-def _loading_code(library: str, spec: TrainSpec, objective: Objective) -> str:
+def _loading_code(library: str, spec: TrainSpec, objective: Objective, folder: Path) -> str:
     """Python code that loads the model, or the model of each task."""
     if library == "sentence-transformers":
         lines = ["from sentence_transformers import SentenceTransformer", "", f'model = SentenceTransformer("{FOLDER}")']
     elif library == "peft":
-        lines = _adapter_code(FILE.path(HUB.path(spec.model.source or "")), objective)
+        lines = _adapter_code(FILE.path(HUB.path(spec.model.source or "")), objective, _embeddings_of_adapter(folder))
     else:
         lines = _transformers_code(objective)
     return "\n".join(lines)
 
 
-def _adapter_code(base: str, objective: Objective) -> list[str]:
-    """Loads the base model with the labels of the adapter's head, if it has one."""
+def _embeddings_of_adapter(folder: Path) -> int | None:
+    """The number of embeddings of the base model with the new ones that the adapter holds; None if it holds none."""
+    rows = json.loads((folder / "adapter_config.json").read_text()).get("trainable_token_indices") or {}
+    return max((max(indices) + 1 for indices in rows.values()), default=None)
+
+
+def _adapter_code(base: str, objective: Objective, embeddings: int | None) -> list[str]:
+    """Loads the base model with the labels of the adapter's head, if it has one, and room for its new embeddings."""
     name = objective.model_setup.auto_class.__name__
     has_labels = isinstance(objective.model_setup, ClassifierSetup)
     labels = f'labels = json.load(open("{FOLDER}/training/facts.json"))["labels"]'
@@ -106,6 +113,7 @@ def _adapter_code(base: str, objective: Objective) -> list[str]:
         "",
         *([labels] if has_labels else []),
         f'base = {name}.from_pretrained("{base}"{options if has_labels else ""})',
+        *([f"base.resize_token_embeddings({embeddings})"] if embeddings else []),
         f'model = PeftModel.from_pretrained(base, "{FOLDER}")',
     ]
 

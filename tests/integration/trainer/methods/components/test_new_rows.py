@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.export.adapter import validate_adapter_export
 from finetune_trainer.export.model import save_model
+from finetune_trainer.export.model_card import _loading_code
 from finetune_trainer.methods.components.peft_layers import unwrap_peft_model
 from finetune_trainer.protocol.outcome import ConfigurationError
 from finetune_trainer.training.engine import parameter_groups
@@ -82,6 +83,8 @@ def test_a_separate_adapter_adds_its_rows_to_a_base_without_them(tied: bool, tmp
     loaded = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
     torch.testing.assert_close(logits_of(loaded), logits_of(adapted))
     assert peft.LoraConfig.from_pretrained(str(tmp_path / "adapter")).trainable_token_indices is not None
+    code = _loading_code("peft", spec, training.objective_of(spec), tmp_path / "adapter")
+    assert f"base.resize_token_embeddings({tiny.VOCABULARY})" in code.splitlines()
 
 
 def test_only_lora_adapters_hold_new_rows() -> None:
