@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,25 @@ def test_pretrained_model_without_a_head_has_no_note(tmp_path: Path) -> None:
     save(tmp_path, None, BertForMaskedLM)
     _, objective, _ = load(tmp_path, ["b", "a"])
     assert objective.notes == []
+
+
+def test_task_keeps_its_head(tmp_path: Path) -> None:
+    source = save(tmp_path, ORDER)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": "w1", "label": name}) + "\n" for name in ORDER))
+    spec = TrainSpec.model_validate(
+        {
+            "model": {"source": f"file://{tmp_path}"},
+            "data": {"train": [{"source": f"file://{tmp_path}/rows.jsonl", "task": "mood"}]},
+            "objective": {"type": "MultiTask", "tasks": [{"name": "mood", "type": "SequenceClassification"}]},
+            "checkpoint": {"storage": "file:///nowhere"},
+        }
+    )
+    resolver = SourceResolver(spec.objective, tmp_path / "cache", Credentials())
+    objective = build_objective(spec, resolver)
+    prepare(spec, objective.encoder, resolver)
+    load_task = partial(
+        load_model, spec.model, dtype=torch.float32, cache=resolver.cache, credentials=resolver.credentials, seed=0
+    )
+    model = objective.build_model(load_task).models["mood"]
+    assert list(model.config.id2label.values()) == ORDER
+    assert torch.equal(model.classifier.weight, source.classifier.weight)
