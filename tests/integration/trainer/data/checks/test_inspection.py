@@ -175,8 +175,9 @@ def test_report_counts_each_split(make: Make) -> None:
     assert (train.tokens, evaluation.rows) == (sum(tokens), 1)
     assert prepared.report.padding_is_end_of_text is False
     lines = list(prepared.report.lines())
-    assert lines[0].startswith(f"data, train: 4 rows of data became 3 sequences of {sum(tokens)} tokens, lengths {tokens[0]},")
-    assert lines[0].endswith("25.0% truncated, 25.0% empty")
+    assert [line.split(" ")[1] for line in lines[:2]] == ["data.train[0]", "data.evaluation[0]"]
+    assert lines[2].startswith(f"data, train: 4 rows of data became 3 sequences of {sum(tokens)} tokens, lengths {tokens[0]},")
+    assert lines[2].endswith("25.0% truncated, 25.0% empty")
     summary = prepared.report.summary
     assert (summary.rows, summary.tokens, summary.truncated_share) == (3, sum(tokens), 0.25)
     assert summary.findings == [finding.sentence[:200] for finding in prepared.report.findings]
@@ -209,7 +210,9 @@ def test_logs_progress(make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pyte
     with caplog.at_level("INFO"):
         make([f"text {number}" for number in range(1200)])
     lines = [record.getMessage().split(", ")[0] for record in caplog.records]
-    assert lines == ["data: 500 rows checked", "data: 1,000 rows checked", "data: 1,000 of 1,200 rows encoded (83%)"]
+    checked = [f"data: {number:,} rows checked" for number in range(1, 1201)]
+    encoded = ["data: 1,000 of 1,200 rows encoded (83%)", "data: 1,200 of 1,200 rows encoded (100%)"]
+    assert lines == checked + encoded
 
 
 def test_tokenizer_corpus_is_scrubbed(make: Make, tmp_path: Path) -> None:
