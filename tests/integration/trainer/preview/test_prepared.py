@@ -47,10 +47,16 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]], name: str = "rows.j
     return {"source": f"file://{folder}/{name}", "columns": {to_camel(role): role for role in rows[0]}}
 
 
+FAMILIES = {"MaskedLM": "bert", "NextSentence": "bert", "MultiTask": "bert", "Seq2Seq": "t5", "Denoising": "t5"}
+"""The model of objectives that Llama has none for."""
+
+
 def document(folder: Path, rows: Sequence[dict[str, Any]], **changes: Any) -> TrainSpec:
-    changes.setdefault("objective", {})
+    objective = changes.setdefault("objective", {})
+    family = FAMILIES.get(objective.get("type"), "llama")
     data = {"train": [write_rows(folder, rows)], "maxLength": 64} | changes.pop("data", {})
-    return tiny.spec(data=data, model={"tokenizer": {"train": {"vocabSize": 500}}}, **changes)
+    model = {"config": {"model_type": family}, "tokenizer": {"train": {"vocabSize": 500}}}
+    return tiny.spec(data=data, model=model, **changes)
 
 
 def look(folder: Path, spec: TrainSpec, sample: int | None = SAMPLE, rows: int = 2) -> DataPreview:
@@ -162,8 +168,7 @@ def test_the_answer_to_a_question_is_marked(tmp_path: Path) -> None:
 
 def test_texts_to_write_are_targets(tmp_path: Path) -> None:
     rows = [{"text": "one two", "target": "two one"}] * 2
-    changes: dict[str, Any] = {"model": {"config": {"model_type": "t5"}}, "objective": {"type": "Seq2Seq"}}
-    spec = document(tmp_path, rows, objective=changes["objective"])
+    spec = document(tmp_path, rows, objective={"type": "Seq2Seq"})
     text, target = look(tmp_path, spec).shown[0].blocks
     assert (trained(text), read(text).startswith("one two")) == ([], True)
     assert "".join(trained(target)) == "two one<|endoftext|>"
