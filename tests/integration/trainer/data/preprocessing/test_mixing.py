@@ -204,10 +204,11 @@ def test_learns_a_rare_label_with_balanced_labels(tmp_path: Path) -> None:
     counts = {"asyncio": 450, "unittest": 50}
     rows = [{"text": text, "label": name} for name, most in counts.items() for _, text in corpora.functions(name)[:most]]
     kind = {"type": "SequenceClassification"}
-    plain = learn(tmp_path / "plain", rows, objective=kind)
-    resampled = learn(tmp_path / "resampled", rows, objective=kind, data={"resample": "Balanced"})
+    steps = {"maxSteps": 40}
+    plain = learn(tmp_path / "plain", rows, objective=kind, training=steps)
+    resampled = learn(tmp_path / "resampled", rows, objective=kind, training=steps, data={"resample": "Balanced"})
     weighed = learn(
-        tmp_path / "weighed", rows, training={"maxSteps": 120},
+        tmp_path / "weighed", rows, training={"maxSteps": 80},
         objective=kind | {"sequenceClassification": {"classWeighting": "Balanced"}},
     )  # fmt: skip
     assert plain.after["recall"] < 0.55
