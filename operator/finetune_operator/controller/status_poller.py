@@ -65,7 +65,7 @@ class StatusPoller:
             run = await self._fetch(session, pod)
         except Exception as error:
             # An agent that starts or terminates does not respond, or breaks off; a later poll or its termination message has
-            # the status. Whatever a pod answers must not end the operator: aiohttp passes on errors of its parser as they are.
+            # the status. No answer of a pod may end the operator: aiohttp passes on errors of its parser as they are.
             logger.debug("%s: no progress from %s: %r", job.key, pod.name, error)
             return
         if run is not None:

@@ -38,7 +38,7 @@ class JobDirectory:
         return self.path / "lock"
 
     def run_id(self) -> str:
-        """What tells the runs of this directory from all others that may use their storage.
+        """Identifies the runs of this directory among all that may use their storage.
 
         It is kept in a file, since a host's name and the path may change, as in a container. The number of the file's inode is
         part of it, so that a copy of the directory is another run.

@@ -203,7 +203,7 @@ class Agent:
             return failure
 
     def _log_stacks_after(self, cause: Outcome | None) -> None:
-        """After a hang, log where the ranks stand before they are stopped: it shows what they were waiting for."""
+        """After a hang, log the stacks of the ranks before they are stopped: they show what they were waiting for."""
         if cause is not None and cause.reason is Reason.HANG:
             self._workers.log_stacks_once()
 

@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser("finetune_trainer.agent", description="Process 1 of a trainer pod.")
     parser.add_argument("--document", type=Path, required=True, help="the TrainSpec as JSON")
     parser.add_argument("--job", required=True, metavar="NAMESPACE/NAME")
-    parser.add_argument("--run-id", help="tells this run from all others that may use its storage; by default --job")
+    parser.add_argument("--run-id", help="identifies this run among all that may use its storage; by default --job")
     parser.add_argument("--node-rank", type=int, required=True)
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--processes-per-node", type=int, required=True)

@@ -47,7 +47,7 @@ class Liveness:
                 self._longest_silence = 0.0
                 self._step_limit = max(self._limits.step_seconds, FACTOR * _quantile(self._silences))
 
-    def forgive(self, seconds: float) -> None:
+    def discount(self, seconds: float) -> None:
         """Do not count this time as silence, because the agent could not see signs of life in it."""
         self.last_heartbeat += seconds
 

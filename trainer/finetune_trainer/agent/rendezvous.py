@@ -11,7 +11,7 @@ and for each round, below its number:
 
 - `node/<i>`: the token of the agent that announced node i
 - `announced`, `done`, `raised`: the number of nodes that were announced and that completed, and of agents that ended the round
-- `beats`: the number of signs of life of all nodes, a counter that stands still when no rank makes progress
+- `beats`: the number of signs of life of all nodes, a counter that does not change while no rank makes progress
 - `cause`: the Outcome because of which the round ended, or empty
 - `master`: where the ranks meet, HOST:PORT
 """
@@ -83,7 +83,7 @@ class Rendezvous:
         return RendezvousState(int(number), outcome, int(announced), int(done), int(beats) - self._own_beats)
 
     def beat(self) -> None:
-        """Tell the other nodes that a rank of this node makes progress."""
+        """Report to the other nodes that a rank of this node makes progress."""
         self._own_beats += 1
         self._store.add(f"{self.round}/beats", 1)
 

@@ -1,4 +1,4 @@
-"""Where a process stands: the Python stacks of its threads, which it writes to a file upon SIGUSR1.
+"""What a process executes: the Python stacks of its threads, which it writes to a file upon SIGUSR1.
 
 A rank registers `faulthandler` for that signal, which works even if the main thread is inside a library's native code.
 """
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Where a process stands. Without a text, `state` says why it could not write one."""
+    """What a process executes. Without a text, `state` says why it could not write one."""
 
     text: str = ""
     state: str = ""

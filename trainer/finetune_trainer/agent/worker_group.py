@@ -119,12 +119,12 @@ class WorkerGroup:
         return any(worker.liveness.has_trained for worker in self._workers)
 
     def log_stacks(self) -> list[Stack]:
-        """Log where every rank stands, and return it."""
+        """Log the stacks of every rank, and return them."""
         self._has_logged_stacks = True
         return [worker.dump_stack() for worker in self._workers]
 
     def log_stacks_once(self) -> None:
-        """Log where every rank stands, unless that was done since they started."""
+        """Log the stacks of every rank, unless that was done since they started."""
         if not self._has_logged_stacks:
             self.log_stacks()
 
@@ -152,7 +152,7 @@ class WorkerGroup:
         if since_last_check > self._settings.limits.pause:
             # The container or the machine was paused, and the ranks with it; their events may still be in the pipes.
             for worker in self._workers:
-                worker.liveness.forgive(since_last_check)
+                worker.liveness.discount(since_last_check)
         alive_at = self._alive_at
         return [worker for worker in self._workers if worker.hangs(now, alive_at)]
 

@@ -101,7 +101,7 @@ class WorkerProcess:
         return self._outcome is None and self.liveness.hangs(now, peers_alive_at)
 
     def dump_stack(self) -> Stack:
-        """Where the rank stands; logged, since only a part of it fits into a message."""
+        """The rank's stacks; logged, since only a part of it fits into a message."""
         stack = stacks.dump(self.pid, self._stack_file) if self.is_running else Stack()
         LOG.info("rank %d %s\n%s", self.rank, stack.summary or "left no stack", stack.text.rstrip())
         return stack

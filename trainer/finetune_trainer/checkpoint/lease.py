@@ -2,7 +2,7 @@
 
 The holder writes the record again and again with a higher `beat`. An observer never compares clocks of two machines: a lease is
 alive if its record changes while the observer watches, and stale if it does not change for `STALE_SECONDS` of the observer's
-clock. A run takes its own lease at once, because whoever starts it has made sure that its processes of before are gone or are
+clock. A run takes its own lease at once, because its launcher has made sure that its earlier processes are gone or are
 cut off; such a process notices that its session has ended.
 """
 
@@ -33,7 +33,7 @@ class LeaseRecord(Section):
 
 
 class Decision(Enum):
-    """What a run that wants the lease does next."""
+    """What a run that requests the lease does next."""
 
     TAKE = "take"
     WAIT = "wait"
@@ -44,7 +44,7 @@ class LeaseWatch:
     """Decides whether a run may take the lease, from what it reads of it."""
 
     def __init__(self, owner: str, stale_seconds: float = STALE_SECONDS) -> None:
-        """`owner` is the run that wants the lease."""
+        """`owner` is the run that requests the lease."""
         self._owner, self._stale_seconds = owner, stale_seconds
         self._seen: LeaseRecord | None = None
         self._since = 0.0
@@ -62,7 +62,7 @@ class LeaseWatch:
 
 
 def parse_record(content: bytes) -> LeaseRecord:
-    """The stored record; one that is unreadable belongs to nobody, and is stale if it stays as it is."""
+    """The stored record; one that is unreadable has no owner, and is stale if it stays as it is."""
     try:
         return LeaseRecord.model_validate_json(content)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""The device of a rank: its GPU, or the CPU where nobody asked for a GPU."""
+"""The device of a rank: its GPU, or the CPU if no GPU was requested."""
 
 from __future__ import annotations
 

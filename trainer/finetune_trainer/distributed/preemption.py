@@ -38,7 +38,7 @@ class PreemptionSignal:
     def __init__(self) -> None:
         self.requested = False
         self.situation = "before the first step"
-        """Where the run stands outside training, and what the next run does, as the end of a sentence that begins "stopped"."""
+        """What the run was doing outside training, and what the next run does, completing the sentence "stopped ..."."""
         self._deferred = False
 
     def install(self) -> None:

@@ -1,4 +1,4 @@
-"""The head of a finished model: kept where its outputs stand for this run's labels, and else started anew."""
+"""The head of a finished model: kept where its outputs stand for this run's labels, and otherwise new."""
 
 from __future__ import annotations
 

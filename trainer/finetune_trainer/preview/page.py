@@ -1,4 +1,4 @@
-"""Renders the preview as one HTML page without scripts and without anything to load, to send to somebody."""
+"""Renders the preview as one HTML page without scripts and without anything to load, to share."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class SampledSource(Section):
 
     field: str = Field(description="The source's place in the document, such as data.train[0].")
     rows: int = Field(description="Rows that were read.")
-    total: int | None = Field(None, description="About how many rows the source has, if that can be told quickly.")
+    total: int | None = Field(None, description="About how many rows the source has, if that can be estimated quickly.")
 
 
 class SpecialToken(Section):

@@ -53,7 +53,7 @@ def beat() -> None:
 
 
 class BackgroundWork:
-    """Work of a thread beside training. Its heartbeats say nothing about training, so they count only within `wait`."""
+    """Work of a background thread. Its heartbeats say nothing about training, so they count only within `wait`."""
 
     def __init__(self) -> None:
         self.beats = 0

@@ -101,7 +101,7 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetune_trainer.training", description=__doc__)
     parser.add_argument("--document", type=Path, required=True, help="the TrainSpec as JSON")
     parser.add_argument("--job", required=True, help="NAMESPACE/NAME, for messages")
-    parser.add_argument("--run-id", help="tells this run from all others that may use its storage; by default --job")
+    parser.add_argument("--run-id", help="identifies this run among all that may use its storage; by default --job")
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--world-size", type=int, required=True)
     parser.add_argument("--local-rank", type=int, required=True)

@@ -14,7 +14,7 @@ class LaunchContext:
 
     `master` is the HOST:PORT where rank 0 listens, `attempt` names this attempt to run the process group, `work_dir` is scratch
     space of the node, and `cache_dir` holds models and prepared data for all ranks of the node. `job` is NAMESPACE/NAME, and
-    `run_id` tells this run from all others, across its restarts.
+    `run_id` distinguishes this run from all others, across its restarts.
     """
 
     rank: int

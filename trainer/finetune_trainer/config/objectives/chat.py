@@ -18,7 +18,7 @@ class ChatObjectiveConfig(ObjectiveConfig):
     adds_special_tokens: ClassVar[bool] = False
     generates_text: ClassVar[bool] = True
     answers: ClassVar[AnswerKind] = "completion"
-    """Whether a row holds one answer, at the end of its conversation or beside it, or a pair of answers."""
+    """Whether a row holds one answer, at the end of its conversation or in a column of its own, or a pair of answers."""
 
     chat_template: str | None = Field(
         None,

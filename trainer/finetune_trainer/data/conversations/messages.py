@@ -32,7 +32,7 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 WEIGHT_KEYS = ("weight", "train", "training", "loss_weight")
 MEDIA = ("image", "video", "audio")
 MEDIA_KEYS = tuple(key for medium in MEDIA for key in (medium, f"{medium}s"))
-"""Keys of messages, and columns beside them, that hold what is no text."""
+"""Keys of messages, and columns next to them, that hold media instead of text."""
 PARTIAL_WEIGHT_KEY = "train_detail"
 Message = dict[str, Any]
 
@@ -127,7 +127,7 @@ def _as_text(result: Any) -> Any:
 
 
 def _content_text(content: Content, *, has_calls: bool) -> str | None:
-    """A blank content beside tool calls is none: some templates write calls only where there is no content."""
+    """Blank content next to tool calls counts as none: some templates write calls only where there is no content."""
     if has_calls and not (content.text or "").strip():
         return None
     return content.text or ""

@@ -36,7 +36,7 @@ def normalize_conversation(shape: Shape, values: Values) -> dict[str, Any]:
 
 
 def find_template_inputs(shape: Shape, values: Values) -> dict[str, Any]:
-    """What a row hands to the chat template beside messages, by role: `tools` and `template_options`, where it has any."""
+    """The other inputs of the chat template that a row has, by role: `tools` and `template_options`."""
     inputs: dict[str, Any] = {}
     if column := shape.optional_column("tools", values):
         try:

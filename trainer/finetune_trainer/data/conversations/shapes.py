@@ -26,7 +26,12 @@ HISTORY_COLUMNS = ("history",)
 SYSTEM_COLUMNS = ("system", "system_prompt")
 TOOLS_COLUMNS = ("tools", "functions")
 OPTIONS_COLUMNS = ("chat_template_kwargs",)  # TRL's name of them
-TEMPLATE_PARTS = ("system", "tools", "history", "template_options")  # parts that only a chat template can write beside a text
+TEMPLATE_PARTS = (
+    "system",
+    "tools",
+    "history",
+    "template_options",
+)  # parts that only a chat template can write in addition to a text
 
 Values = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""One record as it lies in a file, before columns are chosen from it."""
+"""One record as a file stores it, before columns are chosen from it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _DOCUMENTATION = re.compile(r"(?:readme|license|licence|changelog|citation)(?:\.
 
 
 class FileKind(Enum):
-    """What decides how far the names of files tell splits."""
+    """The criteria for reading splits from the names of files."""
 
     TEXTS = "texts"
     TABLES = "tables"
@@ -87,7 +87,7 @@ def describe_unread(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def select_split(files: Sequence[File], choice: SplitChoice, kind: FileKind) -> Selection:
-    """The files of one split, if the files of a folder lie in folders or have names of several splits; otherwise all files.
+    """The files of one split, if the files of a folder are in folders or have names of several splits; otherwise all files.
 
     A split's folder is no class: labeled images are in a sub-folder of it. Raises DataError if there is no such split, and if
     a folder of tables or labeled images mixes splits and something else. Texts may have any name.

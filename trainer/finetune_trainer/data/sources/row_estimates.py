@@ -1,4 +1,4 @@
-"""About how many rows a source has, told quickly: from lines or metadata, without parsing a row."""
+"""About how many rows a source has, estimated quickly: from lines or metadata, without parsing a row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def estimate_rows(source: Source) -> int | None:
-    """About how many rows the source has; None for files that do not tell it quickly, such as compressed ones."""
+    """About how many rows the source has; None for files in which counting takes long, such as compressed ones."""
     if not isinstance(source, RowSource):
         return None
     match source.source:

@@ -136,9 +136,9 @@ def in_source_order(names: Sequence[str], head: SourceHead | None) -> list[str]:
 
 
 def without_unknown(counts: Counter[str], column: str, field: str) -> Counter[str]:
-    """The counted labels without -1 where it stands for "no label": beside whole numbers from 0, or beside names.
+    """The counted labels without -1 where it stands for "no label": among whole numbers from 0, or among names.
 
-    Beside other negative numbers, or beside 1 alone, it is a class. Raises DataError, naming the `column` and the `field` that
+    Among other negative numbers, or with 1 alone, it is a class. Raises DataError, naming the `column` and the `field` that
     lists the labels, where it may be either.
     """
     others = Counter({name: count for name, count in counts.items() if name != UNKNOWN})

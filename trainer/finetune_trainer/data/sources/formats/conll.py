@@ -1,4 +1,4 @@
-"""CoNLL columns: a word a line with its tags beside it, and blank lines between sentences.
+"""CoNLL columns: a word and its tags in each line, and blank lines between sentences.
 
 The word is in the first column and the tag in the last, as in CoNLL-2003 (Tjong Kim Sang and De Meulder 2003), or there are the
 ten columns of CoNLL-U (universaldependencies.org/format.html).

@@ -1,4 +1,4 @@
-"""Decides where the rows of a JSON document lie, from an outline of the document."""
+"""Decides where the rows of a JSON document are, from an outline of the document."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def outline_of(reader: JSONReader) -> Outline:
 
 
 def find_rows(document: Outline | None, path: str | None, columns: Sequence[str] | None) -> Rows:
-    """Where the rows of an object, or of an array (None), lie: below `path`, or else where `columns` are found.
+    """Where the rows of an object, or of an array (None), are: below `path`, or else where `columns` are found.
 
     Raises LayoutError if `path` leads nowhere, or if there are several places.
     """

@@ -78,7 +78,7 @@ def _values(reader: JSONReader, rows: Rows) -> Iterator[Located]:
 
 @functools.lru_cache(maxsize=1024)
 def _find_rows(file: File, options: ReadOptions) -> Rows | None:
-    """Where the rows lie; None if each line is an object. Raises DataError.
+    """Where the rows are; None if each line is an object. Raises DataError.
 
     Rows are read several times in a run, and a document has to be read to its end for its outline.
     """

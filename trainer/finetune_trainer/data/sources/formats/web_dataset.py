@@ -46,7 +46,7 @@ def _read(file: File, options: ReadOptions) -> Iterator[Record]:
                     key, values = member.key, {}
                     if key in keys:
                         raise DataError(
-                            f"{file.name}:{key}: other files lie between those of the sample: sort the archive by name"
+                            f"{file.name}:{key}: other files are between those of the sample: sort the archive by name"
                         )
                     keys.add(key)
                 if member.extension in values:

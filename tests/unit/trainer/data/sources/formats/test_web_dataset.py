@@ -59,7 +59,7 @@ def test_reads_texts_and_all_shards_of_a_folder() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (archive(("a.txt", "1"), ("b.txt", "2"), ("a.cls", "3")), "a.tar:a: other files lie between those of the sample"),
+        (archive(("a.txt", "1"), ("b.txt", "2"), ("a.cls", "3")), "a.tar:a: other files are between those of the sample"),
         (archive(("a.txt", "1"), ("a.TXT", "2")), "a.tar:a: the sample has two files .txt: remove one"),
         (archive(("a.txt", "1"), ("b.cls", "2")), "a.tar:b: there is no column text (there are: __key__, cls, label)"),
         (archive(("a.json", "{"), ("a.txt", "1")), "a.tar:a.json: not a readable .json (Expecting property name"),
