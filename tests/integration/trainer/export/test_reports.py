@@ -96,7 +96,7 @@ def test_the_card_of_an_adapter_names_its_base_model(tmp_path: Path) -> None:
         model={"initialization": "Pretrained", "source": "hf://organisation/llama", "tokenizer": None},
         method={"type": "LoRA"}, data={"train": [source], "evaluationFraction": 0.1},
     )  # fmt: skip
-    (tmp_path / "adapter_config.json").touch()
+    (tmp_path / "adapter_config.json").write_text("{}")
     report = {"steps": 9, "exportedStep": 6, "fit": {"sentence": "settled"}}
     documents = {"data": {"rows": 3}, "metrics": {"loss": 1.0, "perplexity": float("inf")}, "report": report}
     write_card(tmp_path, spec, objectives.from_spec(spec, tiny.tokenizer()), documents, tmp_path / "training")

@@ -248,7 +248,7 @@ def test_answers_questions_as_the_evaluation_does(ask: Any, tmp_path: Path) -> N
     run = learn(
         tmp_path, rows, model={"config": ENCODER}, data={"maxLength": 64},
         objective={"type": "QuestionAnswering", "questionAnswering": {"stride": 16, "maxAnswerLength": 8}},
-        training={"maxSteps": 60},
+        training={"maxSteps": 120},
     )  # fmt: skip
     held_out = [row for row in rows if is_held_out(make_row(row, ROLES, ""), config.DataConfig(**HELD_OUT))]
     file = tmp_path / "held-out.jsonl"

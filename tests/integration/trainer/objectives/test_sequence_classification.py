@@ -277,7 +277,7 @@ def test_training_improves_the_metrics(
 ) -> None:
     trained = learn(
         tmp_path, rows, objective={"type": "SequenceClassification", "sequenceClassification": {"problem": problem}},
-        training={"maxSteps": 150},
+        training={"maxSteps": 200, "schedule": {"warmupSteps": 20}},
     )  # fmt: skip
     assert trained.before[metric] < at_most_before
     assert trained.after[metric] > at_least_after
