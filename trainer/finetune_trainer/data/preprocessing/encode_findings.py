@@ -101,7 +101,7 @@ def validate_examples(spec: config.TrainSpec, counts: Mapping[Split, EncodeCount
     if data.evaluation_fraction:
         raise InsufficientDataError(
             f"spec.data.evaluationFraction: {data.evaluation_fraction:g} of {train.rows} documents held out none that "
-            "could be used: raise it, or give data.evaluation"
+            "could be used: raise it, give data.evaluation, or split text files by data.train[].text.rowsAre"
         )
     if data.folds:
         raise InsufficientDataError(
