@@ -98,8 +98,9 @@ def test_new_step_resets_failure_count(create_cluster: CreateCluster) -> None:
 def test_stop_of_all_nodes(create_cluster: CreateCluster) -> None:
     cluster = create_cluster({0: ["train"], 1: ["train"]})
     agents = cluster.start_all()
+    for rank in (0, 1):
+        cluster.record(rank, 0)  # an agent serves its status before it starts a rank
     wait_for(lambda: agents[0].status().progress.step > 0, "a step")
-    cluster.record(1, 0)
     for agent in agents:
         agent.signal(signal.SIGTERM)
     assert outcomes(agents) == [(Reason.PREEMPTED, 0, 0), (Reason.PREEMPTED, 1, 1)]
