@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from finetune_trainer.config import DataChecksConfig
 from finetune_trainer.data.checks.registry import CHECKS
-from finetune_trainer.data.checks.report import DataReport, SplitReport
+from finetune_trainer.data.checks.report import SplitReport
 from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
 from finetune_trainer.preview.report import CollatedTokens, DataPreview, SpecialToken
 
@@ -32,12 +32,6 @@ class Bar(NamedTuple):
     """Relative to the other bars of its chart."""
     text: str
     """The value, as it is shown."""
-
-
-def split_reports(report: DataReport) -> dict[Split, SplitReport]:
-    """The report of each split that has rows."""
-    reports: dict[Split, SplitReport | None] = {TRAIN: report.train, REPLAY: report.replay, EVALUATION: report.evaluation}
-    return {split: split_report for split, split_report in reports.items() if split_report is not None}
 
 
 def source_facts(preview: DataPreview) -> Iterator[Fact]:

@@ -17,7 +17,6 @@ from finetune_trainer.preview.facts import (
     run_facts,
     source_facts,
     split_facts,
-    split_reports,
     token_facts,
 )
 from finetune_trainer.preview.printable import printable, visible_segments
@@ -36,7 +35,7 @@ def render_page(preview: DataPreview, name: str) -> str:
     )  # fmt: skip
     environment.filters |= {"printable": printable, "segments": _segments}
     splits = []
-    for split, report in split_reports(preview).items():
+    for split, report in preview.splits.items():
         splits.append(
             {
                 "title": SPLIT_TITLES[split],

@@ -21,7 +21,6 @@ from finetune_trainer.preview.facts import (
     run_facts,
     source_facts,
     split_facts,
-    split_reports,
     token_facts,
 )
 from finetune_trainer.preview.printable import printable, visible_segments
@@ -38,7 +37,7 @@ def print_preview(preview: DataPreview, name: str, console: Console) -> None:
     """Print the preview of the job with this name."""
     console.print(Text(f"{name}: {preview.objective}, {preview.method}; {preview.coverage}", style="bold"))
     _print_section(console, "Sources", [_fact_table(source_facts(preview))])
-    for split, report in split_reports(preview).items():
+    for split, report in preview.splits.items():
         parts: list[RenderableType] = [_fact_table(split_facts(report, preview))]
         for title, bars in (("tokens", length_bars(report)), ("labels", label_bars(report))):
             if bars:

@@ -56,10 +56,7 @@ class ResumeCheck:
 
     def resumption(self, report: DataReport, total_steps: int) -> Resumption:
         """Compare the prepared sequences and the length, before the model is loaded."""
-        rows = {}
-        for split, part in (("train", report.train), ("replay", report.replay), ("evaluation", report.evaluation)):
-            if part is not None:
-                rows[split] = part.digest
+        rows = report.digests
         data = self._data.model_copy(update={"rows": rows})
         if self._manifest is None:
             return Resumption(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from finetune_trainer.data.checks.base import Check
+from finetune_trainer.data.checks.base import Check, always_warn
 
 IMBALANCE_RATIO = 10  # rows of the most frequent label for each row of the rarest
 
@@ -13,7 +13,7 @@ BALANCE = Check(
     name="balance",
     description="with the most frequent label",
     advice="set data.resample: Balanced, or weigh the classes",
-    policy=lambda checks: "Warn",  # there is no policy for it in the document
+    policy=always_warn,
 )
 
 

@@ -42,6 +42,11 @@ class Check:
     policy: Callable[[DataChecksConfig], str]
 
 
+def always_warn(checks: DataChecksConfig) -> str:
+    """The policy of a check that has none in the document."""
+    return "Warn"
+
+
 def _no_detail(statistics: RowStatistics, split: Split) -> str:
     return ""
 

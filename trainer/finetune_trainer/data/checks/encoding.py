@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_trainer.data.checks.base import Check
+from finetune_trainer.data.checks.base import Check, always_warn
 
 TRUNCATION = Check(
     name="truncation",
@@ -32,7 +32,7 @@ UNTOKENIZED_WORDS = Check(
     name="untokenizedWords",
     description="with words for which the tokenizer has no tokens, so that their tags are not learned",
     advice="remove these words and their tags",
-    policy=lambda checks: "Warn",  # there is no policy for it in the document
+    policy=always_warn,
 )
 UNLABELED = Check(
     name="unlabeled",
@@ -44,7 +44,7 @@ INCONSISTENT_TAGS = Check(
     name="tags",
     description="with tags that break the rules of their scheme",
     advice="correct them",
-    policy=lambda checks: "Warn",  # there is no policy for it in the document
+    policy=always_warn,
 )
 UNLEARNABLE = Check(
     name="unlearnable",
@@ -68,11 +68,11 @@ OPEN_END = Check(
     name="openEnd",
     description="with a last message that is not answered, from which nothing is learned",
     advice="answer it or remove it",
-    policy=lambda checks: "Warn",  # there is no policy for it in the document
+    policy=always_warn,
 )
 UNWRITTEN_NAMES = Check(
     name="unwrittenNames",
     description="with names of speakers, which the chat template does not write",
     advice="set a chatTemplate that writes them",
-    policy=lambda checks: "Warn",  # there is no policy for it in the document
+    policy=always_warn,
 )

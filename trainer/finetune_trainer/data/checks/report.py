@@ -12,7 +12,7 @@ from finetune_trainer.config.base import Section
 from finetune_trainer.data.checks.base import Check, CheckName
 from finetune_trainer.data.checks.registry import CHECKS, CHECKS_BY_NAME
 from finetune_trainer.data.sources.base import SourceDescription
-from finetune_trainer.data.sources.stream import TRAIN, Split
+from finetune_trainer.data.sources.stream import EVALUATION, REPLAY, TRAIN, Split
 from finetune_trainer.protocol.outcome import DataSummary
 
 MAX_FINDINGS = 5  # in a job's status
@@ -178,15 +178,19 @@ class DataReport(Section):
     )
     findings: list[Finding] = Field(default_factory=list)
 
+    @property
+    def splits(self) -> dict[Split, SplitReport]:
+        """The report of each split that has rows."""
+        reports: dict[Split, SplitReport | None] = {TRAIN: self.train, REPLAY: self.replay, EVALUATION: self.evaluation}
+        return {split: report for split, report in reports.items() if report is not None}
+
     def lines(self) -> Iterator[str]:
         """The report as log lines."""
         for source in self.sources:
             yield f"data: {source.sentence}"
             for note in source.notes:
                 yield f"data: {source.field}: {note}"
-        for split, report in (("train", self.train), ("replay", self.replay), ("evaluation", self.evaluation)):
-            if report is None:
-                continue
+        for split, report in self.splits.items():
             yield f"data, {split}: {_describe(report)}"
             if report.labels:
                 yield f"data, {split}: labels {', '.join(f'{name} {share:.1%}' for name, share in report.labels.items())}"
@@ -198,9 +202,9 @@ class DataReport(Section):
             yield f"data: {finding.sentence}"
 
     @property
-    def digests(self) -> list[str | None]:
+    def digests(self) -> dict[str, str]:
         """The digest of each split's rows."""
-        return [report.digest if report else None for report in (self.train, self.replay, self.evaluation)]
+        return {split: report.digest for split, report in self.splits.items()}
 
     @property
     def summary(self) -> DataSummary:

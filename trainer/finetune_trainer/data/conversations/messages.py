@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from finetune_trainer.data.conversations.content import Content, parse_content
 from finetune_trainer.data.conversations.tools import parse_tool_calls
-from finetune_trainer.data.records.roles import SPEAKERS
+from finetune_trainer.data.records.roles import SPEAKERS, type_name
 
 FUNCTION_CALL = "function_call"
 ROLES: Mapping[str, str] = types.MappingProxyType(
@@ -56,7 +56,7 @@ class MessageParser:
         """The messages in normal form; raises ValueError with the problem and the remedy."""
         messages = as_messages(messages) or messages
         if not isinstance(messages, list):
-            raise ValueError(f"is {_type_name(messages)}, not a list of messages: correct the row")
+            raise ValueError(f"is {type_name(messages)}, not a list of messages: correct the row")
         if not messages:
             raise ValueError("is a list without messages: correct or remove the row")
         parsed = []
@@ -214,7 +214,3 @@ def find_keys(message: Any) -> MessageKeys | None:
     if content is None:
         content = "value" if role == "from" else "content"
     return MessageKeys(role, content)
-
-
-def _type_name(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"
