@@ -24,7 +24,7 @@ _IO_COUNTERS = Path("/proc/self/io")
 
 Listener = Callable[[], None]
 _listeners: list[Listener] = []
-_next_beat = 0.0
+_last_beat = float("-inf")
 _thread = threading.local()
 
 
@@ -40,14 +40,14 @@ def relayed_to(listener: Listener) -> Iterator[None]:
 
 def beat() -> None:
     """Report progress; cheap enough for every row, micro-batch or part of a file."""
-    global _next_beat
+    global _last_beat
     background: BackgroundWork | None = getattr(_thread, "work", None)
     if background is not None:
         background.beats += 1
         return
     now = time.monotonic()
-    if now >= _next_beat and _listeners:
-        _next_beat = now + MIN_SECONDS
+    if now - _last_beat >= MIN_SECONDS and _listeners:
+        _last_beat = now
         for listener in _listeners:
             listener()
 
