@@ -6,7 +6,7 @@ BIN := .venv/bin
 HELM ?= $(shell command -v helm || PYTHONPATH=tests/support $(BIN)/python -c "from devcluster.gobuild import binary; print(binary('helm'))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format generate docs lock bench clean
+.PHONY: help setup run test faults check lint format generate docs lock bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ run: setup ## train a small model on two local nodes, without Kubernetes
 
 test: setup lint cluster-build ## run everything: lint, unit, integration and end-to-end tests on a real cluster
 	$(BIN)/pytest --numprocesses 2
+
+faults: setup cluster-build ## break things on a real cluster while jobs train, and check that every run survives
+	$(BIN)/pytest tests/faults
 
 check: setup lint ## run the fast checks: lint and unit tests; collect the other tests
 	$(BIN)/pytest tests/unit

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-FOLDERS_ON_ONE_WORKER = ("tests/integration/chart/", "tests/e2e/")
+FOLDERS_ON_ONE_WORKER = ("tests/integration/chart/", "tests/e2e/", "tests/faults/")
 
 
 @pytest.hookimpl(optionalhook=True)

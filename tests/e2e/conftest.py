@@ -3,16 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.support.cluster_fixtures import cluster as cluster
 from tests.support.cluster_jobs import Jobs
-from tests.support.devcluster.session import Cluster, running
+from tests.support.devcluster.session import Cluster
 from tests.support.installation import by_helm, by_kubectl, namespace
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A two-node cluster: the development cluster, or the one of KUBECONFIG (see devcluster/session.py)."""
-    with running() as session_cluster:
-        yield session_cluster
 
 
 @pytest.fixture(scope="module")
