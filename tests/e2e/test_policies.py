@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import uuid
@@ -79,13 +78,7 @@ def test_restart_of_operator_changes_nothing(jobs: Jobs) -> None:
 
 def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs) -> None:
     """An unreachable endpoint may recover, so the pod is retried within backoffLimit."""
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "nowhere"},
-        "stringData": jobs.secret | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
-    }
-    jobs.kubectl("apply", "--filename=-", stdin=json.dumps(secret))
+    jobs.create_secret("nowhere", jobs.secret | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     job = tiny(
         "unreachable",
         storage("unreachable"),
@@ -129,13 +122,7 @@ def test_waits_for_secret(jobs: Jobs) -> None:
     assert "spec.checkpoint.credentials" in message
     assert "comes-later" in message
     assert not jobs.pods(name)
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "comes-later"},
-        "stringData": jobs.secret,
-    }
-    jobs.kubectl("apply", "--filename=-", stdin=json.dumps(secret))
+    jobs.create_secret("comes-later", jobs.secret)
     jobs.wait_for_phase(name, "Succeeded", seconds=180)
 
 

@@ -105,6 +105,11 @@ class Jobs:
         listed = json.loads(self.kubectl("get", "pods", f"--selector=finetune-operator.io/job={name}", "--output=json"))
         return {pod["metadata"]["name"]: pod for pod in listed["items"]}
 
+    def create_secret(self, name: str, keys: dict[str, str]) -> None:
+        """Create a Secret, or replace its keys."""
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": keys}
+        self.kubectl("apply", "--filename=-", stdin=json.dumps(secret))
+
     def patch(self, name: str, spec: dict[str, Any]) -> None:
         """Apply a merge patch to the spec of a job."""
         self.kubectl("patch", "ftj", name, "--type=merge", f"--patch={json.dumps({'spec': spec})}")

@@ -16,9 +16,8 @@ RELEASE = "finetune-operator"
 IMAGES = {"image": "operator", "trainerImage": "trainer"}
 
 
-@contextmanager
-def by_helm(cluster: Cluster) -> Iterator[None]:
-    """Install the chart with helm; uninstall it afterwards, including the CRD."""
+def upgrade(cluster: Cluster, *options: str) -> None:
+    """Install or upgrade the chart with helm, with the images of this checkout, and wait until the operator is ready."""
     flags = []
     for key, target in IMAGES.items():
         repository, tag = cluster.image(target).rsplit(":", 1)
@@ -26,8 +25,14 @@ def by_helm(cluster: Cluster) -> Iterator[None]:
     chart = str(ROOT / "charts/finetune-operator")
     cluster.helm(
         "upgrade", "--install", RELEASE, chart, f"--namespace={NAMESPACE}", "--create-namespace", "--wait",
-        "--timeout=180s", "--set=crds.keep=false", *flags,
+        "--timeout=180s", "--set=crds.keep=false", *flags, *options,
     )  # fmt: skip
+
+
+@contextmanager
+def by_helm(cluster: Cluster) -> Iterator[None]:
+    """Install the chart with helm; uninstall it afterwards, including the CRD."""
+    upgrade(cluster)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from finetune_operator.codegen import troubleshooting
+from finetune_operator.codegen import reliability, troubleshooting
 from finetune_operator.codegen.chart_values import update_values_table
 from finetune_operator.codegen.crd import CRD_NAME, build_crd
 from finetune_operator.codegen.dashboard import build_dashboard
@@ -74,6 +74,7 @@ def generate_files() -> dict[Path, str]:
         Path("docs/reference/finetunejob.md"): render_reference(),
         Path("docs/reference/helm-chart.md"): chart_readme,
         Path("docs/reference/operator-settings.md"): operator_settings(),
+        Path("docs/reference/reliability.md"): reliability.render(reliability.all_results()),
         Path("docs/troubleshooting/conditions.md"): troubleshooting.conditions(),
         Path("docs/troubleshooting/exit-codes.md"): troubleshooting.exit_codes(),
     }

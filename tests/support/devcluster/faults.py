@@ -1,9 +1,11 @@
 """Injects faults into the nodes of the cluster, and removes them again; for tests of fault tolerance."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from . import cgroups, node, process
 from .errors import ClusterError, run
@@ -43,8 +45,47 @@ def component_stopped(name: str, component: str = "kubelet") -> Iterator[None]:
 
 
 def container_pids(name: str, pod_uid: str) -> list[int]:
-    """The host pids of the processes of a pod, so that a test can send signals to them."""
+    """The host pids of the processes in the containers of a pod, so that a test can send signals to them."""
     pids: list[int] = []
     for qos_class in ("", "burstable/", "besteffort/"):
         pids += cgroups.pids(f"{worker(name).name}/kubepods/{qos_class}pod{pod_uid}")
-    return sorted(pids)
+    return sorted(pid for pid in pids if not _is_sandbox(pid))
+
+
+def _is_sandbox(pid: int) -> bool:
+    """Whether a process only holds the namespaces of its pod."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "pause"
+    except FileNotFoundError:
+        return False
+
+
+def rank_pids(name: str, pod_uid: str) -> list[int]:
+    """The host pids of the ranks of a trainer pod: the leaders of the process groups that its agent started."""
+    pids = []
+    for pid in container_pids(name, pod_uid):
+        try:
+            group, arguments = os.getpgid(pid), Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if group == pid and b"--local-rank" in arguments:
+            pids.append(pid)
+    return pids
+
+
+def container_logs(namespace: str, pod: str) -> list[Path]:
+    """The log files of the trainer containers on all nodes whose pod's name matches the regular expression `pod`."""
+    folder = re.compile(rf"{re.escape(namespace)}_{pod}_[0-9a-f-]+")
+    found: list[Path] = []
+    for worker_node in NODES:
+        for directory in (node.state(worker_node) / "log" / "pods").glob(f"{namespace}_*"):
+            if folder.fullmatch(directory.name):
+                found += sorted(directory.glob("trainer/*.log"))
+    return found
+
+
+def send_signal(pids: list[int], number: signal.Signals) -> None:
+    """Send a signal to processes; those that have ended meanwhile are ignored."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

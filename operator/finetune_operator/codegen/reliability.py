@@ -1,0 +1,309 @@
+"""Generates the reliability page: faults, what a run does about each, the tests that show it, and what they measured.
+
+`make faults` writes the measurements to docs/reliability if FINETUNE_RECORD is set.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS = ROOT / "docs/reliability"
+KEPT_RUNS = 5
+"""How many runs of each test are kept: the newest ones."""
+
+
+class Result(TypedDict):
+    """What a fault cost in one run of its test."""
+
+    date: str
+    seconds: float | None
+    """From the fault to the next completed step, or None if the run is not meant to go on."""
+    steps_lost: int | None
+    """Optimizer steps that were computed again, or None if the test does not count them."""
+    false_kills: int
+    """Restarts that the fault does not explain."""
+
+
+class Case(TypedDict):
+    """One way to cause a fault, and the measured runs of its test."""
+
+    test: str
+    runs: list[Result]
+
+
+class Fault(NamedTuple):
+    """A kind of fault, what a run does about it, and the tests that show it, each as `FILE::FUNCTION`."""
+
+    fault: str
+    reaction: str
+    tests: tuple[str, ...]
+
+
+_CLUSTER, _E2E = "tests/faults", "tests/e2e"
+_AGENT, _CHECKPOINT = "tests/integration/trainer/agent", "tests/integration/trainer/checkpoint"
+_TRAINING = "tests/integration/trainer/training"
+_POLICY, _CONTROLLER = "tests/unit/operator/reconcile", "tests/unit/operator/controller"
+
+FAULTS: dict[int, Fault] = {
+    1: Fault(
+        "A pod is deleted.",
+        "That pod alone is replaced; its peers wait for it and keep their pods.",
+        (
+            f"{_CLUSTER}/test_pod_faults.py::test_deleted_pod",
+            f"{_E2E}/test_training_runs.py::test_sample_recovers_from_lost_pod_and_exports_model",
+        ),
+    ),
+    2: Fault(
+        "A rank, or a whole container, is killed.",
+        "All ranks restart inside their pods; a pod is replaced only if its agent died.",
+        (
+            f"{_CLUSTER}/test_rank_faults.py::test_killed_rank",
+            f"{_CLUSTER}/test_rank_faults.py::test_killed_container",
+            f"{_AGENT}/test_rendezvous.py::test_killed_rank_restarts_with_all_others",
+            f"{_AGENT}/test_rendezvous.py::test_killed_agent_leaves_no_rank_and_its_replacement_joins",
+        ),
+    ),
+    3: Fault(
+        "A rank hangs.",
+        "The limit of its phase in `runPolicy.hang` finds it; the message names the rank, and all ranks restart.",
+        (
+            f"{_CLUSTER}/test_rank_faults.py::test_stopped_rank",
+            f"{_AGENT}/test_hangs.py::test_a_stopped_process_is_found_and_named",
+            f"{_AGENT}/test_hangs.py::test_a_working_rank_is_not_killed",
+            "tests/unit/trainer/agent/test_liveness.py::test_each_phase_has_its_limit",
+            "tests/unit/trainer/agent/test_simulated_hours.py::test_no_working_run_is_killed",
+        ),
+    ),
+    4: Fault(
+        "A node loses its network.",
+        "Its pod is replaced on another node; the peers stop and wait.",
+        (
+            f"{_CLUSTER}/test_pod_faults.py::test_node_without_network",
+            f"{_POLICY}/test_restart_policy.py::test_force_deletes_pod_on_lost_node",
+            f"{_AGENT}/test_rendezvous.py::test_lost_peer_without_other_cause_restarts_ranks",
+        ),
+    ),
+    8: Fault(
+        "A node is drained or tainted.",
+        "The pod stores a checkpoint and moves to another node; no retry budget is spent.",
+        (
+            f"{_CLUSTER}/test_pod_faults.py::test_drained_node",
+            f"{_CLUSTER}/test_pod_faults.py::test_tainted_node",
+            f"{_POLICY}/test_restart_policy.py::test_disruptions_do_not_count_towards_backoff_limit",
+        ),
+    ),
+    9: Fault(
+        "A pod gets SIGTERM with little time.",
+        "All ranks agree on a step and store a checkpoint; if the time is too short, the previous checkpoint is used.",
+        (
+            f"{_CLUSTER}/test_rank_faults.py::test_short_grace",
+            f"{_TRAINING}/test_loop.py::test_a_signal_on_one_rank_stops_all_ranks_at_the_same_step",
+            f"{_AGENT}/test_rendezvous.py::test_stop_of_one_node_makes_other_wait_for_its_return",
+        ),
+    ),
+    10: Fault(
+        "A container exceeds its memory limit.",
+        "The job fails with the reason OutOfMemory and advice.",
+        (
+            f"{_CLUSTER}/test_resource_faults.py::test_out_of_memory",
+            "tests/unit/trainer/agent/test_worker_group.py::test_reports_out_of_memory_kill",
+            f"{_TRAINING}/test_failures.py::test_out_of_memory_message_names_remedies",
+        ),
+    ),
+    11: Fault(
+        "The configuration or the data is wrong.",
+        "The job fails at once; the message names the field, or the file and line.",
+        (
+            f"{_E2E}/test_policies.py::test_invalid_spec_that_passes_the_schema_fails_at_once",
+            f"{_E2E}/test_policies.py::test_malformed_data_fails_at_once_with_file_and_line",
+            f"{_E2E}/test_policies.py::test_missing_bucket_fails_at_once",
+            f"{_POLICY}/test_restart_policy.py::test_permanent_failure_fails_job_at_once",
+        ),
+    ),
+    12: Fault(
+        "The loss becomes NaN or infinite.",
+        "The job fails and names the step and the last good checkpoint. It neither skips the batch nor rolls back by itself.",
+        (f"{_TRAINING}/test_loop.py::test_a_non_finite_loss_ends_the_run",),
+    ),
+    13: Fault(
+        "The operator is killed.",
+        "Whatever it was doing is done once, after each of its writes.",
+        (
+            f"{_CLUSTER}/test_operator_faults.py::test_killed_operator",
+            f"{_POLICY}/test_restart_policy.py::test_restarted_operator_reaches_same_state_after_any_write",
+            f"{_E2E}/test_policies.py::test_restart_of_operator_changes_nothing",
+        ),
+    ),
+    14: Fault(
+        "The API server fails, or its watches are stale.",
+        "Requests are repeated with growing pauses until the job is as it should be.",
+        (
+            f"{_CONTROLLER}/test_action_executor.py::test_raises_temporary_api_errors",
+            f"{_CONTROLLER}/test_reconciler.py::test_stale_cache_does_not_create_pods_twice",
+            f"{_CONTROLLER}/test_status_writer.py::test_stale_job_is_not_written",
+            f"{_CONTROLLER}/test_workqueue.py::test_retry_delay_grows_and_does_not_block_other_keys",
+        ),
+    ),
+    15: Fault(
+        "Jobs change while no operator runs.",
+        "Running pods go on; the changes take effect when an operator is back.",
+        (f"{_CLUSTER}/test_operator_faults.py::test_jobs_change_without_operator",),
+    ),
+    16: Fault(
+        "Two operators run at once.",
+        "No pod is created twice and no failure is counted twice.",
+        (
+            f"{_CONTROLLER}/test_reconciler.py::test_accepts_pods_created_by_another_operator",
+            f"{_CONTROLLER}/test_reconciler.py::test_failure_counted_by_another_operator_is_not_counted_again",
+        ),
+    ),
+    17: Fault(
+        "A rank is killed while a checkpoint is uploaded.",
+        "The incomplete checkpoint is never used.",
+        (
+            f"{_CLUSTER}/test_storage_faults.py::test_killed_during_upload",
+            f"{_CHECKPOINT}/test_faults.py::test_rank_killed_during_upload_leaves_no_checkpoint",
+        ),
+    ),
+    18: Fault(
+        "A file of a checkpoint is damaged.",
+        "Its hash does not match, and the checkpoint before is used.",
+        (
+            f"{_CLUSTER}/test_storage_faults.py::test_flipped_bit",
+            f"{_CHECKPOINT}/test_faults.py::test_falls_back_from_damaged_checkpoint",
+        ),
+    ),
+    19: Fault(
+        "The files of a rank are missing in a checkpoint.",
+        "It is not committed.",
+        (f"{_CHECKPOINT}/test_commit.py::test_requires_parts_of_all_ranks",),
+    ),
+    20: Fault(
+        "The object storage fails, is slow, or rejects the credentials.",
+        "Training continues, `CheckpointHealthy` is False, and a checkpoint is stored soon after the storage is back.",
+        (
+            f"{_CLUSTER}/test_storage_faults.py::test_storage_outage",
+            f"{_CLUSTER}/test_storage_faults.py::test_slow_storage",
+            f"{_CHECKPOINT}/test_faults.py::test_training_continues_during_storage_outage",
+            f"{_E2E}/test_policies.py::test_missing_bucket_fails_at_once",
+        ),
+    ),
+    21: Fault(
+        "An attempt that was replaced is still alive.",
+        "It cannot commit checkpoints any more.",
+        (
+            f"{_CHECKPOINT}/test_commit.py::test_rejects_commit_of_replaced_attempt",
+            f"{_TRAINING}/test_storage_lease.py::test_a_frozen_run_ends_when_it_wakes_up_without_its_storage",
+        ),
+    ),
+    22: Fault(
+        "The disk of a node is full.",
+        "The checkpoint fails with the reason, training goes on, and the next checkpoint is stored if there is room.",
+        (f"{_CHECKPOINT}/test_faults.py::test_failed_write_of_one_rank_prevents_commit",),
+    ),
+    23: Fault(
+        "The operator and the CRD are upgraded.",
+        "The run is not touched.",
+        (f"{_CLUSTER}/test_operator_faults.py::test_upgraded_operator",),
+    ),
+    24: Fault(
+        "The run ends while its outcome cannot be recorded.",
+        "The outcome is recorded once when an operator is back, and the run is not repeated.",
+        (
+            f"{_CLUSTER}/test_operator_faults.py::test_jobs_change_without_operator",
+            f"{_POLICY}/test_completion.py::test_pod_killed_after_completion_message_completes_job",
+        ),
+    ),
+}
+
+GAPS: dict[int, str] = {
+    5: "A rank that is slower than the others is not named; it slows the whole run down.",
+    6: "A node whose GPU, memory or network is slow or broken is not found before a run. The run fails or is slow there, and a "
+    "replaced pod may be scheduled on the same node.",
+    7: "A node whose kubelet has stopped is covered by tests of policies only.",
+    25: "A job of which one pod cannot be scheduled keeps its other pods.",
+}
+"""Faults that no run survives yet, or that no test causes."""
+
+PAGE = """\
+# Reliability
+
+<!-- Generated by `make generate` from docs/reliability and codegen/reliability.py; do not edit. -->
+
+Each fault below is caused on purpose by a test. A test on the cluster also checks that the losses after the recovery
+equal those of an undisturbed run to the last bit, that no more steps are lost than since the last checkpoint, and that
+nothing restarts that the fault did not hit.
+
+## What faults cost
+
+Measured by `make faults` on two nodes of a Kubernetes cluster that share two processor cores with everything else, with
+a run of small steps and a checkpoint every five steps. Seconds are from the fault to the next completed step: the
+median, and the range of all runs. Most of the time of a restart on this machine is the start of Python processes. Steps
+lost are optimizer steps that were computed again, at most. False kills are restarts that the fault does not explain.
+
+{measurements}
+
+## Tests
+
+{tests}
+
+## Not covered
+
+{gaps}
+"""
+
+
+def load_results(file: Path) -> dict[str, Case]:
+    """The measured cases of one fault by their names."""
+    cases: dict[str, Case] = json.loads(file.read_text())
+    return cases
+
+
+def all_results(folder: Path = RESULTS) -> dict[int, dict[str, Case]]:
+    """The measured cases by the number of their fault."""
+    return {int(file.stem): load_results(file) for file in sorted(folder.glob("*.json"))}
+
+
+def render(results: Mapping[int, Mapping[str, Case]]) -> str:
+    """The page as Markdown."""
+    return PAGE.format(measurements="\n".join(_measurements(results)), tests="\n".join(_tests()), gaps="\n".join(_gaps()))
+
+
+def _measurements(results: Mapping[int, Mapping[str, Case]]) -> Iterator[str]:
+    yield "| # | Fault | Seconds to recover | Steps lost | False kills | Runs |"
+    yield "|---|---|---|---|---|---|"
+    for number, cases in results.items():
+        for name, case in cases.items():
+            yield f"| {number} | {name} | {' | '.join(_figures(case['runs']))} |"
+
+
+def _figures(runs: list[Result]) -> Iterator[str]:
+    seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
+    lost = [run["steps_lost"] for run in runs if run["steps_lost"] is not None]
+    if not seconds:
+        yield "—"
+    elif len(seconds) == 1:
+        yield f"{seconds[0]:.1f}"
+    else:
+        yield f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+    yield str(max(lost)) if lost else "—"
+    yield str(sum(run["false_kills"] for run in runs))
+    yield str(len(runs))
+
+
+def _tests() -> Iterator[str]:
+    yield "| # | Fault | What happens | Tests |"
+    yield "|---|---|---|---|"
+    for number, fault in sorted(FAULTS.items()):
+        tests = "<br>".join(f"`{test.partition('::')[0]}`: {test.partition('::')[2]}" for test in fault.tests)
+        yield f"| {number} | {fault.fault} | {fault.reaction} | {tests} |"
+
+
+def _gaps() -> Iterator[str]:
+    for number, gap in sorted(GAPS.items()):
+        yield f"- {number}: {gap}"

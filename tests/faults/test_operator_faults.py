@@ -1,0 +1,101 @@
+"""Faults of the operator: it is killed, absent, or upgraded while jobs run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from tests.support.cluster_jobs import Jobs, tiny
+from tests.support.cluster_run import ClusterRun
+from tests.support.devcluster import faults
+from tests.support.devcluster.session import Cluster
+from tests.support.installation import NAMESPACE, upgrade
+from tests.support.reliability import Measure
+
+SELECTOR = "--selector=app.kubernetes.io/component=operator"
+
+
+def operator_pods(cluster: Cluster) -> list[dict[str, Any]]:
+    """The pods of the operator."""
+    listed = cluster.kubectl("get", "pods", f"--namespace={NAMESPACE}", SELECTOR, "--output=json")
+    return list(json.loads(listed)["items"])
+
+
+def kill_operator(cluster: Cluster) -> None:
+    """Kill the processes of the operator's pods with SIGKILL; the kubelet restarts them."""
+    for pod in operator_pods(cluster):
+        faults.send_signal(faults.container_pids(pod["spec"]["nodeName"], pod["metadata"]["uid"]), signal.SIGKILL)
+
+
+@contextmanager
+def without_operator(cluster: Cluster) -> Iterator[None]:
+    """No operator runs inside the block."""
+    deployment = f"--namespace={NAMESPACE}", "deployment", "finetune-operator"
+    replicas = cluster.kubectl("get", *deployment, "--output=jsonpath={.spec.replicas}")
+    cluster.kubectl("scale", *deployment, "--replicas=0")
+    cluster.kubectl("wait", f"--namespace={NAMESPACE}", "pod", SELECTOR, "--for=delete", "--timeout=60s")
+    try:
+        yield
+    finally:
+        cluster.kubectl("scale", *deployment, f"--replicas={replicas}")
+        cluster.kubectl("rollout", "status", *deployment, "--timeout=120s")
+
+
+def test_killed_operator(run: ClusterRun, measure: Measure) -> None:
+    """An operator that is killed while it replaces a pod goes on when it is restarted, without a second pod."""
+    restarts = run.restarts()
+    with measure.fault(13, "the operator is killed while it replaces a pod", run):
+        run.delete_pod(1, "--grace-period=0", "--force")
+        kill_operator(run.jobs.cluster)
+    assert run.restarts() == {**restarts, "disruptions": restarts["disruptions"] + 1}
+    assert len(run.jobs.pods(run.name)) == 2
+
+
+def test_upgraded_operator(run: ClusterRun, measure: Measure) -> None:
+    """An upgrade of the chart, with a changed CRD and a new pod of the operator, does not touch a run."""
+    pods, restarts = run.uids(), run.restarts()
+    before = {pod["metadata"]["uid"] for pod in operator_pods(run.jobs.cluster)}
+    with measure.fault(23, "the CRD and the operator are upgraded", run, restarts=0):
+        run.jobs.kubectl("annotate", "crd", "finetunejobs.finetune-operator.io", f"fault-test={time.time()}", "--overwrite")
+        upgrade(run.jobs.cluster, "--set-string=podAnnotations.fault-test=upgraded")
+        run.wait(
+            "progress from the new operator", lambda: run.status()["progress"]["step"] > run.log.update().highest_step - 50
+        )
+    assert not before & {pod["metadata"]["uid"] for pod in operator_pods(run.jobs.cluster)}
+    assert run.uids() == pods
+    assert run.restarts() == restarts
+
+
+@pytest.mark.timeout(1200)
+def test_jobs_change_without_operator(jobs: Jobs, measure: Measure) -> None:
+    """Jobs that are created, suspended or deleted, or that finish, while no operator runs are as they should be afterwards."""
+    storage = f"s3://finetune/faults/{uuid.uuid4().hex[:8]}"
+    finishing = jobs.apply(tiny("finishing", f"{storage}/finishing", steps=200))
+    suspended = jobs.apply(tiny("suspended", f"{storage}/suspended", steps=100_000))
+    deleted = jobs.apply(tiny("deleted", f"{storage}/deleted", runPolicy={"suspend": True}))
+    jobs.wait_for_phase(deleted, "Suspended")
+    jobs.wait_for_step(suspended, 5)
+    jobs.wait_for_step(finishing, 5)
+    with without_operator(jobs.cluster):
+        jobs.patch(suspended, {"runPolicy": {"suspend": True}})
+        jobs.kubectl("delete", "ftj", deleted)
+        created = jobs.apply(tiny("created", f"{storage}/created", steps=5))
+        jobs.kubectl("wait", "pod", f"{finishing}-0", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
+        assert jobs.status(finishing)["phase"] == "Running", "nobody writes the status"
+        assert jobs.status(created) == {}
+    returned = time.monotonic()
+    status = jobs.wait_for_phase(finishing, "Succeeded", seconds=60)
+    jobs.wait_for_phase(suspended, "Suspended", seconds=60)
+    measure.record(15, "jobs change while no operator runs", time.monotonic() - returned)
+    assert status["restarts"]["total"] == 0, "a finished run is recorded once and not repeated"
+    assert status["progress"]["step"] == 200
+    assert jobs.status(suspended)["restarts"]["total"] == 0
+    assert jobs.pods(deleted) == {}
+    status = jobs.wait_for_phase(created, "Succeeded", seconds=240)
+    assert status["restarts"]["total"] == 0
