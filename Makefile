@@ -6,7 +6,7 @@ BIN := .venv/bin
 HELM ?= $(shell command -v helm || PYTHONPATH=tests/support $(BIN)/python -c "from devcluster.gobuild import binary; print(binary('helm'))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults check lint format generate docs lock bench clean
+.PHONY: help setup run test faults soak check lint format generate docs lock bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: setup lint cluster-build ## run everything: lint, unit, integration and en
 
 faults: setup cluster-build ## break things on a real cluster while jobs train, and check that every run survives
 	$(BIN)/pytest tests/faults
+
+soak: setup cluster-build ## break one run every two minutes for SOAK_MINUTES (60), and print goodput, lost work and false kills
+	$(BIN)/pytest --capture=no tests/soak
 
 check: setup lint ## run the fast checks: lint and unit tests; collect the other tests
 	$(BIN)/pytest tests/unit

@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.cluster_run import ClusterRun
-from tests.support.devcluster import faults
-from tests.support.devcluster.session import Cluster
-from tests.support.installation import NAMESPACE, upgrade
+from tests.support.installation import upgrade
+from tests.support.operator_faults import kill_operator, operator_pods, without_operator
 from tests.support.reliability import Measure
-
-SELECTOR = "--selector=app.kubernetes.io/component=operator"
-
-
-def operator_pods(cluster: Cluster) -> list[dict[str, Any]]:
-    """The pods of the operator."""
-    listed = cluster.kubectl("get", "pods", f"--namespace={NAMESPACE}", SELECTOR, "--output=json")
-    return list(json.loads(listed)["items"])
-
-
-def kill_operator(cluster: Cluster) -> None:
-    """Kill the processes of the operator's pods with SIGKILL; the kubelet restarts them."""
-    for pod in operator_pods(cluster):
-        faults.send_signal(faults.container_pids(pod["spec"]["nodeName"], pod["metadata"]["uid"]), signal.SIGKILL)
-
-
-@contextmanager
-def without_operator(cluster: Cluster) -> Iterator[None]:
-    """No operator runs inside the block."""
-    deployment = f"--namespace={NAMESPACE}", "deployment", "finetune-operator"
-    replicas = cluster.kubectl("get", *deployment, "--output=jsonpath={.spec.replicas}")
-    cluster.kubectl("scale", *deployment, "--replicas=0")
-    cluster.kubectl("wait", f"--namespace={NAMESPACE}", "pod", SELECTOR, "--for=delete", "--timeout=60s")
-    try:
-        yield
-    finally:
-        cluster.kubectl("scale", *deployment, f"--replicas={replicas}")
-        cluster.kubectl("rollout", "status", *deployment, "--timeout=120s")
 
 
 def test_killed_operator(run: ClusterRun, measure: Measure) -> None:

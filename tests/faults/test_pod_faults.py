@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import pytest
 from tests.support.cluster_jobs import Jobs
 from tests.support.cluster_run import ClusterRun
 from tests.support.devcluster import faults
+from tests.support.operator_faults import operator_pods
 from tests.support.reliability import Measure
 
 
@@ -73,12 +73,7 @@ def test_node_without_network(run: ClusterRun, measure: Measure) -> None:
 
 def _index_without_operator(run: ClusterRun) -> int:
     """The index of a pod whose node has no operator, if there is one."""
-    pods = json.loads(
-        run.jobs.cluster.kubectl(
-            "get", "pods", "--namespace=finetune-system", "--selector=app.kubernetes.io/component=operator", "--output=json"
-        )
-    )["items"]
-    nodes = {pod["spec"]["nodeName"] for pod in pods}
+    nodes = {pod["spec"]["nodeName"] for pod in operator_pods(run.jobs.cluster)}
     return next((index for index in (1, 0) if run.node(index) not in nodes), 1)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.devcluster import faults
 from tests.support.training_log import Recovery, TrainingLog, recovery
@@ -26,7 +25,7 @@ HANG_SECONDS = 20
 Curve = dict[int, float]
 
 
-def document(name: str, storage: str, **spec: Any) -> dict[str, Any]:
+def document(name: str, storage: str, steps: int = STEPS, **spec: Any) -> dict[str, Any]:
     """Two nodes with ZeRO-2 and steps of about a fifth of a second."""
     base: dict[str, Any] = {
         "training": {"batchSize": 16, "logEverySteps": 1},
@@ -34,11 +33,13 @@ def document(name: str, storage: str, **spec: Any) -> dict[str, Any]:
         "runPolicy": {"backoffLimit": 100, "hang": {"stepSeconds": HANG_SECONDS}},
     }
     assert not base.keys() & spec.keys()
-    return tiny(name, storage, nodes=2, steps=STEPS, **base, **spec)
+    return tiny(name, storage, nodes=2, steps=steps, **base, **spec)
 
 
 def stored_curve(storage: Storage) -> Curve:
     """The loss of every step up to the newest committed checkpoint, as its files have it; empty without a checkpoint."""
+    import torch  # takes seconds, and most tests on the cluster do not need it
+
     for step in committed_steps(storage):
         manifest = read_manifest(storage, step)
         if manifest is None:
@@ -55,20 +56,18 @@ def exported_curve(storage: Storage) -> Curve:
     return {point["step"]: point["loss"] for point in map(json.loads, lines) if "loss" in point}
 
 
-def undisturbed_curve(jobs: Jobs, folder: Path) -> Curve:
+def undisturbed_curve(jobs: Jobs, folder: Path, steps: int = STEPS) -> Curve:
     """The loss curve of the document without faults; trained once for each trainer image and document."""
-    content = json.dumps([document("", ""), jobs.cluster.image("trainer")], sort_keys=True)
+    content = json.dumps([document("", "", steps), jobs.cluster.image("trainer")], sort_keys=True)
     name = f"undisturbed-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     uri = f"s3://finetune/faults/{name}"
     storage = jobs.store(uri, folder)
     if not storage.exists("model/training/history.jsonl"):
-        jobs.apply(document(name, uri))
-        jobs.wait_for_phase(name, "Succeeded", seconds=900)
+        jobs.apply(document(name, uri, steps))
+        jobs.wait_for_phase(name, "Succeeded", seconds=900 + steps)
         assert jobs.status(name)["restarts"]["total"] == 0
         jobs.kubectl("delete", "ftj", name)
-    curve = exported_curve(storage)
-    assert sorted(curve) == list(range(1, STEPS + 1))
-    return curve
+    return exported_curve(storage)
 
 
 @dataclass
@@ -141,10 +140,11 @@ class ClusterRun:
         Returns the number of compared steps.
         """
         curve = stored_curve(self.storage)
-        assert sorted(curve) == list(range(1, len(curve) + 1)), "each step is in the history once"
-        different = {step: (loss, self.expected[step]) for step, loss in curve.items() if loss != self.expected[step]}
+        compared = curve.keys() & self.expected.keys()  # the history of a long run keeps every second step, then every fourth
+        assert compared, "no step is in both histories"
+        different = {step: (curve[step], self.expected[step]) for step in compared if curve[step] != self.expected[step]}
         assert different == {}
-        return len(curve)
+        return len(compared)
 
     def pod(self, index: int) -> dict[str, Any]:
         """The pod of a node that runs or is about to run."""
