@@ -112,9 +112,15 @@ class Agent:
             self.signal(signal.SIGKILL)
             wait_for(lambda: self.has_ended, "the death of an agent")
 
+    def wait_for_exit(self) -> int:
+        """The exit code of an agent that ends by itself."""
+        wait_for(lambda: self.has_ended, f"the end of agent {self.settings.node_rank}")
+        assert self.exit_code is not None
+        return self.exit_code
+
     def wait(self) -> Outcome:
         """The termination message of an agent that ends by itself; checks that its exit code matches."""
-        wait_for(lambda: self.has_ended, f"the end of agent {self.settings.node_rank}")
+        self.wait_for_exit()
         assert self.settings.termination_log is not None
         outcome = Outcome.model_validate_json(self.settings.termination_log.read_bytes())
         assert self.exit_code == outcome.exit_policy.exit_code

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.ports import free_ports
-from finetune_trainer.agent.rendezvous import Rendezvous, RendezvousState
+from finetune_trainer.agent.rendezvous import Rendezvous, RendezvousState, ReplacedError
 from finetune_trainer.agent.settings import Settings
 from finetune_trainer.agent.stop_signals import StopSignals
 from finetune_trainer.agent.store import Store, StoreLostError
@@ -25,6 +25,10 @@ from finetune_trainer.protocol.outcome import Outcome, Reason
 
 LOG = logging.getLogger("finetune.agent")
 FIRST_RECONNECT_PAUSE = 0.2  # seconds
+REPLACED = Outcome(
+    reason=Reason.PREEMPTED_UNSAVED,
+    message="another pod has taken the place of this one, which goes on from the last checkpoint",
+)
 
 
 class RoundEnded(Exception):
@@ -48,6 +52,7 @@ class Agent:
         self._monitor = monitor
         self._stops = stops
         self._workers = WorkerGroup(settings, monitor, environment)
+        self._claim = ""  # of this agent to its node; see Rendezvous
         self._round = 0  # the last round that this agent joined; 0 before the first
         self._has_reset_failures = False
         self._highest_step = 0  # when the failure count was last reset
@@ -74,6 +79,9 @@ class Agent:
                     rendezvous = self._connect()
                     pause = FIRST_RECONNECT_PAUSE
                     self._run_rounds(rendezvous)
+                except ReplacedError:
+                    LOG.info("another pod has taken the place of this one: ending")
+                    raise RunEnded(REPLACED) from None
                 except StoreLostError as error:
                     if pause == FIRST_RECONNECT_PAUSE:
                         LOG.info("%s: %s", "waiting for the store" if self._round == 0 else "the store is lost", error)
@@ -91,7 +99,8 @@ class Agent:
 
     def _connect(self) -> Rendezvous:
         host, port = self._settings.rendezvous_host, self._settings.rendezvous_port
-        return Rendezvous(Store(host, port, self._is_host, self._limits.store_timeout), self._settings.node_rank)
+        store = Store(host, port, self._is_host, self._limits.store_timeout)
+        return Rendezvous(store, self._settings.node_rank, self._claim)
 
     def _run_rounds(self, rendezvous: Rendezvous) -> None:
         """Run rounds over one connection; ends by RunEnded or StoreLostError."""
@@ -132,6 +141,7 @@ class Agent:
         if self._is_host:
             master = f"{self._settings.rendezvous_host}:{free_ports(1)[0]}"
         rendezvous.join(self._round, master)
+        self._claim = rendezvous.claim
         self._round = rendezvous.round
         if not self._has_reset_failures:  # this is a new pod, whose restarts the operator counts
             rendezvous.reset_failures()

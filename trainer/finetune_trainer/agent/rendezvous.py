@@ -6,6 +6,7 @@ A round is one lifetime of the process group; all ranks start together in it. Ke
 - `fatal`: the Outcome that all agents must end with, or empty
 - `failures`: in-place restarts since the last new step
 - `acknowledged`: the number of agents that have read how the run ended
+- `claim/<i>`: the claim of the agent that may announce node i: of several agents, the one with the greatest claim
 
 and for each round, below its number:
 
@@ -38,13 +39,21 @@ class RendezvousState(NamedTuple):
     """Signs of life of the other nodes in that round; only its changes have a meaning."""
 
 
-class Rendezvous:
-    """One agent's part in the rendezvous, over one connection to the store. Every method may raise StoreLostError."""
+class ReplacedError(Exception):
+    """Another agent has claimed this node: this agent's pod was replaced, and the run goes on without it."""
 
-    def __init__(self, store: Store, node: int) -> None:
+
+class Rendezvous:
+    """One agent's part in the rendezvous, over one connection to the store. Every method may raise StoreLostError.
+
+    `claim` is the claim of this agent over an earlier connection; empty before its first.
+    """
+
+    def __init__(self, store: Store, node: int, claim: str = "") -> None:
         self._store = store
         self._node = node
         self._own_beats = 0
+        self.claim = claim
         self.round = 0
         if node == 0:
             store.write("fatal", "")
@@ -57,8 +66,9 @@ class Rendezvous:
         """Announce this node for the current round; agent 0 also publishes the master address of the ranks.
 
         A round is over if this agent was in it before, or if another agent announced this node in it (the agent of a pod that
-        was replaced). Such a round is ended first.
+        was replaced). Such a round is ended first. Raises ReplacedError if a later agent has claimed this node.
         """
+        self._claim_node()
         token = uuid.uuid4().hex
         while True:
             self.round = int(self._store.read(["round"])[0])
@@ -75,10 +85,30 @@ class Rendezvous:
             self._store.write(f"{self.round}/master", master)
         self._store.add(f"{self.round}/announced", 1)
 
+    def _claim_node(self) -> None:
+        """Claim this node for this agent. A new agent claims more than its predecessors, which may still be alive.
+
+        Claims are compared as text: a number, then a random part that decides between two agents that are new to a new store.
+        """
+        key, token = f"claim/{self._node}", uuid.uuid4().hex
+        while True:
+            wanted = self.claim or _claim(1, token)
+            holder = self._store.replace(key, "", wanted)
+            if not self.claim and holder != wanted:
+                wanted = _claim(int(holder.partition("-")[0]) + 1, token)
+            if holder > wanted:
+                raise ReplacedError
+            if holder == wanted or self._store.replace(key, holder, wanted) == wanted:
+                self.claim = wanted
+                return
+
     def state(self) -> RendezvousState:
-        """The current round, and the state of the joined one."""
+        """The current round, and the state of the joined one. Raises ReplacedError if a later agent has claimed this node."""
         counters = [f"{self.round}/{name}" for name in ("announced", "done", "beats")]
-        number, fatal, announced, done, beats = self._store.read(["round", "fatal", *counters])
+        keys = ["round", "fatal", f"claim/{self._node}", *counters]
+        number, fatal, holder, announced, done, beats = self._store.read(keys)
+        if holder > self.claim:
+            raise ReplacedError
         outcome = Outcome.model_validate_json(fatal) if fatal else None
         return RendezvousState(int(number), outcome, int(announced), int(done), int(beats) - self._own_beats)
 
@@ -136,3 +166,7 @@ class Rendezvous:
     def count_acknowledgements(self) -> int:
         """The number of agents that no longer need the store."""
         return self._store.add("acknowledged", 0)
+
+
+def _claim(number: int, token: str) -> str:
+    return f"{number:08}-{token}"

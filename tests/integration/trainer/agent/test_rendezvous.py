@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.agents import Agent, CreateCluster, is_alive, outcomes, wait_for
 
-from finetune_trainer.protocol.outcome import Reason
+from finetune_trainer.protocol.outcome import EXIT_POLICIES, Reason
 
 
 def test_starts_every_rank_with_its_arguments_and_completes(create_cluster: CreateCluster) -> None:
@@ -55,6 +55,21 @@ def test_killed_agent_leaves_no_rank_and_its_replacement_joins(create_cluster: C
     assert second[0]["attempt"] == second[1]["attempt"] > first[0]["attempt"]
     cluster.finish()
     assert outcomes(agents) == [(Reason.COMPLETE, None, None)] * 2
+
+
+def test_replaced_agent_that_still_lives_leaves_the_run_to_its_replacement(create_cluster: CreateCluster) -> None:
+    """The pod of a node whose kubelet is dead is replaced while its processes run and still reach the others."""
+    cluster = create_cluster({0: ["train"], 1: ["train"]})
+    agents = cluster.start_all()
+    first = [cluster.record(rank, 0) for rank in (0, 1)]
+    replacement = cluster.start(1)
+    assert agents[1].wait_for_exit() == EXIT_POLICIES[Reason.PREEMPTED_UNSAVED].exit_code
+    second = cluster.record(0, 1)
+    assert second["attempt"] > first[0]["attempt"]
+    wait_for(lambda: agents[0].status().progress.step > 100, "a step of the second attempt")
+    assert cluster.attempts(0) == 2, "the two agents of node 1 do not end each other's rounds"
+    cluster.finish()
+    assert outcomes([agents[0], replacement]) == [(Reason.COMPLETE, None, None)] * 2
 
 
 def test_all_nodes_end_with_first_cause(create_cluster: CreateCluster) -> None:
