@@ -68,7 +68,22 @@ def test_node_without_network(run: ClusterRun, measure: Measure) -> None:
             assert run.node(index) != node
         _wait_until_nodes_are_ready(run.jobs)
     assert run.restarts() == {**restarts, "disruptions": restarts["disruptions"] + 1}
-    _wait_until_only_current_pods_exist(run)
+    _wait_until_no_pod_terminates(run)
+
+
+def test_stopped_kubelet(run: ClusterRun, measure: Measure) -> None:
+    """A node that Kubernetes does not hear from goes on training, so its pod is left alone."""
+    run.spread()
+    index = _index_without_operator(run)
+    pods, restarts, node = run.uids(), run.restarts(), run.node(index)
+    with measure.fault(7, "a kubelet is stopped for 90 s", run, restarts=0):
+        with faults.component_stopped(node):
+            time.sleep(90)
+            run.wait_for_steps(5)
+        _wait_until_nodes_are_ready(run.jobs)
+    assert run.uids() == pods
+    assert run.restarts() == restarts
+    _wait_until_no_pod_terminates(run)
 
 
 def _index_without_operator(run: ClusterRun) -> int:
@@ -81,8 +96,8 @@ def _wait_until_nodes_are_ready(jobs: Jobs) -> None:
     jobs.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=120s")
 
 
-def _wait_until_only_current_pods_exist(run: ClusterRun, seconds: float = 120) -> None:
+def _wait_until_no_pod_terminates(run: ClusterRun, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while len(pods := run.jobs.pods(run.name)) > 2:
-        assert time.monotonic() < deadline, f"pods are left over: {sorted(pods)}"
+    while terminating := [name for name, pod in run.jobs.pods(run.name).items() if "deletionTimestamp" in pod["metadata"]]:
+        assert time.monotonic() < deadline, f"pods are stuck: {terminating}"
         time.sleep(1)

@@ -88,6 +88,15 @@ FAULTS: dict[int, Fault] = {
             f"{_AGENT}/test_rendezvous.py::test_lost_peer_without_other_cause_restarts_ranks",
         ),
     ),
+    7: Fault(
+        "A kubelet stops.",
+        "Pods that still answer train on. If one is replaced although its processes run on, they leave the run to the new pod.",
+        (
+            f"{_CLUSTER}/test_pod_faults.py::test_stopped_kubelet",
+            f"{_AGENT}/test_rendezvous.py::test_replaced_agent_that_still_lives_leaves_the_run_to_its_replacement",
+            f"{_POLICY}/test_restart_policy.py::test_force_deletes_pod_on_lost_node",
+        ),
+    ),
     8: Fault(
         "A node is drained or tainted.",
         "The pod stores a checkpoint and moves to another node; no retry budget is spent.",
@@ -198,6 +207,7 @@ FAULTS: dict[int, Fault] = {
         "It cannot commit checkpoints any more.",
         (
             f"{_CHECKPOINT}/test_commit.py::test_rejects_commit_of_replaced_attempt",
+            f"{_AGENT}/test_rendezvous.py::test_replaced_agent_that_still_lives_leaves_the_run_to_its_replacement",
             f"{_TRAINING}/test_storage_lease.py::test_a_frozen_run_ends_when_it_wakes_up_without_its_storage",
         ),
     ),
@@ -225,7 +235,6 @@ GAPS: dict[int, str] = {
     5: "A rank that is slower than the others is not named; it slows the whole run down.",
     6: "A node whose GPU, memory or network is slow or broken is not found before a run. The run fails or is slow there, and a "
     "replaced pod may be scheduled on the same node.",
-    7: "A node whose kubelet has stopped is covered by tests of policies only.",
     25: "A job of which one pod cannot be scheduled keeps its other pods.",
 }
 """Faults that no run survives yet, or that no test causes."""
