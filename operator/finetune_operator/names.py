@@ -7,6 +7,8 @@ from finetune_trainer.config.storage_schemes import CLAIMS_DIR as CLAIMS_DIR
 
 JOB_LABEL = f"{GROUP}/job"
 NODE_RANK_LABEL = f"{GROUP}/node-rank"
+WORKLOAD_HASH_ANNOTATION = f"{GROUP}/spec-hash"
+SUSPENDED_ANNOTATION = f"{GROUP}/suspended"
 
 HTTP_PORT = 9400
 RENDEZVOUS_PORT = 29400

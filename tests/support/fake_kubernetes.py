@@ -107,6 +107,26 @@ class FakeKubernetesClient:
     async def delete_job(self, key: JobKey, _uid: str) -> None:
         self.log.append(f"delete FineTuneJob {key.name}")
 
+    async def get_object(self, _api_version: str, kind: str, _namespace: str | None, name: str) -> dict[str, Any]:
+        if (kind, name) not in self.objects:
+            raise ApiError(404, "NotFound", f"{name} not found")
+        return self.objects[kind, name]
+
+    async def patch_object(
+        self, api_version: str, kind: str, namespace: str, name: str, patch: dict[str, Any], subresource: str = ""
+    ) -> dict[str, Any]:
+        body = await self.get_object(api_version, kind, namespace, name)
+        expected = patch["metadata"].pop("resourceVersion", None)
+        if expected not in (None, body["metadata"]["resourceVersion"]):
+            raise conflict("Conflict")
+        self.log.append(f"patch {kind} {name} {subresource}".rstrip())
+        self.objects[kind, name] = apply_merge_patch(body, patch)
+        return self.bump_version(self.objects[kind, name])
+
+    async def delete_object(self, _api_version: str, kind: str, _namespace: str, name: str, _uid: str) -> None:
+        self.log.append(f"delete {kind} {name}")
+        self.objects.pop((kind, name), None)
+
     async def patch_status(self, key: JobKey, resource_version: int, patch: dict[str, Any]) -> dict[str, Any]:
         body = self.objects.get(("FineTuneJob", key.name))
         if body is None:

@@ -11,10 +11,11 @@ from finetune_operator.api.job import (
     FineTuneJobSpec,
 )
 from finetune_operator.api.run_policy import RunPolicy
+from finetune_operator.api.scheduling import Scheduling
 from finetune_operator.api.status import Condition, Failure, JobStatus, Phase, Restarts, WorkersStatus
 from finetune_operator.api.workers import Workers
 
 __all__ = [
     "API_VERSION", "GROUP", "KIND", "PLURAL", "SHORT_NAME", "VERSION", "Condition", "Failure", "FineTuneJob",
-    "FineTuneJobSpec", "JobStatus", "Phase", "Restarts", "RunPolicy", "Workers", "WorkersStatus",
+    "FineTuneJobSpec", "JobStatus", "Phase", "Restarts", "RunPolicy", "Scheduling", "Workers", "WorkersStatus",
 ]  # fmt: skip

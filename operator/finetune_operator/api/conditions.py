@@ -19,6 +19,7 @@ class ConditionType(StrEnum):
     """Types of conditions, in the order in which the status lists them."""
 
     SUSPENDED = "Suspended"
+    QUOTA_RESERVED = "QuotaReserved"
     PODS_READY = "PodsReady"
     RUNNING = "Running"
     RESTARTING = "Restarting"
@@ -32,6 +33,14 @@ class ConditionReason(StrEnum):
 
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
+    QUEUED = "Queued"
+    ADMITTED = "Admitted"
+    EVICTED = "Evicted"
+    DEACTIVATED = "Deactivated"
+    INADMISSIBLE = "Inadmissible"
+    KUEUE_NOT_INSTALLED = "KueueNotInstalled"
+    PRIORITY_CLASS_NOT_FOUND = "PriorityClassNotFound"
+    RESOURCE_FLAVOR_NOT_FOUND = "ResourceFlavorNotFound"
     PODS_STARTING = "PodsStarting"
     PODS_READY = "PodsReady"
     PODS_NOT_READY = "PodsNotReady"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from finetune_operator.api.run_policy import RunPolicy
+from finetune_operator.api.scheduling import PRIORITY_LABEL, QUEUE_LABEL, Scheduling
 from finetune_operator.api.status import JobStatus
 from finetune_operator.api.workers import Workers
 from finetune_trainer.config import TrainSpec
@@ -31,6 +34,14 @@ class FineTuneJobSpec(TrainSpec):
 
     workers: Workers = Workers()
     run_policy: RunPolicy = RunPolicy()
+    scheduling: Scheduling = Scheduling()
+    managed_by: str | None = Field(
+        None,
+        min_length=1,
+        max_length=63,
+        description="Controller that runs the job. The operator ignores jobs of other controllers, such as "
+        "kueue.x-k8s.io/multikueue, which runs them in another cluster.",
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *TrainSpec.rules,
@@ -40,7 +51,12 @@ class FineTuneJobSpec(TrainSpec):
             "batchSize must be a multiple of microBatchSize x workers.nodes x workers.processesPerNode: change one of them",
             "training.batchSize",
         ),
-        *(_immutable(field) for field in (*TrainSpec.model_fields, "workers")),
+        *(_immutable(field) for field in (*TrainSpec.model_fields, "workers", "managedBy")),
+        Rule(
+            "self.runPolicy.suspend || oldSelf.runPolicy.suspend || self.scheduling == oldSelf.scheduling",
+            "scheduling can change only while runPolicy.suspend is true: suspend the job, change it, and resume the job",
+            "scheduling",
+        ),
     )
 
     def train_document(self) -> dict[str, Any]:
@@ -56,6 +72,7 @@ class Metadata(Section):
     name: str
     namespace: str = "default"
     uid: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
 class FineTuneJob(Section):
@@ -66,6 +83,16 @@ class FineTuneJob(Section):
     metadata: Metadata
     spec: FineTuneJobSpec
     status: JobStatus = JobStatus()
+
+    @property
+    def queue_name(self) -> str | None:
+        """The Kueue LocalQueue of the job; None if it starts without a queue."""
+        return self.spec.scheduling.queue_name or self.metadata.labels.get(QUEUE_LABEL)
+
+    @property
+    def workload_priority_class(self) -> str | None:
+        """The Kueue WorkloadPriorityClass of the job."""
+        return self.spec.scheduling.workload_priority_class or self.metadata.labels.get(PRIORITY_LABEL)
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

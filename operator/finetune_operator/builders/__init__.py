@@ -7,14 +7,30 @@ from typing import Any
 from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.event import JobReference, build_event
 from finetune_operator.builders.job_resources import build_config_map, build_service
+from finetune_operator.builders.placement import Placement, merge_placement
 from finetune_operator.builders.pod import build_pod
+from finetune_operator.builders.pod_group import build_pod_group
+from finetune_operator.builders.workload import (
+    PriorityClass,
+    adoption_patch,
+    build_workload,
+    build_workload_spec,
+    workload_hash,
+    workload_name,
+)
 from finetune_operator.settings import Settings
 
-__all__ = ["JobReference", "build_config_map", "build_event", "build_pod", "build_service", "render"]
+__all__ = [
+    "JobReference", "Placement", "PriorityClass", "adoption_patch", "build_config_map", "build_event", "build_pod",
+    "build_pod_group", "build_service", "build_workload", "build_workload_spec", "merge_placement", "render", "workload_hash",
+    "workload_name",
+]  # fmt: skip
 
 
 def render(job: FineTuneJob, settings: Settings | None = None) -> list[dict[str, Any]]:
-    """Build all objects of a job in the order of their creation: Service, ConfigMap, and one Pod per node."""
+    """Build all objects of a job in the order of their creation: Workload, Service, ConfigMap, PodGroup, one Pod per node."""
     settings = settings or Settings()
     pods = [build_pod(job, index, settings) for index in range(job.spec.workers.nodes)]
-    return [build_service(job), build_config_map(job), *pods]
+    workload = [build_workload(job, settings, None)] if job.queue_name is not None else []
+    pod_group = build_pod_group(job)
+    return [*workload, build_service(job), build_config_map(job), *([pod_group] if pod_group else []), *pods]

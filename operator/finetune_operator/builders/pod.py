@@ -7,6 +7,8 @@ from typing import Any
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.metadata import build_metadata
+from finetune_operator.builders.placement import Placement
+from finetune_operator.builders.pod_group import join_pod_group
 from finetune_operator.builders.volumes import build_volumes
 from finetune_operator.settings import Settings
 from finetune_trainer.protocol.environment import REQUESTED_GPUS
@@ -14,29 +16,35 @@ from finetune_trainer.protocol.environment import REQUESTED_GPUS
 USER_ID = 1000
 
 
-def build_pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
+def build_pod(job: FineTuneJob, index: int, settings: Settings, placement: Placement | None = None) -> dict[str, Any]:
     """Build the pod of node `index`.
 
-    spec.workers.template adds to the pod; its schema is the list of fields that a user may set.
+    spec.workers.template adds to the pod; its schema is the list of fields that a user may set. `placement` is the decision of
+    the queue that admitted the job.
     """
+    placement = placement or Placement()
     template = job.spec.workers.template
-    labels = template.labels | {names.NODE_RANK_LABEL: str(index)}
-    annotations = {
-        "prometheus.io/scrape": "true",
-        "prometheus.io/port": str(names.HTTP_PORT),
-        "prometheus.io/path": "/metrics",
-    } | template.annotations
+    labels = template.labels | placement.labels | {names.NODE_RANK_LABEL: str(index)}
+    annotations = (
+        {
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(names.HTTP_PORT),
+            "prometheus.io/path": "/metrics",
+        }
+        | template.annotations
+        | placement.annotations
+    )
     name = names.pod_name(job.metadata.name, index)
     pod_volumes, mounts = build_volumes(job)
     optional = {
-        "nodeSelector": template.node_selector,
+        "nodeSelector": template.node_selector | placement.node_selector,
         "imagePullSecrets": [{"name": secret} for secret in template.image_pull_secrets],
         "serviceAccountName": template.service_account_name,
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "affinity": _affinity(job),
     }
-    return {
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": build_metadata(job, name, labels, annotations),
@@ -48,12 +56,14 @@ def build_pod(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
             "securityContext": _security_context(),
-            "tolerations": _tolerations(job, settings),
+            "tolerations": _tolerations(job, settings, placement),
             "containers": [_container(job, index, settings) | {"volumeMounts": mounts}],
             "volumes": pod_volumes,
         }
         | {key: value for key, value in optional.items() if value},
     }
+    join_pod_group(job, pod)
+    return pod
 
 
 def agent_command(job: FineTuneJob, index: int) -> list[str]:
@@ -137,12 +147,13 @@ def _security_context() -> dict[str, Any]:
     }
 
 
-def _tolerations(job: FineTuneJob, settings: Settings) -> list[dict[str, Any]]:
-    """The tolerations of the template, and those for a lost node.
+def _tolerations(job: FineTuneJob, settings: Settings, placement: Placement) -> list[dict[str, Any]]:
+    """The tolerations of the template and of the queue, and those for a lost node.
 
     All pods of a job wait for one on an unreachable node, so it is evicted earlier than by Kubernetes' default of 300 s.
     """
-    tolerations = list(job.spec.workers.template.tolerations)
+    template = job.spec.workers.template.tolerations
+    tolerations = template + [toleration for toleration in placement.tolerations if toleration not in template]
     template_keys = {toleration.get("key") for toleration in tolerations}
     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
         if key not in template_keys:

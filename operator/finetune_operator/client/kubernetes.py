@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +24,7 @@ EVENTS = "/apis/events.k8s.io/v1"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PATHS = {"Service": f"{CORE}/services", "ConfigMap": f"{CORE}/configmaps", "Pod": f"{CORE}/pods", "Event": f"{EVENTS}/events"}
+WATCH_SECONDS = 600  # until the API server ends a watch
 MAX_ERROR_BYTES = 500  # of a response that is not a Status object
 RETRIABLE_CLIENT_ERRORS = frozenset({401, 404, 408, 409, 429})
 
@@ -67,8 +68,63 @@ class KubernetesClient:
         await self._client.close()
 
     async def create(self, body: Body) -> Body:
-        """Create an object whose kind is in `PATHS`. ApiError 409 if the name exists already."""
-        return await self._request("POST", _path(PATHS[body["kind"]], body["metadata"]["namespace"]), body)
+        """Create an object. ApiError 409 if the name exists already."""
+        path = PATHS.get(body["kind"]) or _resource_path(body["apiVersion"], body["kind"])
+        return await self._request("POST", _path(path, body["metadata"]["namespace"]), body)
+
+    async def get_object(self, api_version: str, kind: str, namespace: str | None, name: str) -> Body:
+        """An object of an API group. ApiError 404 if it does not exist."""
+        return await self._request("GET", _path(_resource_path(api_version, kind), namespace, name))
+
+    async def patch_object(
+        self, api_version: str, kind: str, namespace: str, name: str, patch: Body, subresource: str = ""
+    ) -> Body:
+        """Apply a merge patch. ApiError 409 if the patch names another resourceVersion than the object has."""
+        path = _path(_resource_path(api_version, kind), namespace, name, *filter(None, [subresource]))
+        return await self._request("PATCH", path, patch, content_type="application/merge-patch+json")
+
+    async def delete_object(self, api_version: str, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Delete an object if it still has this UID."""
+        await self._delete(_path(_resource_path(api_version, kind), namespace, name), {"preconditions": {"uid": uid}})
+
+    async def list_objects(self, api_version: str, kind: str, namespace: str | None, label: str) -> tuple[list[Body], str]:
+        """All objects with a label, and the resourceVersion for a watch. ApiError 404 if there is no such API."""
+        path = _path(_resource_path(api_version, kind), namespace)
+        body = await self._request("GET", f"{path}?{urlencode({'labelSelector': label})}")
+        return body.get("items") or [], str(body["metadata"]["resourceVersion"])
+
+    async def watch_objects(
+        self, api_version: str, kind: str, namespace: str | None, label: str, resource_version: str
+    ) -> AsyncIterator[tuple[str, Body]]:
+        """Type (ADDED, MODIFIED, DELETED) and object of each change, until the API server ends the watch.
+
+        Raises ApiError 410 if the resourceVersion is too old.
+        """
+        query = {
+            "labelSelector": label,
+            "watch": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        path = f"{_path(_resource_path(api_version, kind), namespace)}?{urlencode(query)}"
+        headers = await self._headers("GET", path)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.total, sock_read=WATCH_SECONDS + 60)
+        response = await self._client.rest_client.request(
+            "GET", self._client.configuration.host + path, headers, None, _request_timeout=timeout
+        )
+        if response.status >= 400:
+            raise _error(response.status, await response.read())
+        pending = b""
+        try:
+            async for chunk in response.response.content.iter_any():
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in filter(None, lines):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _error(int(event["object"].get("code") or 500), json.dumps(event["object"]).encode())
+                    yield event["type"], event["object"]
+        finally:
+            response.response.close()
 
     async def controller_uid(self, kind: str, namespace: str, name: str) -> str:
         """UID of the object that controls an object, or "" if none does. ApiError 404 if the object does not exist."""
@@ -137,8 +193,7 @@ class KubernetesClient:
     async def _request(
         self, verb: str, path: str, body: Body | None = None, accept: str = "application/json", content_type: str = ""
     ) -> Body:
-        headers = {"Accept": accept, "Content-Type": content_type or "application/json", "User-Agent": "finetune-operator"}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, verb, body)
+        headers = await self._headers(verb, path, body, accept, content_type)
         status, resource = 0, _resource(path)
         try:
             # The timeout starts only when the request has a free slot.
@@ -149,10 +204,16 @@ class KubernetesClient:
                 status, text = response.status, await response.read()
         finally:
             self._on_request(verb, resource, status)
-        content = _decode(text)
         if status >= 400:
-            raise ApiError(status, str(content.get("reason", "")), str(content.get("message", text[:MAX_ERROR_BYTES])))
-        return content
+            raise _error(status, text)
+        return _decode(text)
+
+    async def _headers(
+        self, verb: str, path: str, body: Body | None = None, accept: str = "application/json", content_type: str = ""
+    ) -> dict[str, str]:
+        headers = {"Accept": accept, "Content-Type": content_type or "application/json", "User-Agent": "finetune-operator"}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, verb, body)
+        return headers
 
 
 async def connect() -> ApiClient:
@@ -168,6 +229,17 @@ async def connect() -> ApiClient:
 def _snapshot(body: Body) -> ListSnapshot:
     uids = frozenset(item["metadata"]["uid"] for item in body.get("items") or ())
     return ListSnapshot(int(body["metadata"]["resourceVersion"]), uids)
+
+
+def _error(status: int, text: bytes) -> ApiError:
+    content = _decode(text)
+    return ApiError(status, str(content.get("reason", "")), str(content.get("message", text[:MAX_ERROR_BYTES])))
+
+
+def _resource_path(api_version: str, kind: str) -> str:
+    """The path of all objects of a kind in an API group; every kind that the operator uses has a regular plural."""
+    plural = f"{kind.lower()}es" if kind.endswith("s") else f"{kind.lower()}s"
+    return f"/apis/{api_version}/{plural}"
 
 
 def _decode(text: bytes) -> Body:

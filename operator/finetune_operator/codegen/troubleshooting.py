@@ -34,6 +34,52 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "`spec.runPolicy.suspend` was set back to `false`. New pods start and load the newest checkpoint.",
         "Nothing. `activeDeadlineSeconds` starts again from zero.",
     ),
+    ConditionReason.QUEUED: Advice(
+        "conditions `QuotaReserved` and `PodsReady` (False)",
+        "The job waits in the Kueue LocalQueue of `spec.scheduling.queueName`. The message quotes Kueue, which names the "
+        "missing resource.",
+        "Wait, or look at the queue with `kubectl describe clusterqueue`. A higher `spec.scheduling.workloadPriorityClass` "
+        "moves the job forward.",
+    ),
+    ConditionReason.ADMITTED: Advice(
+        "condition `QuotaReserved` (True); a Normal event",
+        "Kueue admitted all pods of the job.",
+        "Nothing; this is the normal state of a running job that has a queue.",
+    ),
+    ConditionReason.EVICTED: Advice(
+        "conditions `QuotaReserved` and `PodsReady` (False); a Warning event",
+        "Kueue takes the quota of the job back: a job of higher priority needs it, the queue was stopped, or the pods were not "
+        "ready in time. The pods store a checkpoint and stop.",
+        "Nothing. The job queues again and continues from its newest checkpoint.",
+    ),
+    ConditionReason.DEACTIVATED: Advice(
+        "conditions `QuotaReserved` and `PodsReady` (False)",
+        "Kueue or an administrator took the job's Workload out of its queue: an admission check rejected it, or its pods were "
+        "not ready in time too often. The message quotes the cause.",
+        "Remove the cause, then set `spec.active: true` in the Workload that the message names.",
+    ),
+    ConditionReason.INADMISSIBLE: Advice(
+        "conditions `QuotaReserved` and `PodsReady` (False)",
+        "The LocalQueue or its ClusterQueue does not exist or is stopped.",
+        "Create it, or suspend the job, correct `spec.scheduling.queueName` and resume the job.",
+    ),
+    ConditionReason.KUEUE_NOT_INSTALLED: Advice(
+        "conditions `QuotaReserved` and `PodsReady` (False)",
+        "The job names a queue, but the cluster does not serve Kueue's API, or the operator may not read it.",
+        "Install Kueue 0.17 or newer. The job enters its queue within five minutes. Without Kueue, remove "
+        "`spec.scheduling.queueName`.",
+    ),
+    ConditionReason.PRIORITY_CLASS_NOT_FOUND: Advice(
+        "conditions `QuotaReserved` and `PodsReady` (False)",
+        "The priority class that the message names does not exist, so the job cannot enter its queue.",
+        "Create the class or correct its name. The job enters its queue without further action.",
+    ),
+    ConditionReason.RESOURCE_FLAVOR_NOT_FOUND: Advice(
+        "condition `PodsReady` (False)",
+        "Kueue admitted the job to a ResourceFlavor that the operator cannot read, so it is unknown on which nodes the pods "
+        "should run.",
+        "Grant the operator's service account `get` on `resourceflavors.kueue.x-k8s.io`; the chart does.",
+    ),
     ConditionReason.PODS_STARTING: Advice(
         "condition `PodsReady` (False)",
         "Fewer pods are ready than `spec.workers.nodes`, and none of them reports an error. A pod becomes ready when its agent "

@@ -11,14 +11,19 @@ from finetune_operator.api.conditions import ConditionReason
 from finetune_operator.client.kubernetes import ApiError, KubernetesClient
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
+from finetune_operator.controller.workload_executor import WorkloadExecutor, retry_delay
 from finetune_operator.reconcile import (
     Action,
     CreateJobResources,
     CreatePod,
     DeleteJob,
     DeletePod,
+    DeleteWorkload,
+    EnsureWorkload,
     ReasonMessage,
     ReconcileTimings,
+    SetWorkloadActive,
+    UpdateWorkloadStatus,
 )
 from finetune_operator.settings import Settings
 
@@ -30,12 +35,13 @@ class ActionExecutor:
 
     def __init__(self, cache: InformerCache, client: KubernetesClient, settings: Settings, timings: ReconcileTimings) -> None:
         self._cache, self._client, self._settings, self._timings = cache, client, settings, timings
+        self._workloads = WorkloadExecutor(cache, client, settings)
 
     async def execute(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> float | None:
         """Execute all actions. Returns None, or the seconds until a rejected create request should be retried."""
         if not any(isinstance(action, CreatePod) for action in actions):
             await _wait_for_all(self._execute_one(job, state, action) for action in actions)
-            return None
+            return retry_delay(state) if EnsureWorkload() in actions else None
         previous_error, state.create_error = state.create_error, None
         try:
             await self._create_all(job, state, actions)
@@ -53,9 +59,11 @@ class ActionExecutor:
     async def _create_all(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> None:
         """Create the Service and the ConfigMap, then execute the other actions, because pods need both."""
         if CreateJobResources() in actions and job.document is not None:
+            pod_group = builders.build_pod_group(job.document)
             await asyncio.gather(
                 self._create(job, state, builders.build_service(job.document)),
                 self._create(job, state, builders.build_config_map(job.document)),
+                *([self._create(job, state, pod_group)] if pod_group is not None else []),
             )
         others = [action for action in actions if not isinstance(action, CreateJobResources)]
         await _wait_for_all(self._execute_one(job, state, action) for action in others)
@@ -63,11 +71,14 @@ class ActionExecutor:
     async def _execute_one(self, job: CachedJob, state: JobState, action: Action) -> None:
         match action:
             case CreatePod(index) if job.document is not None and state.create_error is None:
-                await self._create(job, state, builders.build_pod(job.document, index, self._settings))
+                placement = state.placement if job.document.queue_name is not None else None
+                await self._create(job, state, builders.build_pod(job.document, index, self._settings, placement))
             case DeletePod(name, uid, force):
                 await self._client.delete_pod(job.key.namespace, name, uid, force)
             case DeleteJob():
                 await self._client.delete_job(job.key, job.uid)
+            case EnsureWorkload() | SetWorkloadActive() | UpdateWorkloadStatus() | DeleteWorkload():
+                await self._workloads.execute(job, state, action)
 
     async def _create(self, job: CachedJob, state: JobState, body: dict[str, Any]) -> None:
         """Create an object, unless the job already owns it; a name conflict becomes the create error."""
@@ -82,6 +93,8 @@ class ActionExecutor:
                     ConditionReason.NAME_CONFLICT,
                     f"{kind} {name} exists but does not belong to this job: delete it, or rename the job.",
                 )
+            elif kind == "PodGroup":  # it outlives a suspension, in which the number of nodes may change
+                await self._client.patch_object(body["apiVersion"], kind, job.key.namespace, name, {"spec": body["spec"]})
             return
         if kind == "Pod":
             # The watch may report the pod late; until then the next reconcile would create it again.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob, JobStatus
+from finetune_operator.api.scheduling import PREBUILT_LABEL, PRIORITY_LABEL, QUEUE_LABEL
 from finetune_operator.client.types import JobKey, ListSnapshot
-from finetune_operator.reconcile import Pod, parse_pod
+from finetune_operator.reconcile import Pod, ReasonMessage, Workload, parse_pod, parse_workload
 from finetune_trainer.config import explain
 
 MAX_DELETED_UIDS = 4096
@@ -31,6 +32,7 @@ class CachedJob:
     status: JobStatus
     document: FineTuneJob | None
     validation_errors: tuple[str, ...]
+    queue_labels: dict[str, str] = field(default_factory=dict)
 
 
 class InformerCache:
@@ -42,7 +44,10 @@ class InformerCache:
     def __init__(self) -> None:
         self.jobs: dict[JobKey, CachedJob] = {}
         self._pods: dict[JobKey, dict[str, Pod]] = {}
+        self._workloads: dict[JobKey, dict[str, Workload]] = {}
         self._deleted_uids: OrderedDict[str, None] = OrderedDict()
+        self.workload_errors: dict[str | None, ReasonMessage | None] = {}
+        """For each watched namespace (None: the cluster) why its Workloads cannot be read; absent before the first list."""
 
     def pods(self, key: JobKey) -> tuple[Pod, ...]:
         """All pods labeled with the name of a job, including those of an earlier job of this name."""
@@ -83,13 +88,64 @@ class InformerCache:
 
     def remove_pod(self, key: JobKey, uid: str) -> None:
         """Remove a deleted pod, and ignore later events about it."""
-        self._deleted_uids[uid] = None
-        if len(self._deleted_uids) > MAX_DELETED_UIDS:
-            self._deleted_uids.popitem(last=False)
+        self._remember_deleted(uid)
         pods = self._pods.get(key, {})
         pods.pop(uid, None)
         if not pods:
             self._pods.pop(key, None)
+
+    def workload(self, key: JobKey, job_uid: str) -> Workload | None:
+        """The Workload of a job."""
+        owned = (workload for workload in self._workloads.get(key, {}).values() if workload.job_uid == job_uid)
+        return next(owned, None)
+
+    def workload_state(self, namespace: str) -> tuple[bool, ReasonMessage | None]:
+        """Whether the Workloads of a namespace are in the cache, and if not, why they cannot be read."""
+        for watched in (None, namespace):
+            if watched in self.workload_errors:
+                error = self.workload_errors[watched]
+                return True, error
+        return False, None
+
+    def put_workload(self, body: dict[str, Any]) -> JobKey | None:
+        """Store a Workload. Returns the key of its job if a field changed that the operator uses."""
+        workload, key = parse_workload(body), pod_job_key(body)
+        if workload.uid in self._deleted_uids:
+            return None
+        workloads = self._workloads.setdefault(key, {})
+        previous = workloads.get(workload.uid)
+        if previous is not None and previous.resource_version >= workload.resource_version:
+            return None
+        workloads[workload.uid] = workload
+        return key if previous != workload else None
+
+    def remove_workload(self, body: dict[str, Any]) -> JobKey:
+        """Remove a deleted Workload. Returns the key of its job."""
+        key = pod_job_key(body)
+        self._forget_workload(key, body["metadata"]["uid"])
+        return key
+
+    def replace_workloads(self, namespace: str | None, bodies: list[dict[str, Any]]) -> set[JobKey]:
+        """Replace the Workloads of a namespace (None: the cluster) by a fresh list. Returns the keys of the affected jobs."""
+        uids = {body["metadata"]["uid"] for body in bodies}
+        changed = {key for body in bodies if (key := self.put_workload(body)) is not None}
+        for key, workloads in list(self._workloads.items()):
+            for uid in workloads.keys() - uids if namespace in (None, key.namespace) else ():
+                self._forget_workload(key, uid)
+                changed.add(key)
+        return changed
+
+    def _forget_workload(self, key: JobKey, uid: str) -> None:
+        self._remember_deleted(uid)
+        workloads = self._workloads.get(key, {})
+        workloads.pop(uid, None)
+        if not workloads:
+            self._workloads.pop(key, None)
+
+    def _remember_deleted(self, uid: str) -> None:
+        self._deleted_uids[uid] = None
+        if len(self._deleted_uids) > MAX_DELETED_UIDS:
+            self._deleted_uids.popitem(last=False)
 
     def remove_deleted(self, jobs: ListSnapshot, pods: ListSnapshot, namespace: str | None) -> set[JobKey]:
         """Remove the jobs and pods that fresh lists of a namespace (None: the cluster) show as deleted.
@@ -141,7 +197,8 @@ def _resource_version(body: dict[str, Any]) -> int:
 def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None) -> CachedJob:
     metadata = body["metadata"]
     uid, generation = metadata["uid"], metadata.get("generation", 1)
-    if previous is not None and (previous.uid, previous.generation) == (uid, generation):
+    queue_labels = _queue_labels(metadata)
+    if previous is not None and (previous.uid, previous.generation, previous.queue_labels) == (uid, generation, queue_labels):
         # The spec is validated once per generation, because it cannot change without a new generation.
         document, validation_errors = previous.document, previous.validation_errors
     else:
@@ -156,12 +213,20 @@ def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None) ->
         status=parse_status(body.get("status")),
         document=document,
         validation_errors=validation_errors,
+        queue_labels=queue_labels,
     )
+
+
+def _queue_labels(metadata: dict[str, Any]) -> dict[str, str]:
+    """The labels of a job that Kueue defines."""
+    labels = metadata.get("labels") or {}
+    return {name: value for name, value in labels.items() if name in (QUEUE_LABEL, PRIORITY_LABEL, PREBUILT_LABEL)}
 
 
 def _parse_document(body: dict[str, Any]) -> tuple[FineTuneJob | None, tuple[str, ...]]:
     # Other metadata, such as annotations, may be large, and the operator does not use it.
-    metadata = {field: body["metadata"][field] for field in ("name", "namespace", "uid")}
+    metadata = {name: body["metadata"][name] for name in ("name", "namespace", "uid")}
+    metadata["labels"] = _queue_labels(body["metadata"])
     document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body.get("spec")}
     try:
         return FineTuneJob.model_validate(document), ()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from finetune_operator.api import JobStatus
+from finetune_operator.builders import Placement
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import CachedJob
 from finetune_operator.reconcile import ReasonMessage
@@ -16,7 +17,8 @@ from finetune_trainer.protocol.outcome import RunStatus
 class JobState:
     """The last status write of a job, the last create error, and the last run status that its first pod reported.
 
-    `resource_version` is that of the last write; `last_write` is its time in monotonic seconds.
+    `resource_version` is that of the last write; `last_write` is its time in monotonic seconds. `placement` is where the queue
+    places the pods, and `workload_retries` counts how often its Workload was rejected.
     """
 
     uid: str
@@ -24,6 +26,9 @@ class JobState:
     status: JobStatus | None = None
     last_write: float = -math.inf
     create_error: ReasonMessage | None = None
+    workload_error: ReasonMessage | None = None
+    workload_retries: int = 0
+    placement: Placement | None = None
     run: RunStatus | None = None
     run_pod_uid: str = ""
 

@@ -18,6 +18,7 @@ from finetune_operator.controller.metrics import Metrics
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.server import serve
 from finetune_operator.controller.status_poller import StatusPoller
+from finetune_operator.controller.workload_watcher import WorkloadWatcher
 from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.settings import Settings
 from finetune_trainer.protocol.outcome import RunStatus
@@ -35,6 +36,7 @@ class Manager:
         self.metrics = Metrics()
         self.queue: WorkQueue[JobKey] = WorkQueue(on_error=self.metrics.reconcile_errors.inc)
         self.changed_pods: set[JobKey] = set()
+        self.workloads_needed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: web.AppRunner | None = None
         self._client: KubernetesClient | None = None
@@ -49,6 +51,9 @@ class Manager:
         instance = os.environ.get("HOSTNAME", "finetune-operator")
         reconciler = Reconciler(self.cache, self.states, client, settings, metrics, instance=instance)
         poller = StatusPoller(self.cache, settings.progress_interval, self._record_run)
+        workload_watcher = WorkloadWatcher(
+            self.cache, client, settings.watched_namespaces, self.workloads_needed, self.queue.add
+        )
         metrics.watch(self.cache, self.queue.oldest_wait)
         self._server = await serve(
             settings.http_address, settings.http_port, metrics.registry, self.queue.oldest_wait, settings.stalled_after
@@ -56,6 +61,7 @@ class Manager:
         tasks = {
             "reconcile": self.queue.run(settings.workers, reconciler.reconcile),
             "progress": poller.run(),
+            "workloads": workload_watcher.run(),
             "resync": self._resync_periodically(client),
         }
         for name, coroutine in tasks.items():

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from finetune_operator import names
+from finetune_operator import builders, names
 from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
+from finetune_operator.controller.placement_cache import PlacementCache
 from finetune_operator.controller.secret_cache import SecretCache
 from finetune_operator.reconcile import MissingSecret, ObservedState, Pod
+from finetune_operator.settings import Settings
 from finetune_trainer.protocol.outcome import RunStatus
 
 
 class Observer:
     """Observes jobs. Requests to the API server are made only for Secrets that pods are about to need."""
 
-    def __init__(self, cache: InformerCache, client: KubernetesClient, clock: Callable[[], datetime]) -> None:
-        self._cache, self._client, self._clock = cache, client, clock
+    def __init__(
+        self, cache: InformerCache, client: KubernetesClient, settings: Settings, clock: Callable[[], datetime]
+    ) -> None:
+        self._cache, self._client, self._settings, self._clock = cache, client, settings, clock
         self._secrets = SecretCache(client)
+        self._placements = PlacementCache(client)
 
     async def observe(self, job: CachedJob, state: JobState) -> ObservedState:
         """The input of a reconcile."""
@@ -33,9 +38,14 @@ class Observer:
             else:
                 unowned.append(pod.name)
         status, _ = state.latest_status(job)
+        workload, placement_error = self._cache.workload(job.key, job.uid), None
         missing_secrets: tuple[MissingSecret, ...] = ()
         if job.document is not None and _needs_pods(job.document, status, len(owned)):
             missing_secrets = await self._secrets.missing_secrets(job.document)
+            if workload is not None and workload.may_run:
+                state.placement, placement_error = await self._placements.placement(workload)
+        is_queued = job.document is not None and job.document.queue_name is not None
+        workloads_synced, queue_error = self._cache.workload_state(job.key.namespace) if is_queued else (True, None)
         return ObservedState(
             name=job.key.name,
             uid=job.uid,
@@ -48,7 +58,12 @@ class Observer:
             unowned_pods=tuple(unowned),
             run=_current_run(state, owned),
             missing_secrets=missing_secrets,
-            create_error=state.create_error,
+            create_error=state.create_error or state.workload_error,
+            workload=workload,
+            workload_hash=builders.workload_hash(job.document, self._settings) if is_queued and job.document else "",
+            workloads_synced=workloads_synced,
+            queue_error=queue_error,
+            placement_error=placement_error,
         )
 
     async def refresh_pods(self, key: JobKey) -> None:

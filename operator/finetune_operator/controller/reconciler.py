@@ -40,7 +40,7 @@ class Reconciler:
     ) -> None:
         self._cache, self._states, self._metrics = cache, states, metrics
         self._timings = ReconcileTimings()
-        self._observer = Observer(cache, client, clock)
+        self._observer = Observer(cache, client, settings, clock)
         self._status_writer = StatusWriter(cache, client, settings, metrics, clock)
         self._executor = ActionExecutor(cache, client, settings, self._timings)
         self._event_recorder = EventRecorder(client, instance, clock)

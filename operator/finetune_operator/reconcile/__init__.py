@@ -7,15 +7,21 @@ written before any action, so an operator that stops between two writes continue
 
 from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage, TerminatedState, parse_pod
 from finetune_operator.reconcile.observed_state import MissingSecret, ObservedState
+from finetune_operator.reconcile.observed_workload import Workload, WorkloadCondition, parse_workload
 from finetune_operator.reconcile.plan import (
     Action,
     CreateJobResources,
     CreatePod,
     DeleteJob,
     DeletePod,
+    DeleteWorkload,
+    EnsureWorkload,
     Event,
     Plan,
     ReconcileTimings,
+    SetWorkloadActive,
+    UpdateWorkloadStatus,
+    WorkloadAction,
 )
 from finetune_operator.reconcile.policies import reconcile
 
@@ -25,6 +31,8 @@ __all__ = [
     "CreatePod",
     "DeleteJob",
     "DeletePod",
+    "DeleteWorkload",
+    "EnsureWorkload",
     "Event",
     "MissingSecret",
     "ObservedState",
@@ -32,7 +40,13 @@ __all__ = [
     "Pod",
     "ReasonMessage",
     "ReconcileTimings",
+    "SetWorkloadActive",
     "TerminatedState",
+    "UpdateWorkloadStatus",
+    "Workload",
+    "WorkloadAction",
+    "WorkloadCondition",
     "parse_pod",
+    "parse_workload",
     "reconcile",
 ]

@@ -20,6 +20,7 @@ from finetune_operator.reconcile.plan import DeleteJob, DeletePod, PlanBuilder
 
 # Conditions that describe a job only while it is active.
 ACTIVE_CONDITIONS = (
+    ConditionType.QUOTA_RESERVED,
     ConditionType.PODS_READY,
     ConditionType.RUNNING,
     ConditionType.RESTARTING,

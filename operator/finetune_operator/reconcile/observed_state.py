@@ -7,6 +7,7 @@ from datetime import datetime
 
 from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage
+from finetune_operator.reconcile.observed_workload import Workload
 from finetune_trainer.protocol.outcome import RunStatus
 
 
@@ -24,6 +25,10 @@ class ObservedState:
 
     `job` is None if the spec is invalid, and `validation_errors` lists the errors. `unowned_pods` are the names of pods that
     an earlier job of this name owns. `create_error` is the API server's rejection of the last create request, if any.
+
+    A queued job has a `workload`, unless it was just created; `workload_hash` identifies the spec that it should have.
+    `workloads_synced` is false until Workloads were listed, `queue_error` says why that is impossible, and `placement_error`
+    why it is unknown where the pods of an admitted job should run.
     """
 
     name: str
@@ -38,3 +43,8 @@ class ObservedState:
     run: RunStatus | None = None
     missing_secrets: tuple[MissingSecret, ...] = ()
     create_error: ReasonMessage | None = None
+    workload: Workload | None = None
+    workload_hash: str = ""
+    workloads_synced: bool = True
+    queue_error: ReasonMessage | None = None
+    placement_error: ReasonMessage | None = None

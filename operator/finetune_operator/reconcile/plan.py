@@ -10,6 +10,7 @@ from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.api.conditions import ConditionStatus, ConditionType, set_condition
 from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.observed_state import ObservedState
+from finetune_operator.reconcile.observed_workload import WorkloadCondition
 
 MIN_REQUEUE_SECONDS = 0.05
 
@@ -43,7 +44,40 @@ class DeleteJob:
     """Delete the job and all objects that it owns."""
 
 
-Action = CreateJobResources | CreatePod | DeletePod | DeleteJob
+@dataclass(frozen=True, slots=True)
+class EnsureWorkload:
+    """Create the Kueue Workload of the job, or update its spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetWorkloadActive:
+    """Let Kueue consider the Workload, or make it evict the job."""
+
+    name: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateWorkloadStatus:
+    """Write the status of the Workload, unless it has another resourceVersion by now."""
+
+    name: str
+    resource_version: int
+    conditions: tuple[WorkloadCondition, ...]
+    releases_quota: bool
+    past_execution_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteWorkload:
+    """Delete the Workload of a job that left its queue."""
+
+    name: str
+    uid: str
+
+
+WorkloadAction = EnsureWorkload | SetWorkloadActive | UpdateWorkloadStatus | DeleteWorkload
+Action = CreateJobResources | CreatePod | DeletePod | DeleteJob | WorkloadAction
 EventType = Literal["Normal", "Warning"]
 
 

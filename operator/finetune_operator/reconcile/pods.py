@@ -45,7 +45,7 @@ def _create_obstacle(plan: PlanBuilder, missing: list[int]) -> ReasonMessage | N
     """Why the missing pods cannot be created now; None if they can."""
     if not missing:
         return None
-    return _missing_secret(plan) or _previous_pod(plan, missing) or _backoff(plan)
+    return _missing_secret(plan) or _previous_pod(plan, missing) or _unknown_placement(plan) or _backoff(plan)
 
 
 def _missing_secret(plan: PlanBuilder) -> ReasonMessage | None:
@@ -69,6 +69,12 @@ def _previous_pod(plan: PlanBuilder, missing: list[int]) -> ReasonMessage | None
                 f"Pod {name} of a previous job with this name is still terminating.",
             )
     return None
+
+
+def _unknown_placement(plan: PlanBuilder) -> ReasonMessage | None:
+    if plan.observed.placement_error is not None:
+        plan.requeue_after(plan.timings.recheck_interval)
+    return plan.observed.placement_error
 
 
 def _backoff(plan: PlanBuilder) -> ReasonMessage | None:

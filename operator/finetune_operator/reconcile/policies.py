@@ -9,8 +9,10 @@ from finetune_operator.reconcile import (
     completion,
     deadline,
     force_delete,
+    managed_by,
     pods,
     progress,
+    queue,
     restart_policy,
     suspend,
     validation,
@@ -23,11 +25,13 @@ Policy = Callable[[PlanBuilder], bool]
 # A policy returns True to skip the policies after it. Final outcomes come before temporary ones: a completed run is complete
 # even if its deadline has passed, and the pods that a suspension deletes are not counted as failures.
 POLICIES: tuple[Policy, ...] = (
+    managed_by.skip_job_of_other_controller,
     force_delete.force_delete,
     cleanup.clean_up_finished,
     completion.complete,
     validation.fail_invalid_document,
     suspend.suspend,
+    queue.wait_for_admission,
     restart_policy.count_failures,
     deadline.enforce_deadline,
     pods.ensure_pods,
@@ -38,10 +42,12 @@ POLICIES: tuple[Policy, ...] = (
 def reconcile(observed: ObservedState, timings: ReconcileTimings | None = None) -> Plan:
     """The plan for the observed state of a job. Pure: equal states give equal plans."""
     plan = PlanBuilder(observed, timings or ReconcileTimings())
-    _forget_deleted_pods(plan)
+    if not managed_by.skip_job_of_other_controller(plan):
+        _forget_deleted_pods(plan)
     for policy in POLICIES:
         if policy(plan):
             break
+    queue.sync_workload(plan)
     return plan.build()
 
 

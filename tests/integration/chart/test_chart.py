@@ -52,7 +52,7 @@ CLUSTER_WIDE = {("ClusterRole", OPERATOR), ("ClusterRoleBinding", OPERATOR)}
     ("values", "expected"),
     [
         ((), ALWAYS | CLUSTER_WIDE),
-        (("watchNamespaces={team}",), ALWAYS | {("Role", OPERATOR), ("RoleBinding", OPERATOR)}),
+        (("watchNamespaces={team}",), ALWAYS | CLUSTER_WIDE | {("Role", OPERATOR), ("RoleBinding", OPERATOR)}),
         (("crds.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("CustomResourceDefinition", CRD_NAME)}),
         (("rbac.create=false", "rbac.aggregateClusterRoles=false"), {key for key in ALWAYS if key[0] != "ClusterRole"}),
         (("serviceAccount.create=false", "serviceAccount.name=a"), (ALWAYS | CLUSTER_WIDE) - {("ServiceAccount", OPERATOR)}),
@@ -146,6 +146,12 @@ def test_probes_request_healthz(render: Render, probe: str) -> None:
     assert container["ports"] == [{"name": "http", "containerPort": 8080}]
 
 
+# Objects without a namespace, which the operator reads in every installation.
+CLUSTER_RULES = [
+    ("kueue.x-k8s.io", "resourceflavors", ["get"]),
+    ("kueue.x-k8s.io", "workloadpriorityclasses", ["get"]),
+    ("scheduling.k8s.io", "priorityclasses", ["get"]),
+]
 ROLES = [((), "ClusterRole"), (("watchNamespaces={team}",), "Role")]
 
 
@@ -167,7 +173,18 @@ def test_grants_only_the_required_permissions(render: Render, values: tuple[str,
         ("", "configmaps", ["create", "get"]),
         ("", "secrets", ["get"]),
         ("events.k8s.io", "events", ["create"]),
+        ("kueue.x-k8s.io", "workloads", ["create", "delete", "get", "list", "patch", "watch"]),
+        ("kueue.x-k8s.io", "workloads/status", ["patch"]),
+        ("scheduling.k8s.io", "podgroups", ["create", "get", "patch"]),
+        ("scheduling.x-k8s.io", "podgroups", ["create", "get", "patch"]),
+        ("scheduling.volcano.sh", "podgroups", ["create", "get", "patch"]),
+        *(CLUSTER_RULES if kind == "ClusterRole" else []),
     ]
+    if kind == "Role":
+        assert [rule["resources"] for rule in objects["ClusterRole", OPERATOR]["rules"]] == [
+            ["resourceflavors", "workloadpriorityclasses"],
+            ["priorityclasses"],
+        ]
     binding = objects[f"{kind}Binding", OPERATOR]
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": OPERATOR}
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": "finetune-system"}]

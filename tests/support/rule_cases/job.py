@@ -32,6 +32,12 @@ CASES: tuple[Case, ...] = (
         spec(checkpoint__everyMinutes=0.5),
         spec(checkpoint__everyMinutes=0.5, checkpoint__everySteps=10),
     ),
+    Case(
+        "spec.scheduling.volcanoQueue",
+        "only Volcano has such queues",
+        spec(scheduling__gang="Volcano", scheduling__volcanoQueue="research"),
+        spec(scheduling__gang="Native", scheduling__volcanoQueue="research"),
+    ),
     address("checkpoint.storage", "file:///mnt/checkpoints", "hf://organisation/name"),
     address("export.storage", "pvc://claim/model", "model"),
 )  # fmt: skip

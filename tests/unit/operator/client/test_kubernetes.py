@@ -60,6 +60,9 @@ async def running_server(request_timeout: float = 5.0) -> AsyncIterator[tuple[Se
 
 
 POD = {"kind": "Pod", "metadata": {"name": "j-0", "namespace": "team"}}
+KUEUE = "kueue.x-k8s.io/v1beta2"
+WORKLOADS = f"/apis/{KUEUE}/namespaces/team/workloads"
+WORKLOAD = {"apiVersion": KUEUE, "kind": "Workload", "metadata": {"name": "w", "namespace": "team"}}
 NEW_EVENT = {"kind": "Event", "metadata": {"generateName": "j-", "namespace": "team"}}
 POD_PATH = "/api/v1/namespaces/team/pods/j-0"
 
@@ -110,6 +113,35 @@ CALLS = [
         "PATCH",
         f"{JOBS}/j/status",
         {"metadata": {"resourceVersion": "7"}, "status": {"phase": "Running"}},
+    ),
+    Call("create workload", lambda client: client.create(WORKLOAD), "POST", WORKLOADS, WORKLOAD),
+    Call(
+        "patch workload",
+        lambda client: client.patch_object(KUEUE, "Workload", "team", "w", {"spec": {"active": False}}),
+        "PATCH",
+        f"{WORKLOADS}/w",
+        {"spec": {"active": False}},
+    ),
+    Call(
+        "patch status of workload",
+        lambda client: client.patch_object(KUEUE, "Workload", "team", "w", {"status": {}}, "status"),
+        "PATCH",
+        f"{WORKLOADS}/w/status",
+        {"status": {}},
+    ),
+    Call(
+        "delete workload",
+        lambda client: client.delete_object(KUEUE, "Workload", "team", "w", "u"),
+        "DELETE",
+        f"{WORKLOADS}/w",
+        {"preconditions": {"uid": "u"}},
+    ),
+    Call(
+        "get priority class",
+        lambda client: client.get_object(KUEUE, "WorkloadPriorityClass", None, "high"),
+        "GET",
+        f"/apis/{KUEUE}/workloadpriorityclasses/high",
+        None,
     ),
 ]
 

@@ -1,0 +1,150 @@
+"""A queued job in the controller: its Workload in the API server, from creation to its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.fake_kubernetes import CREATED, KEY, ReconcilerHarness
+
+from finetune_operator.client.kubernetes import ApiError
+
+ASSIGNMENT = {"name": "main", "flavors": {"cpu": "h100", "memory": "h100"}}
+FLAVOR = {"metadata": {"name": "h100"}, "spec": {"nodeLabels": {"gpu": "h100"}}}
+
+
+def condition(condition_type: str, reason: str) -> dict[str, Any]:
+    return {"type": condition_type, "status": "True", "reason": reason, "message": "", "lastTransitionTime": CREATED}
+
+
+ADMITTED: dict[str, Any] = {
+    "conditions": [condition("QuotaReserved", "QuotaReserved"), condition("Admitted", "Admitted")],
+    "admission": {"clusterQueue": "gpus", "podSetAssignments": [ASSIGNMENT]},
+}
+
+
+def queued_job(**scheduling: Any) -> ReconcilerHarness:
+    harness = ReconcilerHarness()
+    body = harness.client.put_job()
+    body["spec"]["scheduling"] = {"queueName": "team-queue"} | scheduling
+    harness.cache.workload_errors[None] = None
+    harness.sync_cache()
+    return harness
+
+
+def workload(harness: ReconcilerHarness) -> dict[str, Any]:
+    [body] = [body for (kind, _), body in harness.client.objects.items() if kind == "Workload"]
+    return body
+
+
+def update(harness: ReconcilerHarness, **fields: Any) -> None:
+    """Change the Workload, as Kueue would, and report it to the cache."""
+    body = workload(harness)
+    body |= fields
+    harness.cache.put_workload(harness.client.bump_version(body))
+
+
+async def test_creates_pods_with_the_flavor_after_admission() -> None:
+    harness = queued_job()
+    await harness.reconcile()
+    assert workload(harness)["spec"]["queueName"] == "team-queue"
+    assert harness.client.pod_names() == []
+    assert harness.condition("QuotaReserved")["reason"] == "Queued"
+    harness.client.objects["ResourceFlavor", "h100"] = FLAVOR
+    update(harness, status=ADMITTED)
+    await harness.reconcile()
+    assert harness.client.pod_names() == ["j-0", "j-1"]
+    assert harness.client.objects["Pod", "j-0"]["spec"]["nodeSelector"] == {"gpu": "h100"}
+
+
+async def test_names_a_flavor_that_cannot_be_read() -> None:
+    harness = queued_job()
+    await harness.reconcile()
+    update(harness, status=ADMITTED)
+    assert await harness.reconcile() == 10
+    assert harness.condition("PodsReady")["reason"] == "ResourceFlavorNotFound"
+    assert harness.client.pod_names() == []
+
+
+async def test_sets_the_priority_of_a_class() -> None:
+    harness = queued_job(workloadPriorityClass="urgent")
+    delay = await harness.reconcile()
+    assert delay is not None
+    await harness.reconcile()
+    assert harness.condition("QuotaReserved")["reason"] == "PriorityClassNotFound"
+    assert harness.condition("QuotaReserved")["message"] == (
+        "scheduling.workloadPriorityClass: the WorkloadPriorityClass 'urgent' does not exist: create it or correct the name."
+    )
+    harness.client.objects["WorkloadPriorityClass", "urgent"] = {"metadata": {"name": "urgent"}, "value": 1000}
+    await harness.reconcile()
+    assert workload(harness)["spec"]["priority"] == 1000
+
+
+async def test_retries_a_rejected_workload_with_growing_delays() -> None:
+    harness = queued_job()
+    harness.client.create_errors["Workload"] = ApiError(500, "InternalError", "failed calling webhook")
+    delays = [await harness.reconcile() for _ in range(12)]
+    assert all(delay is not None and 2 <= delay <= 300 for delay in delays)
+    assert (delays[-1] or 0) > 100
+    assert harness.condition("QuotaReserved")["message"] == "The Workload was rejected: failed calling webhook"
+    del harness.client.create_errors["Workload"]
+    await harness.reconcile()
+    assert workload(harness)["metadata"]["name"].startswith("finetunejob-j-")
+
+
+async def test_suspension_deactivates_and_resumption_activates() -> None:
+    harness = queued_job()
+    await harness.reconcile()
+    for suspend in (True, False):
+        body = harness.client.put_job(suspend=suspend)
+        body["metadata"]["generation"] = 5 + int(suspend)
+        body["spec"]["scheduling"] = {"queueName": "team-queue"}
+        harness.sync_cache()
+        await harness.reconcile()
+        annotations = workload(harness)["metadata"]["annotations"]
+        assert workload(harness)["spec"]["active"] is not suspend
+        assert annotations.get("finetune-operator.io/suspended") == ("true" if suspend else None)
+
+
+async def test_gives_quota_back_and_keeps_the_other_conditions() -> None:
+    harness = queued_job()
+    await harness.reconcile()
+    update(harness, status=ADMITTED | {"conditions": [*ADMITTED["conditions"], condition("Evicted", "Preempted")]})
+    await harness.reconcile()
+    status = workload(harness)["status"]
+    assert "admission" not in status
+    assert {(item["type"], item["status"]) for item in status["conditions"]} == {
+        ("QuotaReserved", "False"), ("Admitted", "False"), ("Evicted", "True"), ("Requeued", "True"),
+    }  # fmt: skip
+
+
+async def test_conflicting_write_is_repeated_after_the_watch_has_reported_the_change() -> None:
+    harness = queued_job()
+    await harness.reconcile()
+    stale = workload(harness)
+    harness.client.bump_version(stale)
+    body = harness.client.put_job(suspend=False, backoffLimit=1)
+    body["spec"]["workers"]["nodes"] = 4
+    body["spec"]["training"]["batchSize"] = 32
+    body["spec"]["scheduling"] = {"queueName": "team-queue"}
+    harness.sync_cache()
+    assert await harness.reconcile() == 0.1
+    harness.cache.put_workload(stale)
+    await harness.reconcile()
+    assert workload(harness)["spec"]["podSets"][0]["count"] == 4
+
+
+async def test_label_change_moves_the_job_to_another_queue() -> None:
+    harness = ReconcilerHarness()
+    body = harness.client.put_job()
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "a"}
+    harness.cache.workload_errors[None] = None
+    harness.sync_cache()
+    await harness.reconcile()
+    assert workload(harness)["spec"]["queueName"] == "a"
+    body = harness.client.objects["FineTuneJob", "j"]
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "b"}
+    harness.client.bump_version(body)
+    harness.sync_cache()
+    await harness.reconcile()
+    assert workload(harness)["spec"]["queueName"] == "b"
+    assert harness.cache.workload(KEY, "job-uid") is not None
