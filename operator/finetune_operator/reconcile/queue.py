@@ -30,6 +30,9 @@ def wait_for_admission(plan: PlanBuilder) -> bool:
     """Stop the pods of a queued job that is not admitted. True if the job may not run now."""
     queue = plan.job.queue_name
     if queue is None:
+        conditions = [item for item in plan.status.conditions if item.type != ConditionType.QUOTA_RESERVED]
+        if len(conditions) < len(plan.status.conditions):
+            plan.update_status(conditions=conditions)
         return False
     if not plan.observed.workloads_synced:
         return True  # at the start of the operator: the job may well be admitted
@@ -46,22 +49,19 @@ def wait_for_admission(plan: PlanBuilder) -> bool:
 def sync_workload(plan: PlanBuilder) -> None:
     """Bring the Workload in line with the job: create it, suspend it, give its quota back, finish it."""
     observed, workload = plan.observed, plan.observed.workload
-    if observed.job is None or not queues_job(plan) or not observed.workloads_synced:
+    if not queues_job(plan) or not observed.workloads_synced or (workload is not None and workload.is_finished):
         return
-    if observed.job.queue_name is None:
+    if any(is_true(plan.status.conditions, end) for end in (ConditionType.COMPLETE, ConditionType.FAILED)):
+        if workload is not None and not _has_active_pods(plan):
+            _update_status(plan, workload, _finished(plan, workload))
+    elif observed.job is None:
+        return
+    elif observed.job.queue_name is None:
         if workload is not None:
             plan.add_action(DeleteWorkload(workload.name, workload.uid))
-        return
-    has_finished = any(is_true(plan.status.conditions, end) for end in (ConditionType.COMPLETE, ConditionType.FAILED))
-    if workload is None:
-        if not has_finished and not _is_suspended(plan) and not _has_active_pods(plan) and observed.queue_error is None:
+    elif workload is None:
+        if not _is_suspended(plan) and not _has_active_pods(plan) and observed.queue_error is None:
             plan.add_action(EnsureWorkload())
-        return
-    if workload.is_finished:
-        return
-    if has_finished:
-        if not _has_active_pods(plan):
-            _update_status(plan, workload, _finished(plan, workload))
     elif workload.active == _is_suspended(plan) and (workload.active or workload.deactivated_by_job):
         plan.add_action(SetWorkloadActive(workload.name, not workload.active))
     elif workload.is_evicted and workload.has_quota:

@@ -239,3 +239,11 @@ def test_job_that_leaves_its_queue_deletes_its_workload() -> None:
     cluster.edit(runPolicy={}, scheduling={}).reconcile_until_stable()
     assert cluster.workload is None
     assert cluster.created == ["j-0", "j-1"]
+    assert cluster.condition(QUOTA) is None
+
+
+def test_finished_job_whose_spec_is_invalid_gives_quota_back() -> None:
+    cluster = running()
+    cluster.succeed(0).succeed(1).job = None
+    cluster.reconcile_until_stable()
+    assert cluster.workload_condition("Finished") == ("True", "Succeeded")
