@@ -21,9 +21,17 @@ from .gobuild import KUEUE, KUEUE_MODULE, binary
 
 _NAME = "kueue"
 _STATE = paths.STATE / "kueue"
+_CERTIFICATES = _STATE / "etc" / "kueue" / "metrics" / "certs"
 _WEBHOOKS, _HEALTH, _METRICS = 19443, 18081, 18443
 _KINDS = ("workloads", "clusterqueues", "cohorts", "resourceflavors")
 _WEBHOOK_KINDS = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")
+
+# Kueue reads the certificate of its metrics from a fixed path, so $1 takes the place of /etc in a mount namespace of its own.
+_ENTER = """
+mount -n --bind "$1" /etc
+shift
+exec "$@"
+"""
 
 
 @contextmanager
@@ -43,8 +51,8 @@ def start() -> None:
         return
     authority = Authority()
     certificate, key = authority.issue(_NAME, addresses=(network.HOST,))
-    paths.replace_file(_STATE / "tls.crt", certificate)
-    paths.replace_file(_STATE / "tls.key", key, mode=0o600)
+    paths.replace_file(_CERTIFICATES / "tls.crt", certificate)
+    paths.replace_file(_CERTIFICATES / "tls.key", key, mode=0o600)
     paths.replace_file(_STATE / "configuration.json", json.dumps(_configuration(), indent=1))
     components = _module() / "config" / "components"
     definitions = [_definition(path, authority) for path in sorted((components / "crd" / "bases").glob("*.yaml"))]
@@ -55,6 +63,7 @@ def start() -> None:
         _NAME,
         [
             *("env", f"KUBECONFIG={paths.KUBECONFIG}"),
+            *("unshare", "--mount", "--propagation=private", "--", "/bin/sh", "-ec", _ENTER, "sh", _STATE / "etc"),
             binary("kueue"),
             f"--config={_STATE / 'configuration.json'}",
             # Its server listens on an address of all networks, and needs permissions of its own.
@@ -80,7 +89,7 @@ def _configuration() -> dict[str, Any]:
         "namespace": "default",
         "health": {"healthProbeBindAddress": f"{network.HOST}:{_HEALTH}"},
         "metrics": {"bindAddress": f"{network.HOST}:{_METRICS}"},
-        "webhook": {"host": network.HOST, "port": _WEBHOOKS, "certDir": str(_STATE)},
+        "webhook": {"host": network.HOST, "port": _WEBHOOKS, "certDir": "/etc/kueue/metrics/certs"},
         "leaderElection": {"leaderElect": False},
         "internalCertManagement": {"enable": False},
         "clientConnection": {"qps": 50, "burst": 100},
