@@ -95,7 +95,7 @@ class Agent:
         except RunEnded as end:
             return self._monitor.complete_outcome(end.outcome)
         finally:
-            self._workers.shut_down()
+            self._workers.close()
 
     def _connect(self) -> Rendezvous:
         host, port = self._settings.rendezvous_host, self._settings.rendezvous_port
@@ -153,6 +153,7 @@ class Agent:
         while (completion := self._workers.completion()) is None:
             self._share_life(rendezvous, self._poll(rendezvous))
             self._reset_failures_after_progress(rendezvous)
+            self._workers.prepare_restart()
             failure = self._workers.first_failure()
             if failure is not None:
                 failed_at = failed_at or time.monotonic()

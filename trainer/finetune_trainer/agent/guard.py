@@ -14,6 +14,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def command(signal_number: signal.Signals, module: str) -> list[str]:
@@ -21,15 +22,35 @@ def command(signal_number: signal.Signals, module: str) -> list[str]:
     return [sys.executable, "-m", "finetune_trainer.agent.guard", str(int(signal_number)), str(os.getpid()), module]
 
 
+def die_with_parent(signal_number: int, parent: int) -> None:
+    """Have the kernel send the signal to this process when its parent dies; exits if the parent is no longer `parent`."""
+    if sys.platform == "linux":
+        _prctl(PR_SET_PDEATHSIG, signal_number)
+        if os.getppid() != parent:  # the parent died before the call of prctl
+            sys.exit(f"the parent process {parent} has died")
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its descendants whose own parents exit, as process 1 of a container always is."""
+    if sys.platform == "linux":
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def run(module: str, arguments: list[str]) -> None:
+    """Run a module as `python -m` does."""
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value)
+
+
 def main() -> None:
     """Run the module of the command line."""
     signal_number, parent, module = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number)
-        if os.getppid() != parent:  # the parent died before the call of prctl
-            sys.exit(f"the parent process {parent} has died")
-    sys.argv = [module, *sys.argv[4:]]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    die_with_parent(signal_number, parent)
+    run(module, sys.argv[4:])
 
 
 if __name__ == "__main__":

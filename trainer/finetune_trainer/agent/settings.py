@@ -24,6 +24,7 @@ class Limits:
     end_grace: float = 15.0  # for the other agents to read how the run ended before agent 0 closes the store
     max_reconnect_pause: float = 5.0  # between two tries to reach the store
     max_in_place_restarts: int = 3  # without a new step in between
+    spare_niceness: int = 10  # of the spare process while it imports the libraries, so that training gets the cores first
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ _FRAME = re.compile(r'^\s+File "(?P<file>.+)", line (?P<line>\d+) in (?P<functio
 _KERNEL_STATES = {"T": "is stopped by a signal", "t": "is stopped by a debugger", "D": "waits for a disk or file system"}
 _LIBRARIES = re.compile(r"^.*/(?:site-packages|dist-packages|python3\.\d+)/")
 _PACKAGE = "finetune_trainer"
-_GUARD = "finetune_trainer/agent/guard.py"  # starts every rank
+_STARTERS = ("finetune_trainer/agent/guard.py", "finetune_trainer/agent/fork_server.py")  # one of them starts every rank
 _COLLECTIVES = ("torch/distributed/", "deepspeed/comm/")
 
 
@@ -56,7 +56,7 @@ class Stack(NamedTuple):
         if not self.frames:
             return self.state
         inner = self.frames[0]
-        own = next((frame for frame in self.frames if frame.file.startswith(_PACKAGE) and frame.file != _GUARD), inner)
+        own = next((frame for frame in self.frames if frame.file.startswith(_PACKAGE) and frame.file not in _STARTERS), inner)
         return f"is in {inner}" if own == inner else f"is in {inner}, called by {own}"
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from finetune_trainer.agent.launcher import Launcher
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.settings import Settings
 from finetune_trainer.agent.stacks import Stack
@@ -47,7 +48,7 @@ class WorkerGroup:
     def __init__(self, settings: Settings, monitor: Monitor, environment: Mapping[str, str]) -> None:
         self._settings = settings
         self._monitor = monitor
-        self._environment = environment
+        self._launcher = Launcher(settings, environment)
         self._workers: list[WorkerProcess] = []
         self._was_started = False
         self._hang: _Hang | None = None
@@ -88,7 +89,16 @@ class WorkerGroup:
         arguments = []
         for name, value in options.items():
             arguments += [f"--{name}", str(value)]
-        return WorkerProcess(rank, settings, arguments, self._environment, self._monitor)
+        return WorkerProcess(rank, settings, arguments, self._launcher, self._monitor)
+
+    def prepare_restart(self) -> None:
+        """Prepare what makes a restart of the ranks fast, when it is due; call this regularly while ranks run."""
+        self._launcher.spare.prepare()
+
+    def close(self) -> None:
+        """Stop all ranks and everything that was prepared for a restart."""
+        self.shut_down()
+        self._launcher.spare.close()
 
     @property
     def is_running(self) -> bool:
@@ -206,12 +216,12 @@ class WorkerGroup:
 
     def reap_orphans(self) -> None:
         """Reap orphaned processes: as process 1 of a container the agent inherits every orphan."""
-        ranks = {worker.pid for worker in self._workers if worker.is_running}
+        owned = {worker.pid for worker in self._workers if worker.is_running} | {self._launcher.spare.pid}
         while sys.platform == "linux":
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if ended is None or ended.si_pid in ranks:  # the exit status of a rank belongs to its WorkerProcess
+            if ended is None or ended.si_pid in owned:  # its exit status belongs to another object
                 return
             os.waitpid(ended.si_pid, os.WNOHANG)

@@ -6,16 +6,16 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from finetune_trainer.agent import guard, stacks
+from finetune_trainer.agent import stacks
+from finetune_trainer.agent.launcher import Launcher
 from finetune_trainer.agent.liveness import Liveness
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.settings import Limits, Settings
@@ -41,9 +41,7 @@ def out_of_memory_kills() -> int:
 class WorkerProcess:
     """A started rank."""
 
-    def __init__(
-        self, rank: int, settings: Settings, arguments: Sequence[str], environment: Mapping[str, str], monitor: Monitor
-    ) -> None:
+    def __init__(self, rank: int, settings: Settings, arguments: Sequence[str], launcher: Launcher, monitor: Monitor) -> None:
         self.rank, self.node = rank, settings.node_rank
         self.liveness = Liveness(settings.hang, time.monotonic())
         self._stack_file = settings.work_dir / "stacks" / f"rank-{rank}"
@@ -55,16 +53,7 @@ class WorkerProcess:
         self._stack_file.parent.mkdir(parents=True, exist_ok=True)
         read_end, write_end = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                [
-                    *guard.command(signal.SIGKILL, settings.rank_module), *arguments,
-                    "--telemetry-fd", str(write_end), "--stack-file", str(self._stack_file),
-                ],
-                pass_fds=(write_end,),
-                env=dict(environment),
-                process_group=0,
-                stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            self._process = launcher.start([*arguments, "--stack-file", str(self._stack_file)], write_end)
         finally:
             os.close(write_end)
         self._reader = threading.Thread(target=self._read_events, args=(read_end,), name=f"rank-{rank}", daemon=True)

@@ -1,6 +1,7 @@
 """Restores the newest complete checkpoint: finds it, brings each rank the files that it reads, and loads them.
 
-Every file is compared with the size and hash in the manifest before any is loaded. If a file differs on any rank, all ranks
+Files that the node still has of its last upload are not downloaded again; see `local_copy`. Every file, wherever it comes from,
+is compared with the size and hash in the manifest before any is loaded. If a file differs on any rank, all ranks
 fall back to the checkpoint before, and the damaged one's manifest is moved to `rejected/`, so that its step can be committed
 again.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from finetune_trainer.checkpoint import random_state, universal
 from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.files import is_intact, load
+from finetune_trainer.checkpoint.local_copy import LocalCopy
 from finetune_trainer.checkpoint.manifest import File, Manifest, committed_steps, manifest_path, read_manifest
 from finetune_trainer.checkpoint.parameters import ParameterRecord
 from finetune_trainer.checkpoint.resume_policy import validate_same_document
@@ -63,7 +65,8 @@ def restore(engine: Any, context: CheckpointContext, steps: Sequence[int] | None
         is_converted = not topology.can_read(source)
         folder = _files_folder(manifest, context)
         files = _files_to_fetch(manifest, group, all_files=is_converted)
-        is_complete = on_every_rank(group, partial(_fetch_files, storage, manifest, files, folder))
+        local_copy = LocalCopy(context.work_dir, group.rank)
+        is_complete = on_every_rank(group, partial(_fetch_files, storage, manifest, files, folder, local_copy))
         if group.any(not is_complete):
             on_first_rank(group, partial(quarantine, storage, manifest))
             continue
@@ -126,10 +129,20 @@ def _files_to_fetch(manifest: Manifest, group: ProcessGroup, all_files: bool) ->
     return common + own
 
 
-def _fetch_files(storage: Storage, manifest: Manifest, files: list[File], folder: Path) -> bool:
-    """Download the files to `folder`, unless the storage is a folder; False if one is missing or not intact."""
+def _fetch_files(storage: Storage, manifest: Manifest, files: list[File], folder: Path, local_copy: LocalCopy) -> bool:
+    """Bring the files to `folder`, unless the storage is a folder; False if one is missing or not intact.
+
+    Files that this node still has are linked, and the others downloaded.
+    """
+    missing = files
+    if storage.folder is None:
+        local_copy.clear_others(folder.name)
+        missing = [file for file in files if not local_copy.link(file, folder.name, folder / file.name)]
+        log.info("%d of %d files of step %d are on this node", len(files) - len(missing), len(files), manifest.step)
+    if not missing:
+        return True
     sizes = {entry.path: entry.size for entry in storage.list(manifest.folder)}
-    for file in files:
+    for file in missing:
         path = f"{manifest.folder}/{file.name}"
         if sizes.get(path) != file.size:
             log.warning("%s has %s bytes, not %d", storage.child(path).uri, sizes.get(path, "no"), file.size)

@@ -16,10 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_trainer.checkpoint import commit, files
 from finetune_trainer.checkpoint.context import CheckpointContext
+from finetune_trainer.checkpoint.local_copy import LocalCopy
 from finetune_trainer.checkpoint.manifest import File, Manifest, Part, checkpoint_folder
 from finetune_trainer.checkpoint.retention import apply_retention
 from finetune_trainer.checkpoint.snapshot import HostMemory
@@ -72,6 +74,7 @@ class Writer:
     ) -> None:
         self._context, self._memory, self._create_manifest = context, memory, create_manifest
         self._keep_last, self._timeouts = keep_last, timeouts
+        self._local_copy = LocalCopy(context.work_dir, context.group.rank)
         # The files of a process of this rank that was killed would fill the disk.
         shutil.rmtree(context.upload_dir, ignore_errors=True)
         self._thread = ThreadPoolExecutor(1, "checkpoint-writer", initializer=_lower_priority)
@@ -111,6 +114,7 @@ class Writer:
         if storage.folder is not None:
             # A storage that is a folder gets the files in place.
             folder = storage.folder / checkpoint_folder(save.step, self._context.attempt)
+        self._local_copy.clear()  # the disk may have no room for two
         is_uploaded = storage.folder is None
         written = []
         for name, content in save.files.items():
@@ -127,6 +131,8 @@ class Writer:
                 self._retry(save, partial(storage.put, f"{folder}/{file.name}", self._context.upload_dir / file.name))
         part = Part(rank=self._context.group.rank, files=written)
         self._retry(save, lambda: commit.put_part(storage, save.step, attempt, part))
+        if storage.folder is None:
+            self._local_copy.keep(self._context.upload_dir, Path(checkpoint_folder(save.step, attempt)).name)
 
     def _commit(self, save: PendingSave) -> Manifest:
         storage, attempt, world_size = self._context.storage, self._context.attempt, self._context.group.size

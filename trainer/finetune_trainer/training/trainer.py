@@ -12,6 +12,7 @@ import torch
 
 from finetune_trainer import methods
 from finetune_trainer.checkpoint.context import CheckpointContext
+from finetune_trainer.checkpoint.local_copy import LocalCopy
 from finetune_trainer.checkpoint.manager import CheckpointManager
 from finetune_trainer.checkpoint.run_identity import identity
 from finetune_trainer.config import TrainSpec
@@ -48,6 +49,7 @@ from finetune_trainer.training import engine
 from finetune_trainer.training.batches import build_batch_source
 from finetune_trainer.training.completion import completed
 from finetune_trainer.training.evaluation import Evaluator
+from finetune_trainer.training.import_record import ImportRecorder
 from finetune_trainer.training.launch_context import LaunchContext
 from finetune_trainer.training.loop import TrainingLoop
 from finetune_trainer.training.lr_schedule import warmup_warning
@@ -69,6 +71,8 @@ def run(spec: TrainSpec, launch: LaunchContext, report: EventSink, stop: Preempt
     methods.create_method(spec.method).require_libraries()
     detector_for(spec.data.checks)
     storage = open_checkpoint_storage(spec.checkpoint, launch.credentials)
+    if launch.local_rank == 0:
+        report = ImportRecorder(report, launch.work_dir)
     if launch.rank > 0:
         return Trainer(spec, launch, storage, report, stop).run()
     validate_writable(spec.export, spec.checkpoint, launch.credentials)  # once for all ranks
@@ -148,6 +152,7 @@ class Trainer:
         step = self._load_best_model()
         model_uri = self._export_model(step)
         process_group.leave()
+        LocalCopy(self.launch.work_dir, self.launch.rank).clear()
         return completed(self.loop, step, model_uri, self.resumption.continuation)
 
     @property
