@@ -57,6 +57,7 @@ class ConditionReason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INVALID_SPEC = "InvalidSpec"
     DATA_FINDING = "DataFinding"
+    STRAGGLER = "Straggler"
     CHECKPOINT_SAVED = "CheckpointSaved"
     CHECKPOINT_SAVE_FAILED = "CheckpointSaveFailed"
     FINISHED = "Finished"

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from finetune_trainer.config.base import Section
-from finetune_trainer.protocol.outcome import DataSummary, Progress, SavedCheckpoint
+from finetune_trainer.protocol.outcome import MAX_STRAGGLERS, DataSummary, Progress, SavedCheckpoint, Straggler
 
 Phase = Literal["Pending", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
 
@@ -74,6 +74,9 @@ class JobStatus(Section):
     data: DataSummary | None = None
     progress: Progress | None = None
     eta: str | None = Field(None, description="Estimated remaining time in a short form, such as 1h05m.")
+    stragglers: list[Straggler] = Field(
+        default_factory=list, max_length=MAX_STRAGGLERS, description="Ranks that the others wait for, the slowest first."
+    )
     metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics.")
     checkpoint: SavedCheckpoint | None = None
     model: str | None = Field(None, description="URI of the exported model.")

@@ -168,6 +168,14 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "Install the operator version that accepted the job and let the job end, or apply a corrected document under another "
         "name.",
     ),
+    ConditionReason.STRAGGLER: Advice(
+        "a Warning event",
+        "A rank needs at least 1.5 times as long for its own work in a step, loading data and forward passes, as the median of "
+        "the other ranks, which wait for it in every step. `status.stragglers` lists all such ranks. With ZeRO-3, forward "
+        "passes wait for other ranks, so that only slow data loading is found.",
+        "Look at the node in the message: other work on its cores, the clock and temperature of its GPU (`nvidia-smi -q -d "
+        "PERFORMANCE`), its disk. To move the pod, cordon the node and delete the pod. The operator does not stop the rank.",
+    ),
     ConditionReason.DATA_FINDING: Advice(
         "a Warning event; the same sentence is in `status.data.findings`",
         "A check of `spec.data.checks` with the policy `Warn` found something, for example duplicate rows, rows that are also "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition
 from finetune_operator.reconcile.plan import PlanBuilder
-from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, RunStatus, SavedCheckpoint
+from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, RunStatus, SavedCheckpoint, Straggler
 
 
 def report_progress(plan: PlanBuilder) -> bool:
@@ -15,6 +15,7 @@ def report_progress(plan: PlanBuilder) -> bool:
     if run is None:
         return False
     _record_data(plan, run.data)
+    _record_stragglers(plan, run.stragglers)
     if run.progress.total_steps:  # a restarted run reports no progress until it has loaded its checkpoint
         plan.update_status(progress=_rounded(run.progress), eta=format_duration(run.progress.remaining_seconds))
     if run.checkpoint is not None:
@@ -64,6 +65,27 @@ def _record_data(plan: PlanBuilder, data: DataSummary | None) -> None:
         if finding not in known_findings:
             plan.emit_event("Warning", ConditionReason.DATA_FINDING, f"Data: {finding}")
     plan.update_status(data=data)
+
+
+def _record_stragglers(plan: PlanBuilder, stragglers: list[Straggler]) -> None:
+    """Record the slow ranks, with one event for each new one."""
+    known = {straggler.rank for straggler in plan.status.stragglers}
+    for straggler in stragglers:
+        if straggler.rank not in known:
+            message = (
+                f"Rank {straggler.rank} on {_place(plan, straggler.node)} is slow: its work in a step takes "
+                f"{straggler.ratio:.2f} times as long as that of the other ranks, which wait for it; check the load, clocks "
+                "and disk of that node."
+            )
+            plan.emit_event("Warning", ConditionReason.STRAGGLER, message)
+    if stragglers != plan.status.stragglers:
+        plan.update_status(stragglers=stragglers)
+
+
+def _place(plan: PlanBuilder, node: int) -> str:
+    """Where the ranks of a node run, for messages."""
+    pod = next((pod for pod in plan.observed.pods if pod.index == node and not pod.is_finished), None)
+    return f"pod {pod.name} (Kubernetes node {pod.node})" if pod is not None else f"node {node}"
 
 
 def _mark_checkpoint_healthy(plan: PlanBuilder, checkpoint: SavedCheckpoint) -> None:

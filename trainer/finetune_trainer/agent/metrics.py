@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from finetune_trainer.protocol.events import CheckpointFailed, CheckpointStored, Evaluated, Event, Step, StepTime
+from finetune_trainer.protocol.events import (
+    CheckpointFailed,
+    CheckpointStored,
+    Evaluated,
+    Event,
+    Step,
+    StepTime,
+    StragglersFound,
+)
 
 STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120, 300)
 CHECKPOINT_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -35,6 +43,16 @@ class Metrics:
         self.total_steps = self._gauge("total_steps", "Optimizer steps of the whole run (1).")
         self.epoch = self._gauge("epoch", "Passes over the training data so far (1).")
         self.padding_ratio = self._gauge("padding_ratio", "Share of padding in the token positions of the last step (0-1).")
+        self.step_compute = self._gauge(
+            "step_compute_seconds",
+            "Time of a rank's own work in a step of the last event: waiting for data, and forward passes (seconds).",
+            "rank",
+        )
+        self.straggler_ratio = self._gauge(
+            "straggler_ratio",
+            "Time of a straggler's own work in a step, relative to the median of the other ranks (1); only for stragglers.",
+            "rank",
+        )
         self.checkpoint_size = self._gauge("checkpoint_bytes", "Size of the newest checkpoint (bytes).")
         self.checkpoint_time = self._gauge(
             "last_checkpoint_timestamp_seconds", "When the newest checkpoint was committed (seconds since 1970)."
@@ -74,6 +92,13 @@ class Metrics:
                 for _ in range(event.steps):  # one event may cover several fast steps: each counts as their mean
                     self.step_duration.labels(*self._job, rank).observe(event.seconds / event.steps)
                 self.data_wait.labels(*self._job).inc(event.data_wait_seconds)
+                if event.forward_seconds is not None:
+                    own_seconds = event.data_wait_seconds + event.forward_seconds
+                    self.step_compute.labels(*self._job, rank).set(own_seconds / event.steps)
+            case StragglersFound():
+                self.straggler_ratio.clear()
+                for straggler in event.stragglers:
+                    self.straggler_ratio.labels(*self._job, straggler.rank).set(straggler.ratio)
             case Evaluated():
                 self._observe_evaluation(event)
             case CheckpointStored():

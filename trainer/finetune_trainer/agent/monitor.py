@@ -6,7 +6,16 @@ import threading
 import time
 
 from finetune_trainer.agent.metrics import Metrics
-from finetune_trainer.protocol.events import Alive, CheckpointFailed, CheckpointStored, DataFound, Evaluated, Event, Step
+from finetune_trainer.protocol.events import (
+    Alive,
+    CheckpointFailed,
+    CheckpointStored,
+    DataFound,
+    Evaluated,
+    Event,
+    Step,
+    StragglersFound,
+)
 from finetune_trainer.protocol.outcome import Outcome, RunStatus
 
 NO_DETAIL = {"detail": None, "share": None}  # the detail and share of an activity end with it
@@ -49,6 +58,8 @@ class Monitor:
             case Evaluated() if "loss" in event.metrics:
                 progress = status.progress.model_copy(update={"eval_loss": event.metrics["loss"]})
                 return status.model_copy(update={"progress": progress})
+            case StragglersFound():
+                return status.model_copy(update={"stragglers": event.stragglers})
             case CheckpointStored():
                 return status.model_copy(update={"checkpoint": event.checkpoint, "checkpoint_error": None})
             case CheckpointFailed():

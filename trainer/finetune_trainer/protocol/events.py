@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field, TypeAdapter
 
 from finetune_trainer.config.base import Section
-from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, SavedCheckpoint
+from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, SavedCheckpoint, Straggler
 
 Activity = Literal["Starting", "Preparing", "Loading", "Training", "Evaluating", "Saving", "Exporting"]
 """What a rank does. It prepares data alone. `Loading` begins when it joins the process group: from then on it may wait for the
@@ -57,12 +57,23 @@ class Step(Section):
 
 
 class StepTime(Section):
-    """Time of a rank's optimizer steps since the previous event, and the part of it that it waited for data; in seconds."""
+    """Time of a rank's optimizer steps since the previous event, in seconds.
+
+    Parts of it are the time that the rank waited for data, and that of its forward passes, in which it waits for no other rank.
+    """
 
     event: Literal["step_time"] = "step_time"
     steps: int = 1
     seconds: float
     data_wait_seconds: float
+    forward_seconds: float | None = None
+
+
+class StragglersFound(Section):
+    """The ranks that are slower than the others, sent by rank 0 when they are known and whenever they change."""
+
+    event: Literal["stragglers_found"] = "stragglers_found"
+    stragglers: list[Straggler]
 
 
 class Evaluated(Section):
@@ -101,7 +112,7 @@ class Ended(Section):
 
 
 Event = Annotated[
-    Alive | Beat | DataFound | Step | StepTime | Evaluated | CheckpointStored | CheckpointFailed | Ended,
+    Alive | Beat | DataFound | Step | StepTime | StragglersFound | Evaluated | CheckpointStored | CheckpointFailed | Ended,
     Field(discriminator="event"),
 ]
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)

@@ -143,6 +143,17 @@ class DataSummary(Section):
     findings: list[str] = Field(default_factory=list, max_length=5, description="Problems of the data, worst first.")
 
 
+MAX_STRAGGLERS = 8
+
+
+class Straggler(Section):
+    """A rank whose own work takes much longer than that of the other ranks, which wait for it."""
+
+    rank: int = Field(ge=0)
+    node: int = Field(ge=0, description="Index of its node.")
+    ratio: float = Field(ge=0, description="The time of its work in a step, relative to the median of the other ranks.")
+
+
 class RunStatus(Section):
     """The answer of the agent of node 0 to `GET /progress`."""
 
@@ -153,6 +164,7 @@ class RunStatus(Section):
     progress: Progress = Progress()
     checkpoint: SavedCheckpoint | None = None
     checkpoint_error: str | None = Field(None, description="Why the newest checkpoint could not be stored; absent if it was.")
+    stragglers: list[Straggler] = Field(default_factory=list, max_length=MAX_STRAGGLERS, description="The slowest rank first.")
     restart_cause: str | None = Field(None, description="Why the ranks were last restarted in place: reason and message.")
     in_place_restarts: int = Field(0, ge=0, description="How often this agent has restarted its ranks.")
 

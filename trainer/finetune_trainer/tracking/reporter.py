@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.protocol.events import Evaluated, EventSink, Step, StepTime
-from finetune_trainer.protocol.outcome import Progress
+from finetune_trainer.protocol.events import Evaluated, EventSink, Step, StepTime, StragglersFound
+from finetune_trainer.protocol.outcome import Progress, Straggler
 
 MAX_EVENTS_PER_SECOND = 5
 RECENT_STEPS = 20
@@ -31,6 +31,7 @@ class FinishedStep:
     padding_ratio: float
     seconds: float
     data_wait_seconds: float
+    forward_seconds: float
 
 
 class Reporter:
@@ -55,7 +56,7 @@ class Reporter:
         self._last_event = -1.0
         # Totals since the last `StepTime` event, and since the last `Step` event.
         self._steps = 0
-        self._seconds = self._data_wait_seconds = 0.0
+        self._seconds = self._data_wait_seconds = self._forward_seconds = 0.0
         self._tokens = self._samples = 0
 
     def resume(self, step: int, loss: float | None, eval_loss: float | None) -> None:
@@ -68,6 +69,7 @@ class Reporter:
         self._steps += 1
         self._seconds += finished.seconds
         self._data_wait_seconds += finished.data_wait_seconds
+        self._forward_seconds += finished.forward_seconds
         self._tokens += finished.tokens
         self._samples += finished.samples
         self._update(finished.step, loss=finished.loss, learning_rate=finished.learning_rate)
@@ -76,9 +78,14 @@ class Reporter:
         if not is_logged and now - self._last_event < 1 / MAX_EVENTS_PER_SECOND:
             return
         self._last_event = now
-        self.report(StepTime(steps=self._steps, seconds=self._seconds, data_wait_seconds=self._data_wait_seconds))
+        self.report(
+            StepTime(
+                steps=self._steps, seconds=self._seconds, data_wait_seconds=self._data_wait_seconds,
+                forward_seconds=self._forward_seconds,
+            )
+        )  # fmt: skip
         self._steps = 0
-        self._seconds = self._data_wait_seconds = 0.0
+        self._seconds = self._data_wait_seconds = self._forward_seconds = 0.0
         if not self._group.is_first:
             return
         self.report(
@@ -90,6 +97,15 @@ class Reporter:
         self._tokens = self._samples = 0
         if is_logged:
             self._log_progress(finished.gradient_norm)
+
+    def stragglers_found(self, stragglers: list[Straggler]) -> None:
+        """Report the ranks that are slower than the others; there may be none any more."""
+        self.report(StragglersFound(stragglers=stragglers))
+        for straggler in stragglers:
+            log.warning(
+                "rank %d on node %d is slow: its work in a step takes %.2f times as long as that of the other ranks, which "
+                "wait for it", straggler.rank, straggler.node, straggler.ratio,
+            )  # fmt: skip
 
     def finish(self, step: int) -> None:
         """Mark the run as complete at this step, which is before the planned last step if the run stopped early."""

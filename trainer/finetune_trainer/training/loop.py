@@ -20,6 +20,7 @@ from finetune_trainer.protocol.events import Alive
 from finetune_trainer.protocol.outcome import SavedCheckpoint, StorageError
 from finetune_trainer.tracking import early_stopping
 from finetune_trainer.tracking.reporter import FinishedStep, Reporter
+from finetune_trainer.tracking.stragglers import StragglerDetector
 from finetune_trainer.training.batches import BatchSource
 from finetune_trainer.training.evaluation import Evaluator
 from finetune_trainer.training.train_state import TrainState
@@ -53,6 +54,8 @@ class StepAgreement(NamedTuple):
     """Tokens and padding."""
     stop: bool
     save: bool
+    rank_seconds: list[float]
+    """The seconds that each rank's own work in the previous step took; zeros before there is one."""
 
 
 @dataclass
@@ -72,6 +75,12 @@ class TrainingLoop:
     total_steps: int
     state: TrainState = field(default_factory=TrainState)
     _saved_step: int = field(init=False, default=0)
+    _own_seconds: float = field(init=False, default=0.0)
+    _step_seconds: float = field(init=False, default=0.0)
+    _stragglers: StragglerDetector = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stragglers = StragglerDetector(self.group.processes_per_node)
 
     @property
     def ranked_steps(self) -> list[int]:
@@ -106,6 +115,7 @@ class TrainingLoop:
                 micro_batches = [] if is_last else next(batches)
                 data_wait_seconds = time.monotonic() - fetch_started
                 agreement = self._agree(micro_batches, is_last)
+                self._watch_stragglers(agreement.rank_seconds)
                 if agreement.stop and not is_last:
                     self._stop(agreement.save)
                 if agreement.save:
@@ -126,18 +136,31 @@ class TrainingLoop:
         self.stop.raise_if_requested()
 
     def _agree(self, micro_batches: list[MicroBatch], is_last: bool) -> StepAgreement:
-        """All-reduce token counts, term counts and the stop and save flags in one small reduction."""
+        """All-reduce token counts, term counts, the stop and save flags and the ranks' times in one small reduction."""
         has_unsaved_step = self.state.step > self._saved_step
-        tokens, positions, stop, due, *term_counts = self.group.sums(
+        own_term_counts = self.train_step.count_terms(micro_batches)
+        rank_seconds = [0.0] * self.group.size
+        rank_seconds[self.group.rank] = self._own_seconds
+        tokens, positions, stop, due, *sums = self.group.sums(
             sum(micro_batch.tokens for micro_batch in micro_batches),
             sum(micro_batch.positions for micro_batch in micro_batches),
             self.stop.requested,
             has_unsaved_step and self.checkpoints.is_due(self.state.step),
-            *self.train_step.count_terms(micro_batches),
+            *own_term_counts,
+            *rank_seconds,
         )
+        term_counts, rank_seconds = sums[: len(own_term_counts)], sums[len(own_term_counts) :]
         is_best = self._is_evaluated and self.ranked_steps[:1] == [self.state.step]
         save = has_unsaved_step and (due > 0 or stop > 0 or is_last or is_best)
-        return StepAgreement(term_counts, int(tokens), int(positions), stop > 0, save)
+        return StepAgreement(term_counts, int(tokens), int(positions), stop > 0, save, rank_seconds)
+
+    def _watch_stragglers(self, rank_seconds: list[float]) -> None:
+        """Report ranks that are slower than the others, as far as the times of the previous step change that."""
+        if not self.group.is_first or not all(rank_seconds):
+            return
+        stragglers = self._stragglers.observe(rank_seconds, self._step_seconds)
+        if stragglers is not None:
+            self.reporter.stragglers_found(stragglers)
 
     def _take_step(self, micro_batches: list[MicroBatch], agreement: StepAgreement, data_wait_seconds: float) -> None:
         """Take the next optimizer step and report it."""
@@ -147,6 +170,8 @@ class TrainingLoop:
         self.train_step.validate_finite(step, result, self._saved_step)
         self.state.step = step
         self.state.history.add(step, result.loss, result.learning_rate)
+        seconds = data_wait_seconds + time.monotonic() - started
+        self._own_seconds, self._step_seconds = data_wait_seconds + result.forward_seconds, seconds
         self.reporter.step_finished(
             FinishedStep(
                 step=step,
@@ -156,8 +181,9 @@ class TrainingLoop:
                 tokens=round(agreement.term_counts[0]),
                 samples=self.training.batch_size,
                 padding_ratio=1 - agreement.tokens / max(agreement.positions, 1),
-                seconds=data_wait_seconds + time.monotonic() - started,
+                seconds=seconds,
                 data_wait_seconds=data_wait_seconds,
+                forward_seconds=result.forward_seconds,
             )
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from finetune_trainer.methods.components.unfreezing import GradualUnfreezing
 from finetune_trainer.objectives import Objective
 from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.outcome import NonFiniteLossError
+from finetune_trainer.training.compute_timer import ComputeTimer
 from finetune_trainer.training.engine import skips_overflow, take_optimizer_step
 from finetune_trainer.training.lr_schedule import learning_rate_factor
 from finetune_trainer.training.regularization import Regularizer
@@ -24,11 +25,15 @@ log = logging.getLogger(__name__)
 
 
 class StepResult(NamedTuple):
-    """Mean loss over all ranks, L2 norm of the gradients before clipping, and learning rate of one step."""
+    """Mean loss over all ranks, L2 norm of the gradients before clipping, and learning rate of one step.
+
+    `forward_seconds` is the duration of this rank's forward passes.
+    """
 
     loss: float
     gradient_norm: float
     learning_rate: float
+    forward_seconds: float
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,10 @@ class TrainStep:
     total_steps: int
     regularizer: Regularizer | None = None
     unfreezing: GradualUnfreezing | None = None
+    timer: ComputeTimer = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timer", ComputeTimer(self.group.device))
 
     def count_terms(self, micro_batches: list[MicroBatch]) -> list[float]:
         """The number of terms that this rank's micro-batches add to each loss of the objective."""
@@ -65,7 +74,8 @@ class TrainStep:
         for index, batch in enumerate(prepared):
             is_last = index == len(prepared) - 1
             self.engine.set_gradient_accumulation_boundary(is_last)
-            loss = (self.objective.loss.loss_sum(self.engine, batch) * scale).sum()
+            with self.timer.measure():
+                loss = (self.objective.loss.loss_sum(self.engine, batch) * scale).sum()
             total += loss.detach()
             heartbeat.beat()
             if self.regularizer and is_last:
@@ -75,7 +85,8 @@ class TrainStep:
         factor = learning_rate_factor(self.training.schedule, step, self.total_steps)
         learning_rate = self.training.optimizer.learning_rate * factor
         norm = take_optimizer_step(self.engine, learning_rate, self.training.max_gradient_norm)
-        return StepResult(self.group.sums(float(total))[0], norm, learning_rate)
+        mean_loss = self.group.sums(float(total))[0]
+        return StepResult(mean_loss, norm, learning_rate, self.timer.take())
 
     def validate_finite(self, step: int, result: StepResult, saved_step: int) -> None:
         """Raise NonFiniteLossError if the loss or the gradient norm is not finite; `saved_step` is the last checkpoint's.

@@ -25,7 +25,7 @@ def events_of(durations: Sequence[float], *, rank: int = 0, log_every: int = 100
         reporter.step_finished(
             FinishedStep(
                 step=step, loss=1.0, gradient_norm=2.0, learning_rate=0.1, tokens=10, samples=2, padding_ratio=0.25,
-                seconds=seconds, data_wait_seconds=seconds / 10,
+                seconds=seconds, forward_seconds=0.1, data_wait_seconds=seconds / 10,
             )
         )  # fmt: skip
         now += idle

@@ -7,7 +7,7 @@ from tests.support.simulated_cluster import SimulatedCluster
 
 from finetune_operator.api.conditions import ConditionType
 from finetune_operator.reconcile.progress import format_duration
-from finetune_trainer.protocol.outcome import DataSummary, Progress, RunStatus, SavedCheckpoint
+from finetune_trainer.protocol.outcome import DataSummary, Progress, RunStatus, SavedCheckpoint, Straggler
 
 SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
 HALFWAY = Progress(step=50, total_steps=100, percent=50, remaining_seconds=3900, loss=2.0)
@@ -57,6 +57,18 @@ def test_tells_once_why_ranks_were_restarted_in_place() -> None:
     assert [event.message for event in cluster.events if event.reason == "RanksRestarted"] == [
         f"The ranks were restarted in place: {cause}"
     ]
+
+
+def test_names_each_straggler_once() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    slow, slower = Straggler(rank=1, node=1, ratio=1.62), Straggler(rank=0, node=0, ratio=2.1)
+    for stragglers in ([slow], [slow], [slower, slow], [], [slow]):
+        cluster.observed = {"run": RunStatus(activity="Training", stragglers=stragglers)}
+        cluster.reconcile()
+        assert cluster.status.stragglers == stragglers
+    messages = [event.message for event in cluster.events if event.reason == "Straggler"]
+    assert [message.split(" (")[0] for message in messages] == ["Rank 1 on pod j-1", "Rank 0 on pod j-0", "Rank 1 on pod j-1"]
+    assert "its work in a step takes 1.62 times as long as that of the other ranks" in messages[0]
 
 
 def test_records_data_summary_from_termination_message() -> None:

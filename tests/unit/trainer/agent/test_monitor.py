@@ -21,12 +21,14 @@ from finetune_trainer.protocol.events import (
     Event,
     Step,
     StepTime,
+    StragglersFound,
 )
-from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, Reason, RunStatus, SavedCheckpoint
+from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, Reason, RunStatus, SavedCheckpoint, Straggler
 
 JOB = {"namespace": "research", "job": "demo"}
 CHECKPOINT = SavedCheckpoint(step=7, time="2026-01-01T00:00:00Z", uri="s3://bucket/manifests/step-00000007.json")
 DATA = DataSummary(rows=5, tokens=500, truncated_share=0.2, findings=["1 of 5 training rows with personal data"])
+SLOW = Straggler(rank=3, node=1, ratio=1.75)
 STORED = CheckpointStored(checkpoint=CHECKPOINT, size_bytes=1000, seconds={"snapshot": 0.5, "write": 2.0, "upload": 8.0})
 
 
@@ -53,6 +55,9 @@ def step(number: int, loss: float = 2.0) -> Step:
         (StepTime(steps=4, seconds=0.2, data_wait_seconds=0.1), "step_duration_seconds_sum", {"rank": "2"}, 0.2),
         (StepTime(steps=4, seconds=0.2, data_wait_seconds=0.1), "step_duration_seconds_count", {"rank": "2"}, 4),
         (StepTime(seconds=0.2, data_wait_seconds=0.1), "data_wait_seconds_total", {}, 0.1),
+        (StepTime(seconds=0.2, data_wait_seconds=0.1), "step_compute_seconds", {"rank": "2"}, None),
+        (StepTime(steps=4, seconds=3, data_wait_seconds=0.5, forward_seconds=1.5), "step_compute_seconds", {"rank": "2"}, 0.5),
+        (StragglersFound(stragglers=[SLOW]), "straggler_ratio", {"rank": "3"}, 1.75),
         (STORED, "checkpoint_bytes", {}, 1000),
         (STORED, "checkpoint_stall_seconds_total", {}, 0.5),
         (STORED, "checkpoint_duration_seconds_sum", {"phase": "upload"}, 8.0),
@@ -78,6 +83,8 @@ def test_updates_metrics_from_events(
         ([Alive(activity="Preparing", detail="5 rows"), Alive(activity="Training")], {"detail": None}),
         ([Alive(activity="Preparing", detail="5 rows"), DataFound(data=DATA)], {"detail": None, "data": DATA}),
         ([DataFound(data=DATA), step(1)], {"data": DATA}),
+        ([StragglersFound(stragglers=[SLOW]), step(1)], {"stragglers": [SLOW]}),
+        ([StragglersFound(stragglers=[SLOW]), StragglersFound(stragglers=[])], {"stragglers": []}),
         ([STORED, CheckpointFailed(step=9, message="disk full")], {"checkpoint_error": "step 9: disk full"}),
         ([CheckpointFailed(step=9, message="disk full"), STORED], {"checkpoint_error": None, "checkpoint": CHECKPOINT}),
     ],
