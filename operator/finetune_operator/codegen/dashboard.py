@@ -57,6 +57,18 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "All ranks wait for the slowest one in every step.",
         ),
         Panel(
+            "Own work in a step by rank",
+            "s",
+            {f"{JOB} rank {{{{rank}}}}": "max by (namespace, job, rank) (finetune_step_compute_seconds{JOB})"},
+            "Waiting for data, and forward passes: the part of a step that does not wait for other ranks.",
+        ),
+        Panel(
+            "Stragglers",
+            "short",
+            {f"{JOB} rank {{{{rank}}}}": "max by (namespace, job, rank) (finetune_straggler_ratio{JOB})"},
+            "Ranks whose own work takes at least 1.5 times as long as the median of the other ranks.",
+        ),
+        Panel(
             "Share of time waiting for data",
             "percentunit",
             {

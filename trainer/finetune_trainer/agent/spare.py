@@ -27,7 +27,7 @@ MAX_STARTS = 3
 CHECK_SECONDS = 1.0  # between two looks at the record of imports and at the free memory
 FORK_TIMEOUT = 10.0  # seconds, for an answer to a request; a fork takes milliseconds
 # Imports take about 600 MB that ranks do not share with the spare before they are forked from it.
-NEEDED_BYTES = 2 << 30  # without as much free memory the spare is not started
+NEEDED_BYTES = 1280 << 20  # without as much free memory the spare is not started
 RESERVED_BYTES = 512 << 20  # with less free memory the spare is stopped
 
 

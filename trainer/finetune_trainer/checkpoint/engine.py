@@ -1,6 +1,6 @@
 """DeepSpeed's checkpoint engine: saves go to a snapshot in host memory, loads run no code of the file.
 
-Import this module only after the process group was joined; the import fails otherwise.
+Import this module only when DS_ACCELERATOR is set, as it is after the process group was joined; the import fails otherwise.
 """
 
 from __future__ import annotations

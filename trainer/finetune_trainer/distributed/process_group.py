@@ -111,8 +111,9 @@ def import_deepspeed() -> ModuleType:
     """Import DeepSpeed; every module that runs DeepSpeed calls this first.
 
     DeepSpeed selects its accelerator when it is first imported, from DS_ACCELERATOR, which `join` sets for this rank's device.
+    A spare process, which imports before there is a process group, has the value of the rank that it replaces.
     """
-    assert dist.is_initialized(), (
+    assert "DS_ACCELERATOR" in os.environ, (
         "DeepSpeed selects its accelerator when it is imported: call process_group.join before process_group.import_deepspeed"
     )
     import deepspeed

@@ -63,8 +63,8 @@ class RealAgent:
         return {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in pids if is_alive(int(pid))}
 
     def ranks(self) -> list[int]:
-        """The pids of the ranks: the children that write events to the agent."""
-        return [pid for pid, command in self.children().items() if "finetune_trainer.training" in command]
+        """The pids of the ranks that were started as new processes."""
+        return [pid for pid, command in self.children().items() if "fork_server" not in command]
 
     def wait_for_log(self, text: str, count: int = 1) -> None:
         deadline = time.monotonic() + TIMEOUT_SECONDS

@@ -15,7 +15,8 @@ from finetune_trainer.protocol.outcome import DataError
 ALONE = ProcessGroup(0, 1, 0, 1, torch.device("cpu"))
 
 
-def test_rejects_deepspeed_import_before_join() -> None:
+def test_rejects_deepspeed_import_before_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
     with pytest.raises(AssertionError, match=r"call process_group\.join before process_group\.import_deepspeed"):
         process_group.import_deepspeed()
 

@@ -55,4 +55,4 @@ def start(settings: Settings, monitor: Monitor) -> Iterator[StartWorkers]:
         return workers
 
     yield start
-    workers.shut_down()
+    workers.close()
