@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cluster_jobs import SECRET, Jobs, tiny
+from tests.support.sidecar_injection import LABELS, SIDECAR, sidecar_injection
 
 INSTALLED_BY = "kubectl"
 LONG = 5000
@@ -92,6 +93,37 @@ def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs) -> None:
     status = jobs.status("unreachable")
     assert status["restarts"]["failures"] == 2
     assert status["failure"]["reason"] == "StorageUnavailable"
+
+
+def test_failure_beside_a_living_sidecar_is_retried_by_rule(jobs: Jobs) -> None:
+    """The pods stay Running because their sidecar lives on. Without the rule the job would fail at the first failure."""
+    rule = {"action": "Retry", "onReasons": ["InvalidConfiguration"]}
+    job = tiny(
+        "sidecar-failed",
+        "s3://no-such-bucket/model",
+        workers={"template": {"labels": LABELS}},
+        runPolicy={"backoffLimit": 1, "failurePolicy": {"rules": [rule]}},
+    )
+    with sidecar_injection(jobs):
+        reason, message = wait_for_failure(jobs, jobs.apply(job), seconds=240)
+    assert reason == "BackoffLimitExceeded"
+    assert "no-such-bucket" in message
+    assert "(failurePolicy rule 1: Retry on reason InvalidConfiguration)" in message
+    status = jobs.status("sidecar-failed")
+    assert (status["restarts"]["failures"], status["failure"]["exitCode"]) == (2, 2)
+    _wait_until(lambda: not jobs.pods("sidecar-failed"), "its pods, whose sidecars live on, are deleted", seconds=90)
+
+
+def test_completes_beside_a_living_sidecar(jobs: Jobs) -> None:
+    job = tiny("sidecar-complete", storage("sidecar-complete"), steps=5, workers={"template": {"labels": LABELS}})
+    with sidecar_injection(jobs):
+        name = jobs.apply(job)
+        jobs.wait_for_phase(name, "Succeeded", seconds=240)
+    pod = jobs.pods(name)[f"{name}-0"]
+    states = {status["name"]: set(status["state"]) for status in pod["status"]["containerStatuses"]}
+    assert (pod["status"]["phase"], states) == ("Running", {"trainer": {"terminated"}, SIDECAR: {"running"}})
+    assert jobs.status(name)["progress"]["step"] == 5
+    _wait_until(lambda: not jobs.pods(name), "its pod, whose sidecar lives on, is deleted", seconds=90)
 
 
 def test_fails_at_deadline(jobs: Jobs) -> None:

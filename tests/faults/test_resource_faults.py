@@ -22,3 +22,16 @@ def test_out_of_memory(jobs: Jobs, measure: Measure) -> None:
     assert "microBatchSize" in condition["message"] or "limits.memory" in condition["message"], condition["message"]
     assert status["restarts"]["total"] == 0, "it is not retried, since nothing would be different"
     measure.record(10, "a container exceeds its memory limit", None)
+
+
+def test_disk_limit(jobs: Jobs, measure: Measure) -> None:
+    """The kubelet evicts the pod: a failure that names the field, and not a disruption that is repeated for ever."""
+    job = tiny("disk-limit", f"s3://finetune/faults/{uuid.uuid4().hex[:8]}", steps=5000, runPolicy={"backoffLimit": 0})
+    job["spec"]["workers"]["resources"]["limits"]["ephemeral-storage"] = "64Ki"
+    name = jobs.apply(job)
+    jobs.wait_for_phase(name, "Failed", seconds=240)
+    condition = jobs.condition(name, "Failed")
+    assert condition["reason"] == "BackoffLimitExceeded"
+    assert "The last one was DiskLimitExceeded on pod disk-limit-0" in condition["message"]
+    assert "raise workers.resources.limits.ephemeral-storage" in condition["message"]
+    measure.record(22, "a pod exceeds its disk limit", None)

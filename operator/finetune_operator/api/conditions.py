@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from finetune_operator.api import Condition
+from finetune_operator.api.status import Condition
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 
@@ -51,6 +51,10 @@ class ConditionReason(StrEnum):
     BACKING_OFF = "BackingOff"
     DISRUPTED = "Disrupted"
     POD_DELETED = "PodDeleted"
+    DISK_LIMIT_EXCEEDED = "DiskLimitExceeded"
+    POD_REJECTED = "PodRejected"
+    START_ERROR = "StartError"
+    INIT_CONTAINER_FAILED = "InitContainerFailed"
     RECOVERED = "Recovered"
     RANKS_RESTARTED = "RanksRestarted"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
@@ -62,6 +66,17 @@ class ConditionReason(StrEnum):
     CHECKPOINT_SAVE_FAILED = "CheckpointSaveFailed"
     FINISHED = "Finished"
     POD_FORCE_DELETED = "PodForceDeleted"
+
+
+POD_FAILURE_REASONS = (
+    ConditionReason.DISRUPTED,
+    ConditionReason.POD_DELETED,
+    ConditionReason.DISK_LIMIT_EXCEEDED,
+    ConditionReason.POD_REJECTED,
+    ConditionReason.START_ERROR,
+    ConditionReason.INIT_CONTAINER_FAILED,
+)
+"""The reasons of a pod's failure that follow from the pod's status and not from the trainer."""
 
 
 def format_timestamp(time: datetime) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from finetune_operator.api.failure_policy import FailurePolicy
 from finetune_trainer.config.base import Section
 from finetune_trainer.config.hang_limits import HangLimits
 
@@ -18,7 +19,16 @@ class RunPolicy(Section):
         3,
         ge=0,
         le=1000,
-        description="Number of pod failures to recover from; one more fails the job. Disruptions are not counted.",
+        description="Number of pod failures to recover from; one more fails the job. Disruptions are not counted, "
+        "see maxDisruptionsPerHour.",
+    )
+    failure_policy: FailurePolicy = FailurePolicy()
+    max_disruptions_per_hour: int = Field(
+        20,
+        ge=0,
+        le=1000,
+        description="Number of disruptions within an hour, without a newer checkpoint, that are not counted. A further one "
+        "counts towards backoffLimit, so that a loop of evictions ends. Pods that are disrupted together are one disruption.",
     )
     active_deadline_seconds: int | None = Field(
         None, ge=1, description="The job fails after running for this long; a suspension resets the clock."

@@ -47,6 +47,13 @@ class Failure(Section):
     exit_code: int | None = None
 
 
+class RecentDisruption(Section):
+    """A disruption of the job, and the step of its newest checkpoint at that time."""
+
+    time: str
+    step: int = 0
+
+
 class Restarts(Section):
     """Restart counts by cause."""
 
@@ -54,12 +61,19 @@ class Restarts(Section):
     disruptions: int = Field(
         0, description="Evictions, drains, preemptions and deletions by other clients; these do not count towards backoffLimit."
     )
+    ignored: int = Field(0, description="Pod failures that a rule of failurePolicy excludes from backoffLimit.")
     by_reason: dict[str, int] = Field(default_factory=dict)
     total: int = 0
     consecutive: int = Field(
         0, description="Restarts with less than ten minutes of training between them; determines the next back-off delay."
     )
     last_time: str | None = None
+    backoff_seconds: int = Field(0, description="Pause between lastTime and the creation of the replacement pods.")
+    recent_disruptions: list[RecentDisruption] = Field(
+        default_factory=list,
+        max_length=1001,
+        description="The disruptions of the last hour since the newest checkpoint, which maxDisruptionsPerHour limits.",
+    )
 
 
 class JobStatus(Section):

@@ -77,6 +77,7 @@ def generate_files() -> dict[Path, str]:
         Path("docs/reference/reliability.md"): reliability.render(reliability.all_results()),
         Path("docs/troubleshooting/conditions.md"): troubleshooting.conditions(),
         Path("docs/troubleshooting/exit-codes.md"): troubleshooting.exit_codes(),
+        Path("docs/troubleshooting/failures.md"): troubleshooting.failures(),
     }
 
 

@@ -46,10 +46,10 @@ class StatusPoller:
                 await interval
 
     def _targets(self) -> Iterator[tuple[CachedJob, Pod]]:
-        """The first pod of each active job, if it runs."""
+        """The first pod of each active job, if its trainer container runs."""
         for key, pod in list(self._cache.all_pods()):
             job = self._active_job(key, pod)
-            if job is not None and pod.index == 0 and pod.phase == "Running" and pod.address and not pod.is_being_deleted:
+            if job is not None and pod.index == 0 and pod.running and pod.address and not pod.is_being_deleted:
                 yield job, pod
 
     def _active_job(self, key: JobKey, pod: Pod) -> CachedJob | None:

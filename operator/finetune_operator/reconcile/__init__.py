@@ -5,6 +5,7 @@ that must happen only once, such as counting a failure, are recorded in the stat
 written before any action, so an operator that stops between two writes continues correctly after a restart.
 """
 
+from finetune_operator.reconcile.observed_containers import FailedContainer
 from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage, TerminatedState, parse_pod
 from finetune_operator.reconcile.observed_state import MissingSecret, ObservedState
 from finetune_operator.reconcile.observed_workload import Workload, WorkloadCondition, parse_workload
@@ -34,6 +35,7 @@ __all__ = [
     "DeleteWorkload",
     "EnsureWorkload",
     "Event",
+    "FailedContainer",
     "MissingSecret",
     "ObservedState",
     "Plan",

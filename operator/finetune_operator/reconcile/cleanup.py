@@ -67,11 +67,14 @@ def clean_up_finished(plan: PlanBuilder) -> bool:
 def _delete_leftovers(plan: PlanBuilder) -> None:
     observed, status = plan.observed, plan.status
     completion_time = parse_timestamp(status.completion_time or format_timestamp(observed.now))
-    running = [pod for pod in observed.pods if not pod.is_finished and not pod.is_being_deleted]
-    # The other pods of a complete run exit by themselves within moments; without a SIGTERM their logs stay clean.
-    grace = timedelta(seconds=0 if status.phase == "Failed" else plan.timings.completion_grace)
-    if running and plan.requeue_at(completion_time + grace):
-        for pod in running:
+    grace = completion_time + timedelta(seconds=plan.timings.completion_grace)
+    for pod in observed.pods:
+        if pod.has_stopped or pod.is_being_deleted:
+            continue
+        # The other pods of a complete run exit by themselves within moments, and without a SIGTERM their logs stay clean. A
+        # sidecar may never exit, and keeps the resources of its pod.
+        exits_by_itself = status.phase == "Succeeded" or pod.is_finished
+        if not exits_by_itself or plan.requeue_at(grace):
             plan.add_action(DeletePod(pod.name, pod.uid))
     time_to_live = observed.job.spec.run_policy.ttl_seconds_after_finished if observed.job is not None else None
     if time_to_live is not None and plan.requeue_at(completion_time + timedelta(seconds=time_to_live)):

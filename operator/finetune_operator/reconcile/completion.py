@@ -12,8 +12,11 @@ from finetune_trainer.protocol.outcome import Outcome, Reason
 
 
 def has_succeeded(pod: Pod) -> bool:
-    """Whether a pod completed its part of the run; also true for a pod that was killed after it had reported completion."""
-    if pod.phase == "Succeeded":
+    """Whether the trainer container of a pod completed its part of the run, even if a sidecar still runs or has failed.
+
+    Also true for a pod that was killed after it had reported completion.
+    """
+    if pod.phase == "Succeeded" or (pod.terminated is not None and pod.terminated.exit_code == 0):
         return True
     outcome = parse_outcome(pod)
     return outcome is not None and outcome.reason is Reason.COMPLETE

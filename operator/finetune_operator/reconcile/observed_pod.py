@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune_operator import names
 from finetune_operator.api.conditions import parse_timestamp
+from finetune_operator.reconcile.observed_containers import (
+    ContainerStates,
+    FailedContainer,
+    ReasonMessage,
+    TerminatedState,
+    parse_containers,
+)
 
-# Waiting reasons of every healthy pod that starts.
-STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+__all__ = ["FailedContainer", "Pod", "PodCondition", "ReasonMessage", "TerminatedState", "parse_pod"]
 
 
-@dataclass(frozen=True, slots=True)
-class TerminatedState:
-    """How the trainer container terminated; `reason` is set by the kubelet, `message` is the termination message."""
+class PodCondition(NamedTuple):
+    """A condition in a pod's status."""
 
-    exit_code: int
+    type: str
+    status: str
     reason: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ReasonMessage:
-    """A reason (constant in CamelCase) and its message, as reported by Kubernetes or by the operator."""
-
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +32,11 @@ class Pod:
     """The fields of a trainer pod that the operator uses; few, because thousands of pods are held in memory.
 
     `resource_version` is not compared, so pods that differ only in their resourceVersion are equal and need no reconcile.
-    `terminated` is the terminated state of the trainer container, `waiting` the reason why the pod does not start,
-    `disruption` the reason why Kubernetes stopped the pod. `deletion_deadline` is set on a pod that is being deleted, to the
-    end of its grace period.
+    `running`, `ready` and `terminated` are about the trainer container: what sidecars do is not the run's concern. `waiting` is
+    the reason why the pod does not start, `initializing` the init container that runs before the trainer container, and
+    `failed_init_container` the one that failed. `disruption` is the reason why Kubernetes stopped or rejected the pod, and
+    `conditions` are the conditions of a pod that has ended or ends. `deletion_deadline` is set on a pod that is being deleted,
+    to the end of its grace period.
     """
 
     name: str
@@ -46,6 +45,7 @@ class Pod:
     index: int
     phase: str
     created: datetime
+    running: bool = False
     ready: bool = False
     deletion_deadline: datetime | None = None
     node: str = ""
@@ -53,11 +53,19 @@ class Pod:
     terminated: TerminatedState | None = None
     disruption: ReasonMessage | None = None
     waiting: ReasonMessage | None = None
+    initializing: str = ""
+    failed_init_container: FailedContainer | None = None
+    conditions: tuple[PodCondition, ...] = ()
     resource_version: int = field(default=0, compare=False)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the containers of the pod have terminated and will not run again."""
+        """Whether the trainer container has terminated, or can no longer start; sidecars may still run."""
+        return self.terminated is not None or self.has_stopped
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether all containers have terminated, so that the pod holds no resources of its node."""
         return self.phase in ("Succeeded", "Failed")
 
     @property
@@ -69,23 +77,30 @@ class Pod:
 def parse_pod(body: dict[str, Any]) -> Pod:
     """The `Pod` for a Pod object of the API server."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
-    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
-    container_state = _trainer_container(status).get("state") or {}
+    conditions = {condition.get("type"): condition for condition in status.get("conditions") or ()}
+    containers = parse_containers(spec, status)
+    disruption = _disruption(status, conditions)
     deletion_timestamp = metadata.get("deletionTimestamp")
+    phase = status.get("phase") or "Pending"
+    has_ended = phase == "Failed" or containers.terminated or disruption or deletion_timestamp
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
         job_uid=_controller_uid(metadata),
         index=int((metadata.get("labels") or {}).get(names.NODE_RANK_LABEL, -1)),
-        phase=status.get("phase", "Pending"),
+        phase=phase,
         created=parse_timestamp(metadata["creationTimestamp"]),
-        ready=conditions.get("Ready", {}).get("status") == "True",
+        running=containers.is_running,
+        ready=_is_ready(containers, conditions),
         deletion_deadline=parse_timestamp(deletion_timestamp) if deletion_timestamp else None,
-        node=spec.get("nodeName", ""),
-        address=status.get("podIP", ""),
-        terminated=_terminated_state(container_state.get("terminated")),
-        disruption=_disruption(status, conditions),
-        waiting=_waiting_reason(container_state.get("waiting"), conditions),
+        node=spec.get("nodeName") or "",
+        address=status.get("podIP") or "",
+        terminated=containers.terminated,
+        disruption=disruption,
+        waiting=_unschedulable(conditions) or containers.waiting,
+        initializing=containers.initializing,
+        failed_init_container=containers.failed_init_container,
+        conditions=_pod_conditions(status) if has_ended else (),
         resource_version=int(metadata.get("resourceVersion") or 0),
     )
 
@@ -97,35 +112,36 @@ def _controller_uid(metadata: dict[str, Any]) -> str:
     return ""
 
 
-def _trainer_container(status: dict[str, Any]) -> dict[str, Any]:
-    """The status of the trainer container; empty before the kubelet has reported it."""
-    for container in status.get("containerStatuses") or ():
-        if container["name"] == names.CONTAINER:
-            result: dict[str, Any] = container
-            return result
-    return {}
+def _is_ready(containers: ContainerStates, conditions: dict[str, dict[str, Any]]) -> bool:
+    """Whether the trainer container is ready and its node reachable.
 
-
-def _terminated_state(terminated: dict[str, Any] | None) -> TerminatedState | None:
-    if not terminated:
-        return None
-    return TerminatedState(terminated.get("exitCode", 1), terminated.get("reason", ""), terminated.get("message", ""))
+    Of a pod with a sidecar that is not ready, the state of the trainer container decides. Ready alone is False on a lost node,
+    where the states of the containers are those of an earlier time.
+    """
+    if conditions.get("Ready", {}).get("status") == "True":
+        return True
+    return containers.is_ready and conditions.get("ContainersReady", {}).get("status") == "False"
 
 
 def _disruption(status: dict[str, Any], conditions: dict[str, dict[str, Any]]) -> ReasonMessage | None:
     target = conditions.get("DisruptionTarget", {})
     if target.get("status") == "True":
-        return ReasonMessage(target.get("reason", "DisruptionTarget"), target.get("message", ""))
+        return ReasonMessage(target.get("reason") or "DisruptionTarget", target.get("message") or "")
     # A reason in the pod's own status (Evicted, NodeLost, Terminated, OutOfcpu ...) is never caused by the container.
     if status.get("phase") == "Failed" and status.get("reason"):
-        return ReasonMessage(status["reason"], status.get("message", ""))
+        return ReasonMessage(status["reason"], status.get("message") or "")
     return None
 
 
-def _waiting_reason(waiting: dict[str, Any] | None, conditions: dict[str, dict[str, Any]]) -> ReasonMessage | None:
+def _unschedulable(conditions: dict[str, dict[str, Any]]) -> ReasonMessage | None:
     scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("status") == "False":
-        return ReasonMessage(scheduled.get("reason", "Unschedulable"), scheduled.get("message", ""))
-    if waiting and waiting.get("reason") not in STARTING:
-        return ReasonMessage(waiting.get("reason", "Waiting"), waiting.get("message", ""))
-    return None
+    if scheduled.get("status") != "False":
+        return None
+    return ReasonMessage(scheduled.get("reason") or "Unschedulable", scheduled.get("message") or "")
+
+
+def _pod_conditions(status: dict[str, Any]) -> tuple[PodCondition, ...]:
+    return tuple(
+        PodCondition(condition.get("type") or "", condition.get("status") or "", condition.get("reason") or "")
+        for condition in status.get("conditions") or ()
+    )

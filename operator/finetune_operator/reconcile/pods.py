@@ -81,7 +81,7 @@ def _backoff(plan: PlanBuilder) -> ReasonMessage | None:
     restarts = plan.status.restarts
     if plan.status.phase != "Restarting" or restarts.last_time is None:
         return None
-    backoff_end = parse_timestamp(restarts.last_time) + backoff_delay(restarts, plan.timings)
+    backoff_end = parse_timestamp(restarts.last_time) + backoff_delay(restarts)
     if plan.requeue_at(backoff_end):
         return None
     return ReasonMessage(
@@ -112,7 +112,7 @@ def _update_ready_condition(plan: PlanBuilder, pods: list[Pod], obstacle: Reason
     elif plan.status.phase == "Running":
         reason, message = ConditionReason.PODS_NOT_READY, f"{counts}; the others are restarting their ranks."
     else:
-        reason, message = ConditionReason.PODS_STARTING, f"{counts}."
+        reason, message = ConditionReason.PODS_STARTING, f"{counts}.{_initializing(pods)}"
     plan.set_condition(ConditionType.PODS_READY, False, reason, message)
 
 
@@ -129,6 +129,13 @@ def _mark_ready(plan: PlanBuilder) -> None:
     if restarting is not None and restarting.status == "True":
         message = f"All pods are ready again. {restarting.message}"
         plan.set_condition(ConditionType.RESTARTING, False, ConditionReason.RECOVERED, message)
+
+
+def _initializing(pods: list[Pod]) -> str:
+    for pod in pods:
+        if pod.initializing:
+            return f" Pod {pod.name} runs its init container {pod.initializing}."
+    return ""
 
 
 def _first_waiting_reason(pods: list[Pod]) -> ReasonMessage | None:

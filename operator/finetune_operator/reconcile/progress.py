@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition
 from finetune_operator.reconcile.plan import PlanBuilder
+from finetune_operator.reconcile.pod_failure import parse_outcome
 from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, RunStatus, SavedCheckpoint, Straggler
 
 
@@ -42,6 +43,19 @@ def _report_activity(plan: PlanBuilder, run: RunStatus) -> None:
             plan.emit_event("Warning", ConditionReason.RANKS_RESTARTED, restarted)
         message = f"{message} {restarted}"
     plan.set_condition(ConditionType.RUNNING, True, run.activity, message)
+
+
+def record_checkpoints(plan: PlanBuilder) -> None:
+    """Record the checkpoints that pods saved while they terminated; they show that the run has progressed."""
+    for pod in plan.observed.pods:
+        outcome = parse_outcome(pod)
+        if outcome is None or outcome.checkpoint is None:
+            continue
+        recorded = plan.status.checkpoint
+        if recorded is None or outcome.checkpoint.step > recorded.step:
+            plan.update_status(checkpoint=outcome.checkpoint)
+            _mark_checkpoint_healthy(plan, outcome.checkpoint)
+            plan.force_write = True  # the termination message is lost when the pod is deleted
 
 
 def record_outcome(plan: PlanBuilder, outcome: Outcome) -> None:

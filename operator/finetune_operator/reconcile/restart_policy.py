@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
 from datetime import timedelta
 
 from finetune_operator import names
@@ -9,63 +11,64 @@ from finetune_operator.api import Failure, Restarts
 from finetune_operator.api.conditions import ConditionReason, ConditionType, format_timestamp, parse_timestamp
 from finetune_operator.reconcile.cleanup import fail
 from finetune_operator.reconcile.completion import has_succeeded
+from finetune_operator.reconcile.disruption_limit import limit_disruptions, max_pause
+from finetune_operator.reconcile.failure_policy import apply_failure_policy
 from finetune_operator.reconcile.observed_pod import Pod
-from finetune_operator.reconcile.plan import PlanBuilder, ReconcileTimings
-from finetune_operator.reconcile.pod_failure import PodFailure, classify
-from finetune_operator.reconcile.progress import record_outcome
+from finetune_operator.reconcile.plan import PlanBuilder
+from finetune_operator.reconcile.pod_failure import PodFailure, Verdict, classify, vanished
+from finetune_operator.reconcile.progress import record_checkpoints, record_outcome
+
+MAX_DOUBLINGS = 20
+JITTER = 0.2  # share of a pause by which it differs between jobs at most
 
 
 def count_failures(plan: PlanBuilder) -> bool:
     """Count the pods that terminated since the last reconcile and mark them for deletion. True if the job has failed."""
-    pod_failures = [classify(pod) for pod in _newly_terminated(plan)]
+    policy = plan.job.spec.run_policy.failure_policy
+    record_checkpoints(plan)
+    terminated = _newly_terminated(plan)
+    pod_failures = [apply_failure_policy(policy, classify(pod)) for pod in terminated]
+    pod_failures += [apply_failure_policy(policy, vanished(index)) for index in _vanished_pods(plan)]
     for pod_failure in pod_failures:
-        if pod_failure.is_permanent:
+        if pod_failure.verdict is Verdict.FAIL:
             _fail_permanently(plan, pod_failure)
             return True
-    vanished = _vanished_pods(plan)
     uncounted = _distinct_failures(plan, pod_failures)
-    if uncounted or vanished:
-        _record_restart(plan, uncounted, vanished)
-    plan.mark_for_deletion(*(pod_failure.pod for pod_failure in pod_failures))
+    if uncounted:
+        _record_restart(plan, limit_disruptions(plan, uncounted))
+    plan.mark_for_deletion(*terminated)
     if plan.status.restarts.failures > plan.job.spec.run_policy.backoff_limit:
         _fail_backoff_limit_exceeded(plan)
         return True
     return False
 
 
-def backoff_delay(restarts: Restarts, timings: ReconcileTimings) -> timedelta:
-    """Delay before pods are replaced: none for the first restart, then doubled with each consecutive one."""
-    if restarts.consecutive <= 1:
-        return timedelta()
-    seconds = timings.backoff_initial * 2.0 ** (restarts.consecutive - 2)
-    return timedelta(seconds=min(seconds, timings.backoff_max))
+def backoff_delay(restarts: Restarts) -> timedelta:
+    """Delay between the last restart and the creation of the replacement pods."""
+    return timedelta(seconds=restarts.backoff_seconds)
 
 
 def _newly_terminated(plan: PlanBuilder) -> list[Pod]:
-    """Pods that failed, or that another client deletes, and that are not counted yet."""
+    """Pods whose trainer container failed, or that another client deletes, and that are not counted yet."""
     counted = plan.counted_pods
     terminated = []
     for pod in plan.observed.pods:
         if pod.uid in counted or has_succeeded(pod):
             continue
-        if pod.phase == "Failed" or pod.is_being_deleted:
+        if pod.is_finished or pod.is_being_deleted:
             terminated.append(pod)
     return terminated
 
 
-def _vanished_pods(plan: PlanBuilder) -> list[str]:
-    """Names of the pods of a running job that do not exist any more.
+def _vanished_pods(plan: PlanBuilder) -> list[int]:
+    """Node indices of the pods of a running job that do not exist any more.
 
     The phase then changes from Running to Restarting, so that they are counted once.
     """
     if plan.status.phase != "Running":
         return []
     existing = {pod.index for pod in plan.observed.pods}
-    vanished = []
-    for index in range(plan.job.spec.workers.nodes):
-        if index not in existing:
-            vanished.append(names.pod_name(plan.observed.name, index))
-    return vanished
+    return [index for index in range(plan.job.spec.workers.nodes) if index not in existing]
 
 
 def _distinct_failures(plan: PlanBuilder, pod_failures: list[PodFailure]) -> list[PodFailure]:
@@ -74,7 +77,7 @@ def _distinct_failures(plan: PlanBuilder, pod_failures: list[PodFailure]) -> lis
     The failure of the originating pod is preferred to those of its peers.
     """
     by_origin: dict[int, PodFailure] = {}
-    for pod_failure in sorted(pod_failures, key=lambda item: item.pod.index != item.origin):
+    for pod_failure in sorted(pod_failures, key=lambda item: item.pod is not None and item.pod.index != item.origin):
         if not _is_already_counted(plan, pod_failure):
             by_origin.setdefault(pod_failure.origin, pod_failure)
     return list(by_origin.values())
@@ -84,7 +87,8 @@ def _is_already_counted(plan: PlanBuilder, pod_failure: PodFailure) -> bool:
     """Whether a pod reports the failure that was counted last, and existed when it was counted."""
     last_failure, last_time = plan.status.failure, plan.status.restarts.last_time
     return (
-        last_failure is not None
+        pod_failure.pod is not None
+        and last_failure is not None
         and last_time is not None
         and last_failure.reason == pod_failure.reason
         and last_failure.pod == names.pod_name(plan.observed.name, pod_failure.origin)
@@ -92,49 +96,61 @@ def _is_already_counted(plan: PlanBuilder, pod_failure: PodFailure) -> bool:
     )
 
 
-def _record_restart(plan: PlanBuilder, pod_failures: list[PodFailure], vanished: list[str]) -> None:
-    if pod_failures:
-        failure = _to_failure(plan, _most_severe(pod_failures))
-    else:
-        failure = Failure(reason=ConditionReason.POD_DELETED, message="the pod no longer exists", pod=vanished[0])
-    restarts = _updated_restarts(plan, pod_failures, vanished)
-    plan.update_status(restarts=restarts, failure=failure, phase="Restarting")
+def _record_restart(plan: PlanBuilder, pod_failures: list[PodFailure]) -> None:
+    failure = _to_failure(plan, _most_severe(pod_failures))
+    plan.update_status(restarts=_updated_restarts(plan, pod_failures), failure=failure, phase="Restarting")
     message = f"Pod {failure.pod} is replaced: {failure.message}"
     plan.set_condition(ConditionType.RESTARTING, True, failure.reason, message)
     plan.set_condition(ConditionType.RUNNING, False, failure.reason, "Training is waiting for a replacement pod.")
     plan.emit_event("Warning", failure.reason, message)
 
 
-def _updated_restarts(plan: PlanBuilder, pod_failures: list[PodFailure], vanished: list[str]) -> Restarts:
+def _updated_restarts(plan: PlanBuilder, pod_failures: list[PodFailure]) -> Restarts:
     previous = plan.status.restarts
-    reasons = [str(pod_failure.reason) for pod_failure in pod_failures]
-    reasons += [str(ConditionReason.POD_DELETED)] * len(vanished)
-    by_reason = dict(previous.by_reason)
-    for reason in reasons:
-        by_reason[reason] = by_reason.get(reason, 0) + 1
-    disruptions = len(vanished) + len([item for item in pod_failures if item.is_disruption])
-    return Restarts(
-        failures=previous.failures + len(reasons) - disruptions,
-        disruptions=previous.disruptions + disruptions,
-        by_reason=by_reason,
-        total=previous.total + len(reasons),
-        consecutive=previous.consecutive + 1 if _is_consecutive(plan) else 1,
-        last_time=format_timestamp(plan.observed.now),
+    verdicts = Counter(pod_failure.verdict for pod_failure in pod_failures)
+    consecutive = previous.consecutive + 1 if _is_consecutive(plan) else 1
+    return previous.model_copy(
+        update={
+            "failures": previous.failures + verdicts[Verdict.RETRY],
+            "disruptions": previous.disruptions + verdicts[Verdict.DISRUPTION],
+            "ignored": previous.ignored + verdicts[Verdict.IGNORE],
+            "by_reason": dict(Counter(previous.by_reason) + Counter(str(item.reason) for item in pod_failures)),
+            "total": previous.total + len(pod_failures),
+            "consecutive": consecutive,
+            "last_time": format_timestamp(plan.observed.now),
+            "backoff_seconds": _backoff_seconds(plan, consecutive, is_disruption=set(verdicts) == {Verdict.DISRUPTION}),
+        }
     )
+
+
+def _backoff_seconds(plan: PlanBuilder, consecutive: int, *, is_disruption: bool) -> int:
+    """Pause before pods are replaced: none for the first restart, then doubled with each consecutive one.
+
+    Jobs that fail together, for example because their storage is unavailable, restart at different times.
+    """
+    timings = plan.timings
+    if consecutive <= 1:
+        return 0
+    longest = timings.backoff_max
+    if is_disruption:
+        longest = max_pause(plan.job.spec.run_policy.max_disruptions_per_hour, timings)
+    pause = min(timings.backoff_initial * 2.0 ** min(consecutive - 2, MAX_DOUBLINGS), longest)
+    digest = zlib.crc32(f"{plan.observed.uid}/{plan.status.restarts.total}".encode())
+    return round(pause * (1 - JITTER * digest / 2**32))
 
 
 def _is_consecutive(plan: PlanBuilder) -> bool:
     """Whether the job trained for less than `backoff_reset` since its last restart and the back-off delay after it."""
-    restarts, timings = plan.status.restarts, plan.timings
+    restarts = plan.status.restarts
     if restarts.last_time is None:
         return False
     since_last = plan.observed.now - parse_timestamp(restarts.last_time)
-    return since_last <= timedelta(seconds=timings.backoff_reset) + backoff_delay(restarts, timings)
+    return since_last <= timedelta(seconds=plan.timings.backoff_reset) + backoff_delay(restarts)
 
 
 def _most_severe(pod_failures: list[PodFailure]) -> PodFailure:
     for pod_failure in pod_failures:
-        if not pod_failure.is_disruption:
+        if pod_failure.verdict is Verdict.RETRY:
             return pod_failure
     return pod_failures[0]
 
@@ -142,12 +158,12 @@ def _most_severe(pod_failures: list[PodFailure]) -> PodFailure:
 def _to_failure(plan: PlanBuilder, pod_failure: PodFailure) -> Failure:
     """status.failure: names the pod and the node where the failure originated."""
     pod_name = names.pod_name(plan.observed.name, pod_failure.origin)
-    node = pod_failure.pod.node
+    node = pod_failure.pod.node if pod_failure.pod is not None else ""
     for pod in plan.observed.pods:
         if pod.name == pod_name:
             node = pod.node
             break
-    terminated = pod_failure.pod.terminated
+    terminated = pod_failure.pod.terminated if pod_failure.pod is not None else None
     return Failure(
         reason=str(pod_failure.reason),
         message=pod_failure.message,

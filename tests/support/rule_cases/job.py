@@ -1,8 +1,10 @@
-"""Cases of the job's name, of checkpoint and of export."""
+"""Cases of the job's name, of runPolicy, of checkpoint and of export."""
 
 from __future__ import annotations
 
 from tests.support.rule_cases.documents import PRETRAINED, PROMPTED, Case, address, spec
+
+EXIT_CODES = {"operator": "In", "values": [42]}
 
 CASES: tuple[Case, ...] = (
     Case("metadata.name", "not a valid name for pods", {"metadata.name": "a" * 50}, {"metadata.name": "a" * 51}),
@@ -37,6 +39,12 @@ CASES: tuple[Case, ...] = (
         "only Volcano has such queues",
         spec(scheduling__gang="Volcano", scheduling__volcanoQueue="research"),
         spec(scheduling__gang="Native", scheduling__volcanoQueue="research"),
+    ),
+    Case(
+        "spec.runPolicy.failurePolicy.rules[0]",
+        "a rule needs exactly one of",
+        spec(runPolicy__failurePolicy__rules=[{"action": "Fail", "onExitCodes": EXIT_CODES}]),
+        spec(runPolicy__failurePolicy__rules=[{"action": "Fail", "onExitCodes": EXIT_CODES, "onReasons": ["Crashed"]}]),
     ),
     address("checkpoint.storage", "file:///mnt/checkpoints", "hf://organisation/name"),
     address("export.storage", "pvc://claim/model", "model"),

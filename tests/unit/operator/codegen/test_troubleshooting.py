@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from finetune_operator.api.conditions import ConditionReason
+from finetune_operator.api.conditions import POD_FAILURE_REASONS, ConditionReason
+from finetune_operator.api.failure_policy import FAILURE_REASONS
 from finetune_operator.codegen import troubleshooting
+from finetune_operator.reconcile.pod_failure import DEFAULT_VERDICTS
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, Reason
 
 
@@ -27,3 +29,11 @@ def test_every_piece_of_advice_is_complete() -> None:
         assert all(advice), reason
         for sentence in (advice.cause, advice.remedy):
             assert sentence.endswith("."), reason
+
+
+def test_every_failure_reason_has_its_default() -> None:
+    assert set(DEFAULT_VERDICTS) == set(POD_FAILURE_REASONS)
+    page = troubleshooting.failures()
+    assert [reason for reason in FAILURE_REASONS if f"| [{reason}](" not in page] == []
+    assert "| [OutOfMemory](exit-codes.md#outofmemory) | exit code 4: " in page
+    assert "| [Disrupted](conditions.md#disrupted) | the status of the pod | pod replaced; counts only beyond " in page

@@ -19,7 +19,7 @@ OWNED = {"ownerReferences": [{"uid": "job-uid", "controller": True}]}
 def owned_pod(**changes: Any) -> dict[str, Any]:
     body = pod_body(10, phase="Running", podIP="127.0.0.1")
     body["metadata"] |= OWNED | changes.pop("metadata", {})
-    body["status"] |= changes
+    body["status"] |= {"containerStatuses": [{"name": "trainer", "state": {"running": {}}}]} | changes
     return body
 
 

@@ -6,7 +6,8 @@ import pytest
 from tests.support.simulated_cluster import SimulatedCluster, document
 
 from finetune_operator.api import FineTuneJob
-from finetune_operator.reconcile import DeleteJob, DeletePod
+from finetune_operator.reconcile import DeleteJob, DeletePod, TerminatedState
+from finetune_trainer.protocol.outcome import Reason
 
 
 def test_deletes_running_pods_and_keeps_finished_pods() -> None:
@@ -15,6 +16,21 @@ def test_deletes_running_pods_and_keeps_finished_pods() -> None:
     assert cluster.advance(30).reconcile().actions == (DeletePod("j-2", "pod-uid-3"),)
     cluster.reconcile_until_stable()
     assert sorted(cluster.pods) == ["j-0", "j-1"]
+
+
+def test_failed_job_deletes_counted_pod_with_sidecar() -> None:
+    """Its sidecar would hold the GPUs of the pod for ever."""
+    cluster = SimulatedCluster(backoffLimit=0).run_all_pods()
+    cluster.update_pod(1, ready=False, terminated=TerminatedState(1, "Error"))
+    assert set(cluster.reconcile().actions) == {DeletePod("j-0", "pod-uid-1"), DeletePod("j-1", "pod-uid-2")}
+    assert cluster.status.phase == "Failed"
+
+
+def test_permanently_failed_pod_with_sidecar_is_deleted_after_a_moment() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.fail(1, Reason.INVALID_DATA).update_pod(1, phase="Running")
+    assert cluster.reconcile().actions == (DeletePod("j-0", "pod-uid-1"),)
+    assert cluster.advance(30).reconcile().actions[-1] == DeletePod("j-1", "pod-uid-2")
 
 
 @pytest.mark.parametrize("later", ["fail", "evict", "delete"])

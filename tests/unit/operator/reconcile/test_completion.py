@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.simulated_cluster import SimulatedCluster
 
 from finetune_operator.api.conditions import ConditionType
-from finetune_operator.reconcile import TerminatedState
+from finetune_operator.reconcile import DeletePod, TerminatedState
 from finetune_trainer.protocol.outcome import Progress, SavedCheckpoint
 
 SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
@@ -37,6 +37,21 @@ def test_exit_code_0_without_message_completes_job() -> None:
     cluster = SimulatedCluster(nodes=1).run_all_pods()
     cluster.update_pod(0, phase="Succeeded", terminated=TerminatedState(0, "Completed")).reconcile()
     assert (cluster.status.phase, cluster.message(ConditionType.COMPLETE)) == ("Succeeded", "The run is complete.")
+
+
+def test_completes_beside_a_living_sidecar() -> None:
+    """The pod stays Running: its sidecar never ends, so the pod is deleted some time after the completion."""
+    cluster = SimulatedCluster(nodes=1).run_all_pods()
+    cluster.succeed(0, model="s3://m").update_pod(0, phase="Running").reconcile()
+    assert (cluster.status.phase, cluster.status.model) == ("Succeeded", "s3://m")
+    assert cluster.advance(29).reconcile().actions == ()
+    assert cluster.advance(1).reconcile().actions == (DeletePod("j-0", "pod-uid-1"),)
+
+
+def test_completes_when_a_sidecar_fails_afterwards() -> None:
+    cluster = SimulatedCluster(nodes=1).run_all_pods()
+    cluster.update_pod(0, phase="Failed", terminated=TerminatedState(0, "Completed")).reconcile()
+    assert cluster.status.phase == "Succeeded"
 
 
 def test_completes_after_deadline() -> None:

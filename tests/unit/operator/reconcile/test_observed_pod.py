@@ -6,27 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.support.pod_statuses import RUNNING, body, conditions, container, disruption_target
 
 from finetune_operator.reconcile import ReasonMessage, TerminatedState, parse_pod
+from finetune_operator.reconcile.observed_pod import PodCondition
 
 
-def body(**status: Any) -> dict[str, Any]:
-    """A Pod object with the given status."""
-    return {
-        "metadata": {
-            "name": "j-1",
-            "uid": "u",
-            "resourceVersion": "42",
-            "creationTimestamp": "2026-01-01T12:00:00Z",
-            "labels": {"finetune-operator.io/job": "j", "finetune-operator.io/node-rank": "1"},
-            "ownerReferences": [{"uid": "other"}, {"uid": "job-uid", "controller": True}],
-        },
-        "spec": {"nodeName": "node-1"},
-        "status": status,
-    }
-
-
-def container(**state: Any) -> dict[str, Any]:
+def trainer(**state: Any) -> dict[str, Any]:
     return {"containerStatuses": [{"name": "sidecar", "state": {}}, {"name": "trainer", "state": state}]}
 
 
@@ -35,15 +21,14 @@ def condition(condition_type: str, status: str, **more: str) -> dict[str, Any]:
 
 
 def test_parses_metadata_and_addresses() -> None:
-    pod = parse_pod(body(phase="Running", podIP="10.0.0.1"))
+    pod = parse_pod(body({"phase": "Running", "podIP": "10.0.0.1"}))
     assert (pod.name, pod.uid, pod.job_uid, pod.index, pod.resource_version) == ("j-1", "u", "job-uid", 1, 42)
     assert (pod.node, pod.address, pod.phase, pod.deletion_deadline) == ("node-1", "10.0.0.1", "Running", None)
     assert pod.created == datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def test_deletion_timestamp_becomes_deadline() -> None:
-    deleted = body()
-    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T12:02:00Z"
+    deleted = body({}, deletionTimestamp="2026-01-01T12:02:00Z")
     assert parse_pod(deleted).deletion_deadline == datetime(2026, 1, 1, 12, 2, tzinfo=UTC)
 
 
@@ -53,12 +38,12 @@ def test_deletion_timestamp_becomes_deadline() -> None:
         pytest.param(condition("Ready", "True"), "ready", True, id="ready"),
         pytest.param(condition("Ready", "False"), "ready", False, id="not ready"),
         pytest.param(
-            container(terminated={"exitCode": 137, "reason": "OOMKilled", "message": "m"}),
+            trainer(terminated={"exitCode": 137, "reason": "OOMKilled", "message": "m"}),
             "terminated",
             TerminatedState(137, "OOMKilled", "m"),
             id="terminated container",
         ),
-        pytest.param(container(running={}), "terminated", None, id="running container"),
+        pytest.param(trainer(running={}), "terminated", None, id="running container"),
         pytest.param(
             condition("DisruptionTarget", "True", reason="PreemptionByScheduler", message="m"),
             "disruption",
@@ -78,9 +63,9 @@ def test_deletion_timestamp_becomes_deadline() -> None:
             ReasonMessage("Unschedulable", "no GPU"),
             id="unschedulable",
         ),
-        pytest.param(container(waiting={"reason": "ContainerCreating"}), "waiting", None, id="starting container"),
+        pytest.param(trainer(waiting={"reason": "ContainerCreating"}), "waiting", None, id="starting container"),
         pytest.param(
-            container(waiting={"reason": "ErrImagePull", "message": "m"}),
+            trainer(waiting={"reason": "ErrImagePull", "message": "m"}),
             "waiting",
             ReasonMessage("ErrImagePull", "m"),
             id="image pull error",
@@ -89,10 +74,51 @@ def test_deletion_timestamp_becomes_deadline() -> None:
     ],
 )
 def test_parses_status(status: dict[str, Any], field: str, value: object) -> None:
-    assert getattr(parse_pod(body(**status)), field) == value
+    assert getattr(parse_pod(body(status)), field) == value
+
+
+SIDECAR_NOT_READY = container("istio-proxy", RUNNING, ready=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_ready"),
+    [
+        pytest.param(
+            {"conditions": conditions(ready=True), "containerStatuses": [container("trainer", RUNNING)]}, True, id="all"
+        ),
+        pytest.param(
+            {"conditions": conditions(ready=False), "containerStatuses": [SIDECAR_NOT_READY, container("trainer", RUNNING)]},
+            True,
+            id="only a sidecar is not ready",
+        ),
+        pytest.param(
+            {"conditions": conditions(ready=False), "containerStatuses": [container("trainer", RUNNING, ready=False)]},
+            False,
+            id="the trainer is not ready",
+        ),
+        pytest.param(
+            {
+                "conditions": conditions(ready=False, containers_ready=True, reason="NodeNotReady"),
+                "containerStatuses": [container("trainer", RUNNING)],
+            },
+            False,
+            id="the node is lost",
+        ),
+        pytest.param({"conditions": conditions(ready=False)}, False, id="no container yet"),
+    ],
+)
+def test_trainer_container_decides_about_readiness(status: dict[str, Any], is_ready: bool) -> None:
+    assert parse_pod(body(status)).ready == is_ready
+
+
+def test_keeps_conditions_of_ending_pods_only() -> None:
+    running = body({"phase": "Running", **condition("Ready", "True")})
+    assert parse_pod(running).conditions == ()
+    target = disruption_target("EvictionByEvictionAPI", "Eviction API: evicting")
+    evicted = body({"phase": "Running", "conditions": [*conditions(ready=True), target]})
+    assert PodCondition("DisruptionTarget", "True", "EvictionByEvictionAPI") in parse_pod(evicted).conditions
 
 
 def test_pods_with_different_resource_versions_are_equal() -> None:
-    newer = body(phase="Running")
-    newer["metadata"]["resourceVersion"] = "43"
-    assert parse_pod(newer) == parse_pod(body(phase="Running"))
+    newer = body({"phase": "Running"}, resourceVersion="43")
+    assert parse_pod(newer) == parse_pod(body({"phase": "Running"}, resourceVersion="42"))

@@ -110,3 +110,11 @@ def test_replaces_succeeded_peer_of_failed_pod() -> None:
     cluster.reconcile_until_stable()
     assert cluster.created == ["j-0", "j-1", "j-0", "j-1"]
     assert cluster.status.restarts.failures == 1
+
+
+def test_ready_condition_names_running_init_container() -> None:
+    cluster = SimulatedCluster()
+    cluster.reconcile_until_stable()
+    cluster.update_pod(1, initializing="fetch").reconcile()
+    assert cluster.condition(ConditionType.PODS_READY) == ("False", "PodsStarting")
+    assert cluster.message(ConditionType.PODS_READY) == "0 of 2 pods are ready. Pod j-1 runs its init container fetch."

@@ -10,7 +10,7 @@ from tests.support.simulated_cluster import OperatorKilled, SimulatedCluster
 
 from finetune_operator.api.conditions import ConditionType
 from finetune_operator.reconcile import DeletePod, ReasonMessage, TerminatedState
-from finetune_trainer.protocol.outcome import Reason
+from finetune_trainer.protocol.outcome import Reason, SavedCheckpoint
 
 Incident = Callable[[SimulatedCluster], object]
 
@@ -25,8 +25,10 @@ class Case(NamedTuple):
     message: str = ""
 
 
+SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
 OUT_OF_MEMORY = TerminatedState(137, "OOMKilled")
 EVICTED = ReasonMessage("Evicted", "low on memory")
+DISK_LIMIT = ReasonMessage("Evicted", "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ")
 
 RETRIED = [
     Case("crash", lambda cluster: cluster.fail(1), "Crashed"),
@@ -39,6 +41,22 @@ RETRIED = [
         "killed",
         lambda cluster: cluster.update_pod(1, phase="Failed", terminated=TerminatedState(137, "Error")),
         "Crashed",
+    ),
+    Case(
+        "crash beside a sidecar",
+        lambda cluster: cluster.update_pod(1, ready=False, terminated=TerminatedState(1, "Error")),
+        "Crashed",
+    ),
+    Case(
+        "node rebooted",
+        lambda cluster: cluster.update_pod(1, phase="Failed", terminated=TerminatedState(255, "Unknown")),
+        "Disrupted",
+        True,
+    ),
+    Case(
+        "evicted for its own disk limit",
+        lambda cluster: cluster.update_pod(1, phase="Failed", disruption=DISK_LIMIT),
+        "DiskLimitExceeded",
     ),
     Case("drained", lambda cluster: cluster.evict(1), "Disrupted", True),
     Case("evicted", lambda cluster: cluster.update_pod(1, phase="Failed", disruption=EVICTED), "Disrupted", True),
@@ -198,7 +216,9 @@ def test_backoff_doubles_and_resets_after_stable_training() -> None:
         delays.append(round(plan.requeue_after or 0))
         cluster.advance(delays[-1]).reconcile_until_stable()
         cluster.make_ready(0).reconcile_until_stable()
-    assert delays == [0, 10, 20, 40, 80, 160, 300, 300]
+    longest = [0, 10, 20, 40, 80, 160, 300, 300]
+    assert all(0.8 * limit <= delay <= limit for delay, limit in zip(delays, longest, strict=True)), delays
+    assert delays[-2] != delays[-1], "the pauses of many jobs spread"
     cluster.advance(1000).fail(0)
     assert cluster.reconcile_until_stable().requeue_after is None
     assert cluster.status.restarts.consecutive == 1
@@ -211,7 +231,18 @@ def test_ready_condition_reports_backoff() -> None:
     cluster.fail(0).reconcile_until_stable()
     assert cluster.pods == {}
     assert cluster.condition(ConditionType.PODS_READY) == ("False", "BackingOff")
-    assert "The pods restart at 2026-01-01T12:00:10Z" in cluster.message(ConditionType.PODS_READY)
+    seconds = cluster.status.restarts.backoff_seconds
+    assert 8 <= seconds <= 10
+    assert f"The pods restart at 2026-01-01T12:00:{seconds:02}Z" in cluster.message(ConditionType.PODS_READY)
+
+
+def test_records_checkpoint_of_a_pod_that_was_counted_before_it_ended() -> None:
+    """A drained pod is counted when its deletion begins, and reports its last checkpoint when it has terminated."""
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.delete(0).reconcile()
+    assert (cluster.status.restarts.total, cluster.status.checkpoint) == (1, None)
+    cluster.fail(0, Reason.PREEMPTED, checkpoint=SAVED).reconcile()
+    assert (cluster.status.restarts.total, cluster.status.checkpoint) == (1, SAVED)
 
 
 def test_vanished_pod_is_counted_once() -> None:
