@@ -92,8 +92,8 @@ class FakeKubernetesClient:
         self.objects[kind, name] = body
         return self.bump_version(body)
 
-    async def controller_uid(self, kind: str, _namespace: str, name: str) -> str:
-        owners = self.objects[kind, name]["metadata"].get("ownerReferences") or [{"uid": ""}]
+    async def controller_uid(self, body: dict[str, Any]) -> str:
+        owners = self.objects[body["kind"], body["metadata"]["name"]]["metadata"].get("ownerReferences") or [{"uid": ""}]
         return str(owners[0]["uid"])
 
     async def delete_pod(self, _namespace: str, name: str, uid: str, force: bool = False) -> None:
@@ -116,7 +116,7 @@ class FakeKubernetesClient:
         self, api_version: str, kind: str, namespace: str, name: str, patch: dict[str, Any], subresource: str = ""
     ) -> dict[str, Any]:
         body = await self.get_object(api_version, kind, namespace, name)
-        expected = patch["metadata"].pop("resourceVersion", None)
+        expected = patch.get("metadata", {}).pop("resourceVersion", None)
         if expected not in (None, body["metadata"]["resourceVersion"]):
             raise conflict("Conflict")
         self.log.append(f"patch {kind} {name} {subresource}".rstrip())

@@ -69,8 +69,7 @@ class KubernetesClient:
 
     async def create(self, body: Body) -> Body:
         """Create an object. ApiError 409 if the name exists already."""
-        path = PATHS.get(body["kind"]) or _resource_path(body["apiVersion"], body["kind"])
-        return await self._request("POST", _path(path, body["metadata"]["namespace"]), body)
+        return await self._request("POST", _path(_collection(body), body["metadata"]["namespace"]), body)
 
     async def get_object(self, api_version: str, kind: str, namespace: str | None, name: str) -> Body:
         """An object of an API group. ApiError 404 if it does not exist."""
@@ -126,11 +125,11 @@ class KubernetesClient:
         finally:
             response.response.close()
 
-    async def controller_uid(self, kind: str, namespace: str, name: str) -> str:
-        """UID of the object that controls an object, or "" if none does. ApiError 404 if the object does not exist."""
-        path = _path(PATHS[kind], namespace, name)
-        body = await self._request("GET", path, accept=METADATA_ONLY)
-        for owner in body["metadata"].get("ownerReferences") or ():
+    async def controller_uid(self, body: Body) -> str:
+        """UID of the object that controls an object in the cluster, or "" if none does. ApiError 404 if it does not exist."""
+        path = _path(_collection(body), body["metadata"]["namespace"], body["metadata"]["name"])
+        found = await self._request("GET", path, accept=METADATA_ONLY)
+        for owner in found["metadata"].get("ownerReferences") or ():
             if owner.get("controller"):
                 return str(owner["uid"])
         return ""
@@ -234,6 +233,11 @@ def _snapshot(body: Body) -> ListSnapshot:
 def _error(status: int, text: bytes) -> ApiError:
     content = _decode(text)
     return ApiError(status, str(content.get("reason", "")), str(content.get("message", text[:MAX_ERROR_BYTES])))
+
+
+def _collection(body: Body) -> str:
+    """The path of all objects of the kind of an object."""
+    return PATHS.get(body["kind"]) or _resource_path(body["apiVersion"], body["kind"])
 
 
 def _resource_path(api_version: str, kind: str) -> str:

@@ -88,7 +88,7 @@ class ActionExecutor:
         except ApiError as error:
             if error.status != 409 or error.reason != "AlreadyExists":
                 raise
-            if await self._client.controller_uid(kind, job.key.namespace, name) != job.uid:
+            if await self._client.controller_uid(body) != job.uid:
                 state.create_error = ReasonMessage(
                     ConditionReason.NAME_CONFLICT,
                     f"{kind} {name} exists but does not belong to this job: delete it, or rename the job.",

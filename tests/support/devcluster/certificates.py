@@ -69,7 +69,7 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM).decode(), private_pem(key)
 
-    def kubeconfig(self, common_name: str, organization: str = "") -> str:
+    def kubeconfig(self, common_name: str, organization: str = "", server: str = API_SERVER) -> str:
         """A kubeconfig (as JSON, which is valid YAML) that authenticates as the user `common_name`."""
         certificate, key = self.issue(common_name, organization)
         document = {
@@ -80,7 +80,7 @@ class Authority:
             "clusters": [
                 {
                     "name": "devcluster",
-                    "cluster": {"server": API_SERVER, "certificate-authority-data": _base64(self.pem)},
+                    "cluster": {"server": server, "certificate-authority-data": _base64(self.pem)},
                 }
             ],
             "users": [

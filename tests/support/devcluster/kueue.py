@@ -1,6 +1,6 @@
-"""Kueue, as a process of the host; it starts when a test asks for it, because most tests need no queue.
+"""Kueue, for tests of queued jobs. It is compiled and started when a test asks for it, because most tests need no queue.
 
-Its custom resources and webhooks are those of the Go module. The webhooks are called at the address of the host, with a
+Its custom resources and webhooks are those of the Go module. The webhooks are called at the address of the process, with a
 certificate of this module instead of one that Kueue would rotate itself.
 """
 
@@ -8,21 +8,18 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import gobuild, network, paths, probe, process
-from .certificates import Authority
+from . import gobuild, probe
+from .certificates import Authority, write_pair
 from .errors import run
 from .gobuild import KUEUE, KUEUE_MODULE, binary
+from .standalone import HOST, free_ports, running, wait_until
 
-_NAME = "kueue"
-_STATE = paths.STATE / "kueue"
-_CERTIFICATES = _STATE / "etc" / "kueue" / "metrics" / "certs"
-_WEBHOOKS, _HEALTH, _METRICS = 19443, 18081, 18443
+FRAMEWORK = "FineTuneJob.v1alpha1.finetune-operator.io"
 _KINDS = ("workloads", "clusterqueues", "cohorts", "resourceflavors")
 _WEBHOOK_KINDS = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")
 
@@ -35,91 +32,84 @@ exec "$@"
 
 
 @contextmanager
-def running() -> Iterator[None]:
-    """Kueue for the duration of a test module. Delete the queues before the end, because nothing finalizes them afterwards."""
-    start()
-    try:
-        yield
-    finally:
-        stop()
+def kueue(kubeconfig: Path, directory: Path) -> Iterator[None]:
+    """Kueue for the cluster of a kubeconfig whose API server runs on this machine; needs root.
 
-
-def start() -> None:
-    """Build and start Kueue, unless it runs. The custom resources stay when it stops."""
+    Its custom resources stay in the cluster. Delete queues before the end, because nothing finalizes them afterwards.
+    """
     gobuild.build((KUEUE_MODULE,))
-    if process.pid(_NAME) is not None:
-        return
+    webhooks, health, metrics = free_ports(3)
     authority = Authority()
-    certificate, key = authority.issue(_NAME, addresses=(network.HOST,))
-    paths.replace_file(_CERTIFICATES / "tls.crt", certificate)
-    paths.replace_file(_CERTIFICATES / "tls.key", key, mode=0o600)
-    paths.replace_file(_STATE / "configuration.json", json.dumps(_configuration(), indent=1))
+    certificates = directory / "etc" / "kueue" / "metrics" / "certs"
+    write_pair(certificates, "tls", authority.issue("kueue", addresses=(HOST,)))
+    configuration = directory / "configuration.json"
+    configuration.write_text(json.dumps(_configuration(webhooks, health, metrics), indent=1))
     components = _module() / "config" / "components"
-    definitions = [_definition(path, authority) for path in sorted((components / "crd" / "bases").glob("*.yaml"))]
-    _apply(definitions, "--server-side", "--force-conflicts")
+    address = _Address(f"https://{HOST}:{webhooks}", authority)
+    definitions = [address.definition(path) for path in sorted((components / "crd" / "bases").glob("*.yaml"))]
+    _apply(kubeconfig, definitions, "--server-side", "--force-conflicts")
     names = [f"crd/{item['metadata']['name']}" for item in definitions]
-    _kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
-    process.start(
-        _NAME,
-        [
-            *("env", f"KUBECONFIG={paths.KUBECONFIG}"),
-            *("unshare", "--mount", "--propagation=private", "--", "/bin/sh", "-ec", _ENTER, "sh", _STATE / "etc"),
-            binary("kueue"),
-            f"--config={_STATE / 'configuration.json'}",
-            # Its server listens on an address of all networks, and needs permissions of its own.
-            "--feature-gates=VisibilityOnDemand=false",
-            "--zap-log-level=2",
-        ],
-    )
-    process.wait_until(_NAME, partial(probe.responds, f"http://{network.HOST}:{_HEALTH}/readyz"))
-    _apply([_webhooks(item, authority) for item in _documents(components / "webhook" / "manifests.yaml")])
+    _kubectl(kubeconfig, "wait", "--for=condition=Established", "--timeout=60s", *names)
+    command = [
+        *("unshare", "--mount", "--propagation=private", "--", "/bin/sh", "-ec", _ENTER, "sh", directory / "etc"),
+        binary("kueue"),
+        f"--config={configuration}",
+        # Its server would listen on the addresses of all networks.
+        "--feature-gates=VisibilityOnDemand=false",
+        "--zap-log-level=2",
+    ]
+    with running("kueue", command, directory, {"KUBECONFIG": str(kubeconfig)}):
+        wait_until("Kueue is ready", lambda: probe.responds(f"http://{HOST}:{health}/readyz"))
+        _apply(kubeconfig, [address.webhooks(item) for item in _documents(components / "webhook" / "manifests.yaml")])
+        try:
+            yield
+        finally:
+            # Without them the API server would reject every object that they cover.
+            for kind in _WEBHOOK_KINDS:
+                _kubectl(kubeconfig, "delete", kind, f"kueue-{kind}", "--ignore-not-found")
 
 
-def stop() -> None:
-    """Stop Kueue and remove its webhooks, without which the API server would reject every object that they cover."""
-    for kind in _WEBHOOK_KINDS:
-        _kubectl("delete", kind, f"{_NAME}-{kind}", "--ignore-not-found")
-    process.stop(_NAME)
+class _Address:
+    """The address of Kueue's webhooks, for the objects that refer to it."""
+
+    def __init__(self, url: str, authority: Authority) -> None:
+        self._url, self._bundle = url, base64.b64encode(authority.pem.encode()).decode()
+
+    def definition(self, path: Path) -> dict[str, Any]:
+        """A custom resource definition, whose versions Kueue converts if there are several."""
+        [definition] = _documents(path)
+        if len(definition["spec"]["versions"]) > 1:
+            webhook = {"clientConfig": self._client("/convert"), "conversionReviewVersions": ["v1"]}
+            definition["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
+        return definition
+
+    def webhooks(self, configuration: dict[str, Any]) -> dict[str, Any]:
+        """A webhook configuration, limited to Kueue's own kinds: tests queue no other objects than FineTuneJobs."""
+        webhooks = []
+        for webhook in configuration["webhooks"]:
+            if any(resource.split("/")[0] in _KINDS for rule in webhook["rules"] for resource in rule["resources"]):
+                webhooks.append(webhook | {"clientConfig": self._client(webhook["clientConfig"]["service"]["path"])})
+        name = f"kueue-{configuration['kind'].lower()}"
+        return configuration | {"metadata": {"name": name}, "webhooks": webhooks}
+
+    def _client(self, path: str) -> dict[str, str]:
+        return {"url": self._url + path, "caBundle": self._bundle}
 
 
-def _configuration() -> dict[str, Any]:
+def _configuration(webhooks: int, health: int, metrics: int) -> dict[str, Any]:
     return {
         "apiVersion": "config.kueue.x-k8s.io/v1beta2",
         "kind": "Configuration",
         "namespace": "default",
-        "health": {"healthProbeBindAddress": f"{network.HOST}:{_HEALTH}"},
-        "metrics": {"bindAddress": f"{network.HOST}:{_METRICS}"},
-        "webhook": {"host": network.HOST, "port": _WEBHOOKS, "certDir": "/etc/kueue/metrics/certs"},
+        "health": {"healthProbeBindAddress": f"{HOST}:{health}"},
+        "metrics": {"bindAddress": f"{HOST}:{metrics}"},
+        "webhook": {"host": HOST, "port": webhooks, "certDir": "/etc/kueue/metrics/certs"},
         "leaderElection": {"leaderElect": False},
         "internalCertManagement": {"enable": False},
         "clientConnection": {"qps": 50, "burst": 100},
-        "integrations": {"frameworks": ["batch/job"]},
+        "integrations": {"frameworks": ["batch/job"], "externalFrameworks": [FRAMEWORK]},
+        "multiKueue": {"externalFrameworks": [{"name": FRAMEWORK}]},
     }
-
-
-def _definition(path: Path, authority: Authority) -> dict[str, Any]:
-    """A custom resource definition, whose versions Kueue converts if there are several."""
-    [definition] = _documents(path)
-    if len(definition["spec"]["versions"]) > 1:
-        webhook = {"clientConfig": _client("/convert", authority), "conversionReviewVersions": ["v1"]}
-        definition["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
-    return definition
-
-
-def _webhooks(configuration: dict[str, Any], authority: Authority) -> dict[str, Any]:
-    """A webhook configuration, limited to Kueue's own kinds: tests queue no other objects than FineTuneJobs."""
-    webhooks = []
-    for webhook in configuration["webhooks"]:
-        if any(resource.split("/")[0] in _KINDS for rule in webhook["rules"] for resource in rule["resources"]):
-            path = webhook["clientConfig"]["service"]["path"]
-            webhooks.append(webhook | {"clientConfig": _client(path, authority)})
-    name = f"{_NAME}-{configuration['kind'].lower()}"
-    return configuration | {"metadata": {"name": name}, "webhooks": webhooks}
-
-
-def _client(path: str, authority: Authority) -> dict[str, str]:
-    bundle = base64.b64encode(authority.pem.encode()).decode()
-    return {"url": f"https://{network.HOST}:{_WEBHOOKS}{path}", "caBundle": bundle}
 
 
 def _module() -> Path:
@@ -132,9 +122,10 @@ def _documents(path: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def _apply(objects: list[dict[str, Any]], *flags: str) -> None:
-    _kubectl("apply", *flags, "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+def _apply(kubeconfig: Path, objects: list[dict[str, Any]], *flags: str) -> None:
+    content = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    _kubectl(kubeconfig, "apply", *flags, "--filename=-", stdin=content)
 
 
-def _kubectl(*arguments: str, stdin: str | None = None) -> None:
-    run(binary("kubectl"), f"--kubeconfig={paths.KUBECONFIG}", *arguments, stdin=stdin)
+def _kubectl(kubeconfig: Path, *arguments: str, stdin: str | None = None) -> None:
+    run(binary("kubectl"), f"--kubeconfig={kubeconfig}", *arguments, stdin=stdin)

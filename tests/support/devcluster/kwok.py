@@ -34,7 +34,6 @@ def stop() -> None:
 
 
 def _start() -> None:
-    stages = [path for kind in ("node", "pod") for path in sorted(_stages(kind).glob("*.yaml"))]
     process.start(
         _NAME,
         [
@@ -44,7 +43,7 @@ def _start() -> None:
             f"--manage-nodes-with-annotation-selector={TAINT}=fake",
             "--node-lease-duration-seconds=40",
             "--cidr=10.245.0.0/16",
-            *(f"--config={path}" for path in stages if path.name != "kustomization.yaml"),
+            *(f"--config={path}" for path in stages()),
         ],
     )
 
@@ -64,11 +63,13 @@ def _node(number: int) -> dict[str, object]:
     }
 
 
-def _stages(kind: str) -> Path:
-    """The directory of kwok's default stages for nodes or pods; they are part of the module, not of the command."""
+def stages() -> list[Path]:
+    """kwok's default stages for nodes and pods; they are part of the module, not of the command."""
     [module] = [module for module in MODULES if module.name == _NAME]
     downloaded = json.loads(run("go", "mod", "download", "-json", "sigs.k8s.io/kwok", cwd=module.source))
-    return Path(downloaded["Dir"]) / "kustomize" / "stage" / kind / "fast"
+    directory = Path(downloaded["Dir"]) / "kustomize" / "stage"
+    files = [path for kind in ("node", "pod") for path in sorted((directory / kind / "fast").glob("*.yaml"))]
+    return [path for path in files if path.name != "kustomization.yaml"]
 
 
 def _kubectl(*arguments: str, stdin: str | None = None) -> None:

@@ -64,6 +64,8 @@ KUEUE = "kueue.x-k8s.io/v1beta2"
 WORKLOADS = f"/apis/{KUEUE}/namespaces/team/workloads"
 WORKLOAD = {"apiVersion": KUEUE, "kind": "Workload", "metadata": {"name": "w", "namespace": "team"}}
 NEW_EVENT = {"kind": "Event", "metadata": {"generateName": "j-", "namespace": "team"}}
+SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "j", "namespace": "team"}}
+POD_GROUP = {"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup", "metadata": {"name": "j", "namespace": "team"}}
 POD_PATH = "/api/v1/namespaces/team/pods/j-0"
 
 
@@ -199,9 +201,11 @@ async def test_checks_secret_without_reading_its_data(status: int, exists: bool)
 async def test_reads_controller_uid() -> None:
     async with running_server() as (server, client):
         server.body = {"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b", "controller": True}]}}
-        assert await client.controller_uid("Service", "team", "j") == "b"
+        assert await client.controller_uid(SERVICE) == "b"
         server.body = {"metadata": {}}
-        assert await client.controller_uid("Service", "team", "j") == ""
+        assert await client.controller_uid(SERVICE) == ""
+        assert await client.controller_uid(POD_GROUP) == ""
+        assert server.path == "/apis/scheduling.k8s.io/v1beta1/namespaces/team/podgroups/j"
 
 
 @pytest.mark.parametrize(("namespace", "path"), [(None, "/api/v1/pods"), ("team", "/api/v1/namespaces/team/pods")])

@@ -133,6 +133,20 @@ async def test_conflicting_write_is_repeated_after_the_watch_has_reported_the_ch
     assert workload(harness)["spec"]["podSets"][0]["count"] == 4
 
 
+async def test_pod_group_follows_the_number_of_nodes() -> None:
+    harness = ReconcilerHarness()
+    harness.client.put_job()["spec"]["scheduling"] = {"gang": "Native"}
+    harness.sync_cache()
+    await harness.reconcile()
+    assert harness.client.objects["PodGroup", "j"]["spec"]["schedulingPolicy"] == {"gang": {"minCount": 2}}
+    body = harness.client.put_job()
+    body["spec"] |= {"scheduling": {"gang": "Native"}, "workers": {"nodes": 4}, "training": {"batchSize": 32}}
+    harness.sync_cache()
+    await harness.reconcile()
+    assert harness.client.objects["PodGroup", "j"]["spec"]["schedulingPolicy"] == {"gang": {"minCount": 4}}
+    assert len(harness.client.pod_names()) == 4
+
+
 async def test_label_change_moves_the_job_to_another_queue() -> None:
     harness = ReconcilerHarness()
     body = harness.client.put_job()

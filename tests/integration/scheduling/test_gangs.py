@@ -1,0 +1,72 @@
+"""Gang scheduling of Kubernetes 1.37, with its real scheduler: all pods of a job are bound, or none."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from tests.support.cluster_jobs import Jobs, tiny
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def gang(name: str, cpu: str) -> dict[str, Any]:
+    """A job with two pods that request this much CPU each."""
+    resources = {"requests": {"cpu": cpu}, "limits": {"cpu": 2}}
+    return tiny(name, f"s3://bucket/{name}", nodes=2, scheduling={"gang": "Native"}, workers={"resources": resources})
+
+
+def bound(jobs: Jobs, name: str) -> int:
+    """The number of pods of a job that have a node."""
+    return len([pod for pod in jobs.pods(name).values() if pod["spec"].get("nodeName")])
+
+
+def occupy(jobs: Jobs, node: str, cpu: str) -> None:
+    """Use CPU of a node with another pod."""
+    container = {"name": "c", "image": "none", "resources": {"requests": {"cpu": cpu}}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "other"},
+        "spec": {"nodeName": node, "containers": [container]},
+    }
+    jobs.kubectl("apply", "--filename=-", stdin=json.dumps(pod))
+
+
+def test_gang_that_does_not_fit_binds_no_pod(jobs: Jobs) -> None:
+    """One of the pods would fit; both are bound as soon as there is space for both."""
+    occupy(jobs, "node-1", "1200m")
+    name = jobs.apply(gang("gang", "1100m"))
+
+    def is_refused(_: dict[str, Any]) -> bool:
+        group = json.loads(jobs.kubectl("get", "podgroups.scheduling.k8s.io", "--output=json"))["items"]
+        return any(item.get("status", {}).get("conditions", [{}])[0].get("reason") == "Unschedulable" for item in group)
+
+    jobs.wait(name, "an unschedulable PodGroup", is_refused)
+    assert (len(jobs.pods(name)), bound(jobs, name)) == (2, 0)
+    jobs.kubectl("delete", "pod", "other", "--wait=true")
+    jobs.wait(name, "two bound pods", lambda _: bound(jobs, name) == 2)
+
+
+def test_two_gangs_where_three_pods_fit_never_deadlock(jobs: Jobs) -> None:
+    """One job gets both of its pods; the other waits without any, and gets both when the first one is gone."""
+    occupy(jobs, "node-2", "1")
+    names = [jobs.apply(gang(name, "900m")) for name in ("a", "b")]
+    jobs.wait(names[0], "two bound pods", lambda _: sum(bound(jobs, name) for name in names) >= 2)
+    time.sleep(5)  # the third place stays free
+    winner, loser = sorted(names, key=lambda name: -bound(jobs, name))
+    assert (bound(jobs, winner), bound(jobs, loser)) == (2, 0)
+    jobs.kubectl("delete", "ftj", winner, "--wait=true")
+    jobs.wait(loser, "two bound pods", lambda _: bound(jobs, loser) == 2)
+    jobs.wait_for_phase(loser, "Running")
+
+
+def test_suspended_gang_comes_back(jobs: Jobs) -> None:
+    name = jobs.apply(gang("gang", "500m"))
+    jobs.wait_for_phase(name, "Running")
+    jobs.patch(name, {"runPolicy": {"suspend": True}})
+    jobs.wait(name, "no pods", lambda _: jobs.pods(name) == {})
+    jobs.patch(name, {"runPolicy": {"suspend": False}})
+    jobs.wait(name, "two bound pods", lambda _: bound(jobs, name) == 2)
