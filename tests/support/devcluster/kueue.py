@@ -50,7 +50,7 @@ def kueue(kubeconfig: Path, directory: Path) -> Iterator[None]:
     _apply(kubeconfig, definitions, "--server-side", "--force-conflicts")
     names = [f"crd/{item['metadata']['name']}" for item in definitions]
     _kubectl(kubeconfig, "wait", "--for=condition=Established", "--timeout=60s", *names)
-    command = [
+    command: list[str | Path] = [
         *("unshare", "--mount", "--propagation=private", "--", "/bin/sh", "-ec", _ENTER, "sh", directory / "etc"),
         binary("kueue"),
         f"--config={configuration}",

@@ -95,7 +95,7 @@ def test_hash_changes_with_the_workload(name: str, changed: FineTuneJob, is_equa
 
 def test_placement_of_flavors_and_admission_checks() -> None:
     toleration = {"key": "nvidia.com/gpu", "operator": "Exists"}
-    flavors = [
+    flavors: list[dict[str, Any]] = [
         {"spec": {"nodeLabels": {"gpu": "h100"}, "tolerations": [toleration]}},
         {"spec": {"nodeLabels": {"memory": "large"}, "tolerations": [toleration]}},
         {"spec": {}},

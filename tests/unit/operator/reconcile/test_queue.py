@@ -56,7 +56,8 @@ def test_waits_for_admission_checks_after_quota_is_reserved() -> None:
 
 def test_preempted_job_saves_a_checkpoint_gives_quota_back_and_continues() -> None:
     cluster = running(backoffLimit=0)
-    cluster.advance(100).evict_workload().reconcile()
+    cluster.advance(100)
+    cluster.evict_workload().reconcile()
     assert all(pod.is_being_deleted for pod in cluster.pods.values())
     assert (cluster.status.phase, cluster.condition(QUOTA)) == ("Pending", ("False", "Evicted"))
     assert cluster.message(QUOTA) == "Kueue stops the job (Preempted): Preempted to accommodate a workload"
