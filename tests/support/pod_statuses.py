@@ -1,8 +1,7 @@
 """Status and spec of trainer pods as Kubernetes 1.37 writes them, by situation.
 
-They follow the kubelet (eviction, admission, node shutdown, lost containers), containerd's CRI service, and the controllers
-that evict pods; those of sidecars, of a container out of memory and of an eviction for disk space were recorded on the test
-cluster.
+They follow the sources of the kubelet (eviction, admission, node shutdown, lost containers), of containerd's CRI service, and
+of the controllers that evict pods.
 """
 
 from __future__ import annotations

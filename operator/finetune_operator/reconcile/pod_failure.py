@@ -56,8 +56,10 @@ OWN_REJECTIONS = frozenset({
 })  # fmt: skip
 # The runtime could not execute the container's command, for example because a file or a device is missing.
 START_ERRORS = frozenset({"StartError", "ContainerCannotRun"})
-CONTAINER_STATUS_UNKNOWN = "ContainerStatusUnknown"
-UNKNOWN_EXIT_CODE = 255  # set by containerd and CRI-O for a container that was gone when they came back; no agent exits with it
+# The kubelet, or containerd with exit code 255, found a container gone when it came back.
+LOST_STATUSES = frozenset({"ContainerStatusUnknown", "Unknown"})
+# CRI-O sets this exit code for such a container, without a reason of its own. No agent exits with it; init containers may.
+UNKNOWN_EXIT_CODE = 255
 
 
 class Verdict(Enum):
@@ -184,7 +186,7 @@ def _from_termination_message(pod: Pod, outcome: Outcome) -> PodFailure:
 
 
 def _from_exit_code(pod: Pod, terminated: TerminatedState) -> PodFailure:
-    if _is_status_lost(terminated):
+    if terminated.reason in LOST_STATUSES or terminated.exit_code == UNKNOWN_EXIT_CODE:
         return _from_evidence(pod, ConditionReason.DISRUPTED, _describe_lost_status(pod, terminated))
     if terminated.reason in START_ERRORS:
         message = f"the container could not be started: {terminated.message.strip()}".rstrip(": ")
@@ -196,15 +198,11 @@ def _from_exit_code(pod: Pod, terminated: TerminatedState) -> PodFailure:
 
 def _from_init_container(pod: Pod, failed: FailedContainer) -> PodFailure:
     terminated = failed.terminated
-    if _is_status_lost(terminated):
+    if terminated.reason in LOST_STATUSES:
         return _from_evidence(pod, ConditionReason.DISRUPTED, _describe_lost_status(pod, terminated))
     cause = f"exceeded its memory limit ({terminated.reason})" if terminated.reason == "OOMKilled" else ""
     message = f"the init container {failed.name} {cause or _describe_exit_code(terminated.exit_code)}"
     return _from_evidence(pod, ConditionReason.INIT_CONTAINER_FAILED, _with_last_log_line(message, terminated))
-
-
-def _is_status_lost(terminated: TerminatedState) -> bool:
-    return terminated.reason == CONTAINER_STATUS_UNKNOWN or terminated.exit_code == UNKNOWN_EXIT_CODE
 
 
 def _describe_lost_status(pod: Pod, terminated: TerminatedState) -> str:

@@ -222,6 +222,14 @@ CASES = [
         FETCH,
     ),
     Case(
+        "init container with ssh, which exits with 255",
+        starting(container("fetch", terminated(255, message="ssh: connect to host data port 22: refused")), phase="Failed"),
+        "InitContainerFailed",
+        RETRY,
+        "the init container fetch terminated with exit code 255; the last line of its log is: ssh: connect to host data",
+        FETCH,
+    ),
+    Case(
         "init container out of memory",
         starting(container("fetch", terminated(137, "OOMKilled")), phase="Failed"),
         "InitContainerFailed",
