@@ -26,16 +26,19 @@ from finetune_trainer.protocol.outcome import EXIT_POLICIES, REASON_OF_EXIT_CODE
 LOG = logging.getLogger("finetune.agent")
 HANG_FIELD = "runPolicy.hang"
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
+MEMORY_EVENTS_OF_VERSION_1 = Path("/sys/fs/cgroup/memory/memory.oom_control")
 MAX_LINE_BYTES = 1 << 20  # far more than an event; a rank that writes without end must not fill the agent's memory
 
 
 def out_of_memory_kills() -> int:
     """How many processes of this container the kernel has killed because its memory was exhausted."""
-    try:
-        counts = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
-    except (OSError, ValueError):
-        return 0
-    return int(counts.get("oom_kill", 0))
+    for file in (MEMORY_EVENTS, MEMORY_EVENTS_OF_VERSION_1):
+        try:
+            counts = dict(line.split() for line in file.read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        return int(counts.get("oom_kill", 0))
+    return 0
 
 
 class WorkerProcess:

@@ -60,12 +60,22 @@ def test_reported_completion_takes_precedence_over_exit_code(start: Start, behav
     assert completion.reason is Reason.COMPLETE
 
 
-def test_reports_out_of_memory_kill(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    events = tmp_path / "memory.events"
-    events.write_text("low 0\noom 1\noom_kill 1\n")
-    monkeypatch.setattr(worker_process, "MEMORY_EVENTS", events)
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        pytest.param("MEMORY_EVENTS", "low 0\noom {}\noom_kill {}\n", id="cgroup v2"),
+        pytest.param("MEMORY_EVENTS_OF_VERSION_1", "oom_kill_disable 0\nunder_oom 0\noom_kill {1}\n", id="cgroup v1"),
+    ],
+)
+def test_reports_out_of_memory_kill(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, content: str
+) -> None:
+    for name in ("MEMORY_EVENTS", "MEMORY_EVENTS_OF_VERSION_1"):
+        monkeypatch.setattr(worker_process, name, tmp_path / name)
+    events = tmp_path / file
+    events.write_text(content.format(1, 1))
     workers = start("kill:9", "complete")
-    events.write_text("low 0\noom 2\noom_kill 2\n")
+    events.write_text(content.format(2, 2))
     wait_until(lambda: not workers.is_running)
     failure = workers.first_failure()
     assert failure is not None
