@@ -65,6 +65,7 @@ FAULTS: dict[int, Fault] = {
             f"{_CLUSTER}/test_rank_faults.py::test_killed_rank",
             f"{_CLUSTER}/test_rank_faults.py::test_killed_container",
             f"{_AGENT}/test_rendezvous.py::test_killed_rank_restarts_with_all_others",
+            f"{_AGENT}/test_spare.py::test_a_killed_rank_is_forked_from_the_spare_and_the_losses_are_equal",
             f"{_AGENT}/test_rendezvous.py::test_killed_agent_leaves_no_rank_and_its_replacement_joins",
         ),
     ),
@@ -86,6 +87,14 @@ FAULTS: dict[int, Fault] = {
             f"{_CLUSTER}/test_pod_faults.py::test_node_without_network",
             f"{_POLICY}/test_restart_policy.py::test_force_deletes_pod_on_lost_node",
             f"{_AGENT}/test_rendezvous.py::test_lost_peer_without_other_cause_restarts_ranks",
+        ),
+    ),
+    5: Fault(
+        "A rank is slower than the others.",
+        "It is named in the status and in a metric, and left alone.",
+        (
+            "tests/unit/trainer/tracking/test_stragglers.py::test_first_verdict",
+            "tests/unit/trainer/tracking/test_stragglers.py::test_names_nobody_among_equal_ranks_on_a_loaded_machine",
         ),
     ),
     7: Fault(
@@ -232,7 +241,6 @@ FAULTS: dict[int, Fault] = {
 }
 
 GAPS: dict[int, str] = {
-    5: "A rank that is slower than the others is not named; it slows the whole run down.",
     6: "A node whose GPU, memory or network is slow or broken is not found before a run. The run fails or is slow there, and a "
     "replaced pod may be scheduled on the same node.",
     25: "A job of which one pod cannot be scheduled keeps its other pods.",

@@ -62,15 +62,16 @@ def _is_sandbox(pid: int) -> bool:
 
 def rank_pids(name: str, pod_uid: str) -> list[int]:
     """The host pids of the ranks of a trainer pod: the leaders of the process groups that its agent started."""
-    pids = []
-    for pid in container_pids(name, pod_uid):
-        try:
-            group, arguments = os.getpgid(pid), Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if group == pid and b"--local-rank" in arguments:
-            pids.append(pid)
-    return pids
+    return [pid for pid in container_pids(name, pod_uid) if _is_rank(pid)]
+
+
+def _is_rank(pid: int) -> bool:
+    """Whether a process is a rank: it leads a process group, and its stacks can be written to the file of a rank."""
+    try:
+        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        return os.getpgid(pid) == pid and any("/stacks/rank-" in link for link in links)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def container_logs(namespace: str, pod: str) -> list[Path]:
