@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,6 @@ def queues(plane: Standalone) -> Iterator[Standalone]:
 @pytest.fixture
 def jobs(request: pytest.FixtureRequest, plane: Standalone) -> Iterator[Jobs]:
     """A namespace for the jobs of one test."""
-    name = request.node.name.removeprefix("test_").replace("_", "-")[:60].rstrip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[:60].strip("-")
     with namespace(plane, name) as test_jobs:
         yield test_jobs

@@ -17,7 +17,7 @@ TRANSITIONS = (
     ("checkpoint", {"storage": "s3://bucket/a"}, {"storage": "s3://bucket/b"}),
     ("export", {}, {"mergeAdapters": False}),
     ("workers", {"nodes": 1}, {"nodes": 2}),
-    ("managedBy", "kueue.x-k8s.io/multikueue", ABSENT),
+    ("managedBy", "kueue.x-k8s.io/multikueue", "example.com/controller"),
 )
 
 # Fields of spec that may change only while the job is suspended: the field, its value at creation and a changed one.
