@@ -21,6 +21,21 @@ CREDENTIALS_DIR = "/etc/finetune-credentials"
 TERMINATION_LOG = "/dev/termination-log"
 
 
-def pod_name(job: str, index: int) -> str:
-    """Name of the pod of one node. A replacement has the same name, so two operators cannot create two pods for a node."""
-    return f"{job}-{index}"
+def pod_name(job: str, index: int, *, is_alternate: bool = False) -> str:
+    """One of the two names that the pods of a node have.
+
+    A replacement has the alternate name while the failed pod with the other one is kept, and the next replacement has the
+    first name again. With only two names, of which each is in use, two operators cannot create two pods for a node. The letter
+    keeps the alternate name distinct from every pod name of a job called `<job>-<index>`.
+    """
+    return f"{job}-{index}-r" if is_alternate else f"{job}-{index}"
+
+
+def pod_names(job: str, index: int) -> tuple[str, str]:
+    """Both names of the pods of one node."""
+    return pod_name(job, index), pod_name(job, index, is_alternate=True)
+
+
+def pod_hostname(job: str, index: int) -> str:
+    """Host name of the pod of one node, which does not change when the pod is replaced."""
+    return pod_name(job, index)

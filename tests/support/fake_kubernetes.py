@@ -54,7 +54,8 @@ def conflict(reason: str) -> ApiError:
 class FakeKubernetesClient:
     """Objects by (kind, name), and a log of all writes.
 
-    `create_errors` maps a kind to the error that a create request for it gets.
+    `create_errors` maps a kind to the error that a create request for it gets, `quota` to the number of objects that a
+    ResourceQuota allows, and `warnings` are the Warning events about pods by UID.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,8 @@ class FakeKubernetesClient:
         self.log: list[str] = []
         self.secrets: set[str] = set()
         self.create_errors: dict[str, ApiError] = {}
+        self.quota: dict[str, int] = {}
+        self.warnings: dict[str, list[dict[str, Any]]] = {}
         self.resource_version = 100
         self.force_deleted: list[str] = []
 
@@ -69,7 +72,10 @@ class FakeKubernetesClient:
         """Create or edit the job, as a user would."""
         body = document(**run_policy)
         previous = self.objects.get(("FineTuneJob", "j"))
-        body["metadata"] |= {"creationTimestamp": CREATED, "generation": 1 if previous is None else 2}
+        body["metadata"] |= {
+            "creationTimestamp": CREATED,
+            "generation": 1 if previous is None else previous["metadata"]["generation"] + 1,
+        }
         body["status"] = previous["status"] if previous is not None else {}
         self.objects["FineTuneJob", "j"] = body
         return self.bump_version(body)
@@ -85,6 +91,7 @@ class FakeKubernetesClient:
         if kind == "Event":
             self.log.append(f"event {body['reason']}")
             return body
+        self._check_quota(kind)  # the API server checks it before the name
         if (kind, name) in self.objects:
             raise conflict("AlreadyExists")
         self.log.append(f"create {kind} {name}")
@@ -92,8 +99,19 @@ class FakeKubernetesClient:
         self.objects[kind, name] = body
         return self.bump_version(body)
 
+    def _check_quota(self, kind: str) -> None:
+        used = len([name for object_kind, name in self.objects if object_kind == kind])
+        if used >= self.quota.get(kind, used + 1):
+            raise ApiError(403, "Forbidden", f"{kind} is forbidden: exceeded quota: team, used: {used}, limited: {used}")
+
+    async def pod_warnings(self, _namespace: str, uid: str) -> list[dict[str, Any]]:
+        return self.warnings.get(uid, [])
+
     async def controller_uid(self, body: dict[str, Any]) -> str:
-        owners = self.objects[body["kind"], body["metadata"]["name"]]["metadata"].get("ownerReferences") or [{"uid": ""}]
+        kind, name = body["kind"], body["metadata"]["name"]
+        if (kind, name) not in self.objects:
+            raise ApiError(404, "NotFound", "gone")
+        owners = self.objects[kind, name]["metadata"].get("ownerReferences") or [{"uid": ""}]
         return str(owners[0]["uid"])
 
     async def delete_pod(self, _namespace: str, name: str, uid: str, force: bool = False) -> None:
@@ -182,6 +200,7 @@ class ReconcilerHarness:
 
     def __init__(self, **settings: Any) -> None:
         self.client = FakeKubernetesClient()
+        self.now = NOON
         self.restart_operator(**settings)
 
     def restart_operator(self, **settings: Any) -> None:
@@ -190,7 +209,9 @@ class ReconcilerHarness:
         self.states = JobStates()
         self.metrics = Metrics()
         client: Any = self.client
-        self.reconciler = Reconciler(self.cache, self.states, client, Settings(**settings), self.metrics, clock=lambda: NOON)
+        self.reconciler = Reconciler(
+            self.cache, self.states, client, Settings(**settings), self.metrics, clock=lambda: self.now
+        )
 
     def sync_cache(self) -> None:
         """Report all objects to the cache, as up-to-date watches would."""

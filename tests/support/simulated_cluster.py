@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from finetune_operator import names
 from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.api.conditions import ConditionType, find_condition
 from finetune_operator.reconcile import (
@@ -19,6 +20,7 @@ from finetune_operator.reconcile import (
     Pod,
     ReasonMessage,
     TerminatedState,
+    is_retained,
     reconcile,
 )
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, Outcome, Reason
@@ -55,7 +57,10 @@ def job(nodes: int = 2, **run_policy: Any) -> FineTuneJob:
 
 
 class SimulatedCluster:
-    """One job and its pods. `observed` overrides fields of the ObservedState of every reconcile."""
+    """One job and its pods.
+
+    `observed` overrides fields of the ObservedState of every reconcile, and `created` are the host names of the created pods.
+    """
 
     def __init__(self, nodes: int = 2, **run_policy: Any) -> None:
         self.job: FineTuneJob | None = job(nodes, **run_policy)
@@ -66,6 +71,7 @@ class SimulatedCluster:
         self.observed: dict[str, Any] = {}
         self.events: list[Event] = []
         self.created: list[str] = []
+        self.uid = "job-uid"
         self.job_deleted = False
         self.writes_until_killed: float = float("inf")
         self._pods_created = 0
@@ -87,12 +93,13 @@ class SimulatedCluster:
         return reconcile(
             ObservedState(
                 name="j",
-                uid="job-uid",
+                uid=self.uid,
                 generation=self.generation,
                 status=self.status,
                 now=self.now,
                 job=self.job,
-                pods=tuple(self.pods.values()),
+                pods=tuple(pod for pod in self.pods.values() if not is_retained(self.status, pod)),
+                retained_pods=tuple(pod for pod in self.pods.values() if is_retained(self.status, pod)),
                 **self.observed,
             )
         )
@@ -123,17 +130,23 @@ class SimulatedCluster:
     def run_all_pods(self) -> SimulatedCluster:
         """Reconcile until all pods are ready and the job is running."""
         self.reconcile_until_stable()
-        for index in range(len(self.pods)):
+        assert self.job is not None
+        for index in range(self.job.spec.workers.nodes):
             self.make_ready(index)
         self.reconcile_until_stable()
         assert self.status.phase == "Running"
         return self
 
     def update_pod(self, index: int, **fields: Any) -> SimulatedCluster:
-        """Set fields of a pod."""
-        name = f"j-{index}"
+        """Set fields of the current pod of a node."""
+        name = self.current_pod(index).name
         self.pods[name] = replace(self.pods[name], **fields)
         return self
+
+    def current_pod(self, index: int) -> Pod:
+        """The pod of a node that is not kept for its log only."""
+        [pod] = [pod for pod in self.pods.values() if pod.index == index and not is_retained(self.status, pod)]
+        return pod
 
     def make_ready(self, index: int) -> SimulatedCluster:
         """Make a pod ready."""
@@ -177,10 +190,10 @@ class SimulatedCluster:
 
     def _apply(self, action: Action) -> None:
         match action:
-            case CreatePod(index) if f"j-{index}" not in self.pods:
+            case CreatePod(index, alternate) if (name := names.pod_name("j", index, is_alternate=alternate)) not in self.pods:
                 self._pods_created += 1
-                name, uid = f"j-{index}", f"pod-uid-{self._pods_created}"
-                self.created.append(name)
+                uid = f"pod-uid-{self._pods_created}"
+                self.created.append(names.pod_hostname("j", index))
                 self.pods[name] = Pod(name, uid, "job-uid", index, "Pending", created=self.now)
             case DeletePod(name, uid, _) if name in self.pods and self.pods[name].uid == uid:
                 self.pods[name] = replace(self.pods[name], deletion_deadline=self.now + GRACE_PERIOD)

@@ -12,10 +12,10 @@ from finetune_operator.api.job import (
 )
 from finetune_operator.api.run_policy import RunPolicy
 from finetune_operator.api.scheduling import Scheduling
-from finetune_operator.api.status import Condition, Failure, JobStatus, Phase, Restarts, WorkersStatus
+from finetune_operator.api.status import Condition, Failure, JobStatus, PendingPods, Phase, Restarts, WorkersStatus
 from finetune_operator.api.workers import Workers
 
 __all__ = [
     "API_VERSION", "GROUP", "KIND", "PLURAL", "SHORT_NAME", "VERSION", "Condition", "Failure", "FineTuneJob",
-    "FineTuneJobSpec", "JobStatus", "Phase", "Restarts", "RunPolicy", "Scheduling", "Workers", "WorkersStatus",
+    "FineTuneJobSpec", "JobStatus", "PendingPods", "Phase", "Restarts", "RunPolicy", "Scheduling", "Workers", "WorkersStatus",
 ]  # fmt: skip

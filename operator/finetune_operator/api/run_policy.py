@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from finetune_operator.api.failure_policy import FailurePolicy
@@ -35,6 +37,25 @@ class RunPolicy(Section):
     )
     ttl_seconds_after_finished: int | None = Field(
         None, ge=0, description="The job is deleted this long after it finishes; its checkpoints and model are kept."
+    )
+    pending_timeout_seconds: int = Field(
+        900,
+        ge=0,
+        le=604800,
+        description="When a pod cannot start for this long while others hold resources, all pods of the job are deleted and "
+        "created again after a growing pause, so that two jobs cannot wait for each other. 0 lets them wait for ever.",
+    )
+    pending_retry_limit: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="Number of times in a row that pods which could not start are created again; one more fails the job. It is "
+        "reset when all pods are ready.",
+    )
+    keep_failed_pods: Literal["UntilFinished", "Always", "Never"] = Field(
+        "UntilFinished",
+        description="How long the newest failed pod of each node is kept for its log after it was replaced: until the job "
+        "succeeds (a failed job keeps it), as long as the job exists, or not at all.",
     )
     hang: HangLimits = HangLimits()
     termination_grace_period_seconds: int = Field(

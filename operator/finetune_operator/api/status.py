@@ -76,11 +76,25 @@ class Restarts(Section):
     )
 
 
+class PendingPods(Section):
+    """Pods that cannot start: since when, and how often the job has released its resources and tried again."""
+
+    since: str | None = Field(None, description="Since when a pod cannot start while others hold resources.")
+    reason: str | None = Field(None, description="Why the pods were released last.")
+    message: str | None = None
+    releases: int = Field(0, description="Releases in a row; these count towards pendingRetryLimit.")
+    release_time: str | None = Field(None, description="Time of the last release.")
+    retry_time: str | None = Field(None, description="Time at which the released pods are created again.")
+
+
 class JobStatus(Section):
     """status of a FineTuneJob."""
 
     observed_generation: int | None = None
     phase: Phase = "Pending"
+    reason: str | None = Field(
+        None, description="Why the job does not run as it should, such as Unschedulable; absent when all is well."
+    )
     conditions: list[Condition] = Field(default_factory=list)
     start_time: str | None = Field(None, description="Time at which pods were first created; reset by a suspension.")
     completion_time: str | None = None
@@ -96,6 +110,12 @@ class JobStatus(Section):
     model: str | None = Field(None, description="URI of the exported model.")
     restarts: Restarts = Restarts()
     failure: Failure | None = None
+    pending: PendingPods | None = Field(None, description="Pods that cannot start; absent when all can.")
+    retained_pods: list[str] = Field(
+        default_factory=list,
+        max_length=4096,
+        description="Names of the failed pods that were replaced and are kept for their logs, at most one for each node.",
+    )
     counted_terminated_pods: list[str] = Field(
         default_factory=list,
         max_length=8192,

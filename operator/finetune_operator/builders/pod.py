@@ -16,8 +16,10 @@ from finetune_trainer.protocol.environment import REQUESTED_GPUS
 USER_ID = 1000
 
 
-def build_pod(job: FineTuneJob, index: int, settings: Settings, placement: Placement | None = None) -> dict[str, Any]:
-    """Build the pod of node `index`.
+def build_pod(
+    job: FineTuneJob, index: int, settings: Settings, placement: Placement | None = None, *, is_alternate: bool = False
+) -> dict[str, Any]:
+    """Build the pod of node `index`, with the alternate name if the failed pod with the other name is kept.
 
     spec.workers.template adds to the pod; its schema is the list of fields that a user may set. `placement` is the decision of
     the queue that admitted the job.
@@ -34,7 +36,7 @@ def build_pod(job: FineTuneJob, index: int, settings: Settings, placement: Place
         | template.annotations
         | placement.annotations
     )
-    name = names.pod_name(job.metadata.name, index)
+    name = names.pod_name(job.metadata.name, index, is_alternate=is_alternate)
     pod_volumes, mounts = build_volumes(job)
     optional = {
         "nodeSelector": template.node_selector | placement.node_selector,
@@ -50,7 +52,7 @@ def build_pod(job: FineTuneJob, index: int, settings: Settings, placement: Place
         "metadata": build_metadata(job, name, labels, annotations),
         "spec": {
             "restartPolicy": "Never",
-            "hostname": name,
+            "hostname": names.pod_hostname(job.metadata.name, index),
             "subdomain": job.metadata.name,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -76,7 +78,7 @@ def agent_command(job: FineTuneJob, index: int) -> list[str]:
         "node-rank": index,
         "nodes": workers.nodes,
         "processes-per-node": workers.processes_per_node,
-        "rendezvous": f"{names.pod_name(name, 0)}.{name}.{namespace}.svc:{names.RENDEZVOUS_PORT}",
+        "rendezvous": f"{names.pod_hostname(name, 0)}.{name}.{namespace}.svc:{names.RENDEZVOUS_PORT}",
         "work-dir": names.WORK_DIR,
         "http-port": names.HTTP_PORT,
         "credentials-dir": names.CREDENTIALS_DIR,

@@ -47,7 +47,7 @@ def _get_job(options: argparse.Namespace) -> FineTuneJob:
 
 def summary_lines(status: JobStatus) -> list[str]:
     """One line per known fact: phase, progress, checkpoint, model, restarts and failure."""
-    facts: list[tuple[str, object]] = [("phase", status.phase), ("ready", status.workers.summary)]
+    facts: list[tuple[str, object]] = [("phase", status.phase), ("reason", status.reason), ("ready", status.workers.summary)]
     if (progress := status.progress) is not None:
         facts += [
             ("step", f"{progress.step}/{progress.total_steps} ({progress.percent}%)"),

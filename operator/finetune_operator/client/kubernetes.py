@@ -163,6 +163,17 @@ class KubernetesClient:
                 raise
         return True
 
+    async def pod_warnings(self, namespace: str, uid: str) -> list[Body]:
+        """The Warning events about a pod (events.k8s.io/v1); empty without the permission to list events."""
+        query = urlencode({"fieldSelector": f"regarding.uid={uid},type=Warning"})
+        try:
+            body = await self._request("GET", f"{_path(PATHS['Event'], namespace)}?{query}")
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            return []
+        return body.get("items") or []
+
     async def list_jobs(self, namespace: str | None) -> ListSnapshot:
         """All jobs of a namespace, or of the cluster if it is None."""
         return await self._list(f"{JOBS}/{PLURAL}", namespace, {})

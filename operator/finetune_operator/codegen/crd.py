@@ -34,6 +34,7 @@ class PrinterColumn(NamedTuple):
 
 COLUMNS = (
     PrinterColumn("Phase", "string", ".status.phase"),
+    PrinterColumn("Reason", "string", ".status.reason"),
     PrinterColumn("Progress%", "integer", ".status.progress.percent"),
     PrinterColumn("Step", "integer", ".status.progress.step"),
     PrinterColumn("Loss", "number", ".status.progress.loss"),

@@ -116,9 +116,37 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ),
     ConditionReason.CREATE_REJECTED: Advice(
         "condition `PodsReady` (False)",
-        "The API server rejected an object of the job: a ResourceQuota is used up, an admission webhook said no, or "
-        "`spec.workers.template` holds a value that Kubernetes does not accept. The message quotes the API server.",
-        "Do what the quoted message asks for. The operator tries again every few seconds.",
+        "The API server rejected an object of the job: an admission webhook said no, or `spec.workers.template` holds a value "
+        "that Kubernetes does not accept. The message quotes the API server.",
+        "Do what the quoted message asks for. The operator tries again with growing pauses of at most five minutes.",
+    ),
+    ConditionReason.QUOTA_EXCEEDED: Advice(
+        "condition `PodsReady` (False)",
+        "A ResourceQuota of the namespace has no room for an object of the job. The message quotes the API server: which "
+        "quota, and what is requested, used and allowed.",
+        "Raise the quota, lower `spec.workers.resources`, or wait until another job ends. The operator tries again with "
+        "growing pauses of at most five minutes.",
+    ),
+    ConditionReason.VOLUME_NOT_FOUND: Advice(
+        "condition `PodsReady` (False)",
+        "A pod needs a PersistentVolumeClaim, ConfigMap or Secret that does not exist in the job's namespace. The message "
+        "names it.",
+        "Create the object, or correct its name in `spec.workers.template.volumes` or in the `pvc://` URI. The pods start "
+        "without further action once it exists.",
+    ),
+    ConditionReason.PODS_RELEASED: Advice(
+        "a Warning event; condition `PodsReady` repeats it with the reason why a pod could not start",
+        "A pod could not start for `spec.runPolicy.pendingTimeoutSeconds` while others held resources, or was deleted several "
+        "times before it ran. All pods of the job were deleted, so that other jobs can use the resources, and are created "
+        "again after a pause.",
+        "Remove what the message names: missing resources, an image that cannot be pulled, a missing volume. The pauses grow "
+        "from about 30 seconds to about 30 minutes; a suspension and its end start over at once.",
+    ),
+    ConditionReason.PENDING_RETRY_LIMIT_EXCEEDED: Advice(
+        "condition `Failed`; a Warning event",
+        "The pods were created again as often as `spec.runPolicy.pendingRetryLimit` allows, and could not start each time. The "
+        "message repeats the last cause.",
+        "Remove the cause. Then delete the job and apply it again: it resumes from its newest checkpoint.",
     ),
     ConditionReason.BACKING_OFF: Advice(
         "condition `PodsReady` (False)",

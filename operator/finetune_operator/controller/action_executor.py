@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_operator import builders
@@ -21,58 +23,70 @@ from finetune_operator.reconcile import (
     DeleteWorkload,
     EnsureWorkload,
     ReasonMessage,
-    ReconcileTimings,
     SetWorkloadActive,
     UpdateWorkloadStatus,
 )
 from finetune_operator.settings import Settings
 
 REPORT_ERROR_SECONDS = 0.5  # until the reconcile that writes a new create error to the status
+CREATE_RETRY_SECONDS = 5.0  # after the first rejected create request; then twice as long each time
+MAX_CREATE_RETRY_SECONDS = 300.0
+RETRY_JITTER = 0.25  # share of a delay by which it is longer or shorter
 
 
 class ActionExecutor:
     """Executes actions, and records a rejected create request in the state of the job."""
 
-    def __init__(self, cache: InformerCache, client: KubernetesClient, settings: Settings, timings: ReconcileTimings) -> None:
-        self._cache, self._client, self._settings, self._timings = cache, client, settings, timings
+    def __init__(
+        self, cache: InformerCache, client: KubernetesClient, settings: Settings, clock: Callable[[], datetime]
+    ) -> None:
+        self._cache, self._client, self._settings, self._clock = cache, client, settings, clock
         self._workloads = WorkloadExecutor(cache, client, settings)
 
     async def execute(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> float | None:
-        """Execute all actions. Returns None, or the seconds until a rejected create request should be retried."""
+        """Execute all actions. Returns None, or the seconds until the rejection of a create request should be reported.
+
+        The policies repeat the request after `state.create_retry_time`.
+        """
         if not any(isinstance(action, CreatePod) for action in actions):
             await _wait_for_all(self._execute_one(job, state, action) for action in actions)
             return retry_delay(state) if EnsureWorkload() in actions else None
-        previous_error, state.create_error = state.create_error, None
+        state.create_error = None
         try:
             await self._create_all(job, state, actions)
         except ApiError as error:
             if not error.is_rejection:
                 raise
-            message = f"The API server rejected an object of this job: {error.message}"
-            state.create_error = ReasonMessage(ConditionReason.CREATE_REJECTED, message)
+            state.create_error = _rejection(error)
         if state.create_error is None:
+            state.create_failures, state.create_retry_time = 0, None
             return None
-        if previous_error is None or previous_error.reason != state.create_error.reason:
-            return REPORT_ERROR_SECONDS
-        return self._timings.recheck_interval
+        delay = _retry_delay(state.create_failures)
+        state.create_failures += 1
+        state.create_retry_time = self._clock() + timedelta(seconds=delay)
+        return REPORT_ERROR_SECONDS
 
     async def _create_all(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> None:
         """Create the Service and the ConfigMap, then execute the other actions, because pods need both."""
-        if CreateJobResources() in actions and job.document is not None:
-            pod_group = builders.build_pod_group(job.document)
-            await asyncio.gather(
-                self._create(job, state, builders.build_service(job.document)),
-                self._create(job, state, builders.build_config_map(job.document)),
-                *([self._create(job, state, pod_group)] if pod_group is not None else []),
-            )
-        others = [action for action in actions if not isinstance(action, CreateJobResources)]
+        others = []
+        for action in actions:
+            if not isinstance(action, CreateJobResources):
+                others.append(action)
+            elif job.document is not None:
+                pod_group = builders.build_pod_group(job.document)
+                await asyncio.gather(
+                    self._create(job, state, builders.build_service(job.document), action.may_exist),
+                    self._create(job, state, builders.build_config_map(job.document), action.may_exist),
+                    *([self._create(job, state, pod_group, action.may_exist)] if pod_group is not None else []),
+                )
         await _wait_for_all(self._execute_one(job, state, action) for action in others)
 
     async def _execute_one(self, job: CachedJob, state: JobState, action: Action) -> None:
         match action:
-            case CreatePod(index) if job.document is not None and state.create_error is None:
+            case CreatePod(index, is_alternate) if job.document is not None and state.create_error is None:
                 placement = state.placement if job.document.queue_name is not None else None
-                await self._create(job, state, builders.build_pod(job.document, index, self._settings, placement))
+                body = builders.build_pod(job.document, index, self._settings, placement, is_alternate=is_alternate)
+                await self._create(job, state, body)
             case DeletePod(name, uid, force):
                 await self._client.delete_pod(job.key.namespace, name, uid, force)
             case DeleteJob():
@@ -80,25 +94,55 @@ class ActionExecutor:
             case EnsureWorkload() | SetWorkloadActive() | UpdateWorkloadStatus() | DeleteWorkload():
                 await self._workloads.execute(job, state, action)
 
-    async def _create(self, job: CachedJob, state: JobState, body: dict[str, Any]) -> None:
-        """Create an object, unless the job already owns it; a name conflict becomes the create error."""
-        kind, name = body["kind"], body["metadata"]["name"]
+    async def _create(self, job: CachedJob, state: JobState, body: dict[str, Any], may_exist: bool = False) -> None:
+        """Create an object, unless the job already owns it; a name conflict becomes the create error.
+
+        Quotas are checked before names: where the job's own objects use up a quota, a request for one that exists is rejected
+        as one too many (kubernetes#106842). So objects that may exist are looked up first, and all others after a rejection.
+        """
+        if may_exist and await self._exists(job, state, body):
+            return
         try:
             created = await self._client.create(body)
         except ApiError as error:
-            if error.status != 409 or error.reason != "AlreadyExists":
-                raise
-            if await self._client.controller_uid(body) != job.uid:
-                state.create_error = ReasonMessage(
-                    ConditionReason.NAME_CONFLICT,
-                    f"{kind} {name} exists but does not belong to this job: delete it, or rename the job.",
-                )
-            elif kind == "PodGroup":  # it outlives a suspension, in which the number of nodes may change
-                await self._client.patch_object(body["apiVersion"], kind, job.key.namespace, name, {"spec": body["spec"]})
-            return
-        if kind == "Pod":
+            may_exist = error.status == 403 or (error.status == 409 and error.reason == "AlreadyExists")
+            if may_exist and await self._exists(job, state, body):
+                return
+            raise
+        if body["kind"] == "Pod":
             # The watch may report the pod late; until then the next reconcile would create it again.
             self._cache.put_pod(created)
+
+    async def _exists(self, job: CachedJob, state: JobState, body: dict[str, Any]) -> bool:
+        """Whether an object of this kind and name exists; that of another owner becomes the create error."""
+        kind, name = body["kind"], body["metadata"]["name"]
+        try:
+            owner = await self._client.controller_uid(body)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        if owner != job.uid:
+            state.create_error = ReasonMessage(
+                ConditionReason.NAME_CONFLICT,
+                f"{kind} {name} exists but does not belong to this job: delete it, or rename the job.",
+            )
+        elif kind == "PodGroup":  # it outlives a suspension, in which the number of nodes may change
+            await self._client.patch_object(body["apiVersion"], kind, job.key.namespace, name, {"spec": body["spec"]})
+        return True
+
+
+def _rejection(error: ApiError) -> ReasonMessage:
+    if error.status == 403 and "exceeded quota" in error.message:
+        return ReasonMessage(ConditionReason.QUOTA_EXCEEDED, f"The quota has no room for this job: {error.message}")
+    message = f"The API server rejected an object of this job: {error.message}"
+    return ReasonMessage(ConditionReason.CREATE_REJECTED, message)
+
+
+def _retry_delay(failures: int) -> float:
+    """Seconds until the next create request after `failures` earlier rejections in a row and this one."""
+    delay = min(CREATE_RETRY_SECONDS * 2.0 ** min(failures, 32), MAX_CREATE_RETRY_SECONDS)
+    return delay * random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)
 
 
 async def _wait_for_all(calls: Iterable[Awaitable[None]]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from finetune_operator.api import JobStatus
 from finetune_operator.builders import Placement
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import CachedJob
-from finetune_operator.reconcile import ReasonMessage
+from finetune_operator.reconcile import Pod, ReasonMessage
 from finetune_trainer.protocol.outcome import RunStatus
 
 
@@ -18,7 +19,9 @@ class JobState:
     """The last status write of a job, the last create error, and the last run status that its first pod reported.
 
     `resource_version` is that of the last write; `last_write` is its time in monotonic seconds. `placement` is where the queue
-    places the pods, and `workload_retries` counts how often its Workload was rejected.
+    places the pods, and `workload_retries` counts how often its Workload was rejected. `create_failures` is the number of
+    create requests in a row that the API server rejected. `pods` are those of the last reconcile. `start_problems` are the
+    kubelet's warnings about pods that do not start, by UID, read at `problems_checked` in monotonic seconds.
     """
 
     uid: str
@@ -29,6 +32,11 @@ class JobState:
     workload_error: ReasonMessage | None = None
     workload_retries: int = 0
     placement: Placement | None = None
+    create_failures: int = 0
+    create_retry_time: datetime | None = None
+    pods: tuple[Pod, ...] = ()
+    start_problems: dict[str, ReasonMessage] = field(default_factory=dict)
+    problems_checked: float = -math.inf
     run: RunStatus | None = None
     run_pod_uid: str = ""
 

@@ -13,7 +13,8 @@ from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
 from finetune_operator.controller.placement_cache import PlacementCache
 from finetune_operator.controller.secret_cache import SecretCache
-from finetune_operator.reconcile import MissingSecret, ObservedState, Pod
+from finetune_operator.controller.start_problems import StartProblems
+from finetune_operator.reconcile import MissingSecret, ObservedState, Pod, is_retained
 from finetune_operator.settings import Settings
 from finetune_trainer.protocol.outcome import RunStatus
 
@@ -27,17 +28,22 @@ class Observer:
         self._cache, self._client, self._settings, self._clock = cache, client, settings, clock
         self._secrets = SecretCache(client)
         self._placements = PlacementCache(client)
+        self._start_problems = StartProblems(client, clock)
 
     async def observe(self, job: CachedJob, state: JobState) -> ObservedState:
         """The input of a reconcile."""
+        status, _ = state.latest_status(job)
         owned: list[Pod] = []
+        retained: list[Pod] = []
         unowned: list[str] = []
         for pod in self._cache.pods(job.key):
-            if pod.job_uid == job.uid:
-                owned.append(pod)
-            else:
+            if pod.job_uid != job.uid:
                 unowned.append(pod.name)
-        status, _ = state.latest_status(job)
+            elif is_retained(status, pod):
+                retained.append(pod)
+            else:
+                owned.append(pod)
+        existing = {pod.uid for pod in (*owned, *retained)}
         workload, placement_error = self._cache.workload(job.key, job.uid), None
         missing_secrets: tuple[MissingSecret, ...] = ()
         if job.document is not None and _needs_pods(job.document, status, len(owned)):
@@ -55,6 +61,7 @@ class Observer:
             job=job.document,
             validation_errors=job.validation_errors,
             pods=tuple(owned),
+            retained_pods=tuple(retained),
             unowned_pods=tuple(unowned),
             run=_current_run(state, owned),
             missing_secrets=missing_secrets,
@@ -64,7 +71,14 @@ class Observer:
             workloads_synced=workloads_synced,
             queue_error=queue_error,
             placement_error=placement_error,
+            create_retry_time=state.create_retry_time,
+            vanished_pods=tuple(pod for pod in state.pods if pod.uid not in existing),
+            start_problems=await self._start_problems.of(job, state, owned),
         )
+
+    def remember_pods(self, job: CachedJob, state: JobState) -> None:
+        """Remember the pods of a job after a reconcile, so that the next one notices which of them have vanished."""
+        state.pods = tuple(pod for pod in self._cache.pods(job.key) if pod.job_uid == job.uid)
 
     async def refresh_pods(self, key: JobKey) -> None:
         """Update the cached pods of one job with a consistent read from the API server."""

@@ -42,7 +42,7 @@ class Reconciler:
         self._timings = ReconcileTimings()
         self._observer = Observer(cache, client, settings, clock)
         self._status_writer = StatusWriter(cache, client, settings, metrics, clock)
-        self._executor = ActionExecutor(cache, client, settings, self._timings)
+        self._executor = ActionExecutor(cache, client, settings, clock)
         self._event_recorder = EventRecorder(client, instance, clock)
 
     async def reconcile(self, key: JobKey) -> float | None:
@@ -66,10 +66,9 @@ class Reconciler:
     async def _plan(self, job: CachedJob, state: JobState) -> Plan:
         observed = await self._observer.observe(job, state)
         plan = reconcile(observed, self._timings)
-        if plan.status.restarts.total == observed.status.restarts.total:
+        if not plan.needs_consistent_read:
             return plan
-        # The pod watch may lag behind the job watch, and another operator may have counted this failure already:
-        # confirm it with a consistent read before it is counted.
+        # The pod watch may lag behind the job watch, and another operator may have counted this failure already.
         await self._observer.refresh_pods(job.key)
         return reconcile(await self._observer.observe(job, state), self._timings)
 
@@ -79,6 +78,7 @@ class Reconciler:
         if write_after is not None:
             return _earliest(write_after, plan.requeue_after)
         retry_after = await self._executor.execute(job, state, plan.actions)
+        self._observer.remember_pods(job, state)
         await self._event_recorder.emit_events(job, plan.events)
         return _earliest(retry_after, plan.requeue_after)
 

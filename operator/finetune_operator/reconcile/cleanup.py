@@ -1,6 +1,7 @@
 """The end of a job, and the cleanup after it.
 
-Pods that still run are deleted, finished pods are kept for their logs, and the job is deleted after its time to live.
+Pods that still run are deleted, finished pods are kept for their logs, and the job is deleted after its time to live. The pods
+that failed before a run succeeded are kept only with `keepFailedPods: Always`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from finetune_operator.api.conditions import (
     is_true,
     parse_timestamp,
 )
+from finetune_operator.reconcile.failed_pods import delete_retained
 from finetune_operator.reconcile.plan import DeleteJob, DeletePod, PlanBuilder
 
 # Conditions that describe a job only while it is active.
@@ -35,6 +37,7 @@ def finish(plan: PlanBuilder, condition_type: ConditionType, reason: str, messag
         phase="Failed" if failed else "Succeeded",
         completion_time=format_timestamp(plan.observed.now),
         eta=None,
+        pending=None,
         counted_terminated_pods=[],
         workers=WorkersStatus.of(0, plan.status.workers.desired),
     )
@@ -76,6 +79,9 @@ def _delete_leftovers(plan: PlanBuilder) -> None:
         exits_by_itself = status.phase == "Succeeded" or pod.is_finished
         if not exits_by_itself or plan.requeue_at(grace):
             plan.add_action(DeletePod(pod.name, pod.uid))
-    time_to_live = observed.job.spec.run_policy.ttl_seconds_after_finished if observed.job is not None else None
+    run_policy = observed.job.spec.run_policy if observed.job is not None else None
+    if status.phase == "Succeeded" and run_policy is not None and run_policy.keep_failed_pods != "Always":
+        delete_retained(plan)
+    time_to_live = run_policy.ttl_seconds_after_finished if run_policy is not None else None
     if time_to_live is not None and plan.requeue_at(completion_time + timedelta(seconds=time_to_live)):
         plan.add_action(DeleteJob())

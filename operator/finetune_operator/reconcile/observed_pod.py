@@ -73,6 +73,12 @@ class Pod:
         """Whether the pod has a deletion timestamp."""
         return self.deletion_deadline is not None
 
+    @property
+    def is_starting_containers(self) -> bool:
+        """Whether the kubelet mounts volumes, sets up the network or pulls images; the status does not tell which."""
+        is_waiting = self.waiting is not None or bool(self.initializing)
+        return self.phase == "Pending" and bool(self.node) and not is_waiting and not self.is_being_deleted
+
 
 def parse_pod(body: dict[str, Any]) -> Pod:
     """The `Pod` for a Pod object of the API server."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from finetune_operator.api import FineTuneJob, JobStatus
@@ -23,8 +24,11 @@ class MissingSecret:
 class ObservedState:
     """All inputs of one reconcile.
 
-    `job` is None if the spec is invalid, and `validation_errors` lists the errors. `unowned_pods` are the names of pods that
-    an earlier job of this name owns. `create_error` is the API server's rejection of the last create request, if any.
+    `job` is None if the spec is invalid, and `validation_errors` lists the errors. `pods` are the current pods of the job,
+    `retained_pods` the failed ones that are kept for their logs after they were replaced. `unowned_pods` are the names of pods
+    that an earlier job of this name owns. `create_error` is the API server's rejection of the last create request, if any,
+    which is repeated at `create_retry_time`. `vanished_pods` existed at the last reconcile of this process and are gone.
+    `start_problems` are warnings of the kubelet about pods that it does not get started, by UID.
 
     A queued job has a `workload`, unless it was just created; `workload_hash` identifies the spec that it should have.
     `workloads_synced` is false until Workloads were listed, `queue_error` says why that is impossible, and `placement_error`
@@ -39,6 +43,7 @@ class ObservedState:
     job: FineTuneJob | None
     validation_errors: tuple[str, ...] = ()
     pods: tuple[Pod, ...] = ()
+    retained_pods: tuple[Pod, ...] = ()
     unowned_pods: tuple[str, ...] = ()
     run: RunStatus | None = None
     missing_secrets: tuple[MissingSecret, ...] = ()
@@ -48,3 +53,11 @@ class ObservedState:
     workloads_synced: bool = True
     queue_error: ReasonMessage | None = None
     placement_error: ReasonMessage | None = None
+    create_retry_time: datetime | None = None
+    vanished_pods: tuple[Pod, ...] = ()
+    start_problems: Mapping[str, ReasonMessage] = field(default_factory=dict)
+
+
+def is_retained(status: JobStatus, pod: Pod) -> bool:
+    """Whether a pod of the job failed, was replaced, and is kept for its log."""
+    return pod.phase == "Failed" and pod.name in status.retained_pods

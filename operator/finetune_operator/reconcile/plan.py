@@ -9,7 +9,7 @@ from typing import Any, Literal
 from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.api.conditions import ConditionStatus, ConditionType, set_condition
 from finetune_operator.reconcile.observed_pod import Pod
-from finetune_operator.reconcile.observed_state import ObservedState
+from finetune_operator.reconcile.observed_state import ObservedState, is_retained
 from finetune_operator.reconcile.observed_workload import WorkloadCondition
 
 MIN_REQUEUE_SECONDS = 0.05
@@ -17,14 +17,20 @@ MIN_REQUEUE_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class CreateJobResources:
-    """Create the Service and the ConfigMap; pods need both."""
+    """Create the Service and the ConfigMap; pods need both.
+
+    `may_exist` is true if they were created before: a quota that they use up themselves rejects a second request for them.
+    """
+
+    may_exist: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """Create the pod of one node."""
+    """Create the pod of one node, under its alternate name if the failed pod with the other name is kept."""
 
     index: int
+    is_alternate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,8 @@ class Plan:
     """The result of a reconcile; `requeue_after` is in seconds.
 
     `is_urgent` is false if the status changes only in fields that may be written some seconds later, such as progress.
+    `needs_consistent_read` is true if the plan counts or keeps a pod that ended, or deletes a second pod of a node: it must be
+    made again from a consistent read of the pods, because the pod watch may lag behind the job watch.
     """
 
     status: JobStatus
@@ -102,6 +110,7 @@ class Plan:
     events: tuple[Event, ...]
     requeue_after: float | None
     is_urgent: bool
+    needs_consistent_read: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +120,14 @@ class ReconcileTimings:
     backoff_initial: float = 10.0
     backoff_max: float = 300.0
     backoff_reset: float = 600.0  # training time after which restarts are no longer consecutive
+    pending_backoff_initial: float = 30.0  # until released pods are created again
+    pending_backoff_max: float = 1800.0
     completion_grace: float = 30.0  # time for the other pods to exit after pod 0 has completed the run
     force_delete_after: float = 30.0  # from the end of a pod's grace period
-    recheck_interval: float = 10.0  # between checks of a condition that no watch reports, such as a missing Secret
+    recheck_interval: float = 10.0  # at first, between checks of a condition that no watch reports, such as a missing Secret
+    recheck_max: float = 300.0
+    start_check_after: float = 20.0  # from a pod's creation until the kubelet's warnings about it are read
+    start_check_interval: float = 60.0  # until they are read again
 
 
 class PlanBuilder:
@@ -124,6 +138,7 @@ class PlanBuilder:
         self.timings = timings
         self.status = observed.status
         self.force_write = False  # the status holds data that cannot be observed again
+        self.needs_consistent_read = False
         self._actions: list[Action] = []
         self._events: list[Event] = []
         self._requeue_after: float | None = None
@@ -133,6 +148,12 @@ class PlanBuilder:
         """The validated job. Only policies that run after `validation.fail_invalid_document` may use it."""
         assert self.observed.job is not None, "the spec is invalid: this policy must run after the validation policy"
         return self.observed.job
+
+    @property
+    def pods(self) -> list[Pod]:
+        """The job's pods without the failed ones that are kept for their logs, including those retained by this reconcile."""
+        observed = self.observed
+        return [pod for pod in (*observed.pods, *observed.retained_pods) if not is_retained(self.status, pod)]
 
     @property
     def counted_pods(self) -> set[str]:
@@ -199,7 +220,12 @@ class PlanBuilder:
             events=tuple(self._events),
             requeue_after=self._requeue_after,
             is_urgent=self.force_write or has_urgent_change,
+            needs_consistent_read=self.needs_consistent_read or _pod_counts(self.status) != _pod_counts(observed.status),
         )
+
+
+def _pod_counts(status: JobStatus) -> tuple[int, list[str]]:
+    return status.restarts.total, status.retained_pods
 
 
 def _without_volatile_fields(status: JobStatus) -> JobStatus:

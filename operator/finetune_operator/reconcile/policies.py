@@ -9,11 +9,13 @@ from finetune_operator.reconcile import (
     completion,
     deadline,
     force_delete,
+    gang_start,
     managed_by,
     pods,
     progress,
     queue,
     restart_policy,
+    status_reason,
     suspend,
     validation,
 )
@@ -34,6 +36,7 @@ POLICIES: tuple[Policy, ...] = (
     queue.wait_for_admission,
     restart_policy.count_failures,
     deadline.enforce_deadline,
+    gang_start.release_blocked_pods,
     pods.ensure_pods,
     progress.report_progress,
 )
@@ -48,6 +51,8 @@ def reconcile(observed: ObservedState, timings: ReconcileTimings | None = None) 
         if policy(plan):
             break
     queue.sync_workload(plan)
+    if not managed_by.skip_job_of_other_controller(plan):
+        status_reason.set_reason(plan)
     return plan.build()
 
 

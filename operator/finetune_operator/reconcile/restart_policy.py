@@ -12,6 +12,7 @@ from finetune_operator.api.conditions import ConditionReason, ConditionType, for
 from finetune_operator.reconcile.cleanup import fail
 from finetune_operator.reconcile.completion import has_succeeded
 from finetune_operator.reconcile.disruption_limit import limit_disruptions, max_pause
+from finetune_operator.reconcile.failed_pods import current_pod_name, retain_or_delete
 from finetune_operator.reconcile.failure_policy import apply_failure_policy
 from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
@@ -23,7 +24,7 @@ JITTER = 0.2  # share of a pause by which it differs between jobs at most
 
 
 def count_failures(plan: PlanBuilder) -> bool:
-    """Count the pods that terminated since the last reconcile and mark them for deletion. True if the job has failed."""
+    """Count the pods that terminated since the last reconcile, to be replaced. True if the job has failed."""
     policy = plan.job.spec.run_policy.failure_policy
     record_checkpoints(plan)
     terminated = _newly_terminated(plan)
@@ -36,7 +37,7 @@ def count_failures(plan: PlanBuilder) -> bool:
     uncounted = _distinct_failures(plan, pod_failures)
     if uncounted:
         _record_restart(plan, limit_disruptions(plan, uncounted))
-    plan.mark_for_deletion(*terminated)
+    retain_or_delete(plan, *terminated)
     if plan.status.restarts.failures > plan.job.spec.run_policy.backoff_limit:
         _fail_backoff_limit_exceeded(plan)
         return True
@@ -48,12 +49,17 @@ def backoff_delay(restarts: Restarts) -> timedelta:
     return timedelta(seconds=restarts.backoff_seconds)
 
 
+def never_ran(pod: Pod) -> bool:
+    """Whether a pod is deleted before it ran: `gang_start` counts it as a pod that could not start."""
+    return pod.is_being_deleted and pod.phase == "Pending"
+
+
 def _newly_terminated(plan: PlanBuilder) -> list[Pod]:
     """Pods whose trainer container failed, or that another client deletes, and that are not counted yet."""
     counted = plan.counted_pods
     terminated = []
     for pod in plan.observed.pods:
-        if pod.uid in counted or has_succeeded(pod):
+        if pod.uid in counted or has_succeeded(pod) or never_ran(pod):
             continue
         if pod.is_finished or pod.is_being_deleted:
             terminated.append(pod)
@@ -91,7 +97,7 @@ def _is_already_counted(plan: PlanBuilder, pod_failure: PodFailure) -> bool:
         and last_failure is not None
         and last_time is not None
         and last_failure.reason == pod_failure.reason
-        and last_failure.pod == names.pod_name(plan.observed.name, pod_failure.origin)
+        and last_failure.pod in names.pod_names(plan.observed.name, pod_failure.origin)
         and pod_failure.pod.created < parse_timestamp(last_time)
     )
 
@@ -157,7 +163,7 @@ def _most_severe(pod_failures: list[PodFailure]) -> PodFailure:
 
 def _to_failure(plan: PlanBuilder, pod_failure: PodFailure) -> Failure:
     """status.failure: names the pod and the node where the failure originated."""
-    pod_name = names.pod_name(plan.observed.name, pod_failure.origin)
+    pod_name = current_pod_name(plan, pod_failure.origin)
     node = pod_failure.pod.node if pod_failure.pod is not None else ""
     for pod in plan.observed.pods:
         if pod.name == pod_name:

@@ -15,7 +15,7 @@ def stop_pods(plan: PlanBuilder) -> None:
         outcome = parse_outcome(pod)
         if pod.index == 0 and outcome is not None:
             record_outcome(plan, outcome)
-    plan.update_status(start_time=None, eta=None, workers=WorkersStatus.of(0, plan.job.spec.workers.nodes))
+    plan.update_status(start_time=None, eta=None, pending=None, workers=WorkersStatus.of(0, plan.job.spec.workers.nodes))
 
 
 def reset_backoff(plan: PlanBuilder) -> None:

@@ -18,7 +18,7 @@ def suspend(plan: PlanBuilder) -> bool:
     stop_pods(plan)
     plan.update_status(phase="Suspended")
     plan.set_condition(ConditionType.SUSPENDED, True, ConditionReason.SUSPENDED, _suspended_message(len(plan.observed.pods)))
-    plan.set_condition(ConditionType.PODS_READY, False, ConditionReason.SUSPENDED, "A suspended job has no pods.")
+    plan.set_condition(ConditionType.PODS_READY, False, ConditionReason.SUSPENDED, "A suspended job has no running pods.")
     plan.set_condition(ConditionType.RUNNING, False, ConditionReason.SUSPENDED, "The job is suspended.")
     if is_true(plan.status.conditions, ConditionType.RESTARTING):
         plan.set_condition(ConditionType.RESTARTING, False, ConditionReason.SUSPENDED, "The job is suspended.")

@@ -221,3 +221,10 @@ def test_event_truncates_its_note() -> None:
     assert (body["type"], body["reason"], body["regarding"]["uid"]) == ("Warning", "Crashed", "u")
     assert body["eventTime"] == "2026-01-01T12:00:00.000000Z"
     assert len(body["note"]) <= 1024
+
+
+def test_replacement_has_another_name_and_the_same_host_name() -> None:
+    first, second = (builders.build_pod(job(), 1, Settings(), is_alternate=alternate) for alternate in (False, True))
+    assert (first["metadata"]["name"], second["metadata"]["name"]) == ("j-1", "j-1-r")
+    assert first["spec"] == second["spec"]
+    assert first["spec"]["hostname"] == "j-1"

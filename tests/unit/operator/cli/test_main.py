@@ -124,6 +124,7 @@ def test_run_rejects_a_job_in_one_sentence(
 
 STATUS = {
     "phase": "Running",
+    "reason": "CheckpointSaveFailed",
     "workers": {"ready": 2, "desired": 2, "summary": "2/2"},
     "progress": {"step": 50, "totalSteps": 200, "percent": 25, "loss": 2.5},
     "eta": "1m05s",
@@ -150,7 +151,8 @@ def kubectl_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_status_prints_progress_and_conditions(kubectl_arguments: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "tiny", "-n", "research"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[:5] == ["phase Running", "ready 2/2", "step 50/200 (25%)", "loss 2.5", "remaining 1m05s"]
+    assert lines[:3] == ["phase Running", "reason CheckpointSaveFailed", "ready 2/2"]
+    assert lines[3:6] == ["step 50/200 (25%)", "loss 2.5", "remaining 1m05s"]
     assert "PodsReady" in lines[-1]
     arguments = kubectl_arguments.read_text()
     assert arguments == "--namespace=research get finetunejobs.finetune-operator.io tiny --output=json\n"

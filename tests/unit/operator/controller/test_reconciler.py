@@ -82,15 +82,13 @@ async def test_counts_failure_once_with_stale_cache() -> None:
     await harness.reconcile()
     await harness.reconcile()  # the cache has neither the status write nor the deletion yet
     assert harness.status()["restarts"]["failures"] == 1
-    assert harness.client.log[:3] == ["status", "delete Pod j-1", "event Crashed"]
+    assert harness.client.log[:3] == ["status", "create Pod j-1-r", "event Crashed"]
     harness.restart_operator()
     harness.sync_cache()
     await harness.reconcile()
     assert harness.status()["restarts"]["failures"] == 1
-    del harness.client.objects["Pod", "j-1"]
-    harness.sync_cache()
-    await harness.reconcile()
-    assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
+    assert harness.status()["retainedPods"] == ["j-1"]
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1", "j-1-r"]
 
 
 async def test_uncached_pods_are_not_counted_as_lost() -> None:
@@ -116,3 +114,30 @@ async def test_failure_counted_by_another_operator_is_not_counted_again() -> Non
     await harness.reconcile()
     assert harness.status()["restarts"]["failures"] == 0
     assert harness.client.log.count("delete Pod j-1") == 0
+
+
+async def test_pods_that_vanish_before_they_run_are_counted_once() -> None:
+    harness = await start_job()
+    del harness.client.objects["Pod", "j-1"]
+    harness.sync_cache()
+    await harness.reconcile()
+    assert harness.status()["pending"]["releases"] == 1
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
+    await harness.reconcile()
+    assert harness.status()["pending"]["releases"] == 1
+    harness.sync_cache()
+    del harness.client.objects["Pod", "j-1"]
+    harness.sync_cache()
+    await harness.reconcile()
+    assert harness.status()["pending"]["releases"] == 2
+    assert harness.client.log.count("delete Pod j-0") == 1
+
+
+async def test_pods_that_vanish_while_the_operator_is_away_are_created_again() -> None:
+    harness = await start_job()
+    del harness.client.objects["Pod", "j-1"]
+    harness.restart_operator()
+    harness.sync_cache()
+    await harness.reconcile()
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
+    assert "pending" not in harness.status()

@@ -71,20 +71,59 @@ def test_obstacle_prevents_creation_of_all_pods(observed: dict[str, object], rea
 
 
 @pytest.mark.parametrize(
-    "waiting",
+    ("reason", "message", "shown_reason", "sentence"),
     [
-        ReasonMessage("Unschedulable", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."),
-        ReasonMessage("ImagePullBackOff", 'Back-off pulling image "typo"'),
-        ReasonMessage("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
+        pytest.param(
+            "Unschedulable",
+            "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
+            "Unschedulable",
+            "Pod j-1 cannot be scheduled: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
+            id="no GPU",
+        ),
+        pytest.param(
+            "Unschedulable",
+            'persistentvolumeclaim "data" not found',
+            "VolumeNotFound",
+            'Pod j-1 cannot be scheduled: persistentvolumeclaim "data" not found.',
+            id="missing claim",
+        ),
+        pytest.param(
+            "Unschedulable",
+            "pod has unbound immediate PersistentVolumeClaims",
+            "Unschedulable",
+            "Pod j-1 cannot be scheduled: pod has unbound immediate PersistentVolumeClaims.",
+            id="unbound claim",
+        ),
+        pytest.param(
+            "SchedulingGated",
+            "Scheduling is blocked due to non-empty scheduling gates",
+            "SchedulingGated",
+            "Pod j-1 waits for its scheduling gates: Scheduling is blocked due to non-empty scheduling gates.",
+            id="scheduling gate",
+        ),
+        pytest.param(
+            "ImagePullBackOff",
+            'Back-off pulling image "typo"',
+            "ImagePullBackOff",
+            'Pod j-1 cannot pull its image: Back-off pulling image "typo".',
+            id="image",
+        ),
+        pytest.param(
+            "CreateContainerConfigError",
+            "container has runAsNonRoot and image will run as root",
+            "CreateContainerConfigError",
+            "Pod j-1: container has runAsNonRoot and image will run as root.",
+            id="container configuration",
+        ),
     ],
-    ids=lambda waiting: waiting.reason,
 )
-def test_ready_condition_has_waiting_reason(waiting: ReasonMessage) -> None:
+def test_ready_condition_says_why_a_pod_waits(reason: str, message: str, shown_reason: str, sentence: str) -> None:
     cluster = SimulatedCluster()
     cluster.reconcile_until_stable()
-    cluster.update_pod(1, waiting=waiting).reconcile()
-    assert cluster.condition(ConditionType.PODS_READY) == ("False", waiting.reason)
-    assert f"Pod j-1: {waiting.message}" in cluster.message(ConditionType.PODS_READY)
+    cluster.update_pod(1, waiting=ReasonMessage(reason, message)).reconcile()
+    assert cluster.condition(ConditionType.PODS_READY) == ("False", shown_reason)
+    assert cluster.message(ConditionType.PODS_READY) == f"0 of 2 pods are ready. {sentence}"
+    assert cluster.status.reason == shown_reason
 
 
 def test_reports_and_retries_create_error() -> None:

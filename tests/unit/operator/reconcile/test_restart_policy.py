@@ -165,7 +165,7 @@ def test_fails_when_backoff_limit_is_exceeded() -> None:
     assert cluster.status.phase == "Failed"
     assert cluster.condition(ConditionType.FAILED) == ("True", "BackoffLimitExceeded")
     assert (
-        "runPolicy.backoffLimit: 2 failures exceed the limit of 1. The last one was Crashed on pod j-1: second."
+        "runPolicy.backoffLimit: 2 failures exceed the limit of 1. The last one was Crashed on pod j-1-r: second."
         in cluster.message(ConditionType.FAILED)
     )
     assert cluster.status.failure is not None
@@ -229,7 +229,7 @@ def test_ready_condition_reports_backoff() -> None:
     cluster.fail(0).reconcile_until_stable()
     cluster.make_ready(0).reconcile_until_stable()
     cluster.fail(0).reconcile_until_stable()
-    assert cluster.pods == {}
+    assert list(cluster.pods) == ["j-0-r"], "the failed pod is kept for its log"
     assert cluster.condition(ConditionType.PODS_READY) == ("False", "BackingOff")
     seconds = cluster.status.restarts.backoff_seconds
     assert 8 <= seconds <= 10
