@@ -29,10 +29,16 @@ class LocalCopy:
         self._own = self._root / f"rank-{rank:05d}"
 
     def keep(self, files: Path, folder: str) -> None:
-        """Move the directory `files`, with this rank's files of a checkpoint, here; it must be on the same volume."""
+        """Move the directory `files`, with this rank's files of a checkpoint, here; it must be on the same volume.
+
+        The checkpoint is stored, whether or not this succeeds.
+        """
         self.clear()
-        self._own.mkdir(parents=True, exist_ok=True)
-        files.replace(self._own / folder)
+        try:
+            self._own.mkdir(parents=True, exist_ok=True)
+            files.replace(self._own / folder)
+        except OSError as error:
+            log.warning("a restart in place will download the checkpoint: its files could not be kept (%s)", error)
 
     def link(self, file: File, folder: str, target: Path) -> bool:
         """Make an intact copy of the file, of any rank of this node, appear at `target`; False if there is none."""

