@@ -45,6 +45,7 @@ class Fault(NamedTuple):
 
 
 _CLUSTER, _E2E = "tests/faults", "tests/e2e"
+_SCHEDULING = "tests/integration/scheduling"
 _AGENT, _CHECKPOINT = "tests/integration/trainer/agent", "tests/integration/trainer/checkpoint"
 _TRAINING = "tests/integration/trainer/training"
 _POLICY, _CONTROLLER = "tests/unit/operator/reconcile", "tests/unit/operator/controller"
@@ -178,6 +179,7 @@ FAULTS: dict[int, Fault] = {
         (
             f"{_CONTROLLER}/test_reconciler.py::test_accepts_pods_created_by_another_operator",
             f"{_CONTROLLER}/test_reconciler.py::test_failure_counted_by_another_operator_is_not_counted_again",
+            f"{_POLICY}/test_failed_pods.py::test_concurrent_operators_never_create_two_pods_for_a_node",
         ),
     ),
     17: Fault(
@@ -238,12 +240,21 @@ FAULTS: dict[int, Fault] = {
             f"{_POLICY}/test_completion.py::test_pod_killed_after_completion_message_completes_job",
         ),
     ),
+    25: Fault(
+        "One pod of a job cannot start.",
+        "All of its pods are released after `runPolicy.pendingTimeoutSeconds`, with the reason in its status, and created "
+        "again after a growing pause.",
+        (
+            f"{_SCHEDULING}/test_pods_that_cannot_start.py::test_two_jobs_where_three_pods_fit_finish_one_after_the_other",
+            f"{_POLICY}/test_gang_start.py::test_releases_all_pods_after_timeout_and_tries_again",
+            f"{_POLICY}/test_gang_start.py::test_two_jobs_on_nodes_for_one_of_them_finish_one_after_the_other",
+        ),
+    ),
 }
 
 GAPS: dict[int, str] = {
     6: "A node whose GPU, memory or network is slow or broken is not found before a run. The run fails or is slow there, and a "
     "replaced pod may be scheduled on the same node.",
-    25: "A job of which one pod cannot be scheduled keeps its other pods.",
 }
 """Faults that no run survives yet, or that no test causes."""
 
