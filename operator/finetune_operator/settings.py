@@ -28,7 +28,15 @@ class Settings(BaseModel):
         "", description="image pull policy of trainer pods; Kubernetes' default when empty"
     )
     node_lost_seconds: int = Field(
-        60, ge=0, description="time after which a pod on an unreachable node is evicted (Kubernetes' default is 300)"
+        30,
+        ge=0,
+        description="time after which a pod on a lost node is replaced, for jobs without runPolicy.nodeLostSeconds; it starts "
+        "when Kubernetes reports the node as not ready, by default 50 seconds after its last sign of life",
+    )
+    lease: str = Field(
+        "",
+        pattern=r"^([a-z0-9.-]+/[a-z0-9.-]+)?$",
+        description="the Lease by which several replicas elect their leader, as NAMESPACE/NAME; no election when empty",
     )
     namespaces: str = Field("", description="namespaces to watch, separated by commas; all namespaces when empty")
     workers: int = Field(64, ge=1, le=256, description="number of jobs that are reconciled concurrently")

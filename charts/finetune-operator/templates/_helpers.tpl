@@ -24,6 +24,9 @@ app.kubernetes.io/component: operator
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "finetune-operator.serviceAccountName" -}}
@@ -60,9 +63,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [get, create]
+{{- if .Values.rbac.readSecrets }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get] # to check that the Secrets of a job exist; only their metadata is requested
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, list] # list is for the kubelet's warnings about pods that do not start
@@ -85,4 +90,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [scheduling.k8s.io]
   resources: [priorityclasses]
   verbs: [get]
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list] # to recognize lost nodes
 {{- end -}}

@@ -54,6 +54,8 @@ class ConditionReason(StrEnum):
     PENDING_RETRY_LIMIT_EXCEEDED = "PendingRetryLimitExceeded"
     BACKING_OFF = "BackingOff"
     DISRUPTED = "Disrupted"
+    NODE_LOST = "NodeLost"
+    KUBELET_SILENT = "KubeletSilent"
     POD_DELETED = "PodDeleted"
     DISK_LIMIT_EXCEEDED = "DiskLimitExceeded"
     POD_REJECTED = "PodRejected"
@@ -74,6 +76,7 @@ class ConditionReason(StrEnum):
 
 POD_FAILURE_REASONS = (
     ConditionReason.DISRUPTED,
+    ConditionReason.NODE_LOST,
     ConditionReason.POD_DELETED,
     ConditionReason.DISK_LIMIT_EXCEEDED,
     ConditionReason.POD_REJECTED,

@@ -35,6 +35,13 @@ class RunPolicy(Section):
     active_deadline_seconds: int | None = Field(
         None, ge=1, description="The job fails after running for this long; a suspension resets the clock."
     )
+    node_lost_seconds: int | None = Field(
+        None,
+        ge=0,
+        le=86400,
+        description="Time after which a pod on a lost node is replaced, from when Kubernetes reports the node as not ready. "
+        "Defaults to the operator's --node-lost-seconds (30).",
+    )
     ttl_seconds_after_finished: int | None = Field(
         None, ge=0, description="The job is deleted this long after it finishes; its checkpoints and model are kept."
     )

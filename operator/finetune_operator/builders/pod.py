@@ -58,7 +58,7 @@ def build_pod(
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
             "securityContext": _security_context(),
-            "tolerations": _tolerations(job, settings, placement),
+            "tolerations": _tolerations(job, placement),
             "containers": [_container(job, index, settings) | {"volumeMounts": mounts}],
             "volumes": pod_volumes,
         }
@@ -149,19 +149,18 @@ def _security_context() -> dict[str, Any]:
     }
 
 
-def _tolerations(job: FineTuneJob, settings: Settings, placement: Placement) -> list[dict[str, Any]]:
+def _tolerations(job: FineTuneJob, placement: Placement) -> list[dict[str, Any]]:
     """The tolerations of the template and of the queue, and those for a lost node.
 
-    All pods of a job wait for one on an unreachable node, so it is evicted earlier than by Kubernetes' default of 300 s.
+    The operator replaces pods of lost nodes itself (reconcile/node_loss.py): an eviction would also stop a run whose node has
+    only lost its kubelet.
     """
     template = job.spec.workers.template.tolerations
     tolerations = template + [toleration for toleration in placement.tolerations if toleration not in template]
     template_keys = {toleration.get("key") for toleration in tolerations}
     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
         if key not in template_keys:
-            tolerations.append(
-                {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": settings.node_lost_seconds}
-            )
+            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute"})
     return tolerations
 
 

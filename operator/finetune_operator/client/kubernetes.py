@@ -16,12 +16,14 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from finetune_operator.api import GROUP, PLURAL, VERSION
-from finetune_operator.client.types import JobKey, ListSnapshot
+from finetune_operator.client.types import JobKey, ListSnapshot, NodeState
 
 JOBS = f"/apis/{GROUP}/{VERSION}"
 CORE = "/api/v1"
 EVENTS = "/apis/events.k8s.io/v1"
+LEASES = "/apis/coordination.k8s.io/v1/leases"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PATHS = {"Service": f"{CORE}/services", "ConfigMap": f"{CORE}/configmaps", "Pod": f"{CORE}/pods", "Event": f"{EVENTS}/events"}
 WATCH_SECONDS = 600  # until the API server ends a watch
@@ -44,11 +46,16 @@ class ApiError(Exception):
         return 400 <= self.status < 500 and self.status not in RETRIABLE_CLIENT_ERRORS
 
 
+class NotLeaderError(Exception):
+    """A write was not sent, because another replica of the operator may be the leader by now."""
+
+
 class KubernetesClient:
     """A client of the API server.
 
     Methods raise ApiError for an error response, and aiohttp.ClientError or TimeoutError if there is no response.
     `on_request` is called with verb, resource and status code after each request; the code is 0 without a response.
+    Writes raise NotLeaderError while `may_write` returns False.
     """
 
     def __init__(
@@ -57,11 +64,13 @@ class KubernetesClient:
         connections: int = 32,
         timeout: float = 30.0,
         on_request: Callable[[str, str, int], None] = lambda _verb, _resource, _status: None,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self._client = client
         self._slots = asyncio.Semaphore(connections)
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._on_request = on_request
+        self._may_write = may_write
 
     async def close(self) -> None:
         """Close the connections."""
@@ -174,6 +183,32 @@ class KubernetesClient:
             return []
         return body.get("items") or []
 
+    async def list_nodes(self) -> list[NodeState]:
+        """All nodes of the cluster; ApiError 403 without the permission.
+
+        Requests the table that kubectl prints: a Node object has many kilobytes, most of them the names of its images.
+        """
+        table = await self._request("GET", f"{CORE}/nodes?resourceVersion=0&includeObject=None", accept=TABLE)
+        columns = [column["name"] for column in table.get("columnDefinitions") or ()]
+        return [_node_state(dict(zip(columns, row["cells"], strict=True))) for row in table.get("rows") or ()]
+
+    async def get_lease(self, namespace: str, name: str) -> Body | None:
+        """A Lease, or None if it does not exist."""
+        try:
+            return await self._request("GET", _path(LEASES, namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def create_lease(self, body: Body) -> Body:
+        """Create a Lease. ApiError 409 if it exists already."""
+        return await self._request("POST", _path(LEASES, body["metadata"]["namespace"]), body)
+
+    async def replace_lease(self, body: Body) -> Body:
+        """Replace a Lease. ApiError 409 if it has another resourceVersion by now."""
+        return await self._request("PUT", _path(LEASES, body["metadata"]["namespace"], body["metadata"]["name"]), body)
+
     async def list_jobs(self, namespace: str | None) -> ListSnapshot:
         """All jobs of a namespace, or of the cluster if it is None."""
         return await self._list(f"{JOBS}/{PLURAL}", namespace, {})
@@ -208,6 +243,8 @@ class KubernetesClient:
         try:
             # The timeout starts only when the request has a free slot.
             async with self._slots:
+                if verb != "GET" and not self._may_write():
+                    raise NotLeaderError(f"{verb} {path} was not sent, because this replica is not the leader")
                 response = await self._client.rest_client.request(
                     verb, self._client.configuration.host + path, headers, body, _request_timeout=self._timeout
                 )
@@ -255,6 +292,14 @@ def _resource_path(api_version: str, kind: str) -> str:
     """The path of all objects of a kind in an API group; every kind that the operator uses has a regular plural."""
     plural = f"{kind.lower()}es" if kind.endswith("s") else f"{kind.lower()}s"
     return f"/apis/{api_version}/{plural}"
+
+
+def _node_state(cells: dict[str, Any]) -> NodeState:
+    """A row of the table of nodes: STATUS is Ready or NotReady, and SchedulingDisabled if the node is cordoned."""
+    states = str(cells["Status"]).split(",")
+    roles = str(cells.get("Roles", "")).split(",")
+    is_ready = "Ready" in states
+    return NodeState(str(cells["Name"]), is_ready, is_ready and len(states) == 1 and "control-plane" not in roles)
 
 
 def _decode(text: bytes) -> Body:

@@ -24,3 +24,11 @@ class ListSnapshot(NamedTuple):
     def shows_deleted(self, uid: str, resource_version: int) -> bool:
         """Whether the list proves that an object is deleted: it is absent although its version is not newer than the list."""
         return uid not in self.uids and resource_version <= self.resource_version
+
+
+class NodeState(NamedTuple):
+    """Name of a node, whether it is ready, and whether it can run pods of jobs."""
+
+    name: str
+    is_ready: bool
+    accepts_pods: bool

@@ -84,7 +84,7 @@ def generate_files() -> dict[Path, str]:
 def render_install_manifest(helm: Path) -> str:
     """Render the install manifest: the namespace, and the chart with its default values."""
     rendered = subprocess.run(
-        [helm, "template", "finetune-operator", ROOT / CHART, f"--namespace={NAMESPACE}"],
+        [helm, "template", "finetune-operator", ROOT / CHART, f"--namespace={NAMESPACE}", "--skip-tests"],
         check=True,
         capture_output=True,
         text=True,

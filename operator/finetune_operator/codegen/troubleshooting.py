@@ -163,6 +163,21 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "count towards `spec.runPolicy.backoffLimit`, unless there are more than `spec.runPolicy.maxDisruptionsPerHour` "
         "without a newer checkpoint. On spot nodes, keep `checkpoint.everyMinutes` short.",
     ),
+    ConditionReason.NODE_LOST: Advice(
+        "conditions `PodsReady`, `Running` and later `Restarting`; a Warning event",
+        "Kubernetes does not hear from the node of a pod, because the machine, its network or its kubelet failed. The message "
+        "names the node and the pod. If the node does not return within `spec.runPolicy.nodeLostSeconds` and the pod does not "
+        "respond to the operator, the pod is replaced on another node. This does not count towards "
+        "`spec.runPolicy.backoffLimit`.",
+        "Nothing for the job. Repair or remove the node (`kubectl describe node NODE`). If the message says that no other node "
+        "is ready, the pods wait for a node.",
+    ),
+    ConditionReason.KUBELET_SILENT: Advice(
+        "condition `PodsReady` (False); a Warning event",
+        "Kubernetes does not hear from the node of a pod, but the pod still responds to the operator. Its kubelet has failed "
+        "or cannot reach the API server; training goes on, and the pod is left alone.",
+        "Repair the kubelet of the named node. Until then Kubernetes cannot stop or inspect pods there.",
+    ),
     ConditionReason.POD_DELETED: Advice(
         "conditions `Restarting` and `Running`; a Warning event",
         "Something other than the operator deleted a pod of the job.",

@@ -85,7 +85,7 @@ def _register_jobs(registry: kopf.OperatorRegistry, manager: Manager) -> None:
             manager.cache.remove_job(key, body["metadata"]["uid"])
         job = manager.cache.jobs.get(key)
         if job is None or not manager.states.is_own_write(job):
-            manager.queue.add(key)
+            manager.enqueue(key)
 
 
 def _register_pods(registry: kopf.OperatorRegistry, manager: Manager) -> None:
@@ -100,10 +100,10 @@ def _register_pods(registry: kopf.OperatorRegistry, manager: Manager) -> None:
         key = pod_job_key(body)
         if event["type"] == "DELETED":
             manager.cache.remove_pod(key, body["metadata"]["uid"])
-            manager.queue.add(key)
+            manager.enqueue(key)
         elif key in manager.changed_pods:
             manager.changed_pods.discard(key)
-            manager.queue.add(key)
+            manager.enqueue(key)
 
 
 async def run(manager: Manager) -> None:

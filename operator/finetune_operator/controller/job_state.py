@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,10 +15,20 @@ from finetune_operator.controller.informer_cache import CachedJob
 from finetune_operator.reconcile import Pod, ReasonMessage
 from finetune_trainer.protocol.outcome import RunStatus
 
+CONTACT_SECONDS = 10.0  # a pod that has not answered for this long is silent
+
+
+@dataclass(slots=True)
+class PodContact:
+    """When a pod last answered a request, and since when it has not: monotonic seconds, infinite if never."""
+
+    answered: float = -math.inf
+    silent_since: float = math.inf
+
 
 @dataclass(slots=True)
 class JobState:
-    """The last status write of a job, the last create error, and the last run status that its first pod reported.
+    """The last status write of a job, the last create error, the last run status, and the contacts with its pods by UID.
 
     `resource_version` is that of the last write; `last_write` is its time in monotonic seconds. `placement` is where the queue
     places the pods, and `workload_retries` counts how often its Workload was rejected. `create_failures` is the number of
@@ -39,12 +51,29 @@ class JobState:
     problems_checked: float = -math.inf
     run: RunStatus | None = None
     run_pod_uid: str = ""
+    contacts: dict[str, PodContact] = field(default_factory=dict)
 
     def latest_status(self, job: CachedJob) -> tuple[JobStatus, int]:
         """The newest status and its resourceVersion: the last write of this process, or the cached one if that is newer."""
         if self.status is not None and self.resource_version >= job.resource_version:
             return self.status, self.resource_version
         return job.status, job.resource_version
+
+    def record_contact(self, pod_uid: str, has_answered: bool) -> None:
+        """Record whether a pod answered a request."""
+        contact, now = self.contacts.setdefault(pod_uid, PodContact()), time.monotonic()
+        if has_answered:
+            contact.answered, contact.silent_since = now, math.inf
+        else:
+            contact.silent_since = min(contact.silent_since, now)
+
+    def pods_in_contact(self, pod_uids: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """The responding and the silent ones of some pods; the contacts of all other pods are forgotten."""
+        self.contacts = {uid: self.contacts[uid] for uid in pod_uids if uid in self.contacts}
+        limit = time.monotonic() - CONTACT_SECONDS
+        responding = frozenset(uid for uid, contact in self.contacts.items() if contact.answered > limit)
+        silent = frozenset(uid for uid, contact in self.contacts.items() if contact.silent_since <= limit)
+        return responding - silent, silent
 
 
 class JobStates:

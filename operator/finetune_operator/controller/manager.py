@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
+import uuid
+from collections.abc import Coroutine
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -14,7 +18,9 @@ from finetune_operator.client.kubernetes import ApiError, KubernetesClient, conn
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobStates
+from finetune_operator.controller.leader_election import LeaderElection
 from finetune_operator.controller.metrics import Metrics
+from finetune_operator.controller.node_monitor import NodeMonitor
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.server import serve
 from finetune_operator.controller.status_poller import StatusPoller
@@ -26,8 +32,15 @@ from finetune_trainer.protocol.outcome import RunStatus
 logger = logging.getLogger(__name__)
 
 
+class LeaseLostError(Exception):
+    """This process is not the leader any more."""
+
+
 class Manager:
-    """Owns cache, queue and metrics; `start` creates the parts that need an event loop."""
+    """Owns cache, queue and metrics; `start` creates the parts that need an event loop.
+
+    Every replica fills its cache, but only the leader reconciles jobs and polls their progress.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -39,46 +52,86 @@ class Manager:
         self.workloads_needed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: web.AppRunner | None = None
-        self._client: KubernetesClient | None = None
+        self._clients: list[KubernetesClient] = []
+        self._election: LeaderElection | None = None
+        self._is_leading = not settings.lease
 
     async def start(self) -> None:
         """Connect to the API server and start the background tasks."""
         settings, metrics = self.settings, self.metrics
+        if settings.lease:
+            # Connections of its own: requests of the reconciles must not delay the renewal.
+            election_client = KubernetesClient(await connect(), on_request=metrics.count_request)
+            self._clients.append(election_client)
+            namespace, _, name = settings.lease.partition("/")
+            identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+            self._election = LeaderElection(election_client, namespace, name, identity)
         client = KubernetesClient(
-            await connect(), settings.api_connections, settings.api_timeout, on_request=metrics.count_request
+            await connect(),
+            settings.api_connections,
+            settings.api_timeout,
+            on_request=metrics.count_request,
+            may_write=self._election.is_leader if self._election is not None else lambda: True,
         )
-        self._client = client
-        instance = os.environ.get("HOSTNAME", "finetune-operator")
-        reconciler = Reconciler(self.cache, self.states, client, settings, metrics, instance=instance)
-        poller = StatusPoller(self.cache, settings.progress_interval, self._record_run)
-        workload_watcher = WorkloadWatcher(
-            self.cache, client, settings.watched_namespaces, self.workloads_needed, self.queue.add
-        )
-        metrics.watch(self.cache, self.queue.oldest_wait)
+        self._clients.append(client)
+        metrics.watch(self.cache, self.queue.oldest_wait, lambda: self._is_leading)
         self._server = await serve(
             settings.http_address, settings.http_port, metrics.registry, self.queue.oldest_wait, settings.stalled_after
         )
-        tasks = {
-            "reconcile": self.queue.run(settings.workers, reconciler.reconcile),
-            "progress": poller.run(),
-            "workloads": workload_watcher.run(),
-            "resync": self._resync_periodically(client),
-        }
-        for name, coroutine in tasks.items():
-            task = asyncio.create_task(coroutine, name=name)
-            task.add_done_callback(_exit_on_failure)
-            self._tasks.append(task)
+        workload_watcher = WorkloadWatcher(self.cache, client, settings.watched_namespaces, self.workloads_needed, self.enqueue)
+        self._start_task("workloads", workload_watcher.run())
+        self._start_task("resync", self._resync_periodically(client))
+        self._start_task("leader election", self._lead_when_elected(client))
         logger.info("the operator has started; trainer image %s", settings.trainer_image)
 
     async def stop(self) -> None:
-        """Stop all tasks. The next operator process repeats every reconcile that is interrupted."""
+        """Stop all tasks, then let another replica lead. The next leader repeats every reconcile that is interrupted."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._election is not None:
+            await self._election.release()
         if self._server is not None:
             await self._server.cleanup()
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients:
+            await client.close()
+
+    def enqueue(self, key: JobKey) -> None:
+        """Reconcile a job, unless another replica leads; a new leader reconciles all jobs."""
+        if self._is_leading:
+            self.queue.add(key)
+
+    async def _lead_when_elected(self, client: KubernetesClient) -> None:
+        if self._election is not None:
+            logger.info("waiting for the Lease %s", self.settings.lease)
+            await self._election.acquire()
+        self._lead(client)
+        if self._election is not None:
+            await self._election.renew()
+            raise LeaseLostError(self.settings.lease)
+
+    def _lead(self, client: KubernetesClient) -> None:
+        settings = self.settings
+        instance = os.environ.get("HOSTNAME", "finetune-operator")
+        nodes = NodeMonitor(client)
+        reconciler = Reconciler(self.cache, self.states, client, settings, self.metrics, instance=instance, nodes=nodes)
+        poller = StatusPoller(
+            self.cache,
+            settings.progress_interval,
+            self._record_run,
+            on_contact=self._record_contact,
+            may_be_lost=nodes.may_be_lost,
+        )
+        self._is_leading = True
+        for key in self.cache.jobs:
+            self.queue.add(key)
+        self._start_task("reconcile", self.queue.run(settings.workers, reconciler.reconcile))
+        self._start_task("progress", poller.run())
+
+    def _start_task(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        task.add_done_callback(_exit_on_failure)
+        self._tasks.append(task)
 
     async def resync(self, client: KubernetesClient) -> set[JobKey]:
         """Remove objects from the cache that no longer exist. Returns the keys of the affected jobs."""
@@ -91,7 +144,10 @@ class Manager:
 
     def _record_run(self, job: CachedJob, pod_uid: str, run: RunStatus) -> None:
         if self.states.record_run(job, pod_uid, run):
-            self.queue.add(job.key)
+            self.enqueue(job.key)
+
+    def _record_contact(self, job: CachedJob, pod_uid: str, has_answered: bool) -> None:
+        self.states.get(job).record_contact(pod_uid, has_answered)
 
     async def _resync_periodically(self, client: KubernetesClient) -> None:
         while True:
@@ -102,7 +158,7 @@ class Manager:
                 logger.warning("the caches could not be compared with the cluster: %s", error)
                 continue
             for key in changed:
-                self.queue.add(key)
+                self.enqueue(key)
 
 
 def _exit_on_failure(task: asyncio.Task[None]) -> None:

@@ -69,9 +69,13 @@ class Metrics:
         if _step(old) == 0 and _step(new) > 0:
             self._first_step_seconds.observe(age)
 
-    def watch(self, cache: InformerCache, oldest_wait: Callable[[], float]) -> None:
-        """Expose the jobs in the cache, and the wait of the oldest key in the work queue."""
-        self.registry.register(JobCollector(cache))
+    def watch(
+        self, cache: InformerCache, oldest_wait: Callable[[], float], is_leading: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Expose the jobs in the cache, the wait of the oldest key in the work queue, and whether this replica leads."""
+        self.registry.register(JobCollector(cache, is_leading))
+        leader = prometheus.Gauge(f"{PREFIX}_leader", "1 if this replica is the leader.", registry=self.registry)
+        leader.set_function(is_leading)
         queue_oldest = prometheus.Gauge(
             f"{PREFIX}_queue_oldest_seconds",
             "Time for which the oldest job in the work queue has been waiting or reconciled.",
@@ -81,10 +85,13 @@ class Metrics:
 
 
 class JobCollector(Collector):
-    """Metrics of jobs, computed from the cache at each scrape, so that they disappear with the job."""
+    """Metrics of jobs, computed from the cache at each scrape, so that they disappear with the job.
 
-    def __init__(self, cache: InformerCache) -> None:
-        self._cache = cache
+    Only the leader has them; otherwise each job would be counted once for each replica.
+    """
+
+    def __init__(self, cache: InformerCache, is_leading: Callable[[], bool]) -> None:
+        self._cache, self._is_leading = cache, is_leading
 
     def describe(self) -> list[Metric]:
         """An empty list: no metric needs to be registered in advance."""
@@ -92,6 +99,8 @@ class JobCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metric families; metrics of one job have the labels namespace and job."""
+        if not self._is_leading():
+            return
         jobs = list(self._cache.jobs.values())
         yield _jobs_by_phase(jobs)
         info = _job_family("job_info", "1 for the current phase of a job.", "phase")

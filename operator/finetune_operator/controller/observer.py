@@ -11,6 +11,7 @@ from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
+from finetune_operator.controller.node_monitor import NodeMonitor
 from finetune_operator.controller.placement_cache import PlacementCache
 from finetune_operator.controller.secret_cache import SecretCache
 from finetune_operator.controller.start_problems import StartProblems
@@ -20,12 +21,22 @@ from finetune_trainer.protocol.outcome import RunStatus
 
 
 class Observer:
-    """Observes jobs. Requests to the API server are made only for Secrets that pods are about to need."""
+    """Observes jobs.
+
+    Requests to the API server are made only for Secrets and placements that pods are about to need, and for nodes that may be
+    lost.
+    """
 
     def __init__(
-        self, cache: InformerCache, client: KubernetesClient, settings: Settings, clock: Callable[[], datetime]
+        self,
+        cache: InformerCache,
+        client: KubernetesClient,
+        settings: Settings,
+        nodes: NodeMonitor,
+        clock: Callable[[], datetime],
     ) -> None:
         self._cache, self._client, self._settings, self._clock = cache, client, settings, clock
+        self._nodes = nodes
         self._secrets = SecretCache(client)
         self._placements = PlacementCache(client)
         self._start_problems = StartProblems(client, clock)
@@ -52,6 +63,7 @@ class Observer:
                 state.placement, placement_error = await self._placements.placement(workload)
         is_queued = job.document is not None and job.document.queue_name is not None
         workloads_synced, queue_error = self._cache.workload_state(job.key.namespace) if is_queued else (True, None)
+        responding, silent = state.pods_in_contact(pod.uid for pod in owned)
         return ObservedState(
             name=job.key.name,
             uid=job.uid,
@@ -74,6 +86,9 @@ class Observer:
             create_retry_time=state.create_retry_time,
             vanished_pods=tuple(pod for pod in state.pods if pod.uid not in existing),
             start_problems=await self._start_problems.of(job, state, owned),
+            nodes=await self._nodes.observe(owned),
+            responding_pods=responding,
+            silent_pods=silent,
         )
 
     def remember_pods(self, job: CachedJob, state: JobState) -> None:

@@ -12,6 +12,7 @@ from finetune_operator.controller.event_recorder import EventRecorder
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState, JobStates
 from finetune_operator.controller.metrics import Metrics
+from finetune_operator.controller.node_monitor import NodeMonitor
 from finetune_operator.controller.observer import Observer
 from finetune_operator.controller.status_writer import StatusWriter
 from finetune_operator.reconcile import Plan, ReconcileTimings, reconcile
@@ -37,10 +38,11 @@ class Reconciler:
         metrics: Metrics,
         instance: str = "finetune-operator",
         clock: Callable[[], datetime] = utc_now,
+        nodes: NodeMonitor | None = None,
     ) -> None:
         self._cache, self._states, self._metrics = cache, states, metrics
-        self._timings = ReconcileTimings()
-        self._observer = Observer(cache, client, settings, clock)
+        self._timings = ReconcileTimings(node_lost_seconds=settings.node_lost_seconds)
+        self._observer = Observer(cache, client, settings, nodes or NodeMonitor(client, clock), clock)
         self._status_writer = StatusWriter(cache, client, settings, metrics, clock)
         self._executor = ActionExecutor(cache, client, settings, clock)
         self._event_recorder = EventRecorder(client, instance, clock)

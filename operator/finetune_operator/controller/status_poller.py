@@ -1,4 +1,4 @@
-"""Polls the run status of every running job from the agent in its first pod."""
+"""Polls the run status of every running job from the agent in its first pod, and asks pods on lost nodes for any answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPREAD = 0.8  # share of the interval over which the requests are spread
 
 
 class StatusPoller:
-    """Calls `on_status(job, pod UID, run status)` for every response."""
+    """Calls `on_status(job, pod UID, run status)` for every run status, and `on_contact` with whether a pod answered."""
 
     def __init__(
         self,
@@ -32,8 +32,11 @@ class StatusPoller:
         interval: float,
         on_status: Callable[[CachedJob, str, RunStatus], None],
         port: int = names.HTTP_PORT,
+        on_contact: Callable[[CachedJob, str, bool], None] = lambda _job, _pod_uid, _has_answered: None,
+        may_be_lost: Callable[[Pod], bool] = lambda _pod: False,
     ) -> None:
         self._cache, self._interval, self._on_status, self._port = cache, interval, on_status, port
+        self._on_contact, self._may_be_lost = on_contact, may_be_lost
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
 
     async def run(self) -> None:
@@ -46,10 +49,12 @@ class StatusPoller:
                 await interval
 
     def _targets(self) -> Iterator[tuple[CachedJob, Pod]]:
-        """The first pod of each active job, if its trainer container runs."""
+        """The first pod of each active job, and the pods of lost nodes, if their trainer containers run."""
         for key, pod in list(self._cache.all_pods()):
             job = self._active_job(key, pod)
-            if job is not None and pod.index == 0 and pod.running and pod.address and not pod.is_being_deleted:
+            if job is None or not pod.running or not pod.address:
+                continue
+            if (pod.index == 0 and not pod.is_being_deleted) or self._may_be_lost(pod):
                 yield job, pod
 
     def _active_job(self, key: JobKey, pod: Pod) -> CachedJob | None:
@@ -67,8 +72,11 @@ class StatusPoller:
             # An agent that starts or terminates does not respond, or breaks off; a later poll or its termination message has
             # the status. No answer of a pod may end the operator: aiohttp passes on errors of its parser as they are.
             logger.debug("%s: no progress from %s: %r", job.key, pod.name, error)
+            # A pod that sends nonsense is alive all the same.
+            self._on_contact(job, pod.uid, not isinstance(error, (OSError, TimeoutError, aiohttp.ClientConnectionError)))
             return
-        if run is not None:
+        self._on_contact(job, pod.uid, True)
+        if run is not None and pod.index == 0:
             self._on_status(job, pod.uid, run)
 
     async def _fetch(self, session: aiohttp.ClientSession, pod: Pod) -> RunStatus | None:

@@ -7,7 +7,7 @@ written before any action, so an operator that stops between two writes continue
 
 from finetune_operator.reconcile.observed_containers import FailedContainer
 from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage, TerminatedState, parse_pod
-from finetune_operator.reconcile.observed_state import MissingSecret, ObservedState, is_retained
+from finetune_operator.reconcile.observed_state import MissingSecret, ObservedNodes, ObservedState, is_retained
 from finetune_operator.reconcile.observed_workload import Workload, WorkloadCondition, parse_workload
 from finetune_operator.reconcile.plan import (
     Action,
@@ -37,6 +37,7 @@ __all__ = [
     "Event",
     "FailedContainer",
     "MissingSecret",
+    "ObservedNodes",
     "ObservedState",
     "Plan",
     "Pod",

@@ -18,6 +18,8 @@ from finetune_operator.reconcile.observed_containers import (
 
 __all__ = ["FailedContainer", "Pod", "PodCondition", "ReasonMessage", "TerminatedState", "parse_pod"]
 
+READINESS_GATES = "ReadinessGatesNotReady"
+
 
 class PodCondition(NamedTuple):
     """A condition in a pod's status."""
@@ -35,8 +37,9 @@ class Pod:
     `running`, `ready` and `terminated` are about the trainer container: what sidecars do is not the run's concern. `waiting` is
     the reason why the pod does not start, `initializing` the init container that runs before the trainer container, and
     `failed_init_container` the one that failed. `disruption` is the reason why Kubernetes stopped or rejected the pod, and
-    `conditions` are the conditions of a pod that has ended or ends. `deletion_deadline` is set on a pod that is being deleted,
-    to the end of its grace period.
+    `conditions` are the conditions of a pod that has ended or ends. `node_lost_since` is the time at which Kubernetes marked
+    the pod because its node was not ready. `deletion_deadline` is set on a pod that is being deleted, to the end of its grace
+    period.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Pod:
     initializing: str = ""
     failed_init_container: FailedContainer | None = None
     conditions: tuple[PodCondition, ...] = ()
+    node_lost_since: datetime | None = None
     resource_version: int = field(default=0, compare=False)
 
     @property
@@ -107,6 +111,7 @@ def parse_pod(body: dict[str, Any]) -> Pod:
         initializing=containers.initializing,
         failed_init_container=containers.failed_init_container,
         conditions=_pod_conditions(status) if has_ended else (),
+        node_lost_since=_node_lost_since(conditions),
         resource_version=int(metadata.get("resourceVersion") or 0),
     )
 
@@ -137,6 +142,18 @@ def _disruption(status: dict[str, Any], conditions: dict[str, dict[str, Any]]) -
     if status.get("phase") == "Failed" and status.get("reason"):
         return ReasonMessage(status["reason"], status.get("message") or "")
     return None
+
+
+def _node_lost_since(conditions: dict[str, dict[str, Any]]) -> datetime | None:
+    """When the node lifecycle controller marked a pod as not ready, because its node was not; None if it did not.
+
+    The kubelet sets Ready and ContainersReady together, unless readiness gates are open; that controller sets Ready only.
+    """
+    ready, containers_ready = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
+    if ready.get("status") != "False" or containers_ready.get("status") != "True" or ready.get("reason") == READINESS_GATES:
+        return None
+    time = ready.get("lastTransitionTime")
+    return parse_timestamp(time) if time else None
 
 
 def _unschedulable(conditions: dict[str, dict[str, Any]]) -> ReasonMessage | None:

@@ -21,6 +21,18 @@ class MissingSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedNodes:
+    """The nodes of the cluster: those that are not ready with the time since when, and those that are.
+
+    `has_ready_worker` is whether a ready node accepts pods.
+    """
+
+    not_ready_since: Mapping[str, datetime]
+    ready: frozenset[str]
+    has_ready_worker: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedState:
     """All inputs of one reconcile.
 
@@ -33,6 +45,8 @@ class ObservedState:
     A queued job has a `workload`, unless it was just created; `workload_hash` identifies the spec that it should have.
     `workloads_synced` is false until Workloads were listed, `queue_error` says why that is impossible, and `placement_error`
     why it is unknown where the pods of an admitted job should run.
+    `nodes` is None if no pod looks as if its node were lost, or if the operator may not list nodes. `responding_pods` are the
+    UIDs of pods that answered the operator lately, `silent_pods` of those that have left several requests unanswered.
     """
 
     name: str
@@ -56,6 +70,9 @@ class ObservedState:
     create_retry_time: datetime | None = None
     vanished_pods: tuple[Pod, ...] = ()
     start_problems: Mapping[str, ReasonMessage] = field(default_factory=dict)
+    nodes: ObservedNodes | None = None
+    responding_pods: frozenset[str] = frozenset()
+    silent_pods: frozenset[str] = frozenset()
 
 
 def is_retained(status: JobStatus, pod: Pod) -> bool:

@@ -128,6 +128,8 @@ class ReconcileTimings:
     recheck_max: float = 300.0
     start_check_after: float = 20.0  # from a pod's creation until the kubelet's warnings about it are read
     start_check_interval: float = 60.0  # until they are read again
+    node_lost_seconds: float = 30.0  # until a pod on a lost node is replaced, for jobs without runPolicy.nodeLostSeconds
+    node_check_interval: float = 30.0  # between checks of the nodes of pods that are not ready
 
 
 class PlanBuilder:
@@ -199,13 +201,18 @@ class PlanBuilder:
         self.requeue_after(remaining)
         return False
 
-    def mark_for_deletion(self, *pods: Pod) -> None:
-        """Delete pods and record their UIDs in the status, so that their termination is never counted as a failure."""
+    def mark_for_deletion(self, *pods: Pod, force: bool = False) -> None:
+        """Delete pods and record their UIDs in the status, so that their termination is never counted as a failure.
+
+        `force` does not wait for their nodes.
+        """
         counted = self.counted_pods
         added = [pod.uid for pod in pods if pod.uid not in counted]
         self.update_status(counted_terminated_pods=[*self.status.counted_terminated_pods, *added])
         for pod in pods:
-            if not pod.is_being_deleted:
+            if force:
+                self.add_action(DeletePod(pod.name, pod.uid, force=True))
+            elif not pod.is_being_deleted and DeletePod(pod.name, pod.uid, force=True) not in self._actions:
                 self.add_action(DeletePod(pod.name, pod.uid))
 
     def build(self) -> Plan:

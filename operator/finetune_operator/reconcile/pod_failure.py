@@ -73,6 +73,7 @@ class Verdict(Enum):
 
 DEFAULT_VERDICTS: dict[ConditionReason, Verdict] = {
     ConditionReason.DISRUPTED: Verdict.DISRUPTION,
+    ConditionReason.NODE_LOST: Verdict.DISRUPTION,
     ConditionReason.POD_DELETED: Verdict.DISRUPTION,
     ConditionReason.DISK_LIMIT_EXCEEDED: Verdict.RETRY,  # the replacement starts with an empty disk
     ConditionReason.POD_REJECTED: Verdict.RETRY,  # the replacement may run on another node

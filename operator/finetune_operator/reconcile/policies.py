@@ -11,6 +11,7 @@ from finetune_operator.reconcile import (
     force_delete,
     gang_start,
     managed_by,
+    node_loss,
     pods,
     progress,
     queue,
@@ -38,6 +39,7 @@ POLICIES: tuple[Policy, ...] = (
     deadline.enforce_deadline,
     gang_start.release_blocked_pods,
     pods.ensure_pods,
+    node_loss.report_lost_nodes,
     progress.report_progress,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition
+from finetune_operator.reconcile.node_loss import is_waiting_for_node
 from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_operator.reconcile.pod_failure import parse_outcome
 from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, RunStatus, SavedCheckpoint, Straggler
@@ -11,7 +12,7 @@ from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, Ru
 def report_progress(plan: PlanBuilder) -> bool:
     """Record the run status of node 0, and update the conditions Running and CheckpointHealthy."""
     run = plan.observed.run
-    if plan.status.phase == "Running":
+    if plan.status.phase == "Running" and not is_waiting_for_node(plan):
         _report_activity(plan, run or RunStatus())
     if run is None:
         return False

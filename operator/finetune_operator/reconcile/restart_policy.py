@@ -14,6 +14,7 @@ from finetune_operator.reconcile.completion import has_succeeded
 from finetune_operator.reconcile.disruption_limit import limit_disruptions, max_pause
 from finetune_operator.reconcile.failed_pods import current_pod_name, retain_or_delete
 from finetune_operator.reconcile.failure_policy import apply_failure_policy
+from finetune_operator.reconcile.node_loss import classify_lost, pods_to_replace
 from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_operator.reconcile.pod_failure import PodFailure, Verdict, classify, vanished
@@ -27,8 +28,9 @@ def count_failures(plan: PlanBuilder) -> bool:
     """Count the pods that terminated since the last reconcile, to be replaced. True if the job has failed."""
     policy = plan.job.spec.run_policy.failure_policy
     record_checkpoints(plan)
-    terminated = _newly_terminated(plan)
+    terminated, lost = _newly_terminated(plan), pods_to_replace(plan)
     pod_failures = [apply_failure_policy(policy, classify(pod)) for pod in terminated]
+    pod_failures += [apply_failure_policy(policy, classify_lost(item)) for item in lost]
     pod_failures += [apply_failure_policy(policy, vanished(index)) for index in _vanished_pods(plan)]
     for pod_failure in pod_failures:
         if pod_failure.verdict is Verdict.FAIL:
@@ -38,6 +40,7 @@ def count_failures(plan: PlanBuilder) -> bool:
     if uncounted:
         _record_restart(plan, limit_disruptions(plan, uncounted))
     retain_or_delete(plan, *terminated)
+    plan.mark_for_deletion(*(item.pod for item in lost), force=True)
     if plan.status.restarts.failures > plan.job.spec.run_policy.backoff_limit:
         _fail_backoff_limit_exceeded(plan)
         return True

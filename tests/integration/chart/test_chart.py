@@ -32,6 +32,12 @@ EVERYTHING = (
     "extraArgs[0]=--workers=4",
     "priorityClassName=system-cluster-critical",
     "tolerations[0].operator=Exists",
+    "commonLabels.team=ml",
+    "extraVolumes[0].name=ca",
+    "extraVolumes[0].configMap.name=ca",
+    "extraVolumeMounts[0].name=ca",
+    "extraVolumeMounts[0].mountPath=/ca",
+    "affinity.nodeAffinity.a=b",
     "serviceAccount.annotations.a=b",
     "service.annotations.a=b",
     "podLabels.a=b",
@@ -44,8 +50,13 @@ ALWAYS = {
     ("ClusterRole", f"{OPERATOR}-edit"),
     ("Service", OPERATOR),
     ("Deployment", OPERATOR),
+    ("PodDisruptionBudget", OPERATOR),
+    ("Role", f"{OPERATOR}-leader-election"),
+    ("RoleBinding", f"{OPERATOR}-leader-election"),
+    ("Pod", f"{OPERATOR}-test"),
 }
 CLUSTER_WIDE = {("ClusterRole", OPERATOR), ("ClusterRoleBinding", OPERATOR)}
+RBAC = ("ClusterRole", "Role", "RoleBinding")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +65,8 @@ CLUSTER_WIDE = {("ClusterRole", OPERATOR), ("ClusterRoleBinding", OPERATOR)}
         ((), ALWAYS | CLUSTER_WIDE),
         (("watchNamespaces={team}",), ALWAYS | CLUSTER_WIDE | {("Role", OPERATOR), ("RoleBinding", OPERATOR)}),
         (("crds.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("CustomResourceDefinition", CRD_NAME)}),
-        (("rbac.create=false", "rbac.aggregateClusterRoles=false"), {key for key in ALWAYS if key[0] != "ClusterRole"}),
+        (("rbac.create=false", "rbac.aggregateClusterRoles=false"), {key for key in ALWAYS if key[0] not in RBAC}),
+        (("podDisruptionBudget.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("PodDisruptionBudget", OPERATOR)}),
         (("serviceAccount.create=false", "serviceAccount.name=a"), (ALWAYS | CLUSTER_WIDE) - {("ServiceAccount", OPERATOR)}),
         (("service.enabled=false",), (ALWAYS | CLUSTER_WIDE) - {("Service", OPERATOR)}),
         (
@@ -70,7 +82,7 @@ CLUSTER_WIDE = {("ClusterRole", OPERATOR), ("ClusterRoleBinding", OPERATOR)}
             },
         ),
     ],
-    ids=["default", "namespaced", "no-crds", "no-rbac", "own-account", "no-service", "everything"],
+    ids=["default", "namespaced", "no-crds", "no-rbac", "no-pdb", "own-account", "no-service", "everything"],
 )
 def test_values_select_the_objects(render: Render, values: tuple[str, ...], expected: set[Any]) -> None:
     assert set(render(*values)) == expected
@@ -84,7 +96,24 @@ def test_passes_helm_lint(helm: Path, values: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["replicas=2", "logLevel=LOUD", "watchNamespaces={Team}", "image.digest=sha256:1", "service.port=0", "crds.enabled=yes"],
+    [
+        "replica=2",
+        "replicas=-1",
+        "replicas=two",
+        "podDisruptionBudget.maxUnavailable=0",
+        "podDisruptionBudget.maxUnavailable=half",
+        "podDisruptionBudget.minAvailable=1",
+        "evictionSeconds=-1",
+        "commonLabels.a=1",
+        "topologySpreadConstraints.a=b",
+        "extraVolumes.a=b",
+        "rbac.readSecrets=maybe",
+        "logLevel=LOUD",
+        "watchNamespaces={Team}",
+        "image.digest=sha256:1",
+        "service.port=0",
+        "crds.enabled=yes",
+    ],
 )
 def test_schema_rejects_invalid_values(render: Render, value: str) -> None:
     with pytest.raises(AssertionError, match="values don't meet the specifications"):
@@ -103,10 +132,15 @@ def test_generated_files_are_up_to_date(helm: Path, capsys: pytest.CaptureFixtur
 
 
 def test_operator_meets_the_restricted_pod_security_level(render: Render) -> None:
-    spec = render()["Deployment", OPERATOR]["spec"]
-    pod = spec["template"]["spec"]
+    objects = render()
+    deployed = objects["Deployment", OPERATOR]["spec"]["template"]["spec"]
+    for pod in (deployed, objects["Pod", f"{OPERATOR}-test"]["spec"]):
+        check_restricted(pod)
+    assert {volume["name"]: set(volume) - {"name"} for volume in deployed["volumes"]} == {"tmp": {"emptyDir"}}
+
+
+def check_restricted(pod: dict[str, Any]) -> None:
     [container] = pod["containers"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     assert pod["securityContext"] == {
         "runAsNonRoot": True,
         "runAsUser": 65532,
@@ -118,7 +152,6 @@ def test_operator_meets_the_restricted_pod_security_level(render: Render) -> Non
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]} == {"tmp": {"emptyDir"}}
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
 
 
@@ -131,6 +164,8 @@ def test_operator_meets_the_restricted_pod_security_level(render: Render) -> Non
         ((f"trainerImage.digest=sha256:{'0' * 64}",), {"trainer_image": f"finetune-trainer@sha256:{'0' * 64}"}),
         (("trainerImage.pullPolicy=Always",), {"image_pull_policy": "Always"}),
         (("extraArgs={--workers=4}",), {"workers": 4}),
+        ((), {"lease": "finetune-system/finetune-operator"}),
+        (("fullnameOverride=trainers",), {"lease": "finetune-system/trainers"}),
     ],
 )
 def test_operator_parses_the_rendered_arguments(render: Render, values: tuple[str, ...], expected: dict[str, Any]) -> None:
@@ -151,6 +186,7 @@ CLUSTER_RULES = [
     ("kueue.x-k8s.io", "resourceflavors", ["get"]),
     ("kueue.x-k8s.io", "workloadpriorityclasses", ["get"]),
     ("scheduling.k8s.io", "priorityclasses", ["get"]),
+    ("", "nodes", ["list"]),
 ]
 ROLES = [((), "ClusterRole"), (("watchNamespaces={team}",), "Role")]
 
@@ -184,6 +220,7 @@ def test_grants_only_the_required_permissions(render: Render, values: tuple[str,
         assert [rule["resources"] for rule in objects["ClusterRole", OPERATOR]["rules"]] == [
             ["resourceflavors", "workloadpriorityclasses"],
             ["priorityclasses"],
+            ["nodes"],
         ]
     binding = objects[f"{kind}Binding", OPERATOR]
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": OPERATOR}
@@ -195,7 +232,112 @@ def test_each_watched_namespace_has_a_role(helm: Path) -> None:
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     objects = [document for document in yaml.safe_load_all(output) if document]
     bound = [(item["kind"], item["metadata"]["namespace"]) for item in objects if item["kind"] in ("Role", "RoleBinding")]
-    assert sorted(bound) == [("Role", "a"), ("Role", "b"), ("RoleBinding", "a"), ("RoleBinding", "b")]
+    expected = [(kind, namespace) for kind in ("Role", "RoleBinding") for namespace in ("a", "b", "default")]
+    assert sorted(bound) == expected, "default is the namespace of the release, which has the Lease"
+
+
+def test_secrets_are_read_only_if_allowed(render: Render) -> None:
+    def reads_secrets(*values: str) -> bool:
+        return any("secrets" in rule["resources"] for rule in render(*values)["ClusterRole", OPERATOR]["rules"])
+
+    assert reads_secrets()
+    assert not reads_secrets("rbac.readSecrets=false")
+
+
+def test_only_one_lease_may_be_changed(render: Render) -> None:
+    role = render("fullnameOverride=trainers", "watchNamespaces={team}")["Role", "trainers-leader-election"]
+    assert role["metadata"]["namespace"] == "finetune-system"
+    assert role["rules"] == [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["trainers"],
+            "verbs": ["get", "update"],
+        },
+    ]
+
+
+def test_replicas_are_spread_and_replaced_soon(render: Render) -> None:
+    objects = render()
+    spec = objects["Deployment", OPERATOR]["spec"]
+    pod, selector = spec["template"]["spec"], spec["selector"]["matchLabels"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert objects["PodDisruptionBudget", OPERATOR]["spec"] == {"maxUnavailable": 1, "selector": {"matchLabels": selector}}
+    assert pod["tolerations"] == [
+        {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+        for key in ("not-ready", "unreachable")
+    ]
+    [preferred] = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert preferred["podAffinityTerm"] == {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": selector},
+    }
+    assert pod["topologySpreadConstraints"] == [
+        {
+            "maxSkew": 1,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": selector},
+        }
+    ]
+
+
+def test_placement_can_be_changed(render: Render) -> None:
+    constraint = "topologySpreadConstraints[0]"
+    pod = render(
+        "replicas=1",
+        "evictionSeconds=5",
+        "tolerations[0].key=gpu",
+        "affinity.nodeAffinity.a=b",
+        f"{constraint}.topologyKey=rack",
+        f"{constraint}.labelSelector.matchLabels.a=b",
+    )["Deployment", OPERATOR]["spec"]["template"]["spec"]
+    assert [(item["key"], item.get("tolerationSeconds")) for item in pod["tolerations"]] == [
+        ("node.kubernetes.io/not-ready", 5),
+        ("node.kubernetes.io/unreachable", 5),
+        ("gpu", None),
+    ]
+    assert pod["affinity"] == {"nodeAffinity": {"a": "b"}}
+    assert pod["topologySpreadConstraints"] == [{"topologyKey": "rack", "labelSelector": {"matchLabels": {"a": "b"}}}]
+    assert (
+        "topologySpreadConstraints"
+        not in render("topologySpreadConstraints=null")["Deployment", OPERATOR]["spec"]["template"]["spec"]
+    )
+
+
+def test_pods_can_be_extended(render: Render) -> None:
+    pod = render(*EVERYTHING, "podSecurityContext.fsGroup=7", "podSecurityContext.runAsUser=null")["Deployment", OPERATOR]
+    spec = pod["spec"]["template"]["spec"]
+    assert spec["volumes"][-1] == {"name": "ca", "configMap": {"name": "ca"}}
+    assert spec["containers"][0]["volumeMounts"][-1] == {"name": "ca", "mountPath": "/ca"}
+    assert "runAsUser" not in spec["securityContext"], "OpenShift chooses the user"
+    assert spec["securityContext"]["fsGroup"] == 7
+
+
+def test_every_object_has_the_common_labels(render: Render) -> None:
+    for key, item in render(*EVERYTHING).items():
+        assert item["metadata"]["labels"]["team"] == "ml", key
+        if key == ("Deployment", OPERATOR):
+            assert item["spec"]["template"]["metadata"]["labels"]["team"] == "ml"
+            assert "team" not in item["spec"]["selector"]["matchLabels"], "the selector of a Deployment cannot change"
+
+
+def test_helm_test_runs_the_script_and_is_not_part_of_the_service(render: Render) -> None:
+    objects = render()
+    pod = objects["Pod", f"{OPERATOR}-test"]
+    [container] = pod["spec"]["containers"]
+    assert container["args"] == [(CHART / "files/installation_test.py").read_text().strip()]
+    assert container["command"] == ["python", "-c"]
+    assert {item["name"]: item["value"] for item in container["env"]} == {
+        "LEASE": "finetune-system/finetune-operator",
+        "OPERATOR": "http://finetune-operator.finetune-system.svc:8080",
+    }
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert not objects["Service", OPERATOR]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    [without_service] = render("service.enabled=false")["Pod", f"{OPERATOR}-test"]["spec"]["containers"]
+    assert [item["name"] for item in without_service["env"]] == ["LEASE"]
 
 
 def test_service_selects_the_pod(render: Render) -> None:

@@ -195,7 +195,7 @@ def test_template_adds_fields_but_cannot_change_the_job_label() -> None:
     assert (spec["nodeSelector"], spec["imagePullSecrets"]) == ({"gpu": "h200"}, [{"name": "pull"}])
     assert (spec["serviceAccountName"], spec["priorityClassName"], spec["runtimeClassName"]) == ("trainer", "high", "nvidia")
     keys = [(item["key"], item.get("tolerationSeconds")) for item in spec["tolerations"]]
-    assert keys == [("node.kubernetes.io/unreachable", None), ("node.kubernetes.io/not-ready", 60)]
+    assert keys == [("node.kubernetes.io/unreachable", None), ("node.kubernetes.io/not-ready", None)]
     environment = [(item["name"], item["value"]) for item in spec["containers"][0]["env"]]
     assert dict(environment)["HOME"] == "/elsewhere"
     assert len(environment) == len(dict(environment))

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from finetune_operator.client.kubernetes import METADATA_LIST, METADATA_ONLY, ApiError, KubernetesClient
-from finetune_operator.client.types import JobKey, ListSnapshot
+from finetune_operator.client.kubernetes import METADATA_LIST, METADATA_ONLY, TABLE, ApiError, KubernetesClient, NotLeaderError
+from finetune_operator.client.types import JobKey, ListSnapshot, NodeState
 
 KEY = JobKey("team", "j")
 JOBS = "/apis/finetune-operator.io/v1alpha1/namespaces/team/finetunejobs"
@@ -28,6 +28,7 @@ class Server:
         self.query: dict[str, str] = {}
         self.sent: Any = None
         self.requests: list[tuple[str, str, int]] = []
+        self.port = 0
 
     async def respond(self, request: web.Request) -> web.Response:
         await asyncio.sleep(self.delay)
@@ -48,6 +49,7 @@ async def running_server(request_timeout: float = 5.0) -> AsyncIterator[tuple[Se
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
+    server.port = port
     configuration = Configuration(host=f"http://{host}:{port}", api_key={"BearerToken": "bearer secret"})
     client = KubernetesClient(
         ApiClient(configuration), timeout=request_timeout, on_request=lambda *call: server.requests.append(call)
@@ -239,3 +241,73 @@ async def test_error_with_body_that_is_not_a_status_object() -> None:
         server.status, server.body = 502, ["bad gateway"]
         with pytest.raises(ApiError, match="bad gateway"):
             await client.create(POD)
+
+
+async def test_lists_nodes_as_the_table_of_kubectl() -> None:
+    async with running_server() as (server, client):
+        names = ("Name", "Status", "Roles", "Age", "Version")
+        cells = [
+            ("node-1", "Ready", "<none>", "1d", "v1.37.2"),
+            ("node-2", "NotReady", "<none>", "1d", "v1.37.2"),
+            ("node-3", "Ready,SchedulingDisabled", "gpu", "1d", "v1.37.2"),
+            ("node-4", "NotReady,SchedulingDisabled", "<none>", "1d", "v1.37.2"),
+            ("node-5", "Ready", "control-plane,gpu", "1d", "v1.37.2"),
+            ("node-6", "Unknown", "<none>", "1d", "v1.37.2"),
+        ]
+        server.body = {
+            "kind": "Table",
+            "columnDefinitions": [{"name": name} for name in names],
+            "rows": [{"cells": list(row)} for row in cells],
+        }
+        assert await client.list_nodes() == [
+            NodeState("node-1", True, True),
+            NodeState("node-2", False, False),
+            NodeState("node-3", True, False),
+            NodeState("node-4", False, False),
+            NodeState("node-5", True, False),
+            NodeState("node-6", False, False),
+        ]
+        assert (server.method, server.path, server.accept) == ("GET", "/api/v1/nodes", TABLE)
+        server.body = {"kind": "Table", "columnDefinitions": [{"name": name} for name in names], "rows": None}
+        assert await client.list_nodes() == []
+
+
+LEASE_PATH = "/apis/coordination.k8s.io/v1/namespaces/system/leases"
+
+
+async def test_reads_and_writes_leases() -> None:
+    lease = {"kind": "Lease", "metadata": {"name": "operator", "namespace": "system", "resourceVersion": "3"}}
+    async with running_server() as (server, client):
+        server.body = lease
+        assert await client.get_lease("system", "operator") == lease
+        assert (server.method, server.path) == ("GET", f"{LEASE_PATH}/operator")
+        await client.create_lease(lease)
+        assert (server.method, server.path, server.sent) == ("POST", LEASE_PATH, lease)
+        await client.replace_lease(lease)
+        assert (server.method, server.path, server.sent) == ("PUT", f"{LEASE_PATH}/operator", lease)
+        server.status, server.body = 404, {"reason": "NotFound", "message": "gone"}
+        assert await client.get_lease("system", "operator") is None
+
+
+async def test_sends_no_write_without_leadership() -> None:
+    """Checked when a request has a free connection, because it may have waited long for one."""
+    is_leader = True
+    async with running_server() as (server, _):
+        configuration = Configuration(host=f"http://127.0.0.1:{server.port}")
+        client = KubernetesClient(ApiClient(configuration), may_write=lambda: is_leader)
+        await client.create(POD)
+        is_leader = False
+        server.method = ""
+        for write in (
+            client.create(POD),
+            client.delete_pod("team", "j-0", "uid"),
+            client.delete_job(KEY, "uid"),
+            client.patch_status(KEY, 1, {}),
+        ):
+            with pytest.raises(NotLeaderError):
+                await write
+        assert server.method == ""
+        server.body = {"metadata": {"resourceVersion": "1"}, "items": []}
+        await client.list_jobs(None)
+        assert server.method == "GET", "the cache of a standby is kept up to date"
+        await client.close()

@@ -30,3 +30,29 @@ async def test_resync_removes_deleted_jobs_and_pods(namespaces: str, exists: boo
     assert await manager.resync(client) == ({KEY} if is_removed else set())
     assert (KEY in manager.cache.jobs) == (not is_removed)
     assert bool(manager.cache.pods(KEY)) == (not is_removed)
+
+
+async def test_standby_fills_its_cache_but_queues_nothing() -> None:
+    standby = Manager(Settings(lease="finetune-system/finetune-operator"))
+    standby.enqueue(KEY)
+    assert len(standby.queue) == 0
+    single = Manager(Settings())
+    single.enqueue(KEY)
+    assert len(single.queue) == 1
+
+
+async def test_new_leader_reconciles_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = Manager(Settings(lease="finetune-system/finetune-operator"))
+    manager.cache.put_job(job_body(10))
+    manager.enqueue(KEY)
+    started: list[str] = []
+
+    def record_task(name: str, coroutine: Any) -> None:
+        started.append(name)
+        coroutine.close()
+
+    monkeypatch.setattr(manager, "_start_task", record_task)
+    client: Any = FakeKubernetesClient()
+    manager._lead(client)
+    assert started == ["reconcile", "progress"]
+    assert len(manager.queue) == 1

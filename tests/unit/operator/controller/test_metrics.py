@@ -64,3 +64,15 @@ def test_exposes_jobs_until_they_are_deleted() -> None:
     assert "job_eval_loss{" not in text(metrics), "an unknown value is not reported as 0"
     cache.remove_job(JobKey("team", "j"), "job-uid")
     assert 'job="j"' not in text(metrics)
+
+
+def test_only_the_leader_exports_jobs() -> None:
+    """Otherwise Prometheus would count each job once for each replica."""
+    is_leading = False
+    metrics = Metrics()
+    metrics.watch(InformerCache(), lambda: 0.0, lambda: is_leading)
+    assert metrics.registry.get_sample_value("finetune_operator_leader") == 0
+    assert metrics.registry.get_sample_value("finetune_operator_jobs", {"phase": "Running"}) is None
+    is_leading = True
+    assert metrics.registry.get_sample_value("finetune_operator_leader") == 1
+    assert metrics.registry.get_sample_value("finetune_operator_jobs", {"phase": "Running"}) == 0

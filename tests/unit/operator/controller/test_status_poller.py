@@ -142,3 +142,64 @@ async def test_unreachable_pod_does_not_stop_poller() -> None:
     assert not task.done()
     task.cancel()
     assert received == []
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "address", "text", "expected"),
+    [
+        (0, {}, "127.0.0.1", "{}", {True}),
+        (0, {}, "127.0.0.1", "no json", {True}),
+        (0, {}, "127.0.0.1", "", {True}),
+        (0, {}, "127.0.0.2", "{}", {False}),
+        (1, {}, "127.0.0.1", "{}", set()),
+        (1, {"lost": True}, "127.0.0.1", "{}", {True}),
+        (1, {"lost": True}, "127.0.0.2", "{}", {False}),
+        (1, {"lost": True, "deleted": True}, "127.0.0.1", "{}", {True}),
+    ],
+    ids=[
+        "first pod",
+        "nonsense",
+        "error status",
+        "silent",
+        "healthy peer",
+        "lost peer",
+        "silent lost peer",
+        "terminating lost peer",
+    ],
+)
+async def test_reports_which_pods_answer(
+    index: int, changes: dict[str, bool], address: str, text: str, expected: set[bool]
+) -> None:
+    """Every pod of a lost node is asked, not only the first one, because its answer keeps it from being replaced."""
+
+    async def progress(_request: web.Request) -> web.Response:
+        return web.Response(text=text, status=200 if text else 503)
+
+    application = web.Application()
+    application.router.add_get("/progress", progress)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    pod = owned_pod(podIP=address)
+    pod["metadata"]["labels"] |= {"finetune-operator.io/node-rank": str(index)}
+    if changes.get("deleted"):
+        pod["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    cache, contacts, runs = InformerCache(), [], []
+    cache.put_job(job_body(1))
+    cache.put_pod(pod)
+    poller = StatusPoller(
+        cache,
+        0.01,
+        lambda _job, _uid, run: runs.append(run),
+        port=runner.addresses[0][1],
+        on_contact=lambda _job, uid, has_answered: contacts.append((uid, has_answered)),
+        may_be_lost=lambda _pod: changes.get("lost", False),
+    )
+    task = asyncio.create_task(poller.run())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await runner.cleanup()
+    assert set(contacts) == {("pod-uid", has_answered) for has_answered in expected}
+    if index:
+        assert runs == [], "only the first pod reports the progress of the run"

@@ -20,6 +20,14 @@ def condition(condition_type: str, status: str, **more: str) -> dict[str, Any]:
     return {"conditions": [{"type": condition_type, "status": status, **more}]}
 
 
+LOST = ("Ready", "False", {"lastTransitionTime": "2026-01-01T12:30:00Z"})
+NODE_LOST = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+
+
+def pod_conditions(*items: tuple[str, str, dict[str, str]]) -> dict[str, Any]:
+    return {"conditions": [{"type": name, "status": status, **more} for name, status, more in items]}
+
+
 def test_parses_metadata_and_addresses() -> None:
     pod = parse_pod(body({"phase": "Running", "podIP": "10.0.0.1"}))
     assert (pod.name, pod.uid, pod.job_uid, pod.index, pod.resource_version) == ("j-1", "u", "job-uid", 1, 42)
@@ -37,6 +45,17 @@ def test_deletion_timestamp_becomes_deadline() -> None:
     [
         pytest.param(condition("Ready", "True"), "ready", True, id="ready"),
         pytest.param(condition("Ready", "False"), "ready", False, id="not ready"),
+        pytest.param(pod_conditions(LOST, ("ContainersReady", "True", {})), "node_lost_since", NODE_LOST, id="lost node"),
+        pytest.param(pod_conditions(LOST, ("ContainersReady", "False", {})), "node_lost_since", None, id="restarting ranks"),
+        pytest.param(
+            pod_conditions(("Ready", "False", {"reason": "ReadinessGatesNotReady"}), ("ContainersReady", "True", {})),
+            "node_lost_since",
+            None,
+            id="waiting for readiness gates",
+        ),
+        pytest.param(
+            pod_conditions(("Ready", "True", {}), ("ContainersReady", "True", {})), "node_lost_since", None, id="healthy node"
+        ),
         pytest.param(
             trainer(terminated={"exitCode": 137, "reason": "OOMKilled", "message": "m"}),
             "terminated",
