@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from datetime import timedelta
 
 from finetune_operator import names
 from finetune_operator.api import Failure, Restarts
 from finetune_operator.api.conditions import ConditionReason, ConditionType, format_timestamp, parse_timestamp
+from finetune_operator.reconcile.backoff import doubled, jittered
 from finetune_operator.reconcile.cleanup import fail
 from finetune_operator.reconcile.completion import has_succeeded
 from finetune_operator.reconcile.disruption_limit import limit_disruptions, max_pause
@@ -19,9 +19,6 @@ from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_operator.reconcile.pod_failure import PodFailure, Verdict, classify, vanished
 from finetune_operator.reconcile.progress import record_checkpoints, record_outcome
-
-MAX_DOUBLINGS = 20
-JITTER = 0.2  # share of a pause by which it differs between jobs at most
 
 
 def count_failures(plan: PlanBuilder) -> bool:
@@ -54,7 +51,7 @@ def backoff_delay(restarts: Restarts) -> timedelta:
 
 def never_ran(pod: Pod) -> bool:
     """Whether a pod is deleted before it ran: `gang_start` counts it as a pod that could not start."""
-    return pod.is_being_deleted and pod.phase == "Pending"
+    return pod.is_being_deleted and pod.phase == "Pending" and not pod.running and not pod.is_finished
 
 
 def _newly_terminated(plan: PlanBuilder) -> list[Pod]:
@@ -143,9 +140,8 @@ def _backoff_seconds(plan: PlanBuilder, consecutive: int, *, is_disruption: bool
     longest = timings.backoff_max
     if is_disruption:
         longest = max_pause(plan.job.spec.run_policy.max_disruptions_per_hour, timings)
-    pause = min(timings.backoff_initial * 2.0 ** min(consecutive - 2, MAX_DOUBLINGS), longest)
-    digest = zlib.crc32(f"{plan.observed.uid}/{plan.status.restarts.total}".encode())
-    return round(pause * (1 - JITTER * digest / 2**32))
+    pause = doubled(timings.backoff_initial, longest, consecutive - 1)
+    return round(jittered(pause, f"{plan.observed.uid} {plan.status.restarts.total}").total_seconds())
 
 
 def _is_consecutive(plan: PlanBuilder) -> bool:

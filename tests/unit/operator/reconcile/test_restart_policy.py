@@ -216,8 +216,8 @@ def test_backoff_doubles_and_resets_after_stable_training() -> None:
         delays.append(round(plan.requeue_after or 0))
         cluster.advance(delays[-1]).reconcile_until_stable()
         cluster.make_ready(0).reconcile_until_stable()
-    longest = [0, 10, 20, 40, 80, 160, 300, 300]
-    assert all(0.8 * limit <= delay <= limit for delay, limit in zip(delays, longest, strict=True)), delays
+    means = [0, 10, 20, 40, 80, 160, 300, 300]
+    assert all(0.5 * mean <= delay <= 1.5 * mean for delay, mean in zip(delays, means, strict=True)), delays
     assert delays[-2] != delays[-1], "the pauses of many jobs spread"
     cluster.advance(1000).fail(0)
     assert cluster.reconcile_until_stable().requeue_after is None
@@ -232,7 +232,7 @@ def test_ready_condition_reports_backoff() -> None:
     assert list(cluster.pods) == ["j-0-r"], "the failed pod is kept for its log"
     assert cluster.condition(ConditionType.PODS_READY) == ("False", "BackingOff")
     seconds = cluster.status.restarts.backoff_seconds
-    assert 8 <= seconds <= 10
+    assert 5 <= seconds <= 15
     assert f"The pods restart at 2026-01-01T12:00:{seconds:02}Z" in cluster.message(ConditionType.PODS_READY)
 
 
