@@ -150,8 +150,8 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ),
     ConditionReason.BACKING_OFF: Advice(
         "condition `PodsReady` (False)",
-        "Pods failed several times in a row. The next attempt waits 10 seconds, then twice as long each time, at most five "
-        "minutes. The message gives the time of the next attempt.",
+        "Pods failed several times in a row. The next attempt waits about 10 seconds, then twice as long each time, up to "
+        "about five minutes; the pauses of different jobs differ. The message gives the time of the next attempt.",
         "Read the cause in `status.failure` or with `kubectl finetune status NAME`. The delay starts over after ten "
         "minutes without a failure.",
     ),
