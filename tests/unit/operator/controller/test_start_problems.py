@@ -84,7 +84,7 @@ async def test_young_pod_is_not_asked_about() -> None:
 
 async def test_events_are_read_at_intervals() -> None:
     harness = await job_with_starting_pod()
-    assert await harness.reconcile() == 60
+    assert await harness.reconcile() == 30, "the node of a pod that is not ready is checked in between"
     warn(harness, warning("FailedMount", NOT_FOUND))
     await harness.reconcile()
     assert harness.condition("PodsReady")["reason"] == "PodsStarting"
