@@ -47,12 +47,14 @@ class Settings(BaseModel):
         5, gt=0, description="minimum interval between two status writes of one job that contain only progress"
     )
     progress_writes_per_second: float = Field(
-        10, gt=0, description="maximum rate of progress writes for all jobs; with many jobs each job is updated less often"
+        10,
+        gt=0,
+        description="maximum rate of progress writes for all jobs; with many active jobs each job is updated less often",
     )
     resync_interval: float = Field(300, gt=0, description="interval at which the caches are compared with the cluster")
-    http_address: str = Field("0.0.0.0", description="listen address of /metrics and /healthz")
-    http_port: int = Field(8080, ge=0, le=65535, description="port of /metrics and /healthz")
-    stalled_after: float = Field(120, gt=0, description="/healthz fails when a job has waited this long for a reconcile")
+    http_address: str = Field("0.0.0.0", description="listen address of /metrics, /healthz and /readyz")
+    http_port: int = Field(8080, ge=0, le=65535, description="port of /metrics, /healthz and /readyz")
+    stalled_after: float = Field(120, gt=0, description="/readyz fails when a job has waited this long for a reconcile")
     log_format: Literal["plain", "json"] = Field("plain", description="format of log lines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level that is logged")
 

@@ -54,8 +54,9 @@ def conflict(reason: str) -> ApiError:
 class FakeKubernetesClient:
     """Objects by (kind, name), and a log of all writes.
 
-    `create_errors` maps a kind to the error that a create request for it gets, `quota` to the number of objects that a
-    ResourceQuota allows, and `warnings` are the Warning events about pods by UID.
+    `create_errors` maps a kind to the error that a create request for it gets, `fail_next` the name of a method to the error
+    that its next call raises, `quota` a kind to the number of objects that a ResourceQuota allows. `warnings` are the Warning
+    events about pods by UID.
     """
 
     def __init__(self) -> None:
@@ -65,6 +66,7 @@ class FakeKubernetesClient:
         self.create_errors: dict[str, ApiError] = {}
         self.quota: dict[str, int] = {}
         self.warnings: dict[str, list[dict[str, Any]]] = {}
+        self.fail_next: dict[str, ApiError] = {}
         self.resource_version = 100
         self.force_deleted: list[str] = []
 
@@ -72,10 +74,8 @@ class FakeKubernetesClient:
         """Create or edit the job, as a user would."""
         body = document(**run_policy)
         previous = self.objects.get(("FineTuneJob", "j"))
-        body["metadata"] |= {
-            "creationTimestamp": CREATED,
-            "generation": 1 if previous is None else previous["metadata"]["generation"] + 1,
-        }
+        generation = 1 if previous is None else previous["metadata"]["generation"] + 1
+        body["metadata"] |= {"creationTimestamp": CREATED, "generation": generation}
         body["status"] = previous["status"] if previous is not None else {}
         self.objects["FineTuneJob", "j"] = body
         return self.bump_version(body)
@@ -107,6 +107,9 @@ class FakeKubernetesClient:
     async def pod_warnings(self, _namespace: str, uid: str) -> list[dict[str, Any]]:
         return self.warnings.get(uid, [])
 
+    async def patch_event(self, _namespace: str, name: str, patch: dict[str, Any]) -> None:
+        self.log.append(f"event {name.partition('.')[0]} occurred {patch['series']['count']} times")
+
     async def controller_uid(self, body: dict[str, Any]) -> str:
         kind, name = body["kind"], body["metadata"]["name"]
         if (kind, name) not in self.objects:
@@ -115,6 +118,7 @@ class FakeKubernetesClient:
         return str(owners[0]["uid"])
 
     async def delete_pod(self, _namespace: str, name: str, uid: str, force: bool = False) -> None:
+        self._fail("delete_pod")
         self.log.append(f"delete Pod {name}")
         body = self.objects.get(("Pod", name))
         if body is not None and body["metadata"]["uid"] == uid:
@@ -146,6 +150,7 @@ class FakeKubernetesClient:
         self.objects.pop((kind, name), None)
 
     async def patch_status(self, key: JobKey, resource_version: int, patch: dict[str, Any]) -> dict[str, Any]:
+        self._fail("patch_status")
         body = self.objects.get(("FineTuneJob", key.name))
         if body is None:
             raise ApiError(404, "NotFound", "gone")
@@ -167,6 +172,10 @@ class FakeKubernetesClient:
 
     async def secret_exists(self, _namespace: str, name: str) -> bool:
         return name in self.secrets
+
+    def _fail(self, method: str) -> None:
+        if method in self.fail_next:
+            raise self.fail_next.pop(method)
 
     def _list(self, kind: str, namespace: str | None) -> ListSnapshot:
         uids = set()
@@ -204,7 +213,8 @@ class ReconcilerHarness:
         self.restart_operator(**settings)
 
     def restart_operator(self, **settings: Any) -> None:
-        """Start a new operator process with an empty cache."""
+        """Start a new operator process with an empty cache, which writes changed conditions at once."""
+        settings = {"progress_write_interval": 0.1} | settings
         self.cache = InformerCache()
         self.states = JobStates()
         self.metrics = Metrics()
@@ -216,6 +226,9 @@ class ReconcilerHarness:
     def sync_cache(self) -> None:
         """Report all objects to the cache, as up-to-date watches would."""
         uids = {body["metadata"]["uid"] for body in self.client.objects.values()}
+        for job in list(self.cache.jobs.values()):
+            if job.uid not in uids:
+                self.cache.remove_job(job.key, job.uid)
         for key, pod in list(self.cache.all_pods()):
             if pod.uid not in uids:
                 self.cache.remove_pod(key, pod.uid)
@@ -234,8 +247,11 @@ class ReconcilerHarness:
         self.sync_cache()
 
     async def reconcile(self) -> float | None:
-        """Reconcile the job once."""
-        return await self.reconciler.reconcile(KEY)
+        """Reconcile the job once, and send the recorded events."""
+        try:
+            return await self.reconciler.reconcile(KEY)
+        finally:
+            await self.reconciler.events.send_waiting()
 
     def status(self) -> dict[str, Any]:
         """The status of the job."""
@@ -248,10 +264,10 @@ class ReconcilerHarness:
         return condition
 
 
-async def start_job(**settings: Any) -> ReconcilerHarness:
+async def start_job(*, nodes: int = 2, **settings: Any) -> ReconcilerHarness:
     """A harness with a job whose pods were created and are in the cache."""
     harness = ReconcilerHarness(**settings)
-    harness.client.put_job()
+    harness.client.put_job(nodes=nodes)
     harness.sync_cache()
     await harness.reconcile()
     harness.sync_cache()

@@ -70,7 +70,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, list] # list is for the kubelet's warnings about pods that do not start
+  # patch counts a repeated event, list is for the kubelet's warnings about pods that do not start
+  verbs: [create, list, patch]
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
   verbs: [get, list, watch, create, patch, delete]

@@ -6,12 +6,13 @@ Types and reasons are constants because scripts and alerts match on them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
-from finetune_operator.api.status import Condition
+from finetune_operator.api.status import Condition, JobStatus
 
+MAX_MESSAGE_CHARACTERS = 32768  # the API server rejects a longer message, which a pod's answer could contain
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 
@@ -72,6 +73,7 @@ class ConditionReason(StrEnum):
     CHECKPOINT_SAVE_FAILED = "CheckpointSaveFailed"
     FINISHED = "Finished"
     POD_FORCE_DELETED = "PodForceDeleted"
+    STATUS_UNREADABLE = "StatusUnreadable"
 
 
 POD_FAILURE_REASONS = (
@@ -92,8 +94,9 @@ def format_timestamp(time: datetime) -> str:
 
 
 def parse_timestamp(text: str) -> datetime:
-    """The time in an RFC 3339 timestamp."""
-    return datetime.fromisoformat(text)
+    """The time in an RFC 3339 timestamp; without an offset it is in UTC. Raises ValueError for any other text."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def set_condition(
@@ -115,7 +118,7 @@ def set_condition(
         type=str(condition_type),
         status=status,
         reason=str(reason),
-        message=message,
+        message=message[:MAX_MESSAGE_CHARACTERS],
         last_transition_time=transition_time,
         observed_generation=generation,
     )
@@ -134,6 +137,16 @@ def is_true(conditions: Iterable[Condition], condition_type: ConditionType) -> b
     """Whether the condition of one type is set and has the status True."""
     condition = find_condition(conditions, condition_type)
     return condition is not None and condition.status == "True"
+
+
+def is_finished(status: JobStatus) -> bool:
+    """Whether the job has ended. Any sign of its end counts, because a finished job must never run again."""
+    return (
+        status.completion_time is not None
+        or status.phase in ("Succeeded", "Failed")
+        or is_true(status.conditions, ConditionType.COMPLETE)
+        or is_true(status.conditions, ConditionType.FAILED)
+    )
 
 
 def _position(condition: Condition) -> int:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from datetime import datetime
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from finetune_trainer.config.base import Section
 from finetune_trainer.protocol.outcome import MAX_STRAGGLERS, DataSummary, Progress, SavedCheckpoint, Straggler
 
 Phase = Literal["Pending", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
+
+
+def _require_timestamp(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Timestamp = Annotated[str, AfterValidator(_require_timestamp)]
+"""An RFC 3339 timestamp. A status with any other text cannot be read, so no policy has to expect one."""
 
 
 class Condition(Section):
@@ -19,7 +29,7 @@ class Condition(Section):
     status: Literal["True", "False", "Unknown"]
     reason: str = Field(max_length=1024, description="A constant in CamelCase, for programs.")
     message: str = Field(max_length=32768, description="One sentence, for people.")
-    last_transition_time: str = Field(description="Time of the last change of status, RFC 3339.")
+    last_transition_time: Timestamp = Field(description="Time of the last change of status, RFC 3339.")
     observed_generation: int | None = None
 
 
@@ -67,7 +77,7 @@ class Restarts(Section):
     consecutive: int = Field(
         0, description="Restarts with less than ten minutes of training between them; determines the next back-off delay."
     )
-    last_time: str | None = None
+    last_time: Timestamp | None = None
     backoff_seconds: int = Field(0, description="Pause between lastTime and the creation of the replacement pods.")
     recent_disruptions: list[RecentDisruption] = Field(
         default_factory=list,
@@ -96,8 +106,8 @@ class JobStatus(Section):
         None, description="Why the job does not run as it should, such as Unschedulable; absent when all is well."
     )
     conditions: list[Condition] = Field(default_factory=list)
-    start_time: str | None = Field(None, description="Time at which pods were first created; reset by a suspension.")
-    completion_time: str | None = None
+    start_time: Timestamp | None = Field(None, description="Time at which pods were first created; reset by a suspension.")
+    completion_time: Timestamp | None = None
     workers: WorkersStatus = WorkersStatus()
     data: DataSummary | None = None
     progress: Progress | None = None

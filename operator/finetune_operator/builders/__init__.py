@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_operator.api import FineTuneJob
-from finetune_operator.builders.event import JobReference, build_event
+from finetune_operator.builders.event import JobReference, build_event, build_event_series
 from finetune_operator.builders.job_resources import build_config_map, build_service
 from finetune_operator.builders.placement import Placement, merge_placement
 from finetune_operator.builders.pod import build_pod
@@ -21,9 +21,9 @@ from finetune_operator.builders.workload import (
 from finetune_operator.settings import Settings
 
 __all__ = [
-    "JobReference", "Placement", "PriorityClass", "adoption_patch", "build_config_map", "build_event", "build_pod",
-    "build_pod_group", "build_service", "build_workload", "build_workload_spec", "merge_placement", "render", "workload_hash",
-    "workload_name",
+    "JobReference", "Placement", "PriorityClass", "adoption_patch", "build_config_map", "build_event", "build_event_series",
+    "build_pod", "build_pod_group", "build_service", "build_workload", "build_workload_spec", "merge_placement", "render",
+    "workload_hash", "workload_name",
 ]  # fmt: skip
 
 

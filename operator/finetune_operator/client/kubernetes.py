@@ -28,22 +28,41 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 PATHS = {"Service": f"{CORE}/services", "ConfigMap": f"{CORE}/configmaps", "Pod": f"{CORE}/pods", "Event": f"{EVENTS}/events"}
 WATCH_SECONDS = 600  # until the API server ends a watch
 MAX_ERROR_BYTES = 500  # of a response that is not a Status object
+MAX_RETRY_AFTER = 300.0  # seconds; a longer wait would look like an operator that hangs
 RETRIABLE_CLIENT_ERRORS = frozenset({401, 404, 408, 409, 429})
+WEBHOOK_FAILURE = "failed calling webhook"  # in the message of a 500, which the API server returns for a webhook that fails
 
 Body = dict[str, Any]
 
 
 class ApiError(Exception):
-    """An error response of the API server: HTTP status, and the reason and message of its Status object."""
+    """An error response of the API server: HTTP status, and the reason and message of its Status object.
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    `retry_after` is the time in seconds that the server asks clients to wait, or 0.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"{status} {reason}: {message}")
-        self.status, self.reason, self.message = status, reason, message
+        self.status, self.reason, self.message, self.retry_after = status, reason, message, retry_after
 
     @property
     def is_rejection(self) -> bool:
-        """Whether the request itself was rejected, so that an immediate retry would fail too."""
-        return 400 <= self.status < 500 and self.status not in RETRIABLE_CLIENT_ERRORS
+        """Whether the request itself was rejected, so that an immediate retry would fail too.
+
+        An admission webhook that fails rejects every request of its kind until an administrator repairs it.
+        """
+        if self.status >= 500:
+            return WEBHOOK_FAILURE in self.message
+        return self.status >= 400 and self.status not in RETRIABLE_CLIENT_ERRORS
+
+
+REQUEST_ERRORS = (ApiError, aiohttp.ClientError, TimeoutError)
+"""The errors of a request: an error response, or no response."""
+
+
+def retry_after(error: Exception) -> float:
+    """Seconds that an error asks its caller to wait before a retry; 0 if it does not."""
+    return error.retry_after if isinstance(error, ApiError) else 0.0
 
 
 class NotLeaderError(Exception):
@@ -133,6 +152,11 @@ class KubernetesClient:
                     yield event["type"], event["object"]
         finally:
             response.response.close()
+
+    async def patch_event(self, namespace: str, name: str, patch: Body) -> None:
+        """Apply a merge patch to an event. ApiError 404 if the event has expired."""
+        path = _path(PATHS["Event"], namespace, name)
+        await self._request("PATCH", path, patch, content_type="application/merge-patch+json")
 
     async def controller_uid(self, body: Body) -> str:
         """UID of the object that controls an object in the cluster, or "" if none does. ApiError 404 if it does not exist."""
@@ -249,10 +273,11 @@ class KubernetesClient:
                     verb, self._client.configuration.host + path, headers, body, _request_timeout=self._timeout
                 )
                 status, text = response.status, await response.read()
+                wait = response.headers.get("Retry-After", "")
         finally:
             self._on_request(verb, resource, status)
         if status >= 400:
-            raise _error(status, text)
+            raise _error(status, text, wait)
         return _decode(text)
 
     async def _headers(
@@ -278,9 +303,12 @@ def _snapshot(body: Body) -> ListSnapshot:
     return ListSnapshot(int(body["metadata"]["resourceVersion"]), uids)
 
 
-def _error(status: int, text: bytes) -> ApiError:
+def _error(status: int, text: bytes, wait: str = "") -> ApiError:
+    """The error of a response; `wait` is its header Retry-After, which may also be a date, but not from the API server."""
     content = _decode(text)
-    return ApiError(status, str(content.get("reason", "")), str(content.get("message", text[:MAX_ERROR_BYTES])))
+    message = str(content.get("message", text[:MAX_ERROR_BYTES]))
+    seconds = min(float(wait), MAX_RETRY_AFTER) if wait.isdecimal() else 0.0
+    return ApiError(status, str(content.get("reason", "")), message, seconds)
 
 
 def _collection(body: Body) -> str:

@@ -234,8 +234,8 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ),
     ConditionReason.INVALID_SPEC: Advice(
         "condition `PodsReady` (Unknown)",
-        "The operator was replaced by a version that does not accept the document of a job that is already running. The pods "
-        "keep running, but a pod that is lost is not replaced.",
+        "The operator was replaced by a version that does not accept the document of a job that was accepted before. The job "
+        "is left alone: pods that run keep running, but a lost pod is not replaced, and a suspended job stays suspended.",
         "Install the operator version that accepted the job and let the job end, or apply a corrected document under another "
         "name.",
     ),
@@ -273,6 +273,12 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "A pod did not stop within its grace period, most often because its node is unreachable. The operator removed it from "
         "the API server without waiting for the node.",
         "Look at the node that the message names. A process that still runs there cannot commit checkpoints any more.",
+    ),
+    ConditionReason.STATUS_UNREADABLE: Advice(
+        "column REASON and a Warning event; the metric `finetune_operator_job_status_unreadable` counts such jobs",
+        "Another version of the operator wrote the status of this job, and this version cannot read it, for example after "
+        "`helm rollback`. The job is left alone: its pods keep running, and nothing is created, deleted or decided.",
+        "Install the version of the operator that wrote the status, or a newer one.",
     ),
 }
 

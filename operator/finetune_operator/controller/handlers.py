@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import kopf
@@ -24,6 +26,22 @@ PODS = ("", "v1", "pods")
 WATCH_SERVER_TIMEOUT = 600  # seconds until the API server closes a watch
 WATCH_CLIENT_TIMEOUT = 660  # seconds until a watch without a response counts as dead
 LIST_CHUNK_SIZE = 500
+FIRST_BACKOFF = 0.5  # seconds
+MAX_BACKOFF = 60.0
+
+
+class Backoffs:
+    """Delays in seconds between the attempts of kopf to list or watch: they double, and never end.
+
+    kopf's own delays end after a minute, and with them the operator.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        """The delays of one request."""
+        delay = FIRST_BACKOFF
+        while True:
+            yield delay * random.uniform(1, 1.25)
+            delay = min(2 * delay, MAX_BACKOFF)
 
 
 def build_registry(manager: Manager) -> kopf.OperatorRegistry:
@@ -50,6 +68,7 @@ def build_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     result.persistence.diffbase_storage = NoDiffBaseStorage()
     result.persistence.progress_storage = NoProgressStorage()
     result.networking.request_timeout = settings.api_timeout
+    result.networking.error_backoffs = Backoffs()
     result.watching.server_timeout = WATCH_SERVER_TIMEOUT
     result.watching.client_timeout = WATCH_CLIENT_TIMEOUT
     result.watching.connect_timeout = settings.api_timeout

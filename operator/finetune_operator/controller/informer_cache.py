@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,18 +11,25 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_operator import names
-from finetune_operator.api import FineTuneJob, JobStatus
+from finetune_operator.api import Condition, FineTuneJob, JobStatus
+from finetune_operator.api.conditions import is_finished
 from finetune_operator.api.scheduling import PREBUILT_LABEL, PRIORITY_LABEL, QUEUE_LABEL
 from finetune_operator.client.types import JobKey, ListSnapshot
-from finetune_operator.reconcile import Pod, ReasonMessage, Workload, parse_pod, parse_workload
+from finetune_operator.reconcile import InvalidPodError, Pod, ReasonMessage, Workload, parse_pod, parse_workload
 from finetune_trainer.config import explain
 
-MAX_DELETED_UIDS = 4096
+MAX_REMEMBERED_UIDS = 4096
+CONDITION_FIELDS = frozenset(Condition.model_json_schema(by_alias=True)["properties"])
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CachedJob:
-    """A FineTuneJob; `document` is None if its spec is invalid, and `validation_errors` lists the errors."""
+    """A FineTuneJob; `document` is None if its spec is invalid, and `validation_errors` lists the errors.
+
+    `status` is None if another version of the operator has written a status that this version cannot read; `status_error`
+    says why. `foreign_condition_fields` are the fields of conditions, by type, that this version does not know.
+    """
 
     key: JobKey
     uid: str
@@ -29,10 +37,17 @@ class CachedJob:
     generation: int
     is_being_deleted: bool
     created: str
-    status: JobStatus
+    status: JobStatus | None
     document: FineTuneJob | None
     validation_errors: tuple[str, ...]
     queue_labels: dict[str, str] = field(default_factory=dict)
+    status_error: str = ""
+    foreign_condition_fields: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job has not ended, as far as its status can be read."""
+        return self.status is not None and not is_finished(self.status)
 
 
 class InformerCache:
@@ -43,11 +58,18 @@ class InformerCache:
 
     def __init__(self) -> None:
         self.jobs: dict[JobKey, CachedJob] = {}
+        self._active: set[JobKey] = set()
         self._pods: dict[JobKey, dict[str, Pod]] = {}
         self._workloads: dict[JobKey, dict[str, Workload]] = {}
         self._deleted_uids: OrderedDict[str, None] = OrderedDict()
         self.workload_errors: dict[str | None, ReasonMessage | None] = {}
         """For each watched namespace (None: the cluster) why its Workloads cannot be read; absent before the first list."""
+        self._foreign_uids: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def active_jobs(self) -> int:
+        """Number of jobs that have not ended."""
+        return len(self._active)
 
     def pods(self, key: JobKey) -> tuple[Pod, ...]:
         """All pods labeled with the name of a job, including those of an earlier job of this name."""
@@ -67,16 +89,28 @@ class InformerCache:
             return previous
         job = _parse_job(key, body, previous)
         self.jobs[key] = job
+        if job.is_active:
+            self._active.add(key)
+        else:
+            self._active.discard(key)
         return job
 
     def remove_job(self, key: JobKey, uid: str) -> None:
         """Remove a deleted job, unless another job of the same name has replaced it."""
         if key in self.jobs and self.jobs[key].uid == uid:
             del self.jobs[key]
+            self._active.discard(key)
 
     def put_pod(self, body: dict[str, Any]) -> bool:
-        """Store a pod. Returns whether a field changed that the operator uses."""
-        pod = parse_pod(body)
+        """Store a pod. Returns whether a field changed that the operator uses.
+
+        A pod that the operator cannot have created is ignored.
+        """
+        try:
+            pod = parse_pod(body)
+        except InvalidPodError as error:
+            self._log_foreign_pod(body, error)
+            return False
         if pod.uid in self._deleted_uids:
             return False
         pods = self._pods.setdefault(pod_job_key(body), {})
@@ -88,7 +122,7 @@ class InformerCache:
 
     def remove_pod(self, key: JobKey, uid: str) -> None:
         """Remove a deleted pod, and ignore later events about it."""
-        self._remember_deleted(uid)
+        _remember(self._deleted_uids, uid)
         pods = self._pods.get(key, {})
         pods.pop(uid, None)
         if not pods:
@@ -136,16 +170,24 @@ class InformerCache:
         return changed
 
     def _forget_workload(self, key: JobKey, uid: str) -> None:
-        self._remember_deleted(uid)
+        _remember(self._deleted_uids, uid)
         workloads = self._workloads.get(key, {})
         workloads.pop(uid, None)
         if not workloads:
             self._workloads.pop(key, None)
 
-    def _remember_deleted(self, uid: str) -> None:
-        self._deleted_uids[uid] = None
-        if len(self._deleted_uids) > MAX_DELETED_UIDS:
-            self._deleted_uids.popitem(last=False)
+    def _log_foreign_pod(self, body: dict[str, Any], error: InvalidPodError) -> None:
+        """Log once that a pod is ignored."""
+        metadata = body["metadata"]
+        if metadata["uid"] not in self._foreign_uids:
+            logger.warning("pod %s/%s is ignored: %s", metadata["namespace"], metadata["name"], error)
+        _remember(self._foreign_uids, metadata["uid"])
+
+    def contains(self, jobs: ListSnapshot, pods: ListSnapshot) -> bool:
+        """Whether all listed jobs and pods have been stored or ignored."""
+        known_jobs = {job.uid for job in self.jobs.values()}
+        known_pods = {pod.uid for _, pod in self.all_pods()} | self._deleted_uids.keys() | self._foreign_uids.keys()
+        return jobs.uids <= known_jobs and pods.uids <= known_pods
 
     def remove_deleted(self, jobs: ListSnapshot, pods: ListSnapshot, namespace: str | None) -> set[JobKey]:
         """Remove the jobs and pods that fresh lists of a namespace (None: the cluster) show as deleted.
@@ -182,12 +224,31 @@ def pod_job_key(body: dict[str, Any]) -> JobKey:
     return JobKey(body["metadata"]["namespace"], body["metadata"]["labels"][names.JOB_LABEL])
 
 
-def parse_status(status: dict[str, Any] | None) -> JobStatus:
-    """The status of a job, which another version of the operator may have written; an invalid one counts as absent."""
+def parse_status(status: dict[str, Any] | None) -> tuple[JobStatus | None, str]:
+    """The status of a job, or None and the reason why this version of the operator cannot read it.
+
+    Unknown fields are ignored, because a newer version may have written the status.
+    """
     try:
-        return JobStatus.model_validate(status or {}, extra="ignore")
-    except ValidationError:
-        return JobStatus()
+        return JobStatus.model_validate(status or {}, extra="ignore"), ""
+    except ValidationError as error:
+        return None, "; ".join(explain(error, "status"))
+
+
+def _remember(uids: OrderedDict[str, None], uid: str) -> None:
+    """Add a UID to those that are remembered, and forget the oldest one of too many."""
+    uids[uid] = None
+    if len(uids) > MAX_REMEMBERED_UIDS:
+        uids.popitem(last=False)
+
+
+def _foreign_condition_fields(status: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    result = {}
+    for condition in (status or {}).get("conditions") or ():
+        foreign = {name: value for name, value in condition.items() if name not in CONDITION_FIELDS}
+        if foreign:
+            result[condition["type"]] = foreign
+    return result
 
 
 def _resource_version(body: dict[str, Any]) -> int:
@@ -203,6 +264,7 @@ def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None) ->
         document, validation_errors = previous.document, previous.validation_errors
     else:
         document, validation_errors = _parse_document(body)
+    status, status_error = parse_status(body.get("status"))
     return CachedJob(
         key=key,
         uid=uid,
@@ -210,10 +272,12 @@ def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None) ->
         generation=generation,
         is_being_deleted="deletionTimestamp" in metadata,
         created=metadata["creationTimestamp"],
-        status=parse_status(body.get("status")),
+        status=status,
         document=document,
         validation_errors=validation_errors,
         queue_labels=queue_labels,
+        status_error=status_error,
+        foreign_condition_fields=_foreign_condition_fields(body.get("status")) if status is not None else {},
     )
 
 
@@ -227,7 +291,7 @@ def _parse_document(body: dict[str, Any]) -> tuple[FineTuneJob | None, tuple[str
     # Other metadata, such as annotations, may be large, and the operator does not use it.
     metadata = {name: body["metadata"][name] for name in ("name", "namespace", "uid")}
     metadata["labels"] = _queue_labels(body["metadata"])
-    document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body.get("spec")}
+    document = {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": metadata, "spec": body.get("spec")}
     try:
         return FineTuneJob.model_validate(document), ()
     except ValidationError as error:

@@ -12,10 +12,17 @@ from finetune_operator.api import JobStatus
 from finetune_operator.builders import Placement
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import CachedJob
+from finetune_operator.controller.token_bucket import TokenBucket
 from finetune_operator.reconcile import Pod, ReasonMessage
 from finetune_trainer.protocol.outcome import RunStatus
 
 CONTACT_SECONDS = 10.0  # a pod that has not answered for this long is silent
+WRITE_BURST = 5  # status writes of one job that are permitted at once
+WRITE_INTERVAL = 2.0  # seconds between further ones
+
+
+class UnreadableStatusError(Exception):
+    """Another version of the operator has written a status that this version cannot read; the message says why."""
 
 
 @dataclass(slots=True)
@@ -30,16 +37,22 @@ class PodContact:
 class JobState:
     """The last status write of a job, the last create error, the last run status, and the contacts with its pods by UID.
 
-    `resource_version` is that of the last write; `last_write` is its time in monotonic seconds. `placement` is where the queue
-    places the pods, and `workload_retries` counts how often its Workload was rejected. `create_failures` is the number of
-    create requests in a row that the API server rejected. `pods` are those of the last reconcile. `start_problems` are the
-    kubelet's warnings about pods that do not start, by UID, read at `problems_checked` in monotonic seconds.
+    `resource_version` is that of the last write; `last_write` is its time in monotonic seconds, `changed_since` that of the
+    first change that is not written yet. `write_budget` limits writes of conditions that flap, such as an image that is pulled
+    again and again. `reported_status_error` is why the status cannot be read, once it was reported.
+
+    `placement` is where the queue places the pods, and `workload_retries` counts how often its Workload was rejected.
+    `create_failures` is the number of create requests in a row that the API server rejected. `pods` are those of the last
+    reconcile. `start_problems` are the kubelet's warnings about pods that do not start, by UID, read at `problems_checked` in
+    monotonic seconds.
     """
 
     uid: str
     resource_version: int = 0
     status: JobStatus | None = None
     last_write: float = -math.inf
+    changed_since: float | None = None
+    write_budget: TokenBucket = field(default_factory=lambda: TokenBucket(WRITE_BURST, WRITE_INTERVAL))
     create_error: ReasonMessage | None = None
     workload_error: ReasonMessage | None = None
     workload_retries: int = 0
@@ -52,11 +65,17 @@ class JobState:
     run: RunStatus | None = None
     run_pod_uid: str = ""
     contacts: dict[str, PodContact] = field(default_factory=dict)
+    reported_status_error: str = ""
 
     def latest_status(self, job: CachedJob) -> tuple[JobStatus, int]:
-        """The newest status and its resourceVersion: the last write of this process, or the cached one if that is newer."""
+        """The newest status and its resourceVersion: the last write of this process, or the cached one if that is newer.
+
+        Raises UnreadableStatusError if this version of the operator cannot read it.
+        """
         if self.status is not None and self.resource_version >= job.resource_version:
             return self.status, self.resource_version
+        if job.status is None:
+            raise UnreadableStatusError(job.status_error)
         return job.status, job.resource_version
 
     def record_contact(self, pod_uid: str, has_answered: bool) -> None:

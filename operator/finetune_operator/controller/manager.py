@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import random
 import socket
 import uuid
 from collections.abc import Coroutine
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 
 from finetune_operator import names
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient, connect
+from finetune_operator.client.kubernetes import REQUEST_ERRORS, KubernetesClient, connect, retry_after
 from finetune_operator.client.types import JobKey
+from finetune_operator.controller.event_recorder import EventRecorder
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobStates
 from finetune_operator.controller.leader_election import LeaderElection
@@ -30,6 +32,10 @@ from finetune_operator.settings import Settings
 from finetune_trainer.protocol.outcome import RunStatus
 
 logger = logging.getLogger(__name__)
+
+FIRST_LIST_DELAY = 0.2  # seconds between the first checks that the cache is complete; doubled up to MAX_FIRST_LIST_DELAY
+MAX_FIRST_LIST_DELAY = 30.0
+STOP_SECONDS = 2.0  # for the events that still wait when the operator stops
 
 
 class LeaseLostError(Exception):
@@ -47,7 +53,10 @@ class Manager:
         self.cache = InformerCache()
         self.states = JobStates()
         self.metrics = Metrics()
-        self.queue: WorkQueue[JobKey] = WorkQueue(on_error=self.metrics.reconcile_errors.inc)
+        self.queue: WorkQueue[JobKey] = WorkQueue(
+            on_error=self.metrics.reconcile_errors.inc, minimum_delay=retry_after, expected_errors=REQUEST_ERRORS
+        )
+        self.has_listed = False
         self.changed_pods: set[JobKey] = set()
         self.workloads_needed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -55,6 +64,7 @@ class Manager:
         self._clients: list[KubernetesClient] = []
         self._election: LeaderElection | None = None
         self._is_leading = not settings.lease
+        self._events: EventRecorder | None = None
 
     async def start(self) -> None:
         """Connect to the API server and start the background tasks."""
@@ -75,11 +85,10 @@ class Manager:
         )
         self._clients.append(client)
         metrics.watch(self.cache, self.queue.oldest_wait, lambda: self._is_leading)
-        self._server = await serve(
-            settings.http_address, settings.http_port, metrics.registry, self.queue.oldest_wait, settings.stalled_after
-        )
+        self._server = await serve(settings.http_address, settings.http_port, metrics.registry, self.unready_reason)
         workload_watcher = WorkloadWatcher(self.cache, client, settings.watched_namespaces, self.workloads_needed, self.enqueue)
         self._start_task("workloads", workload_watcher.run())
+        self._start_task("first list", self._wait_for_first_list(client))
         self._start_task("resync", self._resync_periodically(client))
         self._start_task("leader election", self._lead_when_elected(client))
         logger.info("the operator has started; trainer image %s", settings.trainer_image)
@@ -89,6 +98,9 @@ class Manager:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._events is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._events.send_waiting(), STOP_SECONDS)
         if self._election is not None:
             await self._election.release()
         if self._server is not None:
@@ -119,19 +131,31 @@ class Manager:
             self.cache,
             settings.progress_interval,
             self._record_run,
+            on_poll=self.metrics.count_poll,
             on_contact=self._record_contact,
             may_be_lost=nodes.may_be_lost,
         )
+        self._events = reconciler.events
         self._is_leading = True
         for key in self.cache.jobs:
             self.queue.add(key)
         self._start_task("reconcile", self.queue.run(settings.workers, reconciler.reconcile))
+        self._start_task("events", reconciler.events.run())
         self._start_task("progress", poller.run())
 
     def _start_task(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine, name=name)
         task.add_done_callback(_exit_on_failure)
         self._tasks.append(task)
+
+    def unready_reason(self) -> str | None:
+        """Why jobs are not reconciled as they should be, for the readiness probe; None if they are."""
+        if not self.has_listed:
+            return "the jobs and pods of the cluster are not all in the cache yet"
+        seconds = self.queue.oldest_wait()
+        if seconds > self.settings.stalled_after:
+            return f"a job has waited {seconds:.0f} s for its reconcile"
+        return None
 
     async def resync(self, client: KubernetesClient) -> set[JobKey]:
         """Remove objects from the cache that no longer exist. Returns the keys of the affected jobs."""
@@ -142,6 +166,27 @@ class Manager:
             changed |= self.cache.remove_deleted(jobs, pods, namespace)
         return changed
 
+    async def has_all_objects(self, client: KubernetesClient) -> bool:
+        """Whether the cache contains all jobs and pods of the cluster."""
+        for namespace in self.settings.watched_namespaces or (None,):
+            jobs = await client.list_jobs(namespace)
+            pods = await client.list_pods(namespace, names.JOB_LABEL)
+            if not self.cache.contains(jobs, pods):
+                return False
+        return True
+
+    async def _wait_for_first_list(self, client: KubernetesClient) -> None:
+        delay = FIRST_LIST_DELAY
+        while True:
+            try:
+                self.has_listed = await self.has_all_objects(client)
+            except REQUEST_ERRORS as error:
+                logger.warning("the jobs and pods of the cluster cannot be listed: %s", error)
+            if self.has_listed:
+                return
+            await asyncio.sleep(delay * random.uniform(1, 1.25))
+            delay = min(2 * delay, MAX_FIRST_LIST_DELAY)
+
     def _record_run(self, job: CachedJob, pod_uid: str, run: RunStatus) -> None:
         if self.states.record_run(job, pod_uid, run):
             self.enqueue(job.key)
@@ -151,10 +196,10 @@ class Manager:
 
     async def _resync_periodically(self, client: KubernetesClient) -> None:
         while True:
-            await asyncio.sleep(self.settings.resync_interval)
+            await asyncio.sleep(self.settings.resync_interval * random.uniform(1, 1.25))
             try:
                 changed = await self.resync(client)
-            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            except REQUEST_ERRORS as error:
                 logger.warning("the caches could not be compared with the cluster: %s", error)
                 continue
             for key in changed:

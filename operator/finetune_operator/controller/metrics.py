@@ -12,8 +12,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from finetune_operator.api import JobStatus, Phase
-from finetune_operator.controller.informer_cache import CachedJob, InformerCache
+from finetune_operator.client.types import JobKey
+from finetune_operator.controller.informer_cache import InformerCache
 
+StatusByKey = tuple[JobKey, JobStatus]
 PREFIX = "finetune_operator"
 STARTUP_BUCKETS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)  # seconds
 
@@ -37,6 +39,12 @@ class Metrics:
             ("verb", "resource", "code"),
             registry=self.registry,
         )
+        self._polls = prometheus.Counter(
+            f"{PREFIX}_progress_polls",
+            "Requests to pods for their progress by result: ok, unreachable, or invalid for an answer that is ignored.",
+            ("result",),
+            registry=self.registry,
+        )
         self._restarts = prometheus.Counter(
             f"{PREFIX}_restarts", "Pod restarts by reason.", ("reason",), registry=self.registry
         )
@@ -56,6 +64,10 @@ class Metrics:
     def count_request(self, verb: str, resource: str, code: int) -> None:
         """Count a request to the API server."""
         self._requests.labels(verb, resource, code).inc()
+
+    def count_poll(self, result: str) -> None:
+        """Count a request to a pod for its progress."""
+        self._polls.labels(result).inc()
 
     def count_status_change(self, created: str, old: JobStatus, new: JobStatus, now: datetime) -> None:
         """Count the restarts, readiness and first step of a job by comparing its new status with the old one."""
@@ -101,24 +113,30 @@ class JobCollector(Collector):
         """All metric families; metrics of one job have the labels namespace and job."""
         if not self._is_leading():
             return
-        jobs = list(self._cache.jobs.values())
+        all_jobs = list(self._cache.jobs.values())
+        unreadable = _job_family("job_status_unreadable", "1 for a job whose status this version of the operator cannot read.")
+        for job in all_jobs:
+            if job.status is None:
+                unreadable.add_metric(job.key, 1)
+        yield unreadable
+        jobs = [(job.key, job.status) for job in all_jobs if job.status is not None]
         yield _jobs_by_phase(jobs)
         info = _job_family("job_info", "1 for the current phase of a job.", "phase")
         final = _job_family("job_final_metric", "Final metrics of a complete job.", "metric")
-        for job in jobs:
-            info.add_metric((*job.key, job.status.phase), 1)
-            for name, value in job.status.metrics.items():
-                final.add_metric((*job.key, name), value)
+        for key, status in jobs:
+            info.add_metric((*key, status.phase), 1)
+            for name, value in status.metrics.items():
+                final.add_metric((*key, name), value)
         yield from (info, final)
         yield _job_gauge(jobs, "job_loss", "Training loss of the last reported step.", lambda job: _progress(job, "loss"))
         yield _job_gauge(jobs, "job_eval_loss", "Loss of the last evaluation.", lambda job: _progress(job, "eval_loss"))
         yield _job_gauge(jobs, "job_progress_ratio", "Completed share of the optimizer steps.", _progress_ratio)
-        yield _job_gauge(jobs, "job_workers_ready", "Number of ready pods.", lambda job: job.status.workers.ready)
-        yield _job_gauge(jobs, "job_restarts", "Number of pod restarts.", lambda job: job.status.restarts.total)
+        yield _job_gauge(jobs, "job_workers_ready", "Number of ready pods.", lambda job: job.workers.ready)
+        yield _job_gauge(jobs, "job_restarts", "Number of pod restarts.", lambda job: job.restarts.total)
 
 
-def _jobs_by_phase(jobs: list[CachedJob]) -> GaugeMetricFamily:
-    counts = Counter(job.status.phase for job in jobs)
+def _jobs_by_phase(jobs: list[StatusByKey]) -> GaugeMetricFamily:
+    counts = Counter(status.phase for _, status in jobs)
     family = GaugeMetricFamily(f"{PREFIX}_jobs", "Number of jobs by phase.", labels=("phase",))
     for phase in get_args(Phase):
         family.add_metric((phase,), counts[phase])
@@ -130,23 +148,23 @@ def _job_family(name: str, documentation: str, *labels: str) -> GaugeMetricFamil
 
 
 def _job_gauge(
-    jobs: list[CachedJob], name: str, documentation: str, value_of: Callable[[CachedJob], float | None]
+    jobs: list[StatusByKey], name: str, documentation: str, value_of: Callable[[JobStatus], float | None]
 ) -> GaugeMetricFamily:
     """A gauge with the value of each job for which it is known."""
     family = _job_family(name, documentation)
-    for job in jobs:
-        value = value_of(job)
+    for key, status in jobs:
+        value = value_of(status)
         if value is not None:
-            family.add_metric(job.key, value)
+            family.add_metric(key, value)
     return family
 
 
-def _progress(job: CachedJob, field: str) -> float | None:
-    return getattr(job.status.progress, field, None)
+def _progress(status: JobStatus, field: str) -> float | None:
+    return getattr(status.progress, field, None)
 
 
-def _progress_ratio(job: CachedJob) -> float | None:
-    progress = job.status.progress
+def _progress_ratio(status: JobStatus) -> float | None:
+    progress = status.progress
     if progress is None or not progress.total_steps:
         return None
     return progress.step / progress.total_steps

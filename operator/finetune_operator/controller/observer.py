@@ -7,6 +7,7 @@ from datetime import datetime
 
 from finetune_operator import builders, names
 from finetune_operator.api import FineTuneJob, JobStatus
+from finetune_operator.api.conditions import is_finished
 from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
@@ -42,7 +43,7 @@ class Observer:
         self._start_problems = StartProblems(client, clock)
 
     async def observe(self, job: CachedJob, state: JobState) -> ObservedState:
-        """The input of a reconcile."""
+        """The input of a reconcile. Raises UnreadableStatusError if this version of the operator cannot read the status."""
         status, _ = state.latest_status(job)
         owned: list[Pod] = []
         retained: list[Pod] = []
@@ -105,7 +106,7 @@ class Observer:
 
 def _needs_pods(job: FineTuneJob, status: JobStatus, pods: int) -> bool:
     """Whether pods of the job are about to be created."""
-    return pods < job.spec.workers.nodes and not job.spec.run_policy.suspend and not status.completion_time
+    return pods < job.spec.workers.nodes and not job.spec.run_policy.suspend and not is_finished(status)
 
 
 def _current_run(state: JobState, pods: list[Pod]) -> RunStatus | None:

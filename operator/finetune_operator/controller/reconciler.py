@@ -1,24 +1,27 @@
-"""One reconcile of one job: observe, plan, write the status, execute the actions, emit the events."""
+"""One reconcile of one job: observe, plan, write the status, record the events, execute the actions."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from finetune_operator.api.conditions import ConditionReason
 from finetune_operator.client.kubernetes import ApiError, KubernetesClient
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.action_executor import ActionExecutor
 from finetune_operator.controller.event_recorder import EventRecorder
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
-from finetune_operator.controller.job_state import JobState, JobStates
+from finetune_operator.controller.job_state import JobState, JobStates, UnreadableStatusError
 from finetune_operator.controller.metrics import Metrics
 from finetune_operator.controller.node_monitor import NodeMonitor
 from finetune_operator.controller.observer import Observer
 from finetune_operator.controller.status_writer import StatusWriter
-from finetune_operator.reconcile import Plan, ReconcileTimings, reconcile
+from finetune_operator.controller.workqueue import OutdatedError
+from finetune_operator.reconcile import Event, Plan, ReconcileTimings, reconcile
 from finetune_operator.settings import Settings
 
-CONFLICT_RETRY_SECONDS = 0.1  # for the watch to report the write of another client
+logger = logging.getLogger(__name__)
 
 
 def utc_now() -> datetime:
@@ -45,10 +48,14 @@ class Reconciler:
         self._observer = Observer(cache, client, settings, nodes or NodeMonitor(client, clock), clock)
         self._status_writer = StatusWriter(cache, client, settings, metrics, clock)
         self._executor = ActionExecutor(cache, client, settings, clock)
-        self._event_recorder = EventRecorder(client, instance, clock)
+        self._client = client
+        self.events = EventRecorder(client, instance, clock)
 
     async def reconcile(self, key: JobKey) -> float | None:
-        """Reconcile a job once. Returns the seconds until the next reconcile, or None if only a change requires one."""
+        """Reconcile a job once. Returns the seconds until the next reconcile, or None if only a change requires one.
+
+        Raises OutdatedError if another client has changed or deleted an object, which the watch is about to report.
+        """
         job = self._cache.jobs.get(key)
         if job is None:
             self._states.remove(key)
@@ -57,13 +64,17 @@ class Reconciler:
             return None
         with self._metrics.reconcile_seconds.time():
             state = self._states.get(job)
-            plan = await self._plan(job, state)
             try:
+                try:
+                    plan = await self._plan(job, state)
+                except UnreadableStatusError as error:
+                    await self._leave_alone(job, state, str(error))
+                    return None
                 return await self._apply(job, state, plan)
             except ApiError as error:
                 if error.status not in (404, 409):
                     raise
-                return CONFLICT_RETRY_SECONDS  # another client was faster, and the watch is about to report it
+                raise OutdatedError(str(error)) from error
 
     async def _plan(self, job: CachedJob, state: JobState) -> Plan:
         observed = await self._observer.observe(job, state)
@@ -74,14 +85,39 @@ class Reconciler:
         await self._observer.refresh_pods(job.key)
         return reconcile(await self._observer.observe(job, state), self._timings)
 
+    async def _leave_alone(self, job: CachedJob, state: JobState, error: str) -> None:
+        """Report once that the status of a job cannot be read. Nothing is created, deleted or decided for the job.
+
+        Of its status only `reason` is set, because every version of the operator computes that field anew. A condition would
+        replace the list of conditions, whose entries this version may not understand.
+        """
+        if state.reported_status_error == error:
+            return
+        message = (
+            "This version of the operator cannot read the status of the job and leaves it alone with its pods: "
+            f"{error}. Install the version of the operator that wrote the status, or a newer one."
+        )
+        logger.warning("%s: %s", job.key, message)
+        self.events.record(job, [Event("Warning", ConditionReason.STATUS_UNREADABLE, message)])
+        try:
+            await self._client.patch_status(job.key, job.resource_version, {"reason": ConditionReason.STATUS_UNREADABLE})
+        except ApiError as rejection:
+            if not rejection.is_rejection:
+                raise
+            logger.warning("%s: the API server accepts no change of this status: %s", job.key, rejection)
+        state.reported_status_error = error
+
     async def _apply(self, job: CachedJob, state: JobState, plan: Plan) -> float | None:
-        """Write the status, then execute the actions. Returns the seconds until the next reconcile."""
+        """Write the status, record the events, then execute the actions. Returns the seconds until the next reconcile.
+
+        The events follow from the status, so they are recorded whether or not the actions succeed.
+        """
         write_after = await self._status_writer.write(job, state, plan)
         if write_after is not None:
             return _earliest(write_after, plan.requeue_after)
+        self.events.record(job, plan.events)
         retry_after = await self._executor.execute(job, state, plan.actions)
         self._observer.remember_pods(job, state)
-        await self._event_recorder.emit_events(job, plan.events)
         return _earliest(retry_after, plan.requeue_after)
 
 

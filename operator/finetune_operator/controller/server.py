@@ -1,4 +1,4 @@
-"""HTTP server of the operator: /metrics for Prometheus and /healthz for the kubelet."""
+"""HTTP server of the operator: /metrics for Prometheus, /healthz and /readyz for the kubelet."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from prometheus_client.exposition import choose_encoder
 
 
 async def serve(
-    address: str, port: int, registry: CollectorRegistry, oldest_wait: Callable[[], float], stalled_after: float
+    address: str, port: int, registry: CollectorRegistry, unready_reason: Callable[[], str | None]
 ) -> web.AppRunner:
     """Start the server; `cleanup()` of the result stops it.
 
-    /healthz responds with 503 if a job has waited longer than `stalled_after` seconds for its reconcile. A blocked event loop
-    does not respond at all.
+    /healthz, the liveness probe, shows only that the event loop turns: a restart would not cure anything else, least of all an
+    API server that does not respond. /readyz responds with 503 and the reason while `unready_reason` returns one.
     """
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
-    async def health(_request: web.Request) -> web.Response:
-        seconds = oldest_wait()
-        if seconds > stalled_after:
-            return web.Response(text=f"a job has waited {seconds:.0f} s for its reconcile\n", status=503)
+    async def live(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
+    async def ready(_request: web.Request) -> web.Response:
+        reason = unready_reason()
+        return web.Response(text=f"{reason or 'ok'}\n", status=200 if reason is None else 503)
+
     application = web.Application()
-    application.add_routes([web.get("/metrics", metrics), web.get("/healthz", health)])
+    application.add_routes([web.get("/metrics", metrics), web.get("/healthz", live), web.get("/readyz", ready)])
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, address, port).start()

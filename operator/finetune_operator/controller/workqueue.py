@@ -1,13 +1,15 @@
 """A work queue of keys with rate-limited retries, as in Kubernetes controllers.
 
 A key that is added several times while it waits is processed once. A key that is added while it is processed is processed
-again afterwards, and never by two workers at the same time. A key whose processing fails is retried after growing delays.
+again afterwards, and never by two workers at the same time. A key whose processing fails is retried after growing, randomized
+delays.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
@@ -16,16 +18,31 @@ Key = TypeVar("Key", bound=Hashable)
 logger = logging.getLogger(__name__)
 
 MAX_DOUBLINGS = 32  # keeps the retry delay finite before it is capped
+JITTER = 0.25  # share of a retry delay that is added at random, so that keys that failed together are not retried together
+
+
+class OutdatedError(Exception):
+    """A key was processed with outdated data, so that its result was refused.
+
+    The key is retried after a growing delay like any other failure. But it waits only for news about itself, so adding it
+    again ends the delay.
+    """
 
 
 class WorkQueue(Generic[Key]):
-    """Calls a function for each key that is added. Delays are in seconds; they start at `initial_delay` and double."""
+    """Calls a function for each key that is added.
+
+    Delays are in seconds; they start at `initial_delay`, double and end at `max_delay`. `minimum_delay` returns the delay that
+    an error itself asks for, or 0. `expected_errors` are logged without a traceback.
+    """
 
     def __init__(
         self,
         initial_delay: float = 0.2,
-        max_delay: float = 30.0,
+        max_delay: float = 60.0,
         on_error: Callable[[], None] = lambda: None,
+        minimum_delay: Callable[[Exception], float] = lambda _error: 0.0,
+        expected_errors: tuple[type[Exception], ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
@@ -34,12 +51,14 @@ class WorkQueue(Generic[Key]):
         self._dirty: set[Key] = set()  # keys that were added while they were being processed
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._failing: set[Key] = set()  # keys whose last failure is not cured by news about them
         self._initial_delay, self._max_delay = initial_delay, max_delay
-        self._on_error, self._clock = on_error, clock
+        self._on_error, self._minimum_delay, self._expected_errors = on_error, minimum_delay, expected_errors
+        self._clock = clock
 
     def add(self, key: Key) -> None:
-        """Process a key as soon as possible. A key that failed keeps its retry delay."""
-        if key in self._failures and key in self._timers:
+        """Process a key as soon as possible. A key that failed keeps its retry delay, unless its data was outdated."""
+        if key in self._failing and key in self._timers:
             return
         self._cancel_timer(key)
         if key in self._processing:
@@ -61,7 +80,7 @@ class WorkQueue(Generic[Key]):
     def forget(self, key: Key) -> None:
         """Drop the timer and the failure count of a key that no longer exists."""
         self._cancel_timer(key)
-        self._failures.pop(key, None)
+        self._reset_failures(key)
 
     def oldest_wait(self) -> float:
         """Seconds for which the oldest key has been waiting or processed; 0 if the queue is idle."""
@@ -86,12 +105,20 @@ class WorkQueue(Generic[Key]):
             del self._waiting[key]
             try:
                 delay = await process(key)
-            except Exception:  # any error is retried, so that one job cannot stop the others
+            except OutdatedError as error:
+                self._failing.discard(key)
                 delay = self._next_retry_delay(key)
-                logger.exception("%s: the reconcile failed and is retried in %.1f s", key, delay)
+                logger.info("%s: the reconcile is repeated in %.1f s: %s", key, delay, error)
+            except Exception as error:  # any error is retried, so that one job cannot stop the others
+                self._failing.add(key)
+                delay = max(self._next_retry_delay(key), self._minimum_delay(error))
+                is_expected = isinstance(error, self._expected_errors)
+                logger.error(
+                    "%s: the reconcile failed and is retried in %.1f s: %r", key, delay, error, exc_info=not is_expected
+                )
                 self._on_error()
             else:
-                self._failures.pop(key, None)
+                self._reset_failures(key)
             finally:
                 del self._processing[key]
             if delay is not None:
@@ -103,7 +130,12 @@ class WorkQueue(Generic[Key]):
     def _next_retry_delay(self, key: Key) -> float:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        return min(self._initial_delay * 2.0 ** min(failures, MAX_DOUBLINGS), self._max_delay)
+        delay = min(self._initial_delay * 2.0 ** min(failures, MAX_DOUBLINGS), self._max_delay)
+        return delay * random.uniform(1, 1 + JITTER)
+
+    def _reset_failures(self, key: Key) -> None:
+        self._failures.pop(key, None)
+        self._failing.discard(key)
 
     def _add_due(self, key: Key) -> None:
         self._timers.pop(key, None)

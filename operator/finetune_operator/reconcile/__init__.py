@@ -6,7 +6,7 @@ written before any action, so an operator that stops between two writes continue
 """
 
 from finetune_operator.reconcile.observed_containers import FailedContainer
-from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage, TerminatedState, parse_pod
+from finetune_operator.reconcile.observed_pod import InvalidPodError, Pod, ReasonMessage, TerminatedState, parse_pod
 from finetune_operator.reconcile.observed_state import MissingSecret, ObservedNodes, ObservedState, is_retained
 from finetune_operator.reconcile.observed_workload import Workload, WorkloadCondition, parse_workload
 from finetune_operator.reconcile.plan import (
@@ -36,6 +36,7 @@ __all__ = [
     "EnsureWorkload",
     "Event",
     "FailedContainer",
+    "InvalidPodError",
     "MissingSecret",
     "ObservedNodes",
     "ObservedState",

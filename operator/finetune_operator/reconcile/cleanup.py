@@ -14,7 +14,7 @@ from finetune_operator.api.conditions import (
     ConditionType,
     find_condition,
     format_timestamp,
-    is_true,
+    is_finished,
     parse_timestamp,
 )
 from finetune_operator.reconcile.failed_pods import delete_retained
@@ -58,9 +58,10 @@ def fail(plan: PlanBuilder, reason: str, message: str, failure: Failure | None =
 
 def clean_up_finished(plan: PlanBuilder) -> bool:
     """Delete the leftovers of a finished job. True if the job is finished: no policy counts or creates anything for it."""
-    conditions = plan.status.conditions
-    if not (is_true(conditions, ConditionType.COMPLETE) or is_true(conditions, ConditionType.FAILED)):
+    if not is_finished(plan.status):
         return False
+    if plan.status.completion_time is None:
+        plan.update_status(completion_time=format_timestamp(plan.observed.now))
     if plan.status.counted_terminated_pods:
         plan.update_status(counted_terminated_pods=[])
     _delete_leftovers(plan)
@@ -69,7 +70,8 @@ def clean_up_finished(plan: PlanBuilder) -> bool:
 
 def _delete_leftovers(plan: PlanBuilder) -> None:
     observed, status = plan.observed, plan.status
-    completion_time = parse_timestamp(status.completion_time or format_timestamp(observed.now))
+    assert status.completion_time is not None, "the job is finished"
+    completion_time = parse_timestamp(status.completion_time)
     grace = completion_time + timedelta(seconds=plan.timings.completion_grace)
     for pod in observed.pods:
         if pod.has_stopped or pod.is_being_deleted:

@@ -8,7 +8,8 @@ from finetune_operator.reconcile.plan import PlanBuilder
 
 def skip_job_of_other_controller(plan: PlanBuilder) -> bool:
     """True if another controller runs the job; it owns the whole status."""
-    return manager(plan) != MANAGER
+    plan.owns_status = manager(plan) == MANAGER
+    return not plan.owns_status
 
 
 def queues_job(plan: PlanBuilder) -> bool:

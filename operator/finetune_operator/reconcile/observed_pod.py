@@ -16,7 +16,12 @@ from finetune_operator.reconcile.observed_containers import (
     parse_containers,
 )
 
-__all__ = ["FailedContainer", "Pod", "PodCondition", "ReasonMessage", "TerminatedState", "parse_pod"]
+__all__ = ["FailedContainer", "InvalidPodError", "Pod", "PodCondition", "ReasonMessage", "TerminatedState", "parse_pod"]
+
+
+class InvalidPodError(ValueError):
+    """A pod with the label of a job that the operator cannot have created, such as one whose node rank is no number."""
+
 
 READINESS_GATES = "ReadinessGatesNotReady"
 
@@ -85,7 +90,7 @@ class Pod:
 
 
 def parse_pod(body: dict[str, Any]) -> Pod:
-    """The `Pod` for a Pod object of the API server."""
+    """The `Pod` for a Pod object of the API server. Raises InvalidPodError if the operator cannot have created it."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     conditions = {condition.get("type"): condition for condition in status.get("conditions") or ()}
     containers = parse_containers(spec, status)
@@ -97,7 +102,7 @@ def parse_pod(body: dict[str, Any]) -> Pod:
         name=metadata["name"],
         uid=metadata["uid"],
         job_uid=_controller_uid(metadata),
-        index=int((metadata.get("labels") or {}).get(names.NODE_RANK_LABEL, -1)),
+        index=_node_rank(metadata),
         phase=phase,
         created=parse_timestamp(metadata["creationTimestamp"]),
         running=containers.is_running,
@@ -116,10 +121,17 @@ def parse_pod(body: dict[str, Any]) -> Pod:
     )
 
 
+def _node_rank(metadata: dict[str, Any]) -> int:
+    rank = (metadata.get("labels") or {}).get(names.NODE_RANK_LABEL)
+    if rank is None or not (rank.isascii() and rank.isdecimal()):
+        raise InvalidPodError(f"its label {names.NODE_RANK_LABEL} is {rank!r} and not the number of a node")
+    return int(rank)
+
+
 def _controller_uid(metadata: dict[str, Any]) -> str:
     for owner in metadata.get("ownerReferences") or ():
         if owner.get("controller"):
-            return str(owner["uid"])
+            return str(owner.get("uid") or "")
     return ""
 
 

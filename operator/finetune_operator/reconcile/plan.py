@@ -100,7 +100,8 @@ class Event:
 class Plan:
     """The result of a reconcile; `requeue_after` is in seconds.
 
-    `is_urgent` is false if the status changes only in fields that may be written some seconds later, such as progress.
+    `is_urgent` is true if the status changes in what a restarted operator could not find out, such as a count of failures.
+    `is_progress_only` is true if it changes in nothing but the progress of the run, which may be written some seconds later.
     `needs_consistent_read` is true if the plan counts or keeps a pod that ended, or deletes a second pod of a node: it must be
     made again from a consistent read of the pods, because the pod watch may lag behind the job watch.
     """
@@ -111,6 +112,7 @@ class Plan:
     requeue_after: float | None
     is_urgent: bool
     needs_consistent_read: bool
+    is_progress_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class PlanBuilder:
         self.observed = observed
         self.timings = timings
         self.status = observed.status
+        self.owns_status = True  # False if another controller writes the status of the job
         self.force_write = False  # the status holds data that cannot be observed again
         self.needs_consistent_read = False
         self._actions: list[Action] = []
@@ -218,7 +221,7 @@ class PlanBuilder:
     def build(self) -> Plan:
         """The finished plan."""
         observed = self.observed
-        if self.status != observed.status and self.status.observed_generation != observed.generation:
+        if self.owns_status and self.status.observed_generation != observed.generation:
             self.update_status(observed_generation=observed.generation)
         has_urgent_change = _without_volatile_fields(self.status) != _without_volatile_fields(observed.status)
         return Plan(
@@ -228,6 +231,7 @@ class PlanBuilder:
             requeue_after=self._requeue_after,
             is_urgent=self.force_write or has_urgent_change,
             needs_consistent_read=self.needs_consistent_read or _pod_counts(self.status) != _pod_counts(observed.status),
+            is_progress_only=_without_progress(self.status) == _without_progress(observed.status),
         )
 
 
@@ -235,14 +239,26 @@ def _pod_counts(status: JobStatus) -> tuple[int, list[str]]:
     return status.restarts.total, status.retained_pods
 
 
+def _without_progress(status: JobStatus) -> JobStatus:
+    """A copy of the status without the fields that change with every step and every checkpoint of a healthy run."""
+    conditions = []
+    for condition in status.conditions:
+        if condition.type == ConditionType.CHECKPOINT_HEALTHY:  # its message names the step of the newest checkpoint
+            conditions.append(condition.model_copy(update={"message": ""}))
+        else:
+            conditions.append(condition)
+    return status.model_copy(update={"conditions": conditions, "progress": None, "eta": None, "checkpoint": None})
+
+
 def _without_volatile_fields(status: JobStatus) -> JobStatus:
-    """A copy of the status without the fields that change constantly, and whose changes are therefore not urgent."""
+    """A copy of the status without the fields that every operator computes anew from the cluster."""
     conditions = []
     for condition in status.conditions:
         conditions.append(condition.model_copy(update={"message": "", "reason": "", "observed_generation": None}))
     return status.model_copy(
         update={
             "conditions": conditions,
+            "reason": None,
             "workers": None,
             "progress": None,
             "eta": None,

@@ -7,11 +7,14 @@ the run, the agent of node 0 answers `GET /progress` with a `RunStatus`. Does no
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from finetune_trainer.config.base import Section
+
+# The operator copies these values to the status of a job, where the API server accepts only integers of 64 bits.
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Reason(StrEnum):
@@ -115,11 +118,11 @@ def first_line(error: BaseException) -> str:
 class Progress(Section):
     """The progress of a run at the last completed optimizer step."""
 
-    step: int = Field(0, ge=0, description="Completed optimizer steps.")
-    total_steps: int = Field(0, ge=0, description="Optimizer steps of the whole run.")
+    step: Count = Field(0, description="Completed optimizer steps.")
+    total_steps: Count = Field(0, description="Optimizer steps of the whole run.")
     epoch: float = Field(0.0, description="Passes over the training data so far.")
     percent: int = Field(0, ge=0, le=100)
-    remaining_seconds: int | None = Field(None, description="Estimated from the last steps.")
+    remaining_seconds: Count | None = Field(None, description="Estimated from the last steps.")
     tokens_per_second: float | None = Field(None, description="Training tokens over all ranks, without padding.")
     loss: float | None = Field(None, description="Mean loss per token of the last step, over all ranks.")
     eval_loss: float | None = Field(None, description="Mean loss per token on the evaluation data.")
@@ -129,7 +132,7 @@ class Progress(Section):
 class SavedCheckpoint(Section):
     """A committed checkpoint."""
 
-    step: int = Field(ge=0)
+    step: Count
     time: str = Field(description="When its manifest was stored, RFC 3339 in UTC.")
     uri: str = Field(description="URI of its manifest.")
 
@@ -137,8 +140,8 @@ class SavedCheckpoint(Section):
 class DataSummary(Section):
     """A summary of the data, made before training; the full report is data.json in the model's folder."""
 
-    rows: int = Field(0, ge=0, description="Training sequences.")
-    tokens: int = Field(0, ge=0, description="Tokens in the training sequences.")
+    rows: Count = Field(0, description="Training sequences.")
+    tokens: Count = Field(0, description="Tokens in the training sequences.")
     truncated_share: float = Field(0.0, ge=0, le=1, description="Share of the rows that were longer than maxLength.")
     findings: list[str] = Field(default_factory=list, max_length=5, description="Problems of the data, worst first.")
 
@@ -157,7 +160,12 @@ class Straggler(Section):
 class RunStatus(Section):
     """The answer of the agent of node 0 to `GET /progress`."""
 
-    activity: str = Field("Starting", description="Current activity, such as Preparing, Training or Exporting.")
+    activity: str = Field(
+        "Starting",
+        max_length=64,
+        pattern="^[A-Za-z]+$",
+        description="Current activity, such as Preparing, Training or Exporting; the reason of the condition Running.",
+    )
     detail: str | None = Field(None, description="Progress of the activity as a sentence, if it has no steps.")
     share: float | None = Field(None, ge=0, le=1, description="Completed share of the activity, if known.")
     data: DataSummary | None = None
@@ -174,8 +182,8 @@ class Outcome(Section):
 
     reason: Reason
     message: str = Field("", description="One sentence; for a failure with the cause and the remedy.")
-    rank: int | None = Field(None, description="The rank that failed first.")
-    node: int | None = Field(None, description="The index of the node that failed first.")
+    rank: Count | None = Field(None, description="The rank that failed first.")
+    node: Count | None = Field(None, description="The index of the node that failed first.")
     data: DataSummary | None = None
     progress: Progress = Progress()
     metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics, such as loss, evalLoss, perplexity.")

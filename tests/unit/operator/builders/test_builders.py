@@ -215,12 +215,16 @@ def test_spreads_pods_over_nodes(nodes: int, affinity: dict[str, Any], expected:
     assert (set(spec["affinity"]) if "affinity" in spec else None) == expected
 
 
-def test_event_truncates_its_note() -> None:
+def test_event_shortens_its_note_to_what_the_api_server_accepts() -> None:
     now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    body = builders.build_event(builders.JobReference("team", "j", "u"), "Warning", "Crashed", "x" * 3000, now, "operator-0")
+    job = builders.JobReference("team", "j", "u")
+    body = builders.build_event(job, "j.1", "Warning", "Crashed", "é" * 3000, now, "operator-0")
     assert (body["type"], body["reason"], body["regarding"]["uid"]) == ("Warning", "Crashed", "u")
     assert body["eventTime"] == "2026-01-01T12:00:00.000000Z"
-    assert len(body["note"]) <= 1024
+    assert body["note"] == "é" * 510 + "…"
+    assert len(body["note"].encode()) <= 1024
+    short = builders.build_event(job, "j.1", "Normal", "Complete", "é" * 512, now, "operator-0")
+    assert short["note"] == "é" * 512
 
 
 def test_replacement_has_another_name_and_the_same_host_name() -> None:

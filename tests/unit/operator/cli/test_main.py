@@ -129,7 +129,13 @@ STATUS = {
     "progress": {"step": 50, "totalSteps": 200, "percent": 25, "loss": 2.5},
     "eta": "1m05s",
     "conditions": [
-        {"type": "Running", "status": "True", "reason": "PodsReady", "message": "All pods run.", "lastTransitionTime": "2026"}
+        {
+            "type": "Running",
+            "status": "True",
+            "reason": "PodsReady",
+            "message": "All pods run.",
+            "lastTransitionTime": "2026-01-01T12:00:00Z",
+        }
     ],
 }
 

@@ -11,7 +11,16 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from finetune_operator.client.kubernetes import METADATA_LIST, METADATA_ONLY, TABLE, ApiError, KubernetesClient, NotLeaderError
+from finetune_operator.client.kubernetes import (
+    MAX_RETRY_AFTER,
+    METADATA_LIST,
+    METADATA_ONLY,
+    TABLE,
+    ApiError,
+    KubernetesClient,
+    NotLeaderError,
+    retry_after,
+)
 from finetune_operator.client.types import JobKey, ListSnapshot, NodeState
 
 KEY = JobKey("team", "j")
@@ -23,6 +32,7 @@ class Server:
 
     def __init__(self) -> None:
         self.status, self.body, self.delay = 200, {}, 0.0
+        self.headers: dict[str, str] = {}
         self.body: Any
         self.method = self.path = self.accept = self.content_type = self.token = ""
         self.query: dict[str, str] = {}
@@ -36,7 +46,7 @@ class Server:
         self.accept, self.content_type = request.headers["Accept"], request.headers["Content-Type"]
         self.token = request.headers.get("Authorization", "")
         self.sent = await request.json() if request.can_read_body else None
-        return web.json_response(self.body, status=self.status)
+        return web.json_response(self.body, status=self.status, headers=self.headers)
 
 
 @asynccontextmanager
@@ -65,7 +75,7 @@ POD = {"kind": "Pod", "metadata": {"name": "j-0", "namespace": "team"}}
 KUEUE = "kueue.x-k8s.io/v1beta2"
 WORKLOADS = f"/apis/{KUEUE}/namespaces/team/workloads"
 WORKLOAD = {"apiVersion": KUEUE, "kind": "Workload", "metadata": {"name": "w", "namespace": "team"}}
-NEW_EVENT = {"kind": "Event", "metadata": {"generateName": "j-", "namespace": "team"}}
+NEW_EVENT = {"kind": "Event", "metadata": {"name": "j.1", "namespace": "team"}}
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "j", "namespace": "team"}}
 POD_GROUP = {"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup", "metadata": {"name": "j", "namespace": "team"}}
 POD_PATH = "/api/v1/namespaces/team/pods/j-0"
@@ -89,6 +99,13 @@ CALLS = [
         "POST",
         "/apis/events.k8s.io/v1/namespaces/team/events",
         NEW_EVENT,
+    ),
+    Call(
+        "patch event",
+        lambda client: client.patch_event("team", "j.1", {"series": {"count": 2}}),
+        "PATCH",
+        "/apis/events.k8s.io/v1/namespaces/team/events/j.1",
+        {"series": {"count": 2}},
     ),
     Call(
         "delete pod",
@@ -175,6 +192,30 @@ async def test_error_has_reason_and_message_of_server() -> None:
 )
 def test_classifies_rejections(status: int, is_rejection: bool) -> None:
     assert ApiError(status, "", "").is_rejection == is_rejection
+
+
+def test_failing_webhook_is_a_rejection() -> None:
+    message = 'Internal error occurred: failed calling webhook "inject.example.com": failed to call webhook: connection refused'
+    assert ApiError(500, "InternalError", message).is_rejection
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        pytest.param("7", 7, id="seconds"),
+        pytest.param("86400", MAX_RETRY_AFTER, id="a day"),
+        pytest.param(None, 0, id="absent"),
+        pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", 0, id="date"),
+        pytest.param("-1", 0, id="negative"),
+    ],
+)
+async def test_error_has_the_delay_that_the_server_asks_for(header: str | None, seconds: float) -> None:
+    async with running_server() as (server, client):
+        server.status, server.headers = 429, {"Retry-After": header} if header else {}
+        with pytest.raises(ApiError) as caught:
+            await client.create(POD)
+        assert retry_after(caught.value) == seconds
+    assert retry_after(TimeoutError()) == 0
 
 
 @pytest.mark.parametrize("status", [404, 409])

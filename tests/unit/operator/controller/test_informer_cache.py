@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.support.fake_kubernetes import KEY, job_body, pod_body
 
 from finetune_operator.client.types import ListSnapshot
-from finetune_operator.controller.informer_cache import MAX_DELETED_UIDS, InformerCache, parse_status
+from finetune_operator.controller.informer_cache import MAX_REMEMBERED_UIDS, InformerCache, parse_status
 
 
 def test_ignores_older_resource_version() -> None:
@@ -47,7 +49,7 @@ def test_deleted_pod_does_not_reappear() -> None:
     cache.remove_pod(KEY, "pod-uid")
     assert not cache.put_pod(pod_body(2))
     assert cache.pods(KEY) == ()
-    for number in range(MAX_DELETED_UIDS):
+    for number in range(MAX_REMEMBERED_UIDS):
         cache.remove_pod(KEY, f"uid-{number}")
     assert cache.put_pod(pod_body(2)), "only a limited number of deleted UIDs is kept"
 
@@ -82,8 +84,18 @@ def test_removes_objects_absent_from_fresh_list(
     cache.put_job(job_body(10))
     cache.put_pod(pod_body(10))
     changed = cache.remove_deleted(jobs, pods, namespace)
-    assert (len(cache.jobs), len(cache.pods(KEY))) == (jobs_left, pods_left)
+    assert (len(cache.jobs), cache.active_jobs, len(cache.pods(KEY))) == (jobs_left, jobs_left, pods_left)
     assert changed == (set() if jobs_left else {KEY})
+
+
+CONDITION = {
+    "type": "Later",
+    "status": "True",
+    "reason": "R",
+    "message": "m",
+    "lastTransitionTime": "2026-01-01T12:00:00.123456789Z",
+    "severity": "low",
+}
 
 
 @pytest.mark.parametrize(
@@ -93,8 +105,130 @@ def test_removes_objects_absent_from_fresh_list(
         pytest.param(
             {"phase": "Running", "invented": {"later": 1}, "restarts": {"alsoLater": 2}}, "Running", id="unknown fields"
         ),
-        pytest.param({"phase": "Nonsense"}, "Pending", id="unknown phase"),
+        pytest.param({"phase": "Running", "conditions": [CONDITION]}, "Running", id="unknown condition"),
     ],
 )
 def test_parses_status_of_other_operator_version(status: dict[str, Any] | None, phase: str) -> None:
-    assert parse_status(status).phase == phase
+    parsed, error = parse_status(status)
+    assert parsed is not None
+    assert (parsed.phase, error) == (phase, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        pytest.param({"phase": "Paused"}, "status.phase: 'Paused' is not one of", id="unknown phase"),
+        pytest.param({"restarts": {"total": "3"}}, "status.restarts.total: '3' is invalid", id="another type"),
+        pytest.param({"completionTime": "yesterday"}, "status.completionTime: Invalid isoformat", id="no timestamp"),
+        pytest.param(
+            {"conditions": [{"type": "Later"}]}, "status.conditions[0].status: is required", id="incomplete condition"
+        ),
+    ],
+)
+def test_explains_status_that_cannot_be_read(status: dict[str, Any], error: str) -> None:
+    cache = InformerCache()
+    job = cache.put_job(job_body(1) | {"status": status})
+    assert job.status is None
+    assert error in job.status_error
+    assert not job.is_active
+    assert cache.active_jobs == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "active"),
+    [
+        ({}, 1),
+        ({"phase": "Running"}, 1),
+        ({"phase": "Suspended"}, 1),
+        ({"phase": "Failed"}, 0),
+        ({"phase": "Running", "completionTime": "2026-01-01T12:00:00Z"}, 0),
+    ],
+    ids=["new", "running", "suspended", "failed", "completion time alone"],
+)
+def test_counts_active_jobs(status: dict[str, Any], active: int) -> None:
+    cache = InformerCache()
+    cache.put_job(job_body(1))
+    assert cache.active_jobs == 1
+    cache.put_job(job_body(2) | {"status": status})
+    assert cache.active_jobs == active
+    cache.remove_job(KEY, "job-uid")
+    assert cache.active_jobs == 0
+
+
+def test_pod_of_another_controller_is_ignored_with_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    cache = InformerCache()
+    for version in (1, 2):
+        foreign = pod_body(version)
+        foreign["metadata"]["labels"]["finetune-operator.io/node-rank"] = "first"
+        assert not cache.put_pod(foreign)
+    assert cache.pods(KEY) == ()
+    [line] = caplog.messages
+    assert "pod team/j-0 is ignored: its label finetune-operator.io/node-rank is 'first'" in line
+
+
+@pytest.mark.parametrize(
+    ("jobs", "pods", "is_complete"),
+    [
+        pytest.param(JOB_LISTED, POD_LISTED, True, id="all stored"),
+        pytest.param(EMPTY_LIST, EMPTY_LIST, True, id="deleted since"),
+        pytest.param(ListSnapshot(20, frozenset({"another"})), POD_LISTED, False, id="a job is not stored"),
+        pytest.param(JOB_LISTED, ListSnapshot(20, frozenset({"another"})), False, id="a pod is not stored"),
+        pytest.param(JOB_LISTED, ListSnapshot(20, frozenset({"foreign"})), True, id="a foreign pod"),
+        pytest.param(JOB_LISTED, ListSnapshot(20, frozenset({"deleted"})), True, id="a deleted pod"),
+    ],
+)
+def test_contains_listed_objects(jobs: ListSnapshot, pods: ListSnapshot, is_complete: bool) -> None:
+    cache = InformerCache()
+    cache.put_job(job_body(10))
+    cache.put_pod(pod_body(10))
+    foreign = pod_body(10, uid="foreign")
+    del foreign["metadata"]["labels"]["finetune-operator.io/node-rank"]
+    cache.put_pod(foreign)
+    cache.put_pod(pod_body(10, uid="deleted"))
+    cache.remove_pod(KEY, "deleted")
+    assert cache.contains(jobs, pods) == is_complete
+
+
+def fields(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all fields and list items in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in list(items):
+        yield (*path, key)
+        yield from fields(item, (*path, key))
+
+
+FULL_JOB: dict[str, Any] = job_body(1) | {
+    "status": {
+        "phase": "Running",
+        "startTime": "2026-01-01T12:00:00+01:00",
+        "conditions": [CONDITION],
+        "restarts": {"total": 1, "byReason": {"Crashed": 1}, "lastTime": "2026-01-01T12:00:00"},
+        "progress": {"step": 3, "totalSteps": 9},
+        "workers": {"ready": 1},
+    }
+}
+
+
+@pytest.mark.parametrize("replacement", [None, "text", 7, [], {}, "absent"], ids=repr)
+def test_job_with_any_field_missing_or_of_another_type_can_be_stored(replacement: Any) -> None:
+    server_set = {
+        ("metadata",),
+        *(("metadata", name) for name in ("name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp")),
+    }
+    cache = InformerCache()
+    for version, path in enumerate(fields(FULL_JOB), start=2):
+        if path in server_set or (path[0] == "spec" and len(path) > 2):
+            continue
+        body = copy.deepcopy(FULL_JOB)
+        body["metadata"] |= {"resourceVersion": str(version), "generation": version if path[0] == "spec" else 1}
+        target: Any = body
+        for key in path[:-1]:
+            target = target[key]
+        if replacement == "absent":
+            del target[path[-1]]
+        else:
+            target[path[-1]] = replacement
+        job = cache.put_job(body)
+        assert job.resource_version == version
+        assert (job.status is None) == bool(job.status_error), path
+        assert (job.document is None) == bool(job.validation_errors), path

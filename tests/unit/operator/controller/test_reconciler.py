@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from tests.support.fake_kubernetes import KEY, ReconcilerHarness, start_job
 
-from finetune_operator.controller.reconciler import CONFLICT_RETRY_SECONDS
+from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.controller.workqueue import OutdatedError
 
 
 async def test_writes_status_then_creates_resources_then_pods() -> None:
@@ -23,7 +27,7 @@ async def test_writes_nothing_without_changes() -> None:
 
 
 async def test_needs_two_status_writes_until_running() -> None:
-    harness = await start_job()
+    harness = await start_job(progress_write_interval=5)
     for name in ("j-0", "j-1"):
         harness.make_ready(name)
         await harness.reconcile()
@@ -55,7 +59,8 @@ async def test_removes_deleted_job_from_cache() -> None:
     harness = await start_job()
     harness.make_ready("j-0", "j-1")
     del harness.client.objects["FineTuneJob", "j"]
-    assert await harness.reconcile() == CONFLICT_RETRY_SECONDS
+    with pytest.raises(OutdatedError):
+        await harness.reconcile()
     assert KEY not in harness.cache.jobs
     assert await harness.reconcile() is None
 
@@ -141,3 +146,114 @@ async def test_pods_that_vanish_while_the_operator_is_away_are_created_again() -
     await harness.reconcile()
     assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
     assert "pending" not in harness.status()
+
+
+async def test_events_are_not_lost_when_an_action_fails() -> None:
+    harness = await start_job()
+    harness.make_ready("j-0", "j-1")
+    await harness.reconcile()
+    body = harness.client.objects["Pod", "j-1"]
+    terminated = {"terminated": {"exitCode": 1}}
+    body["status"] = {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": terminated}]}
+    harness.client.bump_version(body)
+    harness.sync_cache()
+    harness.client.log.clear()
+    harness.client.create_errors["Pod"] = ApiError(500, "", "etcd is unavailable")
+    with pytest.raises(ApiError):
+        await harness.reconcile()
+    assert harness.client.log == ["status", "event Crashed"]
+    harness.client.create_errors.clear()
+    await harness.reconcile()
+    assert [line for line in harness.client.log if line.startswith("event")] == ["event Crashed"]
+    assert len(harness.client.pod_names()) == 3, "the failed pod is kept, and has a replacement"
+
+
+async def test_pod_that_does_not_terminate_warns_once() -> None:
+    harness = await start_job()
+    harness.make_ready("j-0", "j-1")
+    await harness.reconcile()
+    harness.client.objects["Pod", "j-1"]["metadata"]["deletionTimestamp"] = "2026-01-01T11:00:00Z"
+    harness.client.bump_version(harness.client.objects["Pod", "j-1"])
+    harness.sync_cache()
+    for _ in range(10):
+        await harness.reconcile()
+    events = [line for line in harness.client.log if line.startswith("event")]
+    assert events.count("event PodForceDeleted") == 1
+    assert len(events) <= 3, "the first one, the count of its repetition, and that of the disruption"
+
+
+UNREADABLE = {"phase": "Paused", "completionTime": "2026-01-01T12:00:00Z", "conditions": [{"type": "Complete"}]}
+
+
+async def test_job_with_unreadable_status_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    harness = await start_job()
+    harness.client.objects["FineTuneJob", "j"]["status"] = dict(UNREADABLE)
+    harness.client.bump_version(harness.client.objects["FineTuneJob", "j"])
+    harness.restart_operator()
+    del harness.client.objects["Pod", "j-1"]
+    harness.sync_cache()
+    harness.client.log.clear()
+    for _ in range(3):
+        assert await harness.reconcile() is None
+        harness.sync_cache()
+    assert harness.client.log == ["status", "event StatusUnreadable"]
+    assert harness.status() == UNREADABLE | {"reason": "StatusUnreadable"}
+    assert harness.client.pod_names() == ["j-0"]
+    assert "status.phase: 'Paused' is not one of" in caplog.text
+    harness.client.objects["FineTuneJob", "j"]["status"] = {"phase": "Succeeded"}  # by the operator that wrote it before
+    harness.client.bump_version(harness.client.objects["FineTuneJob", "j"])
+    harness.sync_cache()
+    await harness.reconcile()
+    assert harness.client.pod_names() == ["j-0"]
+
+
+async def test_unreadable_status_that_accepts_no_change_is_reported_by_event() -> None:
+    harness = await start_job()
+    harness.client.objects["FineTuneJob", "j"]["status"] = dict(UNREADABLE)
+    harness.client.bump_version(harness.client.objects["FineTuneJob", "j"])
+    harness.restart_operator()
+    harness.sync_cache()
+    harness.client.log.clear()
+    harness.client.fail_next["patch_status"] = ApiError(422, "Invalid", "phase: unsupported value")
+    for _ in range(3):
+        assert await harness.reconcile() is None
+    assert harness.client.log == ["event StatusUnreadable"]
+
+
+async def test_observed_generation_follows_the_edit_of_a_finished_job() -> None:
+    harness = await start_job()
+    for name in ("j-0", "j-1"):
+        body = harness.client.objects["Pod", name]
+        body["status"] = {"phase": "Succeeded"}
+        harness.client.bump_version(body)
+    harness.sync_cache()
+    await harness.reconcile()
+    assert (harness.status()["phase"], harness.status()["observedGeneration"]) == ("Succeeded", 1)
+    before = {name: value for name, value in harness.status().items() if name != "observedGeneration"}
+    harness.client.put_job(ttlSecondsAfterFinished=600)
+    harness.sync_cache()
+    assert await harness.reconcile() == 600
+    assert harness.status() == before | {"observedGeneration": 2}
+
+
+@pytest.mark.parametrize("status", [{"phase": "Succeeded"}, {"phase": "Failed"}, {"completionTime": "2026-01-01T12:00:00Z"}])
+async def test_finished_job_never_runs_again(status: dict[str, Any]) -> None:
+    harness = ReconcilerHarness()
+    harness.client.put_job()["status"] = status
+    harness.sync_cache()
+    for _ in range(3):
+        await harness.reconcile()
+    assert harness.client.pod_names() == []
+
+
+async def test_failing_admission_webhook_is_reported() -> None:
+    harness = ReconcilerHarness()
+    harness.client.put_job()
+    message = 'Internal error occurred: failed calling webhook "inject.example.com": connection refused'
+    harness.client.create_errors["Pod"] = ApiError(500, "InternalError", message)
+    harness.sync_cache()
+    await harness.reconcile()
+    await harness.reconcile()
+    condition = harness.condition("PodsReady")
+    assert condition["reason"] == "CreateRejected"
+    assert 'failed calling webhook "inject.example.com"' in condition["message"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -79,8 +81,11 @@ async def test_does_not_poll_pod(pod: dict[str, Any], job: dict[str, Any] | None
 STATUS = b'{"activity": "Training", "progress": {"step": 3}}'
 
 
-async def poll_bytes(*parts: bytes) -> list[RunStatus]:
-    """The run statuses from a server that sends these bytes, with a pause between the parts, and closes the connection."""
+async def poll_bytes(*parts: bytes, results: set[str] | None = None) -> list[RunStatus]:
+    """The run statuses from a server that sends these bytes, with a pause between the parts, and closes the connection.
+
+    The results of the requests are added to `results`.
+    """
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -94,9 +99,15 @@ async def poll_bytes(*parts: bytes) -> list[RunStatus]:
     cache, received = InformerCache(), []
     cache.put_job(job_body(1))
     cache.put_pod(owned_pod())
-    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), server.sockets[0].getsockname()[1])
+    port = server.sockets[0].getsockname()[1]
+    results = set() if results is None else results
+    on_poll = results.add
+    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port, on_poll=on_poll)
     task = asyncio.create_task(poller.run())
-    await asyncio.sleep(0.2)
+    for _ in range(100):
+        await asyncio.sleep(0.2)
+        if results:
+            break
     assert not task.done(), "the poller goes on"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -112,22 +123,78 @@ async def test_reads_a_response_that_arrives_in_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "response",
+    ("response", "result"),
     [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + STATUS,
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
-        b"no HTTP at all\r\n\r\n",
-        b"",
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + STATUS, "unreachable", id="shorter than announced"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", "unreachable", id="broken off chunk"),
+        pytest.param(b"", "unreachable", id="closed"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n", "invalid", id="bad chunk"),
+        pytest.param(b"no HTTP at all\r\n\r\n", "invalid", id="no HTTP"),
+        pytest.param(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "invalid", id="error status"),
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", "invalid", id="no content"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "invalid", id="no object"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n" + b'{"activity": "Training\\n"}', "invalid", id="no activity"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n" + b'{"progress": {"step": 1e30}}', "invalid", id="huge number"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n" + STATUS, "invalid", id="long header"),
     ],
-    ids=["shorter than announced", "bad chunk", "broken off chunk", "no HTTP", "closed"],
 )
-async def test_a_broken_response_does_not_stop_poller(response: bytes) -> None:
-    assert await poll_bytes(response) == []
+async def test_a_broken_response_does_not_stop_poller(response: bytes, result: str, caplog: pytest.LogCaptureFixture) -> None:
+    results: set[str] = set()
+    assert await poll_bytes(response, results=results) == []
+    assert result in results
+    warnings = [line for line in caplog.messages if "the answer of pod j-0 to GET /progress is ignored" in line]
+    assert len(warnings) == (1 if result == "invalid" else 0), "an invalid answer is logged once per pod"
 
 
 async def test_ignores_a_response_without_end() -> None:
-    assert await poll_bytes(b"HTTP/1.1 200 OK\r\n\r\n", *[b" " * 40_000] * 3) == []
+    results: set[str] = set()
+    assert await poll_bytes(b"HTTP/1.1 200 OK\r\n\r\n", *[b" " * 40_000] * 3, results=results) == []
+    assert results == {"invalid"}
+
+
+async def test_does_not_unpack_a_compressed_response() -> None:
+    bomb = gzip.compress(b" " * 100_000_000)
+    assert len(bomb) > 65536
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
+    tracemalloc.start()
+    try:
+        assert await poll_bytes(head + bomb) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_does_not_follow_redirects(status: int) -> None:
+    """The image of a job is its user's, who could otherwise read what the operator's network reaches."""
+    visited: list[str] = []
+
+    async def internal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visited.append((await reader.readline()).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(STATUS) + STATUS)
+        writer.close()
+
+    server = await asyncio.start_server(internal, "127.0.0.1", 0)
+    location = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/latest/meta-data"
+    response = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+    results: set[str] = set()
+    assert await poll_bytes(response, results=results) == []
+    assert (visited, results) == ([], {"invalid"})
+    server.close()
+
+
+async def test_uses_no_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert await poll_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(STATUS) + STATUS)
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1@127.0.0.2", "127.0.0.1/x?", "127.1"])
+async def test_requests_only_ip_addresses(address: str) -> None:
+    assert await poll('{"activity": "Training"}', owned_pod(podIP=address)) == []
 
 
 async def test_unreachable_pod_does_not_stop_poller() -> None:

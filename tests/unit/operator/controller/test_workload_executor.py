@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.support.fake_kubernetes import CREATED, KEY, ReconcilerHarness
 
 from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.controller.workqueue import OutdatedError
 
 ASSIGNMENT = {"name": "main", "flavors": {"cpu": "h100", "memory": "h100"}}
 FLAVOR = {"metadata": {"name": "h100"}, "spec": {"nodeLabels": {"gpu": "h100"}}}
@@ -127,7 +129,8 @@ async def test_conflicting_write_is_repeated_after_the_watch_has_reported_the_ch
     body["spec"]["training"]["batchSize"] = 32
     body["spec"]["scheduling"] = {"queueName": "team-queue"}
     harness.sync_cache()
-    assert await harness.reconcile() == 0.1
+    with pytest.raises(OutdatedError):
+        await harness.reconcile()
     harness.cache.put_workload(stale)
     await harness.reconcile()
     assert workload(harness)["spec"]["podSets"][0]["count"] == 4

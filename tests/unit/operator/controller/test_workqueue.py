@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from finetune_operator.controller.workqueue import WorkQueue
+from finetune_operator.controller.workqueue import JITTER, OutdatedError, WorkQueue
 
 Process = Callable[[str], Awaitable[float | None]]
 
@@ -111,6 +111,92 @@ async def test_retry_delay_grows_and_does_not_block_other_keys() -> None:
     delays = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert all(delay >= expected * 0.9 for delay, expected in zip(delays, (0.01, 0.02, 0.04, 0.04), strict=True))
     assert (others, len(errors)) == (["good"], 4)
+
+
+async def test_news_end_the_delay_of_a_key_with_outdated_data() -> None:
+    queue: WorkQueue[str] = WorkQueue(initial_delay=60)
+    calls: list[str] = []
+
+    async def process(key: str) -> None:
+        calls.append(key)
+        if len(calls) < 3:
+            raise OutdatedError("the object has changed")
+
+    async with running(queue, process):
+        queue.add("a")
+        await wait_for(lambda: len(calls) == 1)
+        await asyncio.sleep(0.02)
+        assert len(calls) == 1, "without news the delay applies"
+        queue.add("a")
+        await wait_for(lambda: len(calls) == 2)
+        queue.add("a")
+        await wait_for(lambda: len(calls) == 3)
+
+
+@pytest.mark.parametrize("error", [OutdatedError("changed"), OSError("no response")], ids=["outdated", "failing"])
+async def test_retries_without_news_become_rare(error: Exception) -> None:
+    queue: WorkQueue[str] = WorkQueue(initial_delay=0.01)
+    calls: list[str] = []
+
+    async def process(key: str) -> None:
+        calls.append(key)
+        raise error
+
+    async with running(queue, process):
+        queue.add("a")
+        await asyncio.sleep(0.5)
+    assert 4 <= len(calls) <= 7, "0.01 + 0.02 + 0.04 + 0.08 + 0.16 + 0.32 s, plus jitter"
+
+
+async def test_success_resets_the_delay() -> None:
+    queue: WorkQueue[str] = WorkQueue(initial_delay=0.005, max_delay=60)
+    calls: list[int] = []
+
+    async def process(_key: str) -> None:
+        calls.append(len(calls))
+        if len(calls) % 5:
+            raise OSError("no response")
+
+    async with running(queue, process):
+        for expected in (5, 10, 15):
+            queue.add("a")
+            await wait_for(lambda count=expected: len(calls) == count)  # type: ignore[misc]
+
+
+async def test_waits_as_long_as_the_error_asks_for() -> None:
+    queue: WorkQueue[str] = WorkQueue(initial_delay=0.001, minimum_delay=lambda error: float(str(error)))
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    async def process(_key: str) -> None:
+        times.append(loop.time())
+        if len(times) == 1:
+            raise OSError("0.1")
+
+    async with running(queue, process):
+        queue.add("a")
+        await wait_for(lambda: len(times) == 2)
+    assert times[1] - times[0] >= 0.1
+
+
+async def test_keys_that_failed_together_are_not_retried_together() -> None:
+    queue: WorkQueue[int] = WorkQueue(initial_delay=0.4)
+    loop = asyncio.get_running_loop()
+    times: dict[int, list[float]] = {}
+
+    async def process(key: int) -> None:
+        times.setdefault(key, []).append(loop.time())
+        if len(times[key]) == 1:
+            raise OSError("no response")
+
+    task = asyncio.create_task(queue.run(20, process))
+    for key in range(20):
+        queue.add(key)
+    await wait_for(lambda: all(len(calls) == 2 for calls in times.values()) and len(times) == 20)
+    task.cancel()
+    delays = [second - first for first, second in times.values()]
+    assert min(delays) >= 0.4
+    assert max(delays) - min(delays) > 0.4 * JITTER / 4
 
 
 async def test_earlier_add_overrides_requeue_delay() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.support.simulated_cluster import SimulatedCluster, document
 
-from finetune_operator.api import FineTuneJob
+from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.reconcile import DeleteJob, DeletePod, TerminatedState
 from finetune_trainer.protocol.outcome import Reason
 
@@ -56,6 +58,21 @@ def test_deletes_job_after_ttl(end: str) -> None:
     assert not cluster.advance(59).reconcile_until_stable().actions
     assert not cluster.job_deleted
     assert cluster.advance(1).reconcile().actions == (DeleteJob(),)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [{"phase": "Succeeded"}, {"phase": "Failed"}, {"completionTime": "2026-01-01T12:00:00Z"}],
+    ids=["succeeded", "failed", "completion time alone"],
+)
+def test_any_sign_of_the_end_is_final(status: dict[str, Any]) -> None:
+    cluster = SimulatedCluster(ttlSecondsAfterFinished=100)
+    cluster.status = JobStatus.model_validate(status)
+    cluster.reconcile_until_stable()
+    assert cluster.created == []
+    assert cluster.status.completion_time == "2026-01-01T12:00:00Z"
+    cluster.advance(100).reconcile()
+    assert cluster.job_deleted
 
 
 def test_simulated_cluster_runs_the_sample_document() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from tests.support.pod_statuses import RUNNING, body, conditions, container, disruption_target
 
-from finetune_operator.reconcile import ReasonMessage, TerminatedState, parse_pod
+from finetune_operator.reconcile import InvalidPodError, ReasonMessage, TerminatedState, parse_pod
 from finetune_operator.reconcile.observed_pod import PodCondition
 
 
@@ -141,3 +142,69 @@ def test_keeps_conditions_of_ending_pods_only() -> None:
 def test_pods_with_different_resource_versions_are_equal() -> None:
     newer = body({"phase": "Running"}, resourceVersion="43")
     assert parse_pod(newer) == parse_pod(body({"phase": "Running"}, resourceVersion="42"))
+
+
+@pytest.mark.parametrize("rank", [None, "", "one", "1.0", "1_0", "-1", "٣", " 1"])
+def test_rejects_pod_without_node_rank(rank: str | None) -> None:
+    foreign = body({})
+    foreign["metadata"]["labels"]["finetune-operator.io/node-rank"] = rank
+    with pytest.raises(InvalidPodError, match="not the number of a node"):
+        parse_pod(foreign)
+    del foreign["metadata"]["labels"]
+    with pytest.raises(InvalidPodError):
+        parse_pod(foreign)
+
+
+FULL: dict[str, Any] = body(
+    {
+        "phase": "Failed",
+        "podIP": "10.0.0.1",
+        "reason": "Evicted",
+        "message": "m",
+        "conditions": [
+            {"type": "Ready", "status": "False"},
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"},
+            {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "m"},
+        ],
+        "containerStatuses": [{"name": "trainer", "state": {"terminated": {"exitCode": 0, "reason": "Error", "message": "m"}}}],
+    }
+)
+
+
+@pytest.mark.parametrize("is_null", [True, False], ids=["null", "absent"])
+def test_every_field_that_kubernetes_may_leave_out_is_optional(is_null: bool) -> None:
+    def optional(value: Any, path: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        paths = []
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            paths.append((*path, key))
+            if isinstance(item, dict | list):
+                paths += optional(item, (*path, key))
+        return paths
+
+    paths = [("spec",), ("status",), *optional(FULL["spec"], ("spec",)), *optional(FULL["status"], ("status",))]
+    owner = [("metadata", "ownerReferences"), ("metadata", "ownerReferences", 1, "uid"), ("metadata", "resourceVersion")]
+    for path in [path for path in paths if not isinstance(path[-1], int)] + owner:
+        changed = copy.deepcopy(FULL)
+        target: Any = changed
+        for key in path[:-1]:
+            target = target[key]
+        if is_null:
+            target[path[-1]] = None
+        else:
+            del target[path[-1]]
+        pod = parse_pod(changed)
+        assert all(isinstance(text, str) for text in (pod.name, pod.phase, pod.node, pod.address, pod.job_uid)), path
+        for part in (pod.disruption, pod.waiting, pod.terminated):
+            assert part is None or (isinstance(part.reason, str) and isinstance(part.message, str)), path
+        assert pod.terminated is None or isinstance(pod.terminated.exit_code, int), path
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00.5Z", "2026-01-01T12:00:00.123456789Z", "2026-01-01T12:00:00"]
+)
+def test_every_timestamp_can_be_compared(text: str) -> None:
+    dated = body({})
+    dated["metadata"] |= {"creationTimestamp": text, "deletionTimestamp": text}
+    pod = parse_pod(dated)
+    assert pod.created.replace(microsecond=0) == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert pod.deletion_deadline == pod.created
