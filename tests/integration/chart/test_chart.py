@@ -174,10 +174,12 @@ def test_operator_parses_the_rendered_arguments(render: Render, values: tuple[st
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
-@pytest.mark.parametrize("probe", ["livenessProbe", "readinessProbe", "startupProbe"])
-def test_probes_request_healthz(render: Render, probe: str) -> None:
+@pytest.mark.parametrize(
+    ("probe", "path"), [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz"), ("startupProbe", "/healthz")]
+)
+def test_probes_request_paths_of_the_operator(render: Render, probe: str, path: str) -> None:
     [container] = render()["Deployment", OPERATOR]["spec"]["template"]["spec"]["containers"]
-    assert container[probe]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert container[probe]["httpGet"] == {"path": path, "port": "http"}
     assert container["ports"] == [{"name": "http", "containerPort": 8080}]
 
 
@@ -208,7 +210,7 @@ def test_grants_only_the_required_permissions(render: Render, values: tuple[str,
         ("", "services", ["create", "get"]),
         ("", "configmaps", ["create", "get"]),
         ("", "secrets", ["get"]),
-        ("events.k8s.io", "events", ["create", "list"]),
+        ("events.k8s.io", "events", ["create", "list", "patch"]),
         ("kueue.x-k8s.io", "workloads", ["create", "delete", "get", "list", "patch", "watch"]),
         ("kueue.x-k8s.io", "workloads/status", ["patch"]),
         ("scheduling.k8s.io", "podgroups", ["create", "get", "patch"]),
