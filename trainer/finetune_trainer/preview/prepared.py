@@ -10,6 +10,7 @@ from pathlib import Path
 import transformers
 
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.data.preprocessing.prepare import prepared_sources
 from finetune_trainer.data.sources.resolver import SourceResolver
 from finetune_trainer.data.sources.row_estimates import estimate_rows
 from finetune_trainer.data.sources.sampling import FirstRows, SampleLimit
@@ -54,8 +55,7 @@ def _sampled_sources(spec: TrainSpec, resolver: SourceResolver) -> list[SampledS
     if resolver.limit is None:
         return []
     sampled = []
-    sources = resolver.sources(spec.data) | {"replay": resolver.replay(spec.data) if spec.training.replay else []}
-    for section, listed in sources.items():
+    for section, listed in prepared_sources(spec, resolver).items():
         for number, source in enumerate(listed):
             if isinstance(source, FirstRows):
                 rows, total = len(source.kept), estimate_rows(source.source)

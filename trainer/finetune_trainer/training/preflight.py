@@ -30,9 +30,8 @@ def validate_model(spec: TrainSpec, credentials: Credentials, cache: Path) -> No
 def validate_data(spec: TrainSpec, credentials: Credentials, cache: Path) -> int:
     """Read all data and return the number of rows; raises DataError for the first file or row that cannot be used."""
     resolver = SourceResolver(spec.objective, cache, credentials)
-    splits = [*resolver.sources(spec.data).values(), resolver.replay(spec.data)]
     count = 0
-    for sources in splits:
+    for sources in resolver.sources(spec.data).values():
         for source in sources:
             for row in source.rows():
                 if "image" in row.values:

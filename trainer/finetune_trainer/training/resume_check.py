@@ -43,7 +43,7 @@ class ResumeCheck:
     def compare_files(self, resolver: SourceResolver) -> None:
         """Compare the contents of the data's files, before any row is read."""
         digests = FileDigests(resolver.cache)
-        sections = resolver.sources(self._spec.data) | {"replay": resolver.replay(self._spec.data)}
+        sections = resolver.sources(self._spec.data)
         records = {}
         for section, sources in sections.items():
             for index, source in enumerate(sources):

@@ -83,10 +83,8 @@ def prepare(
     Raises DataError for a file or row that
     cannot be used, for a finding whose policy is Fail, and if nothing is left to learn from.
     """
-    sources = resolver.sources(spec.data)
+    sources = prepared_sources(spec, resolver)
     resources = resolve_resources(spec.data.augmentation, resolver)
-    if spec.training.replay:
-        sources[REPLAY] = resolver.replay(spec.data)
     folder = resolver.cache / "prepared" / _cache_key(spec, encoder, sources, resources)
     with exclusive(folder):
         if not folder.exists():
@@ -95,6 +93,14 @@ def prepare(
                 _Preparation(spec, encoder, temporary, progress).run(sources, resources)
     encoder.set_statistics(json.loads((folder / FACTS).read_text()))
     return _load(folder, spec)
+
+
+def prepared_sources(spec: config.TrainSpec, resolver: SourceResolver) -> Sources:
+    """The sources whose rows become sequences: data.replay only for experience replay, because EWC reads it by itself."""
+    sources = resolver.sources(spec.data)
+    if not spec.training.replay:
+        del sources[REPLAY]
+    return sources
 
 
 def _cache_key(spec: config.TrainSpec, encoder: Encoder, sources: Sources, resources: AugmentationResources) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_trainer import config
@@ -29,10 +29,18 @@ class SourceResolver:
     credentials: Credentials
     limit: SampleLimit | None = None
     """Resolves to the first rows of each source; None for all rows."""
+    _resolved: dict[str, tuple[config.DatasetConfig, Source]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Datasets by field with their sources, because resolving one lists a storage prefix or opens a hub dataset."""
 
     def sources(self, data: config.DataConfig) -> dict[str, list[Source]]:
-        """The sources of `data.train` and `data.evaluation` by split; raises what `resolve` does."""
-        return {"train": self.training_sources(data), "evaluation": self._split("evaluation", data.evaluation, "validation")}
+        """The sources of `data.train`, `data.evaluation` and `data.replay` by split; raises what `resolve` does."""
+        return {
+            "train": self.training_sources(data),
+            "evaluation": self._split("evaluation", data.evaluation, "validation"),
+            "replay": self.replay(data),
+        }
 
     def training_sources(self, data: config.DataConfig) -> list[Source]:
         """The sources of `data.train`."""
@@ -84,8 +92,17 @@ class SourceResolver:
         )
 
     def _split(self, split: str, datasets: Sequence[config.DatasetConfig], default_split: str = "train") -> list[Source]:
-        sources = []
-        for index, dataset in enumerate(datasets):
-            source = self.resolve(dataset, f"spec.data.{split}[{index}].source", default_split)
-            sources.append(source if self.limit is None else first_rows(source, self.limit))
-        return sources
+        return [
+            self._resolve_once(dataset, f"spec.data.{split}[{index}].source", default_split)
+            for index, dataset in enumerate(datasets)
+        ]
+
+    def _resolve_once(self, dataset: config.DatasetConfig, field_path: str, default_split: str) -> Source:
+        resolved = self._resolved.get(field_path)
+        if resolved is not None and resolved[0] == dataset:
+            return resolved[1]
+        source = self.resolve(dataset, field_path, default_split)
+        if self.limit is not None:
+            source = first_rows(source, self.limit)
+        self._resolved[field_path] = (dataset, source)
+        return source

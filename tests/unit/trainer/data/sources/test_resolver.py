@@ -287,3 +287,14 @@ def test_replaces_class_numbers_of_hub_datasets_with_names() -> None:
     source = RowSource(HubSource("hf://org/data[train]", dataset, ReadOptions()), columns)
     labels = [(row.values["label"], row.values["tags"]) for row in source.rows()]
     assert labels == [("science", ["sports", "science"]), (-1, [])]
+
+
+def test_resolves_each_dataset_once() -> None:
+    write("rows.jsonl", JSON)
+    data = config.DataConfig.model_validate({"train": [{"source": "rows.jsonl"}], "evaluation": [{"source": "rows.jsonl"}]})
+    resolving = resolver()
+    first, second = resolving.sources(data), resolving.sources(data)
+    assert first["train"][0] is second["train"][0] is resolving.training_sources(data)[0]
+    assert first["evaluation"][0] is second["evaluation"][0] is not first["train"][0]
+    other = data.model_copy(update={"train": [data.train[0].model_copy(update={"weight": 2.0})]})
+    assert resolving.training_sources(other)[0] is not first["train"][0]
