@@ -27,7 +27,7 @@ test: setup lint cluster-build ## run everything: lint, unit, integration and en
 	$(BIN)/pytest --numprocesses 2
 
 faults: setup cluster-build ## break things on a real cluster while jobs train, and check that every run survives
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest --timeout=1800 tests/faults
 
 soak: setup cluster-build ## break one run every two minutes for SOAK_MINUTES (60), and print goodput, lost work and false kills
 	$(BIN)/pytest --capture=no tests/soak

@@ -114,6 +114,7 @@ FAULTS: dict[int, Fault] = {
             f"{_CLUSTER}/test_pod_faults.py::test_drained_node",
             f"{_CLUSTER}/test_pod_faults.py::test_tainted_node",
             f"{_POLICY}/test_restart_policy.py::test_disruptions_do_not_count_towards_backoff_limit",
+            f"{_POLICY}/test_disruption_limit.py::test_run_that_progresses_on_spot_nodes_never_fails",
         ),
     ),
     9: Fault(
@@ -127,11 +128,12 @@ FAULTS: dict[int, Fault] = {
     ),
     10: Fault(
         "A container exceeds its memory limit.",
-        "The job fails with the reason OutOfMemory and advice.",
+        "The job fails with the reason OutOfMemory and advice, unless a rule of `runPolicy.failurePolicy` says otherwise.",
         (
             f"{_CLUSTER}/test_resource_faults.py::test_out_of_memory",
             "tests/unit/trainer/agent/test_worker_group.py::test_reports_out_of_memory_kill",
             f"{_TRAINING}/test_failures.py::test_out_of_memory_message_names_remedies",
+            f"{_POLICY}/test_failure_policy.py::test_first_matching_rule_decides",
         ),
     ),
     11: Fault(
@@ -271,8 +273,8 @@ nothing restarts that the fault did not hit.
 
 Measured by `make faults` on two nodes of a Kubernetes cluster that share two processor cores with everything else, with
 a run of small steps and a checkpoint every five steps. Seconds are from the fault to the next completed step: the
-median, and the range of all runs. Most of the time of a restart on this machine is the start of Python processes. Steps
-lost are optimizer steps that were computed again, at most. False kills are restarts that the fault does not explain.
+median, and the range of all runs. Steps lost are optimizer steps that were computed again, at most. False kills are
+restarts that the fault does not explain.
 
 {measurements}
 
@@ -303,6 +305,9 @@ def render(results: Mapping[int, Mapping[str, Case]]) -> str:
 
 
 def _measurements(results: Mapping[int, Mapping[str, Case]]) -> Iterator[str]:
+    if not results:
+        yield "No results are recorded yet: `FINETUNE_RECORD=1 make faults generate` records those of one run."
+        return
     yield "| # | Fault | Seconds to recover | Steps lost | False kills | Runs |"
     yield "|---|---|---|---|---|---|"
     for number, cases in results.items():

@@ -26,6 +26,10 @@ def test_summarizes_runs(runs: list[Result], figures: str) -> None:
     assert f"\n| 2 | SIGKILL | {figures} |\n" in page
 
 
+def test_says_that_nothing_was_measured() -> None:
+    assert "No results are recorded yet" in render({})
+
+
 def test_names_tests_that_exist() -> None:
     named = [test for fault in FAULTS.values() for test in fault.tests]
     named += [case["test"] for cases in all_results().values() for case in cases.values()]
