@@ -65,7 +65,7 @@ def test_flipped_bit(run: ClusterRun, measure: Measure, storage_proxy: FaultyPro
             content = bytearray(run.storage.get(path))
             content[len(content) // 2] ^= 1
             run.storage.put(path, bytes(content))
-            run.signal_rank(0, signal.SIGKILL)
+            run.delete_pod(0, "--grace-period=0", "--force")  # a new pod has no copy of the checkpoint on its node
         run.wait("a newer checkpoint", lambda: committed_steps(run.storage)[0] > step, seconds=240)
     rejected = [entry.path for entry in run.storage.list("rejected")]
     assert [path for path in rejected if f"step-{step:08}" in path], rejected
