@@ -81,7 +81,8 @@ class LeaderElection:
         """Renew the Lease until it is lost. When this returns, the process must not write any more."""
         while self.is_leader():
             await asyncio.sleep(self._retry_period())
-            await self._attempt(self._try_renew)
+            if self.is_leader():
+                await self._attempt(self._try_renew)
         logger.error("%s lost the Lease %s/%s", self._identity, self._namespace, self._name)
 
     async def release(self) -> None:

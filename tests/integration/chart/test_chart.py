@@ -169,7 +169,8 @@ def check_restricted(pod: dict[str, Any]) -> None:
     ],
 )
 def test_operator_parses_the_rendered_arguments(render: Render, values: tuple[str, ...], expected: dict[str, Any]) -> None:
-    [container] = render(*values)["Deployment", OPERATOR]["spec"]["template"]["spec"]["containers"]
+    [deployment] = [item for (kind, _), item in render(*values).items() if kind == "Deployment"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
     settings = Settings.from_arguments(container["args"], {})
     assert {name: getattr(settings, name) for name in expected} == expected
 
@@ -330,7 +331,7 @@ def test_helm_test_runs_the_script_and_is_not_part_of_the_service(render: Render
     objects = render()
     pod = objects["Pod", f"{OPERATOR}-test"]
     [container] = pod["spec"]["containers"]
-    assert container["args"] == [(CHART / "files/installation_test.py").read_text().strip()]
+    assert container["args"] == [(CHART / "files/installation_test.py").read_text()]
     assert container["command"] == ["python", "-c"]
     assert {item["name"]: item["value"] for item in container["env"]} == {
         "LEASE": "finetune-system/finetune-operator",
@@ -368,7 +369,7 @@ def paths_of(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def test_every_value_is_documented_and_used() -> None:
     text = (CHART / "values.yaml").read_text()
     documented = {value.path for value in parse_values(text)}
-    templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
+    templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
     for path in paths_of(yaml.safe_load(text)):
         path_and_parents = {path.rsplit(".", depth)[0] for depth in range(path.count(".") + 1)}
         children = {other for other in documented if other.startswith(f"{path}.")}
