@@ -20,6 +20,10 @@ USER 1000:1000
 ENTRYPOINT ["python", "-m", "finetune_operator"]
 
 FROM base AS trainer
+# NCCL opens these libraries for RDMA over InfiniBand and RoCE.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ibverbs-providers libibverbs1 librdmacm1 \
+ && rm -rf /var/lib/apt/lists/*
 COPY locks/trainer.txt /opt/locks/
 RUN /opt/uv/bin/uv pip install --quiet --compile-bytecode --require-hashes --requirement /opt/locks/trainer.txt \
  && rm -rf /opt/uv

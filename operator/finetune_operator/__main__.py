@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
 
 from finetune_operator.controller import handlers
 from finetune_operator.controller.manager import Manager
+from finetune_operator.profiles import ProfileError, Profiles
 from finetune_operator.settings import Settings
 
 
@@ -45,7 +47,11 @@ def main() -> None:
     """Run the operator until SIGTERM."""
     settings = Settings.from_arguments(sys.argv[1:], os.environ)
     configure_logging(settings)
-    asyncio.run(handlers.run(Manager(settings)))
+    try:
+        profiles = Profiles.parse(Path(settings.profiles).read_text()) if settings.profiles else Profiles()
+    except (OSError, ProfileError) as error:
+        sys.exit(f"--profiles: {settings.profiles}: {error}")
+    asyncio.run(handlers.run(Manager(settings, profiles)))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from finetune_operator.api import GROUP
+from finetune_operator.api import GROUP, FineTuneJob
 from finetune_trainer.config.storage_schemes import CLAIMS_DIR as CLAIMS_DIR
 
 JOB_LABEL = f"{GROUP}/job"
 NODE_RANK_LABEL = f"{GROUP}/node-rank"
 WORKLOAD_HASH_ANNOTATION = f"{GROUP}/spec-hash"
 SUSPENDED_ANNOTATION = f"{GROUP}/suspended"
+REVISION_LABEL = f"{GROUP}/revision"
+GENERATION_ANNOTATION = f"{GROUP}/generation"
 
 HTTP_PORT = 9400
 RENDEZVOUS_PORT = 29400
@@ -39,3 +41,11 @@ def pod_names(job: str, index: int) -> tuple[str, str]:
 def pod_hostname(job: str, index: int) -> str:
     """Host name of the pod of one node, which does not change when the pod is replaced."""
     return pod_name(job, index)
+
+
+def config_map_name(job: FineTuneJob) -> str:
+    """Name of the ConfigMap with the trainer's part of the document.
+
+    It has the digest of its content, so that the pods of a changed document cannot start with the ConfigMap of the old one.
+    """
+    return f"{job.metadata.name}-{job.train_revision}"

@@ -27,6 +27,7 @@ class Settings(BaseModel):
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
         "", description="image pull policy of trainer pods; Kubernetes' default when empty"
     )
+    profiles: str = Field("", description="YAML file with the administrator's profiles; only the built-in limits when empty")
     node_lost_seconds: int = Field(
         30,
         ge=0,

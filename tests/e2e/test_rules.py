@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +13,11 @@ import yaml
 from kubernetes import client, config
 from pydantic import ValidationError
 from tests.support.rule_cases import CASES, TRANSITIONS
-from tests.support.rule_cases.documents import ABSENT, Case, job
+from tests.support.rule_cases.documents import Case, job
+from tests.support.rule_cases.transitions import Transition
 
 from finetune_operator.api import GROUP, PLURAL, VERSION, FineTuneJob
+from finetune_operator.api.transition_rules import transition_errors
 from finetune_operator.codegen.crd import CRD_NAME, build_crd
 from finetune_trainer.config import explain
 
@@ -94,12 +95,12 @@ def test_server_and_python_agree(api: client.ApiClient, case: Case) -> None:
 
 
 @pytest.fixture
-def existing(api: client.ApiClient) -> Iterator[Callable[[str, Any], dict[str, Any]]]:
-    """A function that creates a job with one field of its spec set; the job is deleted after the test."""
+def existing(api: client.ApiClient) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """A function that creates a job with changes of the base document; the job is deleted after the test."""
     created: list[str] = []
 
-    def create(field: str, value: Any) -> dict[str, Any]:
-        document = _create(api, job({"metadata.name": f"immutable-{field}", f"spec.{field}": value}))
+    def create(changes: dict[str, Any]) -> dict[str, Any]:
+        document = _create(api, job({"metadata.name": "existing", **changes}))
         created.append(document["metadata"]["name"])
         return document
 
@@ -116,36 +117,16 @@ def _replace(api: client.ApiClient, document: dict[str, Any]) -> Violations:
     )
 
 
-@pytest.mark.parametrize(("field", "before", "after"), TRANSITIONS, ids=[field for field, _, _ in TRANSITIONS])
-def test_training_fields_are_immutable(api: client.ApiClient, existing: Any, field: str, before: Any, after: Any) -> None:
-    document = existing(field, before)
-    document["spec"]["runPolicy"]["suspend"] = True
-    assert _replace(api, document) == set()
-    document["spec"].pop(field)
-    if after is not ABSENT:  # The API server fills an absent field with its default, so it does not change.
-        document["spec"][field] = after
-    violation = (
-        f"spec.{field}",
-        f"{field} is immutable: delete the job and apply it again, or apply the change under another metadata.name",
-    )
-    assert (violation in _replace(api, document)) == (after is not ABSENT)
-
-
-@pytest.mark.parametrize(
-    ("path", "before", "after"),
-    [
-        ("model.config", {"model_type": "llama", "a": 1}, {"model_type": "llama", "a": 2}),
-        ("model.config", {"model_type": "llama", "a": 1}, {"model_type": "llama", "b": 1}),
-        ("model.config", {"model_type": "llama", "a": {"b": 1}}, {"model_type": "llama", "a": {"c": 1}}),
-        ("workers.template", {"env": [{"name": "A", "value": "1"}]}, {"env": [{"name": "A", "valueFrom": "1"}]}),
-    ],
-)
-def test_free_form_fields_are_immutable(api: client.ApiClient, existing: Any, path: str, before: Any, after: Any) -> None:
-    section, _, field = path.partition(".")
-    base = job()["spec"].get(section, {})
-    document = existing(section, base | {field: before})
-    document["spec"][section] = copy.deepcopy(base) | {field: after}
-    assert {field for field, _ in _replace(api, document)} == {f"spec.{section}"}
+@pytest.mark.parametrize("transition", TRANSITIONS, ids=lambda transition: transition.name)
+def test_server_and_python_refuse_the_same_changes(api: client.ApiClient, existing: Any, transition: Transition) -> None:
+    stored = existing(transition.before)
+    assert _replace(api, stored) == set()
+    for suspend in (False, True):
+        changed = job({"metadata": stored["metadata"], **transition.after, "spec.runPolicy.suspend": suspend})
+        old, new = FineTuneJob.model_validate(stored | {"status": {}}), FineTuneJob.model_validate(changed)
+        expected = {(field, message) for field, _, message in (line.partition(": ") for line in transition_errors(old, new))}
+        assert bool(expected) == (not suspend or not transition.is_mutable)
+        assert _replace(api, changed) == expected
 
 
 def test_defaults_equal_those_of_python(api: client.ApiClient) -> None:

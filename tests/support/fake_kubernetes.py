@@ -126,6 +126,10 @@ class FakeKubernetesClient:
             if force:
                 self.force_deleted.append(name)
 
+    async def delete_config_map(self, _namespace: str, name: str) -> None:
+        self.log.append(f"delete ConfigMap {name}")
+        self.objects.pop(("ConfigMap", name), None)
+
     async def delete_job(self, key: JobKey, _uid: str) -> None:
         self.log.append(f"delete FineTuneJob {key.name}")
 

@@ -83,6 +83,16 @@ class SimulatedCluster:
         self.generation += 1
         return self
 
+    def edit_workers(self, *, suspend: bool = False, **workers: Any) -> SimulatedCluster:
+        """Edit spec.workers, as a user would."""
+        assert self.job is not None
+        self.generation += 1
+        body = document(self.job.spec.workers.nodes, suspend=suspend)
+        body["metadata"]["generation"] = self.generation
+        body["spec"]["workers"] |= workers
+        self.job = FineTuneJob.model_validate(body)
+        return self
+
     def advance(self, seconds: float) -> SimulatedCluster:
         """Advance the clock."""
         self.now += timedelta(seconds=seconds)
@@ -194,7 +204,11 @@ class SimulatedCluster:
                 self._pods_created += 1
                 uid = f"pod-uid-{self._pods_created}"
                 self.created.append(names.pod_hostname("j", index))
-                self.pods[name] = Pod(name, uid, "job-uid", index, "Pending", created=self.now)
+                assert self.job is not None
+                revision, generation = self.job.revision, self.job.metadata.generation
+                self.pods[name] = Pod(
+                    name, uid, "job-uid", index, "Pending", created=self.now, revision=revision, generation=generation
+                )
             case DeletePod(name, uid, _) if name in self.pods and self.pods[name].uid == uid:
                 self.pods[name] = replace(self.pods[name], deletion_deadline=self.now + GRACE_PERIOD)
             case DeleteJob():

@@ -61,9 +61,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [pods]
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
-  resources: [services, configmaps]
+  resources: [services]
   verbs: [get, create]
 {{- if .Values.rbac.readSecrets }}
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, delete] # delete is for the ConfigMap of a document that was changed
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get] # to check that the Secrets of a job exist; only their metadata is requested

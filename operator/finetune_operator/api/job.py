@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -9,6 +12,7 @@ from pydantic import Field
 from finetune_operator.api.run_policy import RunPolicy
 from finetune_operator.api.scheduling import PRIORITY_LABEL, QUEUE_LABEL, Scheduling
 from finetune_operator.api.status import JobStatus
+from finetune_operator.api.transition_rules import transition_rules
 from finetune_operator.api.workers import Workers
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.base import Rule, Section
@@ -19,14 +23,7 @@ KIND = "FineTuneJob"
 PLURAL = "finetunejobs"
 SHORT_NAME = "ftj"
 API_VERSION = f"{GROUP}/{VERSION}"
-
-
-def _immutable(field: str) -> Rule:
-    return Rule(
-        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-        f"{field} is immutable: delete the job and apply it again, or apply the change under another metadata.name",
-        field,
-    )
+DIGEST_LENGTH = 10
 
 
 class FineTuneJobSpec(TrainSpec):
@@ -51,17 +48,21 @@ class FineTuneJobSpec(TrainSpec):
             "batchSize must be a multiple of microBatchSize x workers.nodes x workers.processesPerNode: change one of them",
             "training.batchSize",
         ),
-        *(_immutable(field) for field in (*TrainSpec.model_fields, "workers", "managedBy")),
-        Rule(
-            "self.runPolicy.suspend || oldSelf.runPolicy.suspend || self.scheduling == oldSelf.scheduling",
-            "scheduling can change only while runPolicy.suspend is true: suspend the job, change it, and resume the job",
-            "scheduling",
-        ),
+        *transition_rules(),
     )
 
     def train_document(self) -> dict[str, Any]:
         """The part of the spec that the trainer reads, as in YAML: with the defaults, without absent fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(TrainSpec.model_fields))
+
+    def digest(self, *sections: str) -> str:
+        """A short digest of sections of the spec.
+
+        Values equal to a default do not change it, so that a later version of the operator, which has more fields, computes the
+        same digest.
+        """
+        document = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=set(sections))
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 class Metadata(Section):
@@ -73,6 +74,8 @@ class Metadata(Section):
     namespace: str = "default"
     uid: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
+    generation: int = 0
+    revision: str = Field("", description="Digest of the spec before the defaults of a profile were added.")
 
 
 class FineTuneJob(Section):
@@ -93,6 +96,19 @@ class FineTuneJob(Section):
     def workload_priority_class(self) -> str | None:
         """The Kueue WorkloadPriorityClass of the job."""
         return self.spec.scheduling.workload_priority_class or self.metadata.labels.get(PRIORITY_LABEL)
+
+    @cached_property
+    def revision(self) -> str:
+        """The digest of everything in the spec that pods are made from; it changes only while the job is suspended.
+
+        The defaults of a profile are not part of it: pods that run are not replaced when an administrator changes those.
+        """
+        return self.metadata.revision or self.spec.digest(*TrainSpec.model_fields, "workers", "scheduling")
+
+    @cached_property
+    def train_revision(self) -> str:
+        """The digest of the part of the spec that the trainer reads."""
+        return self.spec.digest(*TrainSpec.model_fields)
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -40,7 +40,7 @@ def build_config_map(job: FineTuneJob) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": build_metadata(job, job.metadata.name),
+        "metadata": build_metadata(job, names.config_map_name(job)),
         "immutable": True,
         "data": {names.DOCUMENT_KEY: json.dumps(document, indent=2, ensure_ascii=False)},
     }

@@ -6,10 +6,11 @@ from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
+from finetune_operator.api.pod_template import InitContainer
 from finetune_operator.builders.metadata import build_metadata
 from finetune_operator.builders.placement import Placement
 from finetune_operator.builders.pod_group import join_pod_group
-from finetune_operator.builders.volumes import build_volumes
+from finetune_operator.builders.volumes import WORK_VOLUME, build_volumes
 from finetune_operator.settings import Settings
 from finetune_trainer.protocol.environment import REQUESTED_GPUS
 
@@ -26,15 +27,16 @@ def build_pod(
     """
     placement = placement or Placement()
     template = job.spec.workers.template
-    labels = template.labels | placement.labels | {names.NODE_RANK_LABEL: str(index)}
+    labels = template.labels | placement.labels | {names.NODE_RANK_LABEL: str(index), names.REVISION_LABEL: job.revision}
     annotations = (
-        {
-            "prometheus.io/scrape": "true",
-            "prometheus.io/port": str(names.HTTP_PORT),
-            "prometheus.io/path": "/metrics",
-        }
+        {"prometheus.io/scrape": "true"}
         | template.annotations
         | placement.annotations
+        | {
+            "prometheus.io/port": str(names.HTTP_PORT),
+            "prometheus.io/path": "/metrics",
+            names.GENERATION_ANNOTATION: str(job.metadata.generation),
+        }
     )
     name = names.pod_name(job.metadata.name, index, is_alternate=is_alternate)
     pod_volumes, mounts = build_volumes(job)
@@ -45,6 +47,12 @@ def build_pod(
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "affinity": _affinity(job),
+        "schedulerName": template.scheduler_name,
+        "topologySpreadConstraints": _topology_spread(job),
+        "resourceClaims": [claim.document() for claim in template.resource_claims],
+        "initContainers": [_init_container(job, container, settings) for container in template.init_containers],
+        # Without this policy a pod in the node's network would not resolve the names of its peers.
+        **({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if template.host_network else {}),
     }
     pod = {
         "apiVersion": "v1",
@@ -57,7 +65,7 @@ def build_pod(
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
-            "securityContext": _security_context(),
+            "securityContext": _security_context(job),
             "tolerations": _tolerations(job, placement),
             "containers": [_container(job, index, settings) | {"volumeMounts": mounts}],
             "volumes": pod_volumes,
@@ -102,7 +110,7 @@ def _container(job: FineTuneJob, index: int, settings: Settings) -> dict[str, An
             {"name": "metrics", "containerPort": names.HTTP_PORT},
             {"name": "rendezvous", "containerPort": names.RENDEZVOUS_PORT},
         ],
-        "resources": workers.resources.document(),
+        "resources": _resources(job),
         "readinessProbe": {
             "httpGet": {"path": "/healthz", "port": "metrics"},
             "periodSeconds": 2,
@@ -112,11 +120,7 @@ def _container(job: FineTuneJob, index: int, settings: Settings) -> dict[str, An
         "terminationMessagePath": names.TERMINATION_LOG,
         # If the agent dies before it writes a termination message, the end of its log takes its place.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _container_security_context(job),
     }
     if settings.image_pull_policy:
         container["imagePullPolicy"] = settings.image_pull_policy
@@ -125,8 +129,8 @@ def _container(job: FineTuneJob, index: int, settings: Settings) -> dict[str, An
 
 def _environment(job: FineTuneJob) -> list[dict[str, Any]]:
     """The variables of the template, and defaults for those it does not set."""
-    template = job.spec.workers.template.env
-    template_names = {variable.get("name") for variable in template}
+    template = [variable.document() for variable in job.spec.workers.template.env]
+    template_names = {variable["name"] for variable in template}
     defaults = {
         "HOME": f"{names.WORK_DIR}/home",
         "TMPDIR": f"{names.WORK_DIR}/tmp",
@@ -138,15 +142,49 @@ def _environment(job: FineTuneJob) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in defaults.items() if name not in template_names] + template
 
 
-def _security_context() -> dict[str, Any]:
-    return {
+def _init_container(job: FineTuneJob, container: InitContainer, settings: Settings) -> dict[str, Any]:
+    body = container.document()
+    work = {"name": WORK_VOLUME, "mountPath": names.WORK_DIR}
+    return {key: value for key, value in body.items() if value} | {
+        "image": container.image or job.spec.workers.image or settings.trainer_image,
+        "volumeMounts": [work, *body["volumeMounts"]],
+        "securityContext": _container_security_context(job),
+    }
+
+
+def _resources(job: FineTuneJob) -> dict[str, Any]:
+    resources: dict[str, Any] = job.spec.workers.resources.document()
+    if claims := job.spec.workers.template.resource_claims:
+        resources["claims"] = [{"name": claim.name} for claim in claims]
+    return resources
+
+
+def _container_security_context(job: FineTuneJob) -> dict[str, Any]:
+    capabilities: dict[str, Any] = {"drop": ["ALL"]}
+    if added := job.spec.workers.template.security_context.capabilities:
+        capabilities["add"] = added
+    return {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": capabilities}
+
+
+def _security_context(job: FineTuneJob) -> dict[str, Any]:
+    template = job.spec.workers.template.security_context
+    result: dict[str, Any] = {
         "runAsNonRoot": True,
-        "runAsUser": USER_ID,
-        "runAsGroup": USER_ID,
-        "fsGroup": USER_ID,
         "fsGroupChangePolicy": "OnRootMismatch",  # otherwise each start changes the owner of every file
         "seccompProfile": {"type": "RuntimeDefault"},
     }
+    if template.supplemental_groups:
+        result["supplementalGroups"] = template.supplemental_groups
+    if template.assign_ids == "Cluster":
+        return result
+    ids = {"runAsUser": template.run_as_user, "runAsGroup": template.run_as_group, "fsGroup": template.fs_group}
+    return result | {name: USER_ID if value is None else value for name, value in ids.items()}
+
+
+def _topology_spread(job: FineTuneJob) -> list[dict[str, Any]]:
+    """The constraints of the template; those without a labelSelector, which would have no effect, select the job's pods."""
+    selector = {"labelSelector": {"matchLabels": {names.JOB_LABEL: job.metadata.name}}}
+    return [selector | constraint for constraint in job.spec.workers.template.topology_spread_constraints]
 
 
 def _tolerations(job: FineTuneJob, placement: Placement) -> list[dict[str, Any]]:

@@ -6,8 +6,10 @@ from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
+from finetune_operator.api.workers import ScratchVolume
 from finetune_operator.builders.uri_references import referenced_claims, referenced_secrets
 
+WORK_VOLUME = "work"
 VolumesWithMounts = list[tuple[dict[str, Any], dict[str, Any]]]
 
 
@@ -18,19 +20,34 @@ def build_volumes(job: FineTuneJob) -> tuple[list[dict[str, Any]], list[dict[str
     """
     pairs = _scratch(job) + _credentials(job) + _claims(job)
     template = job.spec.workers.template
-    pod_volumes = [volume for volume, _ in pairs] + template.volumes
-    mounts = [mount for _, mount in pairs] + template.volume_mounts
+    pod_volumes = [volume for volume, _ in pairs] + [volume.document() for volume in template.volumes]
+    mounts = [mount for _, mount in pairs] + [mount.document() for mount in template.volume_mounts]
     return pod_volumes, mounts
 
 
 def _scratch(job: FineTuneJob) -> VolumesWithMounts:
-    document = {"name": "document", "configMap": {"name": job.metadata.name}}
+    document = {"name": "document", "configMap": {"name": names.config_map_name(job)}}
+    # The default of 64 MiB of shared memory is too small for data workers and collectives.
+    shared_memory = _empty_dir("Memory", job.spec.workers.shared_memory)
     return [
-        ({"name": "work", "emptyDir": {}}, {"name": "work", "mountPath": names.WORK_DIR}),
-        # The default of 64 MiB of shared memory is too small for data workers and collectives.
-        ({"name": "shm", "emptyDir": {"medium": "Memory"}}, {"name": "shm", "mountPath": "/dev/shm"}),
+        ({"name": WORK_VOLUME} | _work(job.spec.workers.scratch), {"name": WORK_VOLUME, "mountPath": names.WORK_DIR}),
+        ({"name": "shm"} | shared_memory, {"name": "shm", "mountPath": "/dev/shm"}),
         (document, {"name": "document", "mountPath": names.DOCUMENT_DIR, "readOnly": True}),
     ]
+
+
+def _work(scratch: ScratchVolume) -> dict[str, Any]:
+    if scratch.type != "PersistentVolume":
+        return _empty_dir("Memory" if scratch.type == "Memory" else None, scratch.size)
+    claim: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": scratch.size}}}
+    if scratch.storage_class_name is not None:
+        claim["storageClassName"] = scratch.storage_class_name
+    return {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+
+
+def _empty_dir(medium: str | None, size: int | str | None) -> dict[str, Any]:
+    fields = {"medium": medium, "sizeLimit": size}
+    return {"emptyDir": {name: value for name, value in fields.items() if value is not None}}
 
 
 def _credentials(job: FineTuneJob) -> VolumesWithMounts:

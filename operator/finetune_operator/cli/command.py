@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from finetune_operator.profiles import ProfileError, Profiles
+
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 YAML_FILE_HELP = "YAML file; - reads standard input"
 CACHE = Path(".finetune/cache")
@@ -15,6 +17,19 @@ CACHE = Path(".finetune/cache")
 
 class CommandError(Exception):
     """The command cannot be carried out; the message has one sentence per line."""
+
+
+PROFILES_HELP = "YAML file with the profiles of the cluster, as in the chart's value profiles"
+
+
+def load_profiles(file: str | None) -> Profiles | None:
+    """The profiles of a file, if one is given; raises CommandError."""
+    if file is None:
+        return None
+    try:
+        return Profiles.parse(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ProfileError) as error:
+        raise CommandError(f"{file}: {error}") from None
 
 
 def add_command(

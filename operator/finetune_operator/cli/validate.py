@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from finetune_operator import local
 from finetune_operator.api import FineTuneJob
+from finetune_operator.api.transition_rules import transition_errors
 from finetune_operator.cli import yaml_loader
-from finetune_operator.cli.command import CACHE, YAML_FILE_HELP, Subparsers, add_command
+from finetune_operator.cli.command import CACHE, PROFILES_HELP, YAML_FILE_HELP, Subparsers, add_command, load_profiles
 from finetune_operator.cli.yaml_loader import DocumentError, LoadedJob
+from finetune_operator.profiles import ProfileError, Profiles
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
     parser = add_command(subparsers, "validate", execute, "Report every error in the FineTuneJobs of YAML files.")
     parser.add_argument("files", metavar="FILE", nargs="+", help=YAML_FILE_HELP)
+    parser.add_argument(
+        "--previous",
+        metavar="FILE",
+        help="also check that the jobs of this file may change to the new ones; - reads kubectl get ftj NAME -o yaml",
+    )
+    parser.add_argument("--profiles", metavar="FILE", help=f"{PROFILES_HELP}; also checks their limits")
     parser.add_argument(
         "--local", action="store_true", help="also check that this machine can read the data and write the results"
     )
@@ -27,6 +36,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Print the valid jobs of each file; raises DocumentError with the errors of all files."""
     errors: list[str] = []
+    profiles = load_profiles(options.profiles)
+    previous = _previous_jobs(options.previous)
     for file in options.files:
         try:
             jobs = yaml_loader.load_jobs(file)
@@ -35,13 +46,46 @@ def execute(options: argparse.Namespace) -> int:
             continue
         file_errors: list[str] = []
         for loaded in jobs:
-            file_errors += _machine_errors(loaded, options)
+            file_errors += (
+                _change_errors(loaded, previous) + _profile_errors(loaded, profiles) + _machine_errors(loaded, options)
+            )
         errors += file_errors
         if not file_errors:
             print(f"{file}: {', '.join(loaded.job.metadata.name for loaded in jobs)}: valid")
     if errors:
         raise DocumentError(*errors)
     return 0
+
+
+def _previous_jobs(file: str | None) -> dict[str, FineTuneJob]:
+    """The jobs of a file by name."""
+    if file is None:
+        return {}
+    return {loaded.job.metadata.name: loaded.job for loaded in yaml_loader.load_jobs(file, is_stored=True)}
+
+
+def _change_errors(loaded: LoadedJob, previous: dict[str, FineTuneJob]) -> list[str]:
+    """The changes since the previous document that the API server would refuse."""
+    old = previous.get(loaded.job.metadata.name)
+    errors = transition_errors(old, loaded.job) if old is not None else []
+    return [_at_line(loaded, error) for error in errors]
+
+
+def _profile_errors(loaded: LoadedJob, profiles: Profiles | None) -> list[str]:
+    """What the profile of the job refuses."""
+    try:
+        if profiles is not None:
+            profiles.apply(loaded.job)
+    except ProfileError as error:
+        return [_at_line(loaded, sentence) for sentence in error.errors]
+    return []
+
+
+def _at_line(loaded: LoadedJob, sentence: str) -> str:
+    """A sentence that begins with a field, with its file and line."""
+    parts = re.findall(r"[^.\[\]]+", sentence.partition(": ")[0])
+    field = tuple(int(part) if part.isdecimal() else part for part in parts)
+    return f"{loaded.document.file_and_line(field)}: {sentence}"
 
 
 def _machine_errors(loaded: LoadedJob, options: argparse.Namespace) -> list[str]:

@@ -86,8 +86,8 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(FLOAT_TAG, re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
-def load_jobs(file: str) -> list[LoadedJob]:
-    """Load the FineTuneJobs of a file, or of standard input for "-".
+def load_jobs(file: str, is_stored: bool = False) -> list[LoadedJob]:
+    """Load the FineTuneJobs of a file, or of standard input for "-". Of stored jobs the status is ignored.
 
     Raises DocumentError with every error of every job, or if the file has no job.
     """
@@ -97,6 +97,8 @@ def load_jobs(file: str) -> list[LoadedJob]:
     loaded: list[LoadedJob] = []
     errors: list[str] = []
     for document in documents:
+        if is_stored:
+            document.content.pop("status", None)
         try:
             loaded.append(LoadedJob(FineTuneJob.model_validate(document.content), document))
         except ValidationError as error:

@@ -174,6 +174,10 @@ class KubernetesClient:
             options["gracePeriodSeconds"] = 0
         await self._delete(_path(f"{CORE}/pods", namespace, name), options)
 
+    async def delete_config_map(self, namespace: str, name: str) -> None:
+        """Delete a ConfigMap if it exists."""
+        await self._delete(_path(f"{CORE}/configmaps", namespace, name), {})
+
     async def delete_job(self, key: JobKey, uid: str) -> None:
         """Delete a job if it still has this UID; the garbage collector deletes the objects it owns."""
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}

@@ -100,8 +100,8 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ConditionReason.SECRET_NOT_FOUND: Advice(
         "condition `PodsReady` (False)",
         "A `credentials` field names a Secret that does not exist in the job's namespace. The message names the field.",
-        "Create the Secret (`kubectl apply -f manifests/samples/storage-secret.yaml` is an example) or correct the name under "
-        "a new `metadata.name`. The job starts without further action once the Secret exists.",
+        "Create the Secret (`kubectl apply -f manifests/samples/storage-secret.yaml` is an example) or correct the name while "
+        "the job is suspended. The job starts without further action once the Secret exists.",
     ),
     ConditionReason.NAME_CONFLICT: Advice(
         "condition `PodsReady` (False)",
@@ -110,8 +110,9 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ),
     ConditionReason.PREVIOUS_PODS_TERMINATING: Advice(
         "condition `PodsReady` (False)",
-        "A job of the same name was deleted a moment ago and one of its pods has not stopped yet.",
-        "Wait at most `spec.runPolicy.terminationGracePeriodSeconds` of the earlier job. If the node of that pod is gone, the "
+        "A job of the same name was deleted a moment ago, or this job was changed while it was suspended, and an earlier pod "
+        "has not stopped yet.",
+        "Wait at most `spec.runPolicy.terminationGracePeriodSeconds` of the earlier pod. If the node of that pod is gone, the "
         "pod is removed by force afterwards.",
     ),
     ConditionReason.CREATE_REJECTED: Advice(

@@ -18,6 +18,7 @@ from finetune_operator.reconcile import (
     Action,
     CreateJobResources,
     CreatePod,
+    DeleteConfigMap,
     DeleteJob,
     DeletePod,
     DeleteWorkload,
@@ -89,6 +90,8 @@ class ActionExecutor:
                 await self._create(job, state, body)
             case DeletePod(name, uid, force):
                 await self._client.delete_pod(job.key.namespace, name, uid, force)
+            case DeleteConfigMap(name):
+                await self._client.delete_config_map(job.key.namespace, name)
             case DeleteJob():
                 await self._client.delete_job(job.key, job.uid)
             case EnsureWorkload() | SetWorkloadActive() | UpdateWorkloadStatus() | DeleteWorkload():

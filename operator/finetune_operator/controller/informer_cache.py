@@ -15,9 +15,11 @@ from finetune_operator.api import Condition, FineTuneJob, JobStatus
 from finetune_operator.api.conditions import is_finished
 from finetune_operator.api.scheduling import PREBUILT_LABEL, PRIORITY_LABEL, QUEUE_LABEL
 from finetune_operator.client.types import JobKey, ListSnapshot
+from finetune_operator.profiles import ProfileError, Profiles
 from finetune_operator.reconcile import InvalidPodError, Pod, ReasonMessage, Workload, parse_pod, parse_workload
 from finetune_trainer.config import explain
 
+NO_PROFILES = Profiles()
 MAX_REMEMBERED_UIDS = 4096
 CONDITION_FIELDS = frozenset(Condition.model_json_schema(by_alias=True)["properties"])
 logger = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ class InformerCache:
     An older resourceVersion never replaces a newer one, and a deleted pod never reappears.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, profiles: Profiles = NO_PROFILES) -> None:
+        self._profiles = profiles
         self.jobs: dict[JobKey, CachedJob] = {}
         self._active: set[JobKey] = set()
         self._pods: dict[JobKey, dict[str, Pod]] = {}
@@ -87,7 +90,7 @@ class InformerCache:
         previous = self.jobs.get(key)
         if previous is not None and previous.resource_version >= _resource_version(body):
             return previous
-        job = _parse_job(key, body, previous)
+        job = _parse_job(key, body, previous, self._profiles)
         self.jobs[key] = job
         if job.is_active:
             self._active.add(key)
@@ -255,7 +258,7 @@ def _resource_version(body: dict[str, Any]) -> int:
     return int(body["metadata"].get("resourceVersion") or 0)
 
 
-def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None) -> CachedJob:
+def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None, profiles: Profiles) -> CachedJob:
     metadata = body["metadata"]
     uid, generation = metadata["uid"], metadata.get("generation", 1)
     queue_labels = _queue_labels(metadata)
@@ -263,7 +266,7 @@ def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None) ->
         # The spec is validated once per generation, because it cannot change without a new generation.
         document, validation_errors = previous.document, previous.validation_errors
     else:
-        document, validation_errors = _parse_document(body)
+        document, validation_errors = _parse_document(body, profiles)
     status, status_error = parse_status(body.get("status"))
     return CachedJob(
         key=key,
@@ -287,12 +290,15 @@ def _queue_labels(metadata: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, value in labels.items() if name in (QUEUE_LABEL, PRIORITY_LABEL, PREBUILT_LABEL)}
 
 
-def _parse_document(body: dict[str, Any]) -> tuple[FineTuneJob | None, tuple[str, ...]]:
+def _parse_document(body: dict[str, Any], profiles: Profiles) -> tuple[FineTuneJob | None, tuple[str, ...]]:
     # Other metadata, such as annotations, may be large, and the operator does not use it.
-    metadata = {name: body["metadata"][name] for name in ("name", "namespace", "uid")}
+    fields = ("name", "namespace", "uid", "generation")
+    metadata = {name: body["metadata"][name] for name in fields if name in body["metadata"]}
     metadata["labels"] = _queue_labels(body["metadata"])
     document = {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": metadata, "spec": body.get("spec")}
     try:
-        return FineTuneJob.model_validate(document), ()
+        return profiles.apply(FineTuneJob.model_validate(document)), ()
     except ValidationError as error:
         return None, tuple(explain(error))
+    except ProfileError as error:
+        return None, error.errors

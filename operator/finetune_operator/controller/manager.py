@@ -18,7 +18,7 @@ from finetune_operator import names
 from finetune_operator.client.kubernetes import REQUEST_ERRORS, KubernetesClient, connect, retry_after
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.event_recorder import EventRecorder
-from finetune_operator.controller.informer_cache import CachedJob, InformerCache
+from finetune_operator.controller.informer_cache import NO_PROFILES, CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobStates
 from finetune_operator.controller.leader_election import LeaderElection
 from finetune_operator.controller.metrics import Metrics
@@ -28,6 +28,7 @@ from finetune_operator.controller.server import serve
 from finetune_operator.controller.status_poller import StatusPoller
 from finetune_operator.controller.workload_watcher import WorkloadWatcher
 from finetune_operator.controller.workqueue import WorkQueue
+from finetune_operator.profiles import Profiles
 from finetune_operator.settings import Settings
 from finetune_trainer.protocol.outcome import RunStatus
 
@@ -48,9 +49,9 @@ class Manager:
     Every replica fills its cache, but only the leader reconciles jobs and polls their progress.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, profiles: Profiles = NO_PROFILES) -> None:
         self.settings = settings
-        self.cache = InformerCache()
+        self.cache = InformerCache(profiles)
         self.states = JobStates()
         self.metrics = Metrics()
         self.queue: WorkQueue[JobKey] = WorkQueue(

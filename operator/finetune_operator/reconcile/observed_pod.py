@@ -44,7 +44,7 @@ class Pod:
     `failed_init_container` the one that failed. `disruption` is the reason why Kubernetes stopped or rejected the pod, and
     `conditions` are the conditions of a pod that has ended or ends. `node_lost_since` is the time at which Kubernetes marked
     the pod because its node was not ready. `deletion_deadline` is set on a pod that is being deleted, to the end of its grace
-    period.
+    period. `revision` and `generation` are those of the job when the pod was created.
     """
 
     name: str
@@ -65,6 +65,8 @@ class Pod:
     failed_init_container: FailedContainer | None = None
     conditions: tuple[PodCondition, ...] = ()
     node_lost_since: datetime | None = None
+    revision: str = ""
+    generation: int = 0
     resource_version: int = field(default=0, compare=False)
 
     @property
@@ -117,6 +119,8 @@ def parse_pod(body: dict[str, Any]) -> Pod:
         failed_init_container=containers.failed_init_container,
         conditions=_pod_conditions(status) if has_ended else (),
         node_lost_since=_node_lost_since(conditions),
+        revision=(metadata.get("labels") or {}).get(names.REVISION_LABEL, ""),
+        generation=_integer((metadata.get("annotations") or {}).get(names.GENERATION_ANNOTATION)),
         resource_version=int(metadata.get("resourceVersion") or 0),
     )
 
@@ -126,6 +130,10 @@ def _node_rank(metadata: dict[str, Any]) -> int:
     if rank is None or not (rank.isascii() and rank.isdecimal()):
         raise InvalidPodError(f"its label {names.NODE_RANK_LABEL} is {rank!r} and not the number of a node")
     return int(rank)
+
+
+def _integer(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
 
 
 def _controller_uid(metadata: dict[str, Any]) -> str:

@@ -46,6 +46,13 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteConfigMap:
+    """Delete a ConfigMap that no pod reads any more."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteJob:
     """Delete the job and all objects that it owns."""
 
@@ -83,7 +90,7 @@ class DeleteWorkload:
 
 
 WorkloadAction = EnsureWorkload | SetWorkloadActive | UpdateWorkloadStatus | DeleteWorkload
-Action = CreateJobResources | CreatePod | DeletePod | DeleteJob | WorkloadAction
+Action = CreateJobResources | CreatePod | DeletePod | DeleteConfigMap | DeleteJob | WorkloadAction
 EventType = Literal["Normal", "Warning"]
 
 

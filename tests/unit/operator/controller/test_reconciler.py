@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 from tests.support.fake_kubernetes import KEY, ReconcilerHarness, start_job
+from tests.support.simulated_cluster import job
 
+from finetune_operator import names
 from finetune_operator.client.kubernetes import ApiError
 from finetune_operator.controller.workqueue import OutdatedError
 
 
 async def test_writes_status_then_creates_resources_then_pods() -> None:
     harness = await start_job()
-    assert harness.client.log == ["status", "create Service j", "create ConfigMap j", "create Pod j-0", "create Pod j-1"]
+    config_map = names.config_map_name(job())
+    assert harness.client.log == [
+        "status", "create Service j", f"create ConfigMap {config_map}", "create Pod j-0", "create Pod j-1",
+    ]  # fmt: skip
     assert (harness.status()["phase"], harness.status()["workers"]) == ("Pending", {"ready": 0, "desired": 2, "summary": "0/2"})
 
 

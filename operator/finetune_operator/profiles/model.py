@@ -1,0 +1,77 @@
+"""A profile as in the administrator's file."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_operator.api.pod_template import PodTemplate
+from finetune_operator.api.resources import Resources
+from finetune_operator.api.workers import ScratchVolume
+from finetune_trainer.config.base import Section
+
+Patterns = Annotated[list[Annotated[str, Field(min_length=1)]], Field()]
+VolumeType = Literal[
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "hostPath", "image", "nfs", "persistentVolumeClaim",
+    "serviceAccountToken", "clusterTrustBundle", "podCertificate",
+]  # fmt: skip
+
+
+def matches(patterns: list[str], name: str) -> bool:
+    """Whether one of the patterns, in which * stands for any characters, matches a whole name."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+class Defaults(Section):
+    """Values for fields of spec.workers that a job does not set; maps and lists are merged, and the job's entries win."""
+
+    image: str | None = Field(None, max_length=512)
+    resources: Resources = Resources()
+    resources_per_gpu: dict[str, Resources] = Field(
+        default_factory=dict,
+        description="By resource name of a GPU, requests and limits that a pod gets for each one it requests.",
+    )
+    scratch: ScratchVolume = ScratchVolume()
+    shared_memory: int | str | None = None
+    template: PodTemplate = PodTemplate()
+
+
+class Limits(Section):
+    """What the documents of a namespace may use. The defaults of a profile may go beyond its limits."""
+
+    max_nodes: int | None = Field(None, ge=1)
+    images: Patterns = Field(default_factory=lambda: ["*"])
+    volume_types: list[VolumeType] = Field(
+        ["configMap", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim"],
+        description="Types of volumes, also as sources of a projected volume. Volumes with a Secret are decided by secrets.",
+    )
+    secrets: Patterns = Field(
+        default_factory=list, description="Secrets that volumes and environment variables of the template may read."
+    )
+    credential_secrets: Patterns = Field(
+        default_factory=lambda: ["*"], description="Secrets that the credentials fields of URIs may name."
+    )
+    service_accounts: Patterns = Field(default_factory=lambda: ["default"])
+    priority_classes: Patterns = Field(default_factory=lambda: ["*"])
+    runtime_classes: Patterns = Field(default_factory=lambda: ["*"])
+    capabilities: list[str] = Field(default_factory=list, description="Linux capabilities, such as IPC_LOCK.")
+    host_network: bool = False
+
+
+class Profile(Section):
+    """Defaults and limits for the jobs of some namespaces."""
+
+    name: str = Field(min_length=1, max_length=63)
+    namespaces: Patterns = Field(
+        default_factory=list,
+        description="Namespaces whose jobs get this profile unless they choose another one. Without any, jobs of all "
+        "namespaces may choose it.",
+    )
+    defaults: Defaults = Defaults()
+    limits: Limits = Limits()
+
+    def is_offered_in(self, namespace: str) -> bool:
+        """Whether jobs of a namespace may choose the profile."""
+        return not self.namespaces or matches(self.namespaces, namespace)

@@ -1,0 +1,84 @@
+"""The profiles of a cluster: their file, the choice of a job's profile, and its application."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import yaml
+from pydantic import Field, ValidationError
+
+from finetune_operator.api import FineTuneJob
+from finetune_operator.profiles.limits import violations
+from finetune_operator.profiles.merge import merge
+from finetune_operator.profiles.model import Profile
+from finetune_trainer.config.base import Rule, Section, explain
+
+DEFAULT = "default"
+
+
+class ProfileError(Exception):
+    """A file of profiles is invalid, or a profile refuses a job; each error is one sentence that names the field."""
+
+    def __init__(self, *errors: str) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = errors
+
+
+class Profiles(Section):
+    """The content of the administrator's file."""
+
+    profiles: list[Profile] = Field(default_factory=list, max_length=256)
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.profiles.all(a, self.profiles.filter(b, b.name == a.name).size() == 1)",
+            "two profiles have the same name: rename one",
+            "profiles",
+        ),
+    )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The profiles in the text of a YAML file; raises ProfileError."""
+        try:
+            content: Any = yaml.safe_load(text)
+            return cls.model_validate(content if content is not None else {})
+        except yaml.YAMLError as error:
+            raise ProfileError(f"invalid YAML: {' '.join(str(error).split())}; correct it") from None
+        except ValidationError as error:
+            raise ProfileError(*explain(error)) from None
+
+    def apply(self, job: FineTuneJob) -> FineTuneJob:
+        """The job with the defaults of its profile; raises ProfileError if the profile does not allow the job as it is written.
+
+        The defaults are an administrator's, so that the limits do not apply to them.
+        """
+        profile = self._choose(job)
+        if errors := tuple(violations(job, profile)):
+            raise ProfileError(*errors)
+        workers = merge(job.spec.workers, profile.defaults)
+        if workers == job.spec.workers:
+            return job
+        metadata = job.metadata.model_copy(update={"revision": job.revision})
+        spec = job.spec.model_copy(update={"workers": workers})
+        return FineTuneJob.model_construct(metadata=metadata, spec=spec, status=job.status)
+
+    def _choose(self, job: FineTuneJob) -> Profile:
+        """The profile that the job names; else the first one for its namespace, else the one named default."""
+        namespace, name = job.metadata.namespace, job.spec.workers.profile
+        if name is None:
+            for profile in self.profiles:
+                if profile.namespaces and profile.is_offered_in(namespace):
+                    return profile
+            return self._offered(namespace).get(DEFAULT, Profile(name=DEFAULT))
+        offered = self._offered(namespace)
+        if name not in offered:
+            choices = f"use {' or '.join(sorted(offered))}" if offered else "remove it"
+            raise ProfileError(
+                f"spec.workers.profile: there is no profile {name!r} for the namespace {namespace}: {choices}, "
+                "or ask an administrator for it"
+            )
+        return offered[name]
+
+    def _offered(self, namespace: str) -> dict[str, Profile]:
+        return {profile.name: profile for profile in self.profiles if profile.is_offered_in(namespace)}

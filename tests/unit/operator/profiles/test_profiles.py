@@ -1,0 +1,163 @@
+"""The choice of a profile, the merge of its defaults, and its file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.rule_cases.documents import job
+
+from finetune_operator import builders
+from finetune_operator.api import FineTuneJob
+from finetune_operator.profiles import ProfileError, Profiles
+from finetune_operator.settings import Settings
+
+
+def parse(changes: dict[str, Any]) -> FineTuneJob:
+    return FineTuneJob.model_validate(job(changes))
+
+
+def with_defaults(workers: dict[str, Any], **defaults: Any) -> Any:
+    profiles = Profiles.model_validate({"profiles": [{"name": "default", "defaults": defaults}]})
+    return profiles.apply(parse({"spec.workers": workers})).spec.workers
+
+
+THREE = Profiles.model_validate(
+    {
+        "profiles": [
+            {"name": "default", "defaults": {"image": "default:1"}},
+            {"name": "gpu", "defaults": {"image": "gpu:1"}},
+            {"name": "team", "namespaces": ["team-*"], "defaults": {"image": "team:1"}},
+        ]
+    }
+)
+
+
+def in_namespace(namespace: str, profile: str | None) -> FineTuneJob:
+    return parse({"metadata.namespace": namespace, "spec.workers": {"profile": profile} if profile else {}})
+
+
+@pytest.mark.parametrize(
+    ("namespace", "profile", "image"),
+    [
+        ("other", None, "default:1"),
+        ("other", "gpu", "gpu:1"),
+        ("team-a", None, "team:1"),
+        ("team-a", "gpu", "gpu:1"),
+        ("team-a", "team", "team:1"),
+    ],
+)
+def test_choice(namespace: str, profile: str | None, image: str) -> None:
+    assert THREE.apply(in_namespace(namespace, profile)).spec.workers.image == image
+
+
+@pytest.mark.parametrize(("namespace", "profile"), [("other", "team"), ("other", "typo"), ("a-team-a", "team")])
+def test_refuses_a_profile_of_another_namespace(namespace: str, profile: str) -> None:
+    with pytest.raises(ProfileError) as error:
+        THREE.apply(in_namespace(namespace, profile))
+    assert str(error.value) == (
+        f"spec.workers.profile: there is no profile '{profile}' for the namespace {namespace}: use default or gpu, "
+        "or ask an administrator for it"
+    )
+
+
+def test_maps_and_lists_are_merged_and_entries_of_the_job_win() -> None:
+    own = {
+        "nodeSelector": {"zone": "a"},
+        "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+        "imagePullSecrets": ["mine"],
+        "tolerations": [{"key": "a"}],
+        "schedulerName": "mine",
+    }
+    defaults = {
+        "nodeSelector": {"zone": "b", "gpu": "h100"},
+        "env": [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "NCCL_IB_HCA", "value": "mlx5"}],
+        "imagePullSecrets": ["mine", "pull"],
+        "tolerations": [{"key": "a"}, {"key": "b"}],
+        "schedulerName": "volcano",
+        "runtimeClassName": "nvidia",
+        "securityContext": {"assignIds": "Cluster"},
+        "volumes": [{"name": "cache", "hostPath": {"path": "/cache"}}],
+        "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+    }
+    merged = with_defaults({"template": own}, template=defaults).template.document()
+    assert merged["nodeSelector"] == {"zone": "a", "gpu": "h100"}
+    assert merged["env"] == [{"name": "NCCL_IB_HCA", "value": "mlx5"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
+    assert merged["imagePullSecrets"] == ["pull", "mine"]
+    assert merged["tolerations"] == [{"key": "b"}, {"key": "a"}]
+    assert (merged["schedulerName"], merged["runtimeClassName"]) == ("mine", "nvidia")
+    assert merged["securityContext"]["assignIds"] == "Cluster"
+    assert merged["volumes"] == defaults["volumes"], "the limits do not apply to an administrator's defaults"
+
+
+def test_job_cannot_mount_a_volume_of_the_profile() -> None:
+    with pytest.raises(ValueError, match=r"a mount names no volume of workers\.template\.volumes"):
+        parse({"spec.workers.template": {"volumeMounts": [{"name": "cache", "mountPath": "/elsewhere"}]}})
+
+
+@pytest.mark.parametrize(
+    ("own", "requests", "limits"),
+    [
+        ({}, {}, {}),
+        ({"limits": {"nvidia.com/gpu": 0}}, {}, {"nvidia.com/gpu": 0}),
+        (
+            {"limits": {"nvidia.com/gpu": 8}},
+            {"cpu": 96, "memory": "1604Gi", "example.com/nic": "12"},
+            {"nvidia.com/gpu": 8, "memory": "1604Gi"},
+        ),
+        (
+            {"requests": {"memory": "1Gi"}, "limits": {"nvidia.com/gpu": "2"}},
+            {"cpu": 24, "example.com/nic": "3", "memory": "1Gi"},
+            {"nvidia.com/gpu": "2"},
+        ),
+    ],
+)
+def test_resources_per_gpu(own: dict[str, Any], requests: dict[str, Any], limits: dict[str, Any]) -> None:
+    per_gpu = {
+        "requests": {"cpu": 12, "memory": "200.5Gi", "example.com/nic": "1.5"},
+        "limits": {"memory": "200.5Gi"},
+    }
+    resources = with_defaults({"resources": own}, resourcesPerGpu={"nvidia.com/gpu": per_gpu}).resources
+    assert (resources.requests, resources.limits) == (requests, limits)
+
+
+def test_defaults_for_sizes() -> None:
+    defaults = {"scratch": {"size": "100Gi"}, "sharedMemory": "8Gi"}
+    assert with_defaults({}, **defaults).scratch.size == "100Gi"
+    own = with_defaults({"scratch": {"size": "1Gi"}, "sharedMemory": "1Gi"}, **defaults)
+    assert (own.scratch.size, own.shared_memory) == ("1Gi", "1Gi")
+
+
+def test_changed_defaults_do_not_change_the_revision() -> None:
+    document = parse({})
+    revisions = []
+    for image in ("a:1", "a:2"):
+        profiles = Profiles.model_validate({"profiles": [{"name": "default", "defaults": {"image": image}}]})
+        body = builders.build_pod(profiles.apply(document), 0, Settings())
+        assert body["spec"]["containers"][0]["image"] == image
+        revisions.append(body["metadata"]["labels"]["finetune-operator.io/revision"])
+    assert revisions == [document.revision] * 2
+
+
+@pytest.mark.parametrize("text", ["", "profiles: []", "profiles: [{name: a, limits: {volumeTypes: [hostPath]}}]"])
+def test_valid_file(text: str) -> None:
+    Profiles.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("profile: []", "profile: no such field; remove it or correct its spelling"),
+        ("profiles: [{name: a}, {name: a}]", "profiles: two profiles have the same name: rename one"),
+        (
+            "profiles: [{name: a, limits: {volumeTypes: [hostpath]}}]",
+            "profiles[0].limits.volumeTypes[0]: 'hostpath' is not one of",
+        ),
+        ("profiles: [{name: a, defaults: {nodes: 3}}]", "profiles[0].defaults.nodes: no such field"),
+        ("profiles: [", "invalid YAML: "),
+    ],
+)
+def test_invalid_file(text: str, sentence: str) -> None:
+    with pytest.raises(ProfileError) as error:
+        Profiles.parse(text)
+    assert str(error.value).startswith(sentence)
