@@ -291,7 +291,8 @@ def test_replaces_class_numbers_of_hub_datasets_with_names() -> None:
 
 def test_resolves_each_dataset_once() -> None:
     write("rows.jsonl", JSON)
-    data = config.DataConfig.model_validate({"train": [{"source": "rows.jsonl"}], "evaluation": [{"source": "rows.jsonl"}]})
+    source = {"source": Path("rows.jsonl").absolute().as_uri()}
+    data = config.DataConfig.model_validate({"train": [source], "evaluation": [source]})
     resolving = resolver()
     first, second = resolving.sources(data), resolving.sources(data)
     assert first["train"][0] is second["train"][0] is resolving.training_sources(data)[0]
