@@ -60,6 +60,7 @@ bench: setup cluster-build ## run the benchmarks against their peers and print t
 	$(BIN)/python benchmarks/training_throughput.py
 	$(BIN)/python benchmarks/checkpoint_stall.py
 	$(BIN)/python benchmarks/data_wait.py
+	$(BIN)/python benchmarks/recovery.py
 
 lock: setup ## update the lock files of the dependencies (versions and hashes, without a registry)
 	for extra in dev operator trainer; do \
