@@ -25,6 +25,8 @@ def test_accepts_install_manifest(cluster: Any) -> None:
     ids=["namespaced", "extras", "digest"],
 )
 def test_accepts_chart(cluster: Any, values: str) -> None:
+    # The API server admits the pod of `helm test` only with a ServiceAccount that exists, even in a dry run.
+    values = f"{values},serviceAccount.name=default"
     text = cluster.helm("template", "finetune-operator", str(ROOT / CHART), "--namespace=default", f"--set={values}")
     assert "deployment.apps/finetune-operator" in cluster.kubectl(*STRICT, stdin=text)
 
