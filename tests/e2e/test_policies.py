@@ -93,6 +93,9 @@ def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs) -> None:
     status = jobs.status("unreachable")
     assert status["restarts"]["failures"] == 2
     assert status["failure"]["reason"] == "StorageUnavailable"
+    assert status["failure"]["pod"] == "unreachable-0-r"
+    _wait_until(lambda: list(jobs.pods("unreachable")) == ["unreachable-0-r"], "the newest failed pod is kept")
+    assert "spec.checkpoint.storage" in jobs.kubectl("logs", "unreachable-0-r")
 
 
 def test_failure_beside_a_living_sidecar_is_retried_by_rule(jobs: Jobs) -> None:

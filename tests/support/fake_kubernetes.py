@@ -102,7 +102,7 @@ class FakeKubernetesClient:
     def _check_quota(self, kind: str) -> None:
         used = len([name for object_kind, name in self.objects if object_kind == kind])
         if used >= self.quota.get(kind, used + 1):
-            raise ApiError(403, "Forbidden", f"{kind} is forbidden: exceeded quota: team, used: {used}, limited: {used}")
+            raise ApiError(403, "Forbidden", f"{kind} is forbidden: exceeded quota: team, used: count/{kind.lower()}s={used}")
 
     async def pod_warnings(self, _namespace: str, uid: str) -> list[dict[str, Any]]:
         return self.warnings.get(uid, [])

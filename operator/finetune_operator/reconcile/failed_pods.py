@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from finetune_operator import names
 from finetune_operator.reconcile.observed_pod import Pod
+from finetune_operator.reconcile.observed_state import is_retained
 from finetune_operator.reconcile.plan import DeletePod, PlanBuilder
 
 
@@ -24,15 +25,46 @@ def current_pod_name(plan: PlanBuilder, index: int) -> str:
 def retain_or_delete(plan: PlanBuilder, *pods: Pod) -> None:
     """Keep counted pods for their logs as runPolicy.keepFailedPods says; the others are deleted.
 
-    A pod whose phase is not Failed is always deleted: it holds resources and a DNS record, even if its trainer has failed.
+    The trainer container terminates a moment before the phase of its pod becomes Failed; until then the pod holds resources and
+    a DNS record, and is replaced only afterwards. A pod whose sidecar goes on running is deleted.
     """
-    keeps_failed = plan.job.spec.run_policy.keep_failed_pods != "Never"
     for pod in pods:
-        is_current = pod.name == current_pod_name(plan, pod.index)
-        if keeps_failed and is_current and pod.phase == "Failed" and not pod.is_being_deleted:
+        plan.needs_consistent_read = True
+        if not _is_kept(plan, pod):
+            plan.mark_for_deletion(pod)
+        elif pod.phase == "Failed":
             _retain(plan, pod)
         else:
-            plan.mark_for_deletion(pod)
+            plan.mark_as_counted(pod)
+
+
+def retain_stopped(plan: PlanBuilder) -> None:
+    """Keep the counted pods that have stopped since they were counted."""
+    for pod in plan.pods:
+        if pod.phase == "Failed" and _waits_to_be_kept(plan, pod):
+            _retain(plan, pod)
+
+
+def is_stopping(plan: PlanBuilder, pod: Pod) -> bool:
+    """Whether a counted pod is to be kept as soon as it has stopped."""
+    return pod.phase != "Failed" and _waits_to_be_kept(plan, pod)
+
+
+def _waits_to_be_kept(plan: PlanBuilder, pod: Pod) -> bool:
+    if pod.uid not in plan.counted_pods or not _is_kept(plan, pod):
+        return False
+    # A counted pod that is older than the kept one of its node was kept before that one, and is about to be deleted.
+    kept = [other for other in plan.all_pods if other.index == pod.index and is_retained(plan.status, other)]
+    return all(other.created < pod.created for other in kept)
+
+
+def _is_kept(plan: PlanBuilder, pod: Pod) -> bool:
+    if plan.job.spec.run_policy.keep_failed_pods == "Never" or pod.is_being_deleted:
+        return False
+    if pod.name != current_pod_name(plan, pod.index):
+        return False
+    has_failed = pod.terminated is not None and pod.terminated.exit_code != 0
+    return pod.phase == "Failed" or (pod.phase != "Succeeded" and has_failed and not pod.has_unfinished_sidecar)
 
 
 def delete_retained(plan: PlanBuilder) -> None:

@@ -46,7 +46,8 @@ class ContainerStates(NamedTuple):
 
     `is_running`, `is_ready` and `terminated` are those of the trainer container. Until it starts, `waiting` is the reason why
     it or an init container does not start, `initializing` the init container that runs, and `failed_init_container` the one
-    that failed.
+    that failed. `has_unfinished_sidecar` is true if another container runs or waits after the trainer container has
+    terminated, so that the pod does not stop by itself; the kubelet ends native sidecars.
     """
 
     is_running: bool = False
@@ -55,6 +56,7 @@ class ContainerStates(NamedTuple):
     waiting: ReasonMessage | None = None
     initializing: str = ""
     failed_init_container: FailedContainer | None = None
+    has_unfinished_sidecar: bool = False
 
 
 def parse_containers(spec: dict[str, Any], status: dict[str, Any]) -> ContainerStates:
@@ -67,7 +69,7 @@ def parse_containers(spec: dict[str, Any], status: dict[str, Any]) -> ContainerS
         # The kubelet has lost the container: its status is waiting again, although nothing starts in a terminated pod.
         terminated = (trainer.get("lastState") or {}).get("terminated")
     if terminated:
-        return ContainerStates(terminated=_terminated_state(terminated))
+        return ContainerStates(terminated=_terminated_state(terminated), has_unfinished_sidecar=_has_unfinished_sidecar(status))
     if has_stopped and state.get("running") is not None:
         return ContainerStates()  # the node is gone, and the pod was marked as failed without it
     if state.get("running") is not None:
@@ -110,6 +112,13 @@ def _trainer_status(status: dict[str, Any]) -> dict[str, Any]:
             result: dict[str, Any] = container
             return result
     return {}
+
+
+def _has_unfinished_sidecar(status: dict[str, Any]) -> bool:
+    for container in status.get("containerStatuses") or ():
+        if container.get("name") != names.CONTAINER and not (container.get("state") or {}).get("terminated"):
+            return True
+    return False
 
 
 def _terminated_state(terminated: dict[str, Any]) -> TerminatedState:

@@ -41,10 +41,11 @@ class Pod:
     `resource_version` is not compared, so pods that differ only in their resourceVersion are equal and need no reconcile.
     `running`, `ready` and `terminated` are about the trainer container: what sidecars do is not the run's concern. `waiting` is
     the reason why the pod does not start, `initializing` the init container that runs before the trainer container, and
-    `failed_init_container` the one that failed. `disruption` is the reason why Kubernetes stopped or rejected the pod, and
-    `conditions` are the conditions of a pod that has ended or ends. `node_lost_since` is the time at which Kubernetes marked
-    the pod because its node was not ready. `deletion_deadline` is set on a pod that is being deleted, to the end of its grace
-    period. `revision` and `generation` are those of the job when the pod was created.
+    `failed_init_container` the one that failed. `has_unfinished_sidecar` is true if a sidecar outlives the trainer.
+    `disruption` is the reason why Kubernetes stopped or rejected the pod, and `conditions` are the conditions of a pod that has
+    ended or ends. `node_lost_since` is the time at which Kubernetes marked the pod because its node was not ready.
+    `deletion_deadline` is set on a pod that is being deleted, to the end of its grace period.
+    `revision` and `generation` are those of the job when the pod was created.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Pod:
     waiting: ReasonMessage | None = None
     initializing: str = ""
     failed_init_container: FailedContainer | None = None
+    has_unfinished_sidecar: bool = False
     conditions: tuple[PodCondition, ...] = ()
     node_lost_since: datetime | None = None
     revision: str = ""
@@ -117,6 +119,7 @@ def parse_pod(body: dict[str, Any]) -> Pod:
         waiting=_unschedulable(conditions) or containers.waiting,
         initializing=containers.initializing,
         failed_init_container=containers.failed_init_container,
+        has_unfinished_sidecar=containers.has_unfinished_sidecar,
         conditions=_pod_conditions(status) if has_ended else (),
         node_lost_since=_node_lost_since(conditions),
         revision=(metadata.get("labels") or {}).get(names.REVISION_LABEL, ""),

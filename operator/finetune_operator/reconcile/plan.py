@@ -162,10 +162,14 @@ class PlanBuilder:
         return self.observed.job
 
     @property
+    def all_pods(self) -> tuple[Pod, ...]:
+        """The job's pods, including the failed ones that are kept for their logs."""
+        return (*self.observed.pods, *self.observed.retained_pods)
+
+    @property
     def pods(self) -> list[Pod]:
         """The job's pods without the failed ones that are kept for their logs, including those retained by this reconcile."""
-        observed = self.observed
-        return [pod for pod in (*observed.pods, *observed.retained_pods) if not is_retained(self.status, pod)]
+        return [pod for pod in self.all_pods if not is_retained(self.status, pod)]
 
     @property
     def counted_pods(self) -> set[str]:
@@ -210,6 +214,11 @@ class PlanBuilder:
             return True
         self.requeue_after(remaining)
         return False
+
+    def mark_as_counted(self, pod: Pod) -> None:
+        """Record the UID of a pod in the status, so that its end is never counted again."""
+        if pod.uid not in self.counted_pods:
+            self.update_status(counted_terminated_pods=[*self.status.counted_terminated_pods, pod.uid])
 
     def mark_for_deletion(self, *pods: Pod, force: bool = False) -> None:
         """Delete pods and record their UIDs in the status, so that their termination is never counted as a failure.

@@ -5,7 +5,13 @@ from __future__ import annotations
 from finetune_operator.api import WorkersStatus
 from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition, format_timestamp
 from finetune_operator.reconcile.completion import has_succeeded
-from finetune_operator.reconcile.failed_pods import current_pod_name, delete_retained, has_alternate_name
+from finetune_operator.reconcile.failed_pods import (
+    current_pod_name,
+    delete_retained,
+    has_alternate_name,
+    is_stopping,
+    retain_stopped,
+)
 from finetune_operator.reconcile.gang_start import release_deadline
 from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage
 from finetune_operator.reconcile.obstacles import create_obstacle, missing_indices, start_obstacle
@@ -14,13 +20,14 @@ from finetune_operator.reconcile.plan import CreateJobResources, CreatePod, Plan
 
 def ensure_pods(plan: PlanBuilder) -> bool:
     """Create missing pods, delete the pods that were marked for deletion, and update the PodsReady condition."""
+    retain_stopped(plan)
     pods = plan.pods
     missing = missing_indices(plan)
     counted = plan.counted_pods
     surplus = [pod for pod in pods if pod.uid not in counted and _is_surplus(plan, pod)]
     if surplus:
         plan.needs_consistent_read = True
-    leaving = [pod for pod in pods if pod.uid in counted] + surplus
+    leaving = [pod for pod in pods if pod.uid in counted and not is_stopping(plan, pod)] + surplus
     if missing or leaving:
         # A replacement would wait forever for a peer that has already succeeded, so that peer is replaced too.
         leaving += [pod for pod in pods if pod not in leaving and has_succeeded(pod)]
@@ -28,8 +35,8 @@ def ensure_pods(plan: PlanBuilder) -> bool:
     obstacle = create_obstacle(plan, missing)
     if missing and obstacle is None:
         _create_pods(plan, missing)
-    if obstacle is not None and obstacle.reason == ConditionReason.QUOTA_EXCEEDED:
-        delete_retained(plan)  # a quota of count/pods includes finished pods
+    if obstacle is not None and obstacle.reason == ConditionReason.QUOTA_EXCEEDED and "count/pods" in obstacle.message:
+        delete_retained(plan)  # this quota includes finished pods, unlike that of pods
     leaving_uids = {pod.uid for pod in leaving}
     staying = [pod for pod in pods if pod.uid not in leaving_uids]
     _update_ready_condition(plan, staying, obstacle)

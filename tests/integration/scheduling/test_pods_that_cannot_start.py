@@ -101,8 +101,10 @@ def test_job_restarts_although_its_own_objects_use_up_the_quota(jobs: Jobs) -> N
 def test_failed_pod_is_kept_without_an_address(jobs: Jobs) -> None:
     name = jobs.apply(job("kept", "100m", backoffLimit=1))
     jobs.wait_for_phase(name, "Running")
+    end(jobs, f"{name}-1", "Running", 1)  # the kubelet reports the end of the container before that of the pod
+    jobs.wait(name, "the failure", lambda status: status["restarts"]["failures"] == 1)
+    assert sorted(jobs.pods(name)) == ["kept-0", "kept-1"]
     end(jobs, f"{name}-1", "Failed", 1)
-    jobs.wait(name, "a running replacement", lambda status: status["restarts"]["failures"] == 1)
     jobs.wait_for_phase(name, "Running")
     assert sorted(jobs.pods(name)) == ["kept-0", "kept-1", "kept-1-r"]
     assert jobs.pods(name)["kept-1-r"]["spec"]["hostname"] == "kept-1"

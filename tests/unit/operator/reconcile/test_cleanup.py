@@ -23,7 +23,7 @@ def test_deletes_running_pods_and_keeps_finished_pods() -> None:
 def test_failed_job_deletes_counted_pod_with_sidecar() -> None:
     """Its sidecar would hold the GPUs of the pod for ever."""
     cluster = SimulatedCluster(backoffLimit=0).run_all_pods()
-    cluster.update_pod(1, ready=False, terminated=TerminatedState(1, "Error"))
+    cluster.update_pod(1, ready=False, terminated=TerminatedState(1, "Error"), has_unfinished_sidecar=True)
     assert set(cluster.reconcile().actions) == {DeletePod("j-0", "pod-uid-1"), DeletePod("j-1", "pod-uid-2")}
     assert cluster.status.phase == "Failed"
 

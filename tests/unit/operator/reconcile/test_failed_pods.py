@@ -87,17 +87,42 @@ def test_keeps_failed_pods(keep: str, while_running: list[str], after_success: l
 
 
 @pytest.mark.parametrize("incident", ["deleted", "trainer failed next to a living sidecar"])
-def test_pod_that_is_not_finished_is_not_kept(incident: str) -> None:
+def test_pod_that_does_not_stop_by_itself_is_not_kept(incident: str) -> None:
     cluster = SimulatedCluster().run_all_pods()
     if incident == "deleted":
         cluster.delete(1)
     else:
-        cluster.update_pod(1, phase="Running", ready=False, terminated=TerminatedState(1, "Error"))
-        # The failure policy judges by the trainer container; here only the treatment of the counted pod is of interest.
-        cluster.status = cluster.status.model_copy(update={"counted_terminated_pods": [cluster.pods["j-1"].uid]})
+        cluster.update_pod(1, ready=False, terminated=TerminatedState(1, "Error"), has_unfinished_sidecar=True)
     cluster.reconcile_until_stable()
     assert sorted(cluster.pods) == ["j-0", "j-1"]
     assert cluster.status.retained_pods == []
+
+
+def test_pod_is_replaced_when_it_has_stopped() -> None:
+    """The kubelet reports the end of the trainer container a moment before the end of its pod."""
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.advance(1000).update_pod(1, ready=False, terminated=TerminatedState(1, "Error"))
+    assert cluster.reconcile().actions == ()
+    assert (cluster.status.phase, cluster.status.restarts.failures) == ("Restarting", 1)
+    assert cluster.reconcile().actions == ()
+    cluster.update_pod(1, phase="Failed")
+    assert cluster.reconcile().actions == (CreateJobResources(may_exist=True), CreatePod(1, is_alternate=True))
+    assert (cluster.status.retained_pods, cluster.status.restarts.failures) == (["j-1"], 1)
+    cluster.make_ready(1).reconcile_until_stable()
+    assert sorted(cluster.pods) == ["j-0", "j-1", "j-1-r"]
+    assert cluster.status.phase == "Running"
+    cluster.advance(1000).update_pod(1, ready=False, terminated=TerminatedState(1, "Error")).reconcile()
+    cluster.update_pod(1, phase="Failed").reconcile_until_stable()
+    assert cluster.status.retained_pods == ["j-1-r"]
+    assert {name: pod.phase for name, pod in cluster.pods.items()} == {"j-0": "Running", "j-1-r": "Failed", "j-1": "Pending"}
+
+
+def test_pod_that_is_lost_while_it_stops_is_replaced() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.update_pod(1, ready=False, terminated=TerminatedState(1, "Error")).reconcile()
+    cluster.delete(1).reconcile_until_stable()
+    assert sorted(cluster.pods) == ["j-0", "j-1"]
+    assert cluster.status.restarts.total == 1
 
 
 def test_suspension_deletes_current_pods_and_keeps_failed_ones() -> None:
@@ -157,7 +182,7 @@ class SharedState:
     def step(self) -> None:
         """Something happens: an operator gets news, reconciles or dies halfway; a pod starts, fails or disappears."""
         operator = self.random.choice(self.operators)
-        match self.random.randrange(8):
+        match self.random.randrange(9):
             case 0:
                 operator.status, operator.version = self.status, self.version
             case 1:
@@ -169,6 +194,8 @@ class SharedState:
             case 6:
                 self.change_pod("Running", phase="Failed", ready=False, terminated=TerminatedState(1, "Error"))
             case 7:
+                self.change_pod("Running", ready=False, terminated=TerminatedState(1, "Error"))
+            case 8:
                 self.pods = {name: pod for name, pod in self.pods.items() if not pod.is_being_deleted}
                 self.now += (NOON - NOON.replace(hour=11)) / 60
 
@@ -218,7 +245,7 @@ def test_concurrent_operators_never_create_two_pods_for_a_node(seed: int) -> Non
     shared = SharedState(seed)
     for _ in range(400):
         shared.step()
-        live = Counter(pod.index for pod in shared.pods.values() if not pod.is_finished)
+        live = Counter(pod.index for pod in shared.pods.values() if not pod.has_stopped)
         assert not live or max(live.values()) == 1, shared.pods
         assert len(shared.pods) <= 4
     assert shared.status.restarts.failures > 3, "the pods of the test failed several times"

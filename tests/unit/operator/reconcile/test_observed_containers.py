@@ -164,3 +164,16 @@ def test_parses_containers(case: Case) -> None:
     defaults = {"running": False, "terminated": None, "waiting": None, "initializing": "", "failed_init_container": None}
     assert {field: getattr(pod, field) for field in FIELDS} == defaults | case.expected
     assert (pod.is_finished, pod.has_stopped) == (case.is_finished, case.has_stopped)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "has_unfinished_sidecar"),
+    [
+        pytest.param(RUNNING, True, id="runs"),
+        pytest.param(PULL_ERROR, True, id="cannot be pulled"),
+        pytest.param(terminated(1), False, id="has failed"),
+        pytest.param(terminated(0, "Completed"), False, id="has completed"),
+    ],
+)
+def test_pod_stops_by_itself_unless_a_sidecar_is_unfinished(sidecar: dict[str, Any], has_unfinished_sidecar: bool) -> None:
+    assert parse_pod(body(beside_sidecar(terminated(1), sidecar))).has_unfinished_sidecar == has_unfinished_sidecar

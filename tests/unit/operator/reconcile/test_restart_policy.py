@@ -44,7 +44,7 @@ RETRIED = [
     ),
     Case(
         "crash beside a sidecar",
-        lambda cluster: cluster.update_pod(1, ready=False, terminated=TerminatedState(1, "Error")),
+        lambda cluster: cluster.update_pod(1, ready=False, terminated=TerminatedState(1, "Error"), has_unfinished_sidecar=True),
         "Crashed",
     ),
     Case(
