@@ -27,6 +27,7 @@ from finetune_operator.reconcile import (
     SetWorkloadActive,
     UpdateWorkloadStatus,
 )
+from finetune_operator.reconcile.backoff import doubled
 from finetune_operator.settings import Settings
 
 REPORT_ERROR_SECONDS = 0.5  # until the reconcile that writes a new create error to the status
@@ -144,7 +145,7 @@ def _rejection(error: ApiError) -> ReasonMessage:
 
 def _retry_delay(failures: int) -> float:
     """Seconds until the next create request after `failures` earlier rejections in a row and this one."""
-    delay = min(CREATE_RETRY_SECONDS * 2.0 ** min(failures, 32), MAX_CREATE_RETRY_SECONDS)
+    delay = doubled(CREATE_RETRY_SECONDS, MAX_CREATE_RETRY_SECONDS, failures + 1)
     return delay * random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)
 
 

@@ -22,6 +22,7 @@ from finetune_operator.reconcile import (
     UpdateWorkloadStatus,
     WorkloadAction,
 )
+from finetune_operator.reconcile.backoff import doubled
 from finetune_operator.settings import Settings
 
 PRIORITY_CLASSES = "scheduling.k8s.io/v1"
@@ -114,7 +115,7 @@ def retry_delay(state: JobState) -> float | None:
     if state.workload_error is None:
         return None
     state.workload_retries += 1
-    return min(INITIAL_RETRY * 2.0 ** min(state.workload_retries, 16), MAX_RETRY) * random.uniform(0.5, 1.0)
+    return doubled(INITIAL_RETRY, MAX_RETRY, state.workload_retries + 1) * random.uniform(0.5, 1.0)
 
 
 def _condition(fields: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from finetune_operator.client.kubernetes import ApiError, KubernetesClient
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import InformerCache
 from finetune_operator.reconcile import ReasonMessage
+from finetune_operator.reconcile.backoff import doubled
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class WorkloadWatcher:
             except (aiohttp.ClientError, TimeoutError) as error:
                 logger.warning("the watch of Workloads failed: %s", error)
             failures += 1
-            await asyncio.sleep(min(INITIAL_DELAY * 2.0 ** min(failures, 16), MAX_DELAY) * random.uniform(0.5, 1.0))
+            await asyncio.sleep(doubled(INITIAL_DELAY, MAX_DELAY, failures + 1) * random.uniform(0.5, 1.0))
 
     async def _list(self, namespace: str | None) -> str:
         bodies, resource_version = await self._client.list_objects(WORKLOAD_API_VERSION, "Workload", namespace, names.JOB_LABEL)

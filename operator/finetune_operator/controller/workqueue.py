@@ -14,10 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from finetune_operator.reconcile.backoff import doubled
+
 Key = TypeVar("Key", bound=Hashable)
 logger = logging.getLogger(__name__)
 
-MAX_DOUBLINGS = 32  # keeps the retry delay finite before it is capped
 JITTER = 0.25  # share of a retry delay that is added at random, so that keys that failed together are not retried together
 
 
@@ -130,8 +131,7 @@ class WorkQueue(Generic[Key]):
     def _next_retry_delay(self, key: Key) -> float:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(self._initial_delay * 2.0 ** min(failures, MAX_DOUBLINGS), self._max_delay)
-        return delay * random.uniform(1, 1 + JITTER)
+        return doubled(self._initial_delay, self._max_delay, failures + 1) * random.uniform(1, 1 + JITTER)
 
     def _reset_failures(self, key: Key) -> None:
         self._failures.pop(key, None)

@@ -29,7 +29,6 @@ Policy = Callable[[PlanBuilder], bool]
 # A policy returns True to skip the policies after it. Final outcomes come before temporary ones: a completed run is complete
 # even if its deadline has passed, and the pods that a suspension deletes are not counted as failures.
 POLICIES: tuple[Policy, ...] = (
-    managed_by.skip_job_of_other_controller,
     force_delete.force_delete,
     cleanup.clean_up_finished,
     completion.complete,
@@ -51,13 +50,17 @@ def reconcile(observed: ObservedState, timings: ReconcileTimings | None = None) 
     plan = PlanBuilder(observed, timings or ReconcileTimings())
     if not managed_by.skip_job_of_other_controller(plan):
         _forget_deleted_pods(plan)
-    for policy in POLICIES:
-        if policy(plan):
-            break
+        _apply_policies(plan)
     queue.sync_workload(plan)
-    if not managed_by.skip_job_of_other_controller(plan):
+    if plan.owns_status:
         status_reason.set_reason(plan)
     return plan.build()
+
+
+def _apply_policies(plan: PlanBuilder) -> None:
+    for policy in POLICIES:
+        if policy(plan):
+            return
 
 
 def _forget_deleted_pods(plan: PlanBuilder) -> None:
