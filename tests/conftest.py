@@ -1,4 +1,4 @@
-"""Distributes tests to the xdist workers: tests that share a server or a cluster run on one worker."""
+"""Names tests alike in all xdist workers, and runs tests that share a server or a cluster on one worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 
 FOLDERS_ON_ONE_WORKER = ("tests/integration/chart/", "tests/e2e/", "tests/faults/")
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a parameter of bytes after its argument: compressed bytes contain the time, which differs by worker."""
+    return argname if isinstance(val, bytes) else None
 
 
 @pytest.hookimpl(optionalhook=True)
