@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import aiohttp
 from aiohttp import web
 
 FAULTS = ("500", "429", "409", "delay", "repeat", "cut before", "cut after")
+WATCH_FAULTS = ("repeated event", "cut watch", "expired watch", "failed watch")
 MAX_DELAY = 0.5  # seconds
 MAX_WATCH = 4.0  # seconds until a watch is cut
 DROPPED_HEADERS = frozenset({"host", "authorization", "content-length", "transfer-encoding", "content-encoding", "connection"})
@@ -67,7 +69,7 @@ class ApiProxy:
             return web.Response(body=content, status=response.status, headers=kept)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        """Forward a watch, repeat some of its events, and cut it after a random time."""
+        """Forward a watch, repeat some of its events, and cut it after a random time, or end it with an error event."""
         result = web.StreamResponse(headers={"Content-Type": "application/json"})
         async with self._session.get(self._target + request.path_qs) as response:
             result.set_status(response.status)
@@ -80,14 +82,22 @@ class ApiProxy:
                             self.counts["repeated event"] += 1
                             await result.write(line)
             except TimeoutError:
-                self.counts["cut watch"] += 1
-                return _cut(request, result)
+                fault = self._random.choice(WATCH_FAULTS[1:])
+                self.counts[fault] += 1
+                if fault == "cut watch":
+                    return _cut(request, result)
+                code, reason = (410, "Expired") if fault == "expired watch" else (500, "InternalError")
+                event = {"type": "ERROR", "object": _status(code, reason, "the watch ends in a test")}
+                await result.write(json.dumps(event).encode() + b"\n")
         return result
 
 
 def _failure(status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    content = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": status}
-    return web.json_response(content, status=status, headers=headers)
+    return web.json_response(_status(status, reason, message), status=status, headers=headers)
+
+
+def _status(code: int, reason: str, message: str) -> dict[str, Any]:
+    return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": code}
 
 
 def _cut(request: web.Request, response: Any = None) -> Any:

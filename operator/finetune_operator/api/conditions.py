@@ -61,6 +61,7 @@ class ConditionReason(StrEnum):
     DISK_LIMIT_EXCEEDED = "DiskLimitExceeded"
     POD_REJECTED = "PodRejected"
     START_ERROR = "StartError"
+    OUTCOME_MISSING = "OutcomeMissing"
     INIT_CONTAINER_FAILED = "InitContainerFailed"
     RECOVERED = "Recovered"
     RANKS_RESTARTED = "RanksRestarted"
@@ -83,6 +84,7 @@ POD_FAILURE_REASONS = (
     ConditionReason.DISK_LIMIT_EXCEEDED,
     ConditionReason.POD_REJECTED,
     ConditionReason.START_ERROR,
+    ConditionReason.OUTCOME_MISSING,
     ConditionReason.INIT_CONTAINER_FAILED,
 )
 """The reasons of a pod's failure that follow from the pod's status and not from the trainer."""

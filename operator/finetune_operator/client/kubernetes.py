@@ -112,7 +112,7 @@ class KubernetesClient:
 
     async def delete_object(self, api_version: str, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete an object if it still has this UID."""
-        await self._delete(_path(_resource_path(api_version, kind), namespace, name), {"preconditions": {"uid": uid}})
+        await self._delete(_path(_resource_path(api_version, kind), namespace, name), uid)
 
     async def list_objects(self, api_version: str, kind: str, namespace: str | None, label: str) -> tuple[list[Body], str]:
         """All objects with a label, and the resourceVersion for a watch. ApiError 404 if there is no such API."""
@@ -169,19 +169,16 @@ class KubernetesClient:
 
     async def delete_pod(self, namespace: str, name: str, uid: str, force: bool = False) -> None:
         """Delete a pod if it still has this UID; `force` does not wait for its node."""
-        options: Body = {"preconditions": {"uid": uid}}
-        if force:
-            options["gracePeriodSeconds"] = 0
-        await self._delete(_path(f"{CORE}/pods", namespace, name), options)
+        options = {"gracePeriodSeconds": 0} if force else {}
+        await self._delete(_path(f"{CORE}/pods", namespace, name), uid, **options)
 
     async def delete_config_map(self, namespace: str, name: str) -> None:
         """Delete a ConfigMap if it exists."""
-        await self._delete(_path(f"{CORE}/configmaps", namespace, name), {})
+        await self._delete(_path(f"{CORE}/configmaps", namespace, name))
 
     async def delete_job(self, key: JobKey, uid: str) -> None:
         """Delete a job if it still has this UID; the garbage collector deletes the objects it owns."""
-        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
-        await self._delete(_path(f"{JOBS}/{PLURAL}", *key), options)
+        await self._delete(_path(f"{JOBS}/{PLURAL}", *key), uid, propagationPolicy="Background")
 
     async def patch_status(self, key: JobKey, resource_version: int, patch: Body) -> Body:
         """Apply a merge patch to the status of a job. ApiError 409 if the job has another resourceVersion by now."""
@@ -255,13 +252,28 @@ class KubernetesClient:
         path = f"{_path(prefix, namespace)}?{urlencode(query | {'resourceVersion': '0'})}"
         return _snapshot(await self._request("GET", path, accept=METADATA_LIST))
 
-    async def _delete(self, path: str, options: Body) -> None:
+    async def _delete(self, path: str, uid: str = "", **options: Any) -> None:
+        """Delete an object if it exists and, unless `uid` is empty, still has this UID."""
+        if uid:
+            options["preconditions"] = {"uid": uid}
         try:
             await self._request("DELETE", path, options)
         except ApiError as error:
-            # Deleted already (404), or replaced by another object of the same name (409).
-            if error.status not in (404, 409):
+            if error.status == 404:
+                return
+            # 409 if another object has taken the name, but also for other reasons, such as the answer of a webhook.
+            if error.status != 409 or not uid or await self._uid(path) == uid:
                 raise
+
+    async def _uid(self, path: str) -> str:
+        """UID of the object at a path, or "" if there is none."""
+        try:
+            body = await self._request("GET", path, accept=METADATA_ONLY)
+        except ApiError as error:
+            if error.status == 404:
+                return ""
+            raise
+        return str(body["metadata"]["uid"])
 
     async def _request(
         self, verb: str, path: str, body: Body | None = None, accept: str = "application/json", content_type: str = ""

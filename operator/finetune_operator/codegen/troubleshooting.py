@@ -205,6 +205,13 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "trainer, or a device or a mount is missing on the node. The message quotes the runtime.",
         "Use an image that is built from the trainer image, or repair the node that the message names.",
     ),
+    ConditionReason.OUTCOME_MISSING: Advice(
+        "conditions `Restarting`, `Running` and, after too many failures, `Failed`; a Warning event",
+        "The trainer container exited with code 0, but did not report that the run is complete. Its image has another program "
+        "in place of the trainer, or something ended the trainer.",
+        "Use an image that is built from the trainer image, and read the pod's log. The job is not Succeeded, because no model "
+        "was stored.",
+    ),
     ConditionReason.INIT_CONTAINER_FAILED: Advice(
         "conditions `Restarting`, `Running` and, after too many failures, `Failed`; a Warning event",
         "An init container failed, so that the trainer container never started. The message names the container, its exit code "

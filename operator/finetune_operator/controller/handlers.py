@@ -19,6 +19,7 @@ from finetune_operator.api import GROUP, PLURAL, VERSION
 from finetune_operator.controller.informer_cache import job_key, pod_job_key
 from finetune_operator.controller.kopf_storage import NoDiffBaseStorage, NoProgressStorage
 from finetune_operator.controller.manager import Manager
+from finetune_operator.controller.watch_restart import restart_failed_watches
 from finetune_operator.settings import Settings
 
 JOBS = (GROUP, VERSION, PLURAL)
@@ -130,6 +131,7 @@ async def run(manager: Manager) -> None:
     namespaces = manager.settings.watched_namespaces
     # kopf's default identity contains the user name, but the user id of a container may have no name.
     os.environ.setdefault("POD_ID", socket.gethostname())
+    restart_failed_watches()
     await kopf.operator(
         registry=build_registry(manager),
         settings=build_kopf_settings(manager.settings),

@@ -12,12 +12,11 @@ from finetune_trainer.protocol.outcome import Outcome, Reason
 
 
 def has_succeeded(pod: Pod) -> bool:
-    """Whether the trainer container of a pod completed its part of the run, even if a sidecar still runs or has failed.
+    """Whether the trainer container of a pod reported that its part of the run is complete.
 
-    Also true for a pod that was killed after it had reported completion.
+    A sidecar may still run or have failed, and the pod may have been killed after the report. Exit code 0 alone proves nothing:
+    any other program in the image of a user ends with it.
     """
-    if pod.phase == "Succeeded" or (pod.terminated is not None and pod.terminated.exit_code == 0):
-        return True
     outcome = parse_outcome(pod)
     return outcome is not None and outcome.reason is Reason.COMPLETE
 

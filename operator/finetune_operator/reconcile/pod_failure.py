@@ -23,6 +23,10 @@ OUT_OF_MEMORY = (
     "the container was killed because it exceeded its memory limit: raise workers.resources.limits.memory, "
     "or lower training.microBatchSize or data.maxLength"
 )
+OUTCOME_MISSING = (
+    "the container exited with code 0 without reporting that the run is complete: its image probably runs another program "
+    "than the trainer; set workers.image to an image that is built from the trainer image"
+)
 MAX_LOG_CHARACTERS = 500  # of the last log line in a message
 
 # Reasons and messages of the kubelet of Kubernetes 1.37 and of containerd's CRI service.
@@ -78,6 +82,7 @@ DEFAULT_VERDICTS: dict[ConditionReason, Verdict] = {
     ConditionReason.DISK_LIMIT_EXCEEDED: Verdict.RETRY,  # the replacement starts with an empty disk
     ConditionReason.POD_REJECTED: Verdict.RETRY,  # the replacement may run on another node
     ConditionReason.START_ERROR: Verdict.RETRY,
+    ConditionReason.OUTCOME_MISSING: Verdict.RETRY,
     ConditionReason.INIT_CONTAINER_FAILED: Verdict.RETRY,
 }
 """What follows the failures that the pod's status shows, if no rule says otherwise."""
@@ -189,6 +194,8 @@ def _from_termination_message(pod: Pod, outcome: Outcome) -> PodFailure:
 def _from_exit_code(pod: Pod, terminated: TerminatedState) -> PodFailure:
     if terminated.reason in LOST_STATUSES or terminated.exit_code == UNKNOWN_EXIT_CODE:
         return _from_evidence(pod, ConditionReason.DISRUPTED, _describe_lost_status(pod, terminated))
+    if terminated.exit_code == 0:
+        return _from_evidence(pod, ConditionReason.OUTCOME_MISSING, OUTCOME_MISSING)
     if terminated.reason in START_ERRORS:
         message = f"the container could not be started: {terminated.message.strip()}".rstrip(": ")
         return _from_evidence(pod, ConditionReason.START_ERROR, message)

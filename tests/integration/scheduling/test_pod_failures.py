@@ -71,6 +71,15 @@ def test_completes_beside_a_living_sidecar(jobs: Jobs) -> None:
     jobs.wait(name, "no pod", lambda _: not jobs.pods(name))
 
 
+def test_program_that_exits_at_once_is_no_success(jobs: Jobs) -> None:
+    """An image whose entrypoint wraps or replaces the trainer: the pod is Succeeded, but nothing was trained."""
+    with sidecar_injection(jobs):
+        name, pod = run_pod(jobs, job("wrapped", backoffLimit=0))
+        write_status(jobs, pod, beside_sidecar(terminated(0, "Completed", "hello")) | {"phase": "Succeeded"})
+        status = jobs.wait_for_phase(name, "Failed")
+    assert (status["failure"]["reason"], status["failure"]["exitCode"]) == ("OutcomeMissing", 0)
+
+
 def test_rule_ends_the_job_by_exit_code(jobs: Jobs) -> None:
     rule = {"action": "Fail", "onExitCodes": {"operator": "In", "values": [42]}}
     with sidecar_injection(jobs):

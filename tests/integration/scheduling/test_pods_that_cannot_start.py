@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from tests.support.cluster_jobs import Jobs, tiny
 
+from finetune_trainer.protocol.outcome import Outcome, Reason
+
+COMPLETE = Outcome(reason=Reason.COMPLETE)
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -32,7 +35,8 @@ def occupy(jobs: Jobs, node: str, cpu: str) -> None:
 
 def end(jobs: Jobs, pod: str, phase: str, exit_code: int) -> None:
     """Let the trainer container of a pod end, as the kubelet reports it."""
-    state = {"terminated": {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed"}}
+    message = "" if exit_code else COMPLETE.model_dump_json(by_alias=True)
+    state = {"terminated": {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed", "message": message}}
     containers = [{"name": "trainer", "image": "i", "imageID": "i", "ready": False, "restartCount": 0, "state": state}]
     patch = json.dumps({"status": {"phase": phase, "containerStatuses": containers}})
     jobs.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", f"--patch={patch}")

@@ -37,6 +37,7 @@ class Server:
         self.method = self.path = self.accept = self.content_type = self.token = ""
         self.query: dict[str, str] = {}
         self.sent: Any = None
+        self.by_method: dict[str, tuple[int, Any]] = {}  # status and body of requests with other ones
         self.requests: list[tuple[str, str, int]] = []
         self.port = 0
 
@@ -46,7 +47,8 @@ class Server:
         self.accept, self.content_type = request.headers["Accept"], request.headers["Content-Type"]
         self.token = request.headers.get("Authorization", "")
         self.sent = await request.json() if request.can_read_body else None
-        return web.json_response(self.body, status=self.status, headers=self.headers)
+        status, body = self.by_method.get(request.method, (self.status, self.body))
+        return web.json_response(body, status=status, headers=self.headers)
 
 
 @asynccontextmanager
@@ -218,12 +220,31 @@ async def test_error_has_the_delay_that_the_server_asks_for(header: str | None, 
     assert retry_after(TimeoutError()) == 0
 
 
-@pytest.mark.parametrize("status", [404, 409])
-async def test_deleting_absent_object_succeeds(status: int) -> None:
+async def test_deleting_absent_object_succeeds() -> None:
     async with running_server() as (server, client):
-        server.status = status
+        server.status = 404
         await client.delete_pod("team", "j-0", "u")
         await client.delete_job(KEY, "u")
+        await client.delete_config_map("team", "j")
+
+
+@pytest.mark.parametrize(
+    ("found", "succeeds"),
+    [
+        pytest.param((200, "other"), True, id="another pod has the name"),
+        pytest.param((404, ""), True, id="no pod has the name any more"),
+        pytest.param((200, "u"), False, id="the pod exists: a webhook or the storage refused the deletion"),
+    ],
+)
+async def test_refused_deletion_succeeds_only_if_the_object_is_gone(found: tuple[int, str], succeeds: bool) -> None:
+    async with running_server() as (server, client):
+        server.by_method = {"DELETE": (409, {"reason": "Conflict"}), "GET": (found[0], {"metadata": {"uid": found[1]}})}
+        if succeeds:
+            await client.delete_pod("team", "j-0", "u")
+        else:
+            with pytest.raises(ApiError, match="409 Conflict"):
+                await client.delete_pod("team", "j-0", "u")
+        assert server.requests == [("DELETE", "pods", 409), ("GET", "pods", found[0])]
 
 
 async def test_failed_deletion_raises() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.support.simulated_cluster import SimulatedCluster
 
 from finetune_operator.api.conditions import ConditionType
@@ -33,10 +34,20 @@ def test_pod_killed_after_completion_message_completes_job() -> None:
     assert cluster.status.phase == "Succeeded"
 
 
-def test_exit_code_0_without_message_completes_job() -> None:
-    cluster = SimulatedCluster(nodes=1).run_all_pods()
-    cluster.update_pod(0, phase="Succeeded", terminated=TerminatedState(0, "Completed")).reconcile()
-    assert (cluster.status.phase, cluster.message(ConditionType.COMPLETE)) == ("Succeeded", "The run is complete.")
+@pytest.mark.parametrize("message", ["", "hello", '{"reason": "Crashed"}'])
+@pytest.mark.parametrize("node", [0, 1])
+def test_exit_code_0_without_an_outcome_is_a_failure(node: int, message: str) -> None:
+    cluster = SimulatedCluster(backoffLimit=1).run_all_pods()
+    for failures in (1, 2):
+        cluster.update_pod(node, phase="Succeeded", ready=False, terminated=TerminatedState(0, "Completed", message))
+        cluster.reconcile_until_stable()
+        assert cluster.status.restarts.failures == failures
+        cluster.advance(60).reconcile_until_stable()
+    assert cluster.status.phase == "Failed"
+    assert cluster.status.failure is not None
+    reason = "Crashed" if "Crashed" in message else "OutcomeMissing"
+    assert (cluster.status.failure.reason, cluster.status.failure.exit_code) == (reason, 0)
+    assert cluster.condition(ConditionType.COMPLETE) is None
 
 
 def test_completes_beside_a_living_sidecar() -> None:
@@ -50,7 +61,7 @@ def test_completes_beside_a_living_sidecar() -> None:
 
 def test_completes_when_a_sidecar_fails_afterwards() -> None:
     cluster = SimulatedCluster(nodes=1).run_all_pods()
-    cluster.update_pod(0, phase="Failed", terminated=TerminatedState(0, "Completed")).reconcile()
+    cluster.succeed(0).update_pod(0, phase="Failed").reconcile()
     assert cluster.status.phase == "Succeeded"
 
 

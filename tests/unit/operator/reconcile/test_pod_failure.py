@@ -68,6 +68,8 @@ CASES = [
         "a.jsonl:2: no text",
     ),
     Case("out of memory", ended(terminated(137, "OOMKilled")), "OutOfMemory", FAIL, "raise workers.resources.limits.memory"),
+    Case("another program", ended(terminated(0, "Completed", "hello")), "OutcomeMissing", RETRY, "without reporting that"),
+    Case("another program beside a sidecar", beside_sidecar(terminated(0)), "OutcomeMissing", RETRY, "set workers.image to"),
     Case("killed", ended(terminated(137)), "Crashed", RETRY, "was killed by SIGKILL"),
     # The node was rebooted: containerd (and CRI-O, without its own reason) found the container gone.
     Case("reboot, containerd", ended(terminated(255, "Unknown")), "Disrupted", DISRUPTION, "node node-1 or its container"),

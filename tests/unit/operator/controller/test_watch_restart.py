@@ -1,0 +1,53 @@
+"""Watches that end with an error event start again, after growing pauses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from kopf._cogs.clients.watching import WatchingError
+
+from finetune_operator.controller.watch_restart import MAX_DELAY, RestartingWatch
+
+
+class FailingWatch:
+    """Yields one event, and fails `lasts` seconds after its start, unless it is `healthy`."""
+
+    def __init__(self) -> None:
+        self.now, self.lasts, self.healthy = 0.0, 1.0, False
+        self.pauses: list[float] = []
+
+    async def watch(self, **_: object) -> AsyncIterator[str]:
+        yield "event"
+        self.now += self.lasts
+        if not self.healthy:
+            raise WatchingError("etcdserver: no leader")
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+async def events(watch: RestartingWatch, resource: str = "pods") -> list[str]:
+    return [event async for event in watch(resource=resource, namespace=None)]
+
+
+async def test_watch_that_failed_ends_after_growing_pauses() -> None:
+    failing = FailingWatch()
+    watch = RestartingWatch(failing.watch, lambda: failing.now, failing.sleep)
+    for _ in range(10):
+        assert await events(watch) == ["event"]
+    expected = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert all(0.5 * longest <= pause <= longest for pause, longest in zip(failing.pauses, expected, strict=True))
+
+    await events(watch, "finetunejobs")
+    assert failing.pauses[-1] <= 1, "each kind has pauses of its own"
+
+    failing.lasts = MAX_DELAY + 1
+    await events(watch)
+    assert failing.pauses[-1] <= 1, "the pauses start over after a watch that lasted"
+
+
+async def test_watch_that_ends_by_itself_is_not_delayed() -> None:
+    failing = FailingWatch()
+    failing.healthy = True
+    assert await events(RestartingWatch(failing.watch, lambda: failing.now, failing.sleep)) == ["event"]
+    assert failing.pauses == []
