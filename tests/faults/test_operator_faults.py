@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.cluster_run import ClusterRun
-from tests.support.installation import upgrade
+from tests.support.installation import NEWER_FIELD, newer_chart, roll_back, upgrade
 from tests.support.operator_faults import kill_operator, operator_pods, without_operator
 from tests.support.reliability import Measure
 
@@ -36,6 +38,35 @@ def test_upgraded_operator(run: ClusterRun, measure: Measure) -> None:
     assert not before & {pod["metadata"]["uid"] for pod in operator_pods(run.jobs.cluster)}
     assert run.uids() == pods
     assert run.restarts() == restarts
+
+
+@pytest.mark.timeout(1200)
+def test_rolled_back_operator(jobs: Jobs, run: ClusterRun, measure: Measure, tmp_path: Path) -> None:
+    """A rollback to a version that knows less of the status does not touch a run, and runs no finished job again."""
+    cluster = run.jobs.cluster
+    finished = jobs.apply(tiny("finished", f"s3://finetune/faults/{uuid.uuid4().hex[:8]}", steps=5))
+    ended = jobs.wait_for_phase(finished, "Succeeded", seconds=240)
+    ended_pods = {pod["metadata"]["uid"] for pod in jobs.pods(finished).values()}
+    pods, restarts = run.uids(), run.restarts()
+    with measure.fault(23, "the CRD and the operator are rolled back", run, restarts=0):
+        upgrade(cluster, "--set-string=podAnnotations.fault-test=newer", chart=newer_chart(tmp_path))
+        for owner, name in ((jobs, finished), (run.jobs, run.name)):
+            patch = json.dumps({"status": {NEWER_FIELD: "written by the newer version"}})
+            owner.kubectl("patch", "ftj", name, "--subresource=status", "--type=merge", f"--patch={patch}")
+            assert NEWER_FIELD in owner.status(name)
+        before = {pod["metadata"]["uid"] for pod in operator_pods(cluster)}
+        roll_back(cluster)
+        run.wait(
+            "progress from the older operator", lambda: run.status()["progress"]["step"] > run.log.update().highest_step - 50
+        )
+    assert not before & {pod["metadata"]["uid"] for pod in operator_pods(cluster)}
+    assert (run.uids(), run.restarts()) == (pods, restarts)
+    status = jobs.status(finished)
+    assert {key: status[key] for key in ("phase", "completionTime", "restarts")} == {
+        key: ended[key] for key in ("phase", "completionTime", "restarts")
+    }
+    assert NEWER_FIELD not in status, "the older CRD does not have it"
+    assert {pod["metadata"]["uid"] for pod in jobs.pods(finished).values()} == ended_pods
 
 
 @pytest.mark.timeout(1200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,22 +12,40 @@ from tests.support.cluster_jobs import SECRET, Jobs
 from tests.support.devcluster.session import Cluster
 
 ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/finetune-operator"
 NAMESPACE = "finetune-system"
 RELEASE = "finetune-operator"
+NEWER_FIELD = "fieldOfNewerVersion"  # in the status, see newer_chart
 IMAGES = {"image": "operator", "trainerImage": "trainer"}
 
 
-def upgrade(cluster: Cluster, *options: str) -> None:
-    """Install or upgrade the chart with helm, with the images of this checkout, and wait until the operator is ready."""
+def upgrade(cluster: Cluster, *options: str, chart: Path = CHART) -> None:
+    """Install or upgrade a chart with helm, with the images of this checkout, and wait until the operator is ready."""
     flags = []
     for key, target in IMAGES.items():
         repository, tag = cluster.image(target).rsplit(":", 1)
         flags += [f"--set-string={key}.repository={repository}", f"--set-string={key}.tag={tag}"]
-    chart = str(ROOT / "charts/finetune-operator")
     cluster.helm(
-        "upgrade", "--install", RELEASE, chart, f"--namespace={NAMESPACE}", "--create-namespace", "--wait",
+        "upgrade", "--install", RELEASE, str(chart), f"--namespace={NAMESPACE}", "--create-namespace", "--wait",
         "--timeout=180s", "--set=crds.keep=false", *flags, *options,
     )  # fmt: skip
+
+
+def roll_back(cluster: Cluster) -> None:
+    """Return to the revision of the chart before the last upgrade, and wait until the operator is ready."""
+    cluster.helm("rollback", RELEASE, f"--namespace={NAMESPACE}", "--wait", "--timeout=180s")
+
+
+def newer_chart(folder: Path) -> Path:
+    """A copy of the chart, whose CRD has another field in the status, as that of a newer version would."""
+    chart = shutil.copytree(CHART, folder / "newer")
+    crd = chart / "templates/crd.yaml"
+    known = "                completionTime:\n"
+    added = f"                {NEWER_FIELD}:\n                  type: string\n"
+    text = crd.read_text()
+    assert text.count(known) == 1
+    crd.write_text(text.replace(known, added + known))
+    return chart
 
 
 @contextmanager

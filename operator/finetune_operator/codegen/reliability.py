@@ -49,6 +49,7 @@ _SCHEDULING = "tests/integration/scheduling"
 _AGENT, _CHECKPOINT = "tests/integration/trainer/agent", "tests/integration/trainer/checkpoint"
 _TRAINING = "tests/integration/trainer/training"
 _POLICY, _CONTROLLER = "tests/unit/operator/reconcile", "tests/unit/operator/controller"
+_API_SERVER = "tests/integration/operator/controller"
 
 FAULTS: dict[int, Fault] = {
     1: Fault(
@@ -83,9 +84,13 @@ FAULTS: dict[int, Fault] = {
     ),
     4: Fault(
         "A node loses its network.",
-        "Its pod is replaced on another node; the peers stop and wait.",
+        "The node is named in the status as soon as Kubernetes knows of it, and its pod is replaced on another node after "
+        "`runPolicy.nodeLostSeconds`; the peers stop and wait.",
         (
+            f"{_CLUSTER}/test_lost_nodes.py::test_node_is_cut_off",
             f"{_CLUSTER}/test_pod_faults.py::test_node_without_network",
+            f"{_POLICY}/test_node_loss.py::test_names_node_and_pod_at_once",
+            f"{_POLICY}/test_node_loss.py::test_replaces_pod_after_the_limit_without_spending_the_budget",
             f"{_POLICY}/test_restart_policy.py::test_force_deletes_pod_on_lost_node",
             f"{_AGENT}/test_rendezvous.py::test_lost_peer_without_other_cause_restarts_ranks",
         ),
@@ -95,6 +100,7 @@ FAULTS: dict[int, Fault] = {
         "It is named in the status and in a metric, and left alone.",
         (
             "tests/unit/trainer/tracking/test_stragglers.py::test_first_verdict",
+            f"{_TRAINING}/test_stragglers.py::test_names_the_slow_rank",
             "tests/unit/trainer/tracking/test_stragglers.py::test_names_nobody_among_equal_ranks_on_a_loaded_machine",
         ),
     ),
@@ -102,7 +108,9 @@ FAULTS: dict[int, Fault] = {
         "A kubelet stops.",
         "Pods that still answer train on. If one is replaced although its processes run on, they leave the run to the new pod.",
         (
+            f"{_CLUSTER}/test_lost_nodes.py::test_kubelet_is_dead",
             f"{_CLUSTER}/test_pod_faults.py::test_stopped_kubelet",
+            f"{_POLICY}/test_node_loss.py::test_run_whose_kubelet_is_dead_keeps_running",
             f"{_AGENT}/test_rendezvous.py::test_replaced_agent_that_still_lives_leaves_the_run_to_its_replacement",
             f"{_POLICY}/test_restart_policy.py::test_force_deletes_pod_on_lost_node",
         ),
@@ -156,6 +164,7 @@ FAULTS: dict[int, Fault] = {
         "Whatever it was doing is done once, after each of its writes.",
         (
             f"{_CLUSTER}/test_operator_faults.py::test_killed_operator",
+            f"{_API_SERVER}/test_kill_points.py::test_outcome_is_the_same_after_a_kill_at_any_write",
             f"{_POLICY}/test_restart_policy.py::test_restarted_operator_reaches_same_state_after_any_write",
             f"{_E2E}/test_policies.py::test_restart_of_operator_changes_nothing",
         ),
@@ -164,6 +173,7 @@ FAULTS: dict[int, Fault] = {
         "The API server fails, or its watches are stale.",
         "Requests are repeated with growing pauses until the job is as it should be.",
         (
+            f"{_API_SERVER}/test_api_faults.py::test_jobs_converge_without_duplicates_and_orphans",
             f"{_CONTROLLER}/test_action_executor.py::test_raises_temporary_api_errors",
             f"{_CONTROLLER}/test_reconciler.py::test_stale_cache_does_not_create_pods_twice",
             f"{_CONTROLLER}/test_status_writer.py::test_stale_job_is_not_written",
@@ -176,9 +186,13 @@ FAULTS: dict[int, Fault] = {
         (f"{_CLUSTER}/test_operator_faults.py::test_jobs_change_without_operator",),
     ),
     16: Fault(
-        "Two operators run at once.",
-        "No pod is created twice and no failure is counted twice.",
+        "Two operators run at once, or the leader's node is lost.",
+        "A Lease decides which of them leads, and a standby takes over within 15 seconds. Without it too no pod is created "
+        "twice and no failure is counted twice.",
         (
+            f"{_CLUSTER}/test_lost_nodes.py::test_node_of_the_leader_is_cut_off",
+            f"{_E2E}/test_leader_election.py::test_standby_takes_over_from_a_killed_leader",
+            f"{_E2E}/test_leader_election.py::test_suspended_leader_writes_nothing_when_it_continues",
             f"{_CONTROLLER}/test_reconciler.py::test_accepts_pods_created_by_another_operator",
             f"{_CONTROLLER}/test_reconciler.py::test_failure_counted_by_another_operator_is_not_counted_again",
             f"{_POLICY}/test_failed_pods.py::test_concurrent_operators_never_create_two_pods_for_a_node",
@@ -226,13 +240,22 @@ FAULTS: dict[int, Fault] = {
     ),
     22: Fault(
         "The disk of a node is full.",
-        "The checkpoint fails with the reason, training goes on, and the next checkpoint is stored if there is room.",
-        (f"{_CHECKPOINT}/test_faults.py::test_failed_write_of_one_rank_prevents_commit",),
+        "The checkpoint fails with the reason, training goes on, and the next checkpoint is stored if there is room. A pod "
+        "that is evicted for its own disk limit has failed.",
+        (
+            f"{_CLUSTER}/test_resource_faults.py::test_disk_limit",
+            f"{_CHECKPOINT}/test_faults.py::test_failed_write_of_one_rank_prevents_commit",
+        ),
     ),
     23: Fault(
-        "The operator and the CRD are upgraded.",
-        "The run is not touched.",
-        (f"{_CLUSTER}/test_operator_faults.py::test_upgraded_operator",),
+        "The operator and the CRD are upgraded or rolled back.",
+        "The run is not touched, and no finished job is run again. A job whose status a version cannot read is left alone.",
+        (
+            f"{_CLUSTER}/test_operator_faults.py::test_upgraded_operator",
+            f"{_CLUSTER}/test_operator_faults.py::test_rolled_back_operator",
+            f"{_API_SERVER}/test_rollback.py::test_no_run_is_touched_and_no_finished_job_is_run_again",
+            f"{_API_SERVER}/test_rollback.py::test_status_that_cannot_be_read_is_left_alone",
+        ),
     ),
     24: Fault(
         "The run ends while its outcome cannot be recorded.",
@@ -240,6 +263,7 @@ FAULTS: dict[int, Fault] = {
         (
             f"{_CLUSTER}/test_operator_faults.py::test_jobs_change_without_operator",
             f"{_POLICY}/test_completion.py::test_pod_killed_after_completion_message_completes_job",
+            f"{_POLICY}/test_completion.py::test_exit_code_0_without_an_outcome_is_a_failure",
         ),
     ),
     25: Fault(
@@ -248,6 +272,9 @@ FAULTS: dict[int, Fault] = {
         "again after a growing pause.",
         (
             f"{_SCHEDULING}/test_pods_that_cannot_start.py::test_two_jobs_where_three_pods_fit_finish_one_after_the_other",
+            f"{_SCHEDULING}/test_pods_that_cannot_start.py::test_job_restarts_although_its_own_objects_use_up_the_quota",
+            f"{_SCHEDULING}/test_pods_that_cannot_start.py::test_missing_claim_is_named_next_to_the_phase",
+            f"{_SCHEDULING}/test_gangs.py::test_two_gangs_where_three_pods_fit_never_deadlock",
             f"{_POLICY}/test_gang_start.py::test_releases_all_pods_after_timeout_and_tries_again",
             f"{_POLICY}/test_gang_start.py::test_two_jobs_on_nodes_for_one_of_them_finish_one_after_the_other",
         ),

@@ -23,13 +23,14 @@ logger = logging.getLogger(__name__)
 
 Watch = Callable[..., AsyncIterator[Any]]
 INITIAL_DELAY = 1.0  # seconds until a failed watch starts again, doubled after each failure
-MAX_DELAY = 60.0
+MAX_DELAY = 30.0
 
 
 class RestartingWatch:
     """A watch of kopf that ends where the original one raises WatchingError; kopf starts every watch that ends again.
 
-    The pauses before the end grow, and start over when a watch has lasted for longer than the longest pause.
+    The pauses before the end grow, and start over when a watch has ended without an error or lasted for longer than the longest
+    pause.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RestartingWatch:
             async with aclosing(cast(AsyncGenerator[Any, None], self._watch(**arguments))) as events:
                 async for event in events:
                     yield event
+            self._failures.pop(key, None)
             return
         except watching.WatchingError as error:
             if self._clock() - started > MAX_DELAY:

@@ -35,7 +35,7 @@ async def test_watch_that_failed_ends_after_growing_pauses() -> None:
     watch = RestartingWatch(failing.watch, lambda: failing.now, failing.sleep)
     for _ in range(10):
         assert await events(watch) == ["event"]
-    expected = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    expected = [1, 2, 4, 8, 16, 30, 30, 30, 30, 30]
     assert all(0.5 * longest <= pause <= longest for pause, longest in zip(failing.pauses, expected, strict=True))
 
     await events(watch, "finetunejobs")
@@ -46,8 +46,11 @@ async def test_watch_that_failed_ends_after_growing_pauses() -> None:
     assert failing.pauses[-1] <= 1, "the pauses start over after a watch that lasted"
 
 
-async def test_watch_that_ends_by_itself_is_not_delayed() -> None:
+async def test_watch_that_ends_by_itself_is_not_delayed_and_ends_the_growth() -> None:
     failing = FailingWatch()
-    failing.healthy = True
-    assert await events(RestartingWatch(failing.watch, lambda: failing.now, failing.sleep)) == ["event"]
-    assert failing.pauses == []
+    watch = RestartingWatch(failing.watch, lambda: failing.now, failing.sleep)
+    for is_healthy, pauses in ((True, 0), (False, 1), (False, 2), (True, 2), (False, 3)):
+        failing.healthy = is_healthy
+        assert await events(watch) == ["event"]
+        assert len(failing.pauses) == pauses
+    assert failing.pauses[-1] <= 1
