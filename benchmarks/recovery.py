@@ -46,19 +46,7 @@ MODEL = {
 ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 STARTED = re.compile(r"starting \d+ ranks|rank 0 started")
 FINISHED = re.compile(r"step \d+/")
-# The agent's own command line, but its spare imports at the agent's priority: on a machine with other work, kills would have to
-# wait for it for minutes.
-AGENT = """
-import dataclasses, os, sys
-from finetune_trainer.agent import cli
-from finetune_trainer.agent.stop_signals import StopSignals
-
-stops = StopSignals()
-stops.install()
-settings = cli.parse()
-limits = dataclasses.replace(settings.limits, spare_niceness=os.getpriority(os.PRIO_PROCESS, 0))
-sys.exit(cli.run(dataclasses.replace(settings, limits=limits), stops))
-"""
+AGENT = Path(__file__).parents[1] / "tests/support/agent_with_eager_spare.py"
 
 
 class Job:
@@ -164,7 +152,7 @@ def ours(options: argparse.Namespace) -> Sample:
         folder = Path(name)
         (folder / "train.json").write_text(json.dumps(document(folder)))
         command = [
-            sys.executable, "-c", AGENT, "--document", str(folder / "train.json"), "--job", "benchmarks/recovery",
+            sys.executable, "-P", str(AGENT), "--document", str(folder / "train.json"), "--job", "benchmarks/recovery",
             "--node-rank", "0", "--nodes", "1", "--processes-per-node", str(RANKS), "--rendezvous", f"127.0.0.1:{free_port()}",
             "--work-dir", str(folder / "work"), "--http-port", "0",
         ]  # fmt: skip

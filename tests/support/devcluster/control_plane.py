@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import network, paths, probe, process
+from . import components, network, paths, probe, process
 from .certificates import API_SERVER, Authority, new_key, private_pem, public_pem, write_pair
 from .errors import run
 from .gobuild import binary
@@ -17,7 +17,6 @@ PKI = paths.STATE / "pki"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns")
 # On loopback because etcd runs without TLS, and on unusual ports because another etcd may run on the host.
 _ETCD, _ETCD_PEERS = "http://127.0.0.1:21379", "http://127.0.0.1:21380"
-_GANG_SCHEDULING = "--feature-gates=GenericWorkload=true"
 
 # Permissions of CoreDNS and Prometheus, for which Kubernetes has no default roles.
 _ROLES = """
@@ -67,49 +66,25 @@ def kubeconfig(name: str) -> Path:
 
 def start_api() -> None:
     """Start etcd and the API server, which waits for etcd by itself."""
-    process.start(
-        "etcd",
-        [
-            binary("etcd"),
-            f"--data-dir={paths.data() / 'etcd'}",
-            f"--listen-client-urls={_ETCD}",
-            f"--advertise-client-urls={_ETCD}",
-            f"--listen-peer-urls={_ETCD_PEERS}",
-            f"--initial-advertise-peer-urls={_ETCD_PEERS}",
-            f"--initial-cluster=default={_ETCD_PEERS}",
-            "--unsafe-no-fsync",
-            "--log-level=warn",
-        ],
-    )
+    process.start("etcd", components.etcd(paths.data() / "etcd", _ETCD, _ETCD_PEERS))
     process.start(
         "kube-apiserver",
-        [
-            binary("kube-apiserver"),
-            f"--etcd-servers={_ETCD}",
-            f"--bind-address={network.HOST}",
-            f"--advertise-address={network.HOST}",
-            f"--service-cluster-ip-range={network.SERVICES}",
+        components.api_server(
+            PKI,
+            _ETCD,
+            network.HOST,
+            network.SERVICES,
+            f"https://kubernetes.default.svc.{network.DNS_DOMAIN}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            # Gang scheduling is beta in this version, so it is off unless it is asked for.
-            _GANG_SCHEDULING,
-            "--runtime-config=scheduling.k8s.io/v1beta1=true",
             "--allow-privileged=true",
-            f"--client-ca-file={PKI / 'ca.crt'}",
-            f"--tls-cert-file={PKI / 'apiserver.crt'}",
-            f"--tls-private-key-file={PKI / 'apiserver.key'}",
             f"--kubelet-certificate-authority={PKI / 'ca.crt'}",
             f"--kubelet-client-certificate={PKI / 'apiserver-kubelet-client.crt'}",
             f"--kubelet-client-key={PKI / 'apiserver-kubelet-client.key'}",
             "--kubelet-preferred-address-types=InternalIP",
-            f"--service-account-issuer=https://kubernetes.default.svc.{network.DNS_DOMAIN}",
-            f"--service-account-key-file={PKI / 'service-accounts.pub'}",
-            f"--service-account-signing-key-file={PKI / 'service-accounts.key'}",
             # The host has no kube-proxy, so webhooks are called at the addresses of their pods.
             "--enable-aggregator-routing=true",
-            # The default is a directory outside the state directory.
-            f"--cert-dir={PKI}",
-        ],
+        ),
     )
 
 
@@ -121,30 +96,12 @@ def wait_for_api() -> None:
 
 def start_controllers() -> None:
     """Start the controller manager, the scheduler and DNS."""
-    process.start(
-        "kube-controller-manager",
-        [
-            binary("kube-controller-manager"),
-            f"--kubeconfig={kubeconfig('kube-controller-manager')}",
-            "--bind-address=127.0.0.1",
-            "--use-service-account-credentials=true",
-            f"--service-account-private-key-file={PKI / 'service-accounts.key'}",
-            f"--root-ca-file={PKI / 'ca.crt'}",
-            f"--flex-volume-plugin-dir={paths.STATE / 'volume-plugins'}",
-            f"--cert-dir={PKI}",
-            _GANG_SCHEDULING,
-        ],
-    )
-    process.start(
-        "kube-scheduler",
-        [
-            binary("kube-scheduler"),
-            _GANG_SCHEDULING,
-            f"--kubeconfig={kubeconfig('kube-scheduler')}",
-            "--bind-address=127.0.0.1",
-            f"--cert-dir={PKI}",
-        ],
-    )
+    plugins = paths.STATE / "volume-plugins"
+    for name, command in (
+        ("kube-controller-manager", components.controller_manager(PKI, kubeconfig("kube-controller-manager"), plugins)),
+        ("kube-scheduler", components.scheduler(PKI, kubeconfig("kube-scheduler"))),
+    ):
+        process.start(name, command)
     corefile = paths.STATE / "Corefile"
     # TTL 0: the new address of a replaced pod resolves at once.
     paths.replace_file(

@@ -15,14 +15,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import kwok, probe
+from . import components, kwok, probe
 from .certificates import Authority, new_key, private_pem, public_pem, write_pair
 from .errors import ClusterError, run
 from .gobuild import binary
 
 HOST = "127.0.0.1"
 READY_SECONDS = 120.0
-GANG_SCHEDULING = "--feature-gates=GenericWorkload=true"
+ISSUER = "https://kubernetes.default.svc"
+SERVICES = "10.111.0.0/16"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def control_plane(directory: Path) -> Iterator[Standalone]:
     write_pair(directory, "admin", authority.issue("admin", "system:masters"))
     (directory / "ca.crt").write_text(authority.pem)
     signing = new_key()
-    (directory / "accounts.key").write_text(private_pem(signing))
-    (directory / "accounts.pub").write_text(public_pem(signing))
+    (directory / "service-accounts.key").write_text(private_pem(signing))
+    (directory / "service-accounts.pub").write_text(public_pem(signing))
     for name, user, group in (
         ("admin", "admin", "system:masters"),
         ("controllers", "system:kube-controller-manager", ""),
@@ -64,8 +65,8 @@ def control_plane(directory: Path) -> Iterator[Standalone]:
     plane = Standalone(directory, directory / "admin.kubeconfig")
     with ExitStack() as processes:
         for name, command in (
-            ("etcd", _etcd(directory, etcd, peers)),
-            ("kube-apiserver", _api_server(directory, etcd, api)),
+            ("etcd", components.etcd(directory / "etcd", f"http://{HOST}:{etcd}", f"http://{HOST}:{peers}")),
+            ("kube-apiserver", _api_server(directory, f"http://{HOST}:{etcd}", api)),
         ):
             processes.enter_context(running(name, command, directory))
         context = probe.client_context(directory / "ca.crt", directory / "admin.crt", directory / "admin.key")
@@ -121,70 +122,21 @@ def free_ports(count: int) -> list[int]:
         return [item.getsockname()[1] for item in sockets]
 
 
-def _etcd(directory: Path, port: int, peers: int) -> list[str | Path]:
-    clients, members = f"http://{HOST}:{port}", f"http://{HOST}:{peers}"
-    return [
-        binary("etcd"),
-        f"--data-dir={directory / 'etcd'}",
-        f"--listen-client-urls={clients}",
-        f"--advertise-client-urls={clients}",
-        f"--listen-peer-urls={members}",
-        f"--initial-advertise-peer-urls={members}",
-        f"--initial-cluster=default={members}",
-        "--unsafe-no-fsync",
-        "--log-level=warn",
-    ]
+def _api_server(directory: Path, etcd: str, port: int) -> components.Command:
+    flags = (f"--secure-port={port}", "--endpoint-reconciler-type=none", "--authorization-mode=RBAC")
+    return components.api_server(directory, etcd, HOST, SERVICES, ISSUER, *flags)
 
 
-def _api_server(directory: Path, etcd: int, port: int) -> list[str | Path]:
-    return [
-        binary("kube-apiserver"),
-        f"--etcd-servers=http://{HOST}:{etcd}",
-        f"--bind-address={HOST}",
-        f"--advertise-address={HOST}",
-        f"--secure-port={port}",
-        "--endpoint-reconciler-type=none",
-        "--service-cluster-ip-range=10.111.0.0/16",
-        "--authorization-mode=RBAC",
-        GANG_SCHEDULING,
-        "--runtime-config=scheduling.k8s.io/v1beta1=true",
-        f"--client-ca-file={directory / 'ca.crt'}",
-        f"--tls-cert-file={directory / 'apiserver.crt'}",
-        f"--tls-private-key-file={directory / 'apiserver.key'}",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        f"--service-account-key-file={directory / 'accounts.pub'}",
-        f"--service-account-signing-key-file={directory / 'accounts.key'}",
-        f"--cert-dir={directory}",
-    ]
+def _controllers(directory: Path, port: int) -> components.Command:
+    kubeconfig, plugins = directory / "controllers.kubeconfig", directory / "volume-plugins"
+    return components.controller_manager(directory, kubeconfig, plugins, f"--secure-port={port}")
 
 
-def _controllers(directory: Path, port: int) -> list[str | Path]:
-    return [
-        binary("kube-controller-manager"),
-        f"--kubeconfig={directory / 'controllers.kubeconfig'}",
-        f"--bind-address={HOST}",
-        f"--secure-port={port}",
-        "--use-service-account-credentials=true",
-        GANG_SCHEDULING,
-        f"--service-account-private-key-file={directory / 'accounts.key'}",
-        f"--root-ca-file={directory / 'ca.crt'}",
-        f"--flex-volume-plugin-dir={directory / 'volume-plugins'}",
-        f"--cert-dir={directory}",
-    ]
+def _scheduler(directory: Path, port: int) -> components.Command:
+    return components.scheduler(directory, directory / "scheduler.kubeconfig", f"--secure-port={port}")
 
 
-def _scheduler(directory: Path, port: int) -> list[str | Path]:
-    return [
-        binary("kube-scheduler"),
-        f"--kubeconfig={directory / 'scheduler.kubeconfig'}",
-        f"--bind-address={HOST}",
-        f"--secure-port={port}",
-        GANG_SCHEDULING,
-        f"--cert-dir={directory}",
-    ]
-
-
-def _kwok(directory: Path, port: int) -> list[str | Path]:
+def _kwok(directory: Path, port: int) -> components.Command:
     return [
         binary("kwok"),
         f"--kubeconfig={directory / 'admin.kubeconfig'}",

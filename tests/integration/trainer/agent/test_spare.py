@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support import launch, ranks
+from tests.support import agent_with_eager_spare, launch, ranks
 from tests.support.agents import is_alive
 
 from finetune_trainer.agent.ports import free_ports
@@ -21,19 +21,6 @@ from finetune_trainer.protocol.outcome import Outcome, Reason
 
 TIMEOUT_SECONDS = 600
 IS_READY = "a spare process has imported the libraries"
-
-# The agent's own command line, but the spare imports at normal priority: on a machine with other work it would take minutes.
-START = """
-import dataclasses, os, sys
-from finetune_trainer.agent import cli
-from finetune_trainer.agent.stop_signals import StopSignals
-
-stops = StopSignals()
-stops.install()
-settings = cli.parse()
-limits = dataclasses.replace(settings.limits, spare_niceness=os.getpriority(os.PRIO_PROCESS, 0))
-sys.exit(cli.run(dataclasses.replace(settings, limits=limits), stops))
-"""
 
 
 class RealAgent:
@@ -44,7 +31,7 @@ class RealAgent:
         self.termination_log = folder / "termination"
         port, self.http_port = free_ports(2)
         command = [
-            sys.executable, "-c", START, "--document", str(document), "--job", "tests/tiny",
+            sys.executable, "-P", agent_with_eager_spare.__file__, "--document", str(document), "--job", "tests/tiny",
             "--node-rank", "0", "--nodes", "1", "--processes-per-node", "2", "--rendezvous", f"127.0.0.1:{port}",
             "--work-dir", str(folder / "work"), "--cache-dir", str(cache), "--http-port", str(self.http_port),
             "--termination-log", str(self.termination_log),
