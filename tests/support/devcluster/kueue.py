@@ -20,7 +20,7 @@ from .gobuild import KUEUE, KUEUE_MODULE, binary
 from .standalone import HOST, free_ports, running, wait_until
 
 FRAMEWORK = "FineTuneJob.v1alpha1.finetune-operator.io"
-_KINDS = ("workloads", "clusterqueues", "cohorts", "resourceflavors")
+KINDS = ("workloads", "clusterqueues", "cohorts", "resourceflavors")  # most tests queue no other objects than FineTuneJobs
 _WEBHOOK_KINDS = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")
 
 # Kueue reads the certificate of its metrics from a fixed path, so $1 takes the place of /etc in a mount namespace of its own.
@@ -32,10 +32,13 @@ exec "$@"
 
 
 @contextmanager
-def kueue(kubeconfig: Path, directory: Path) -> Iterator[None]:
+def kueue(
+    kubeconfig: Path, directory: Path, changes: dict[str, Any] | None = None, kinds: tuple[str, ...] = KINDS
+) -> Iterator[None]:
     """Kueue for the cluster of a kubeconfig whose API server runs on this machine; needs root.
 
-    Its custom resources stay in the cluster. Delete queues before the end, because nothing finalizes them afterwards.
+    `changes` are fields of its configuration that replace those of this module, and `kinds` those that its webhooks cover. Its
+    custom resources stay in the cluster. Delete queues before the end, because nothing finalizes them afterwards.
     """
     gobuild.build((KUEUE_MODULE,))
     webhooks, health, metrics = free_ports(3)
@@ -43,7 +46,7 @@ def kueue(kubeconfig: Path, directory: Path) -> Iterator[None]:
     certificates = directory / "etc" / "kueue" / "metrics" / "certs"
     write_pair(certificates, "tls", authority.issue("kueue", addresses=(HOST,)))
     configuration = directory / "configuration.json"
-    configuration.write_text(json.dumps(_configuration(webhooks, health, metrics), indent=1))
+    configuration.write_text(json.dumps(_configuration(webhooks, health, metrics) | (changes or {}), indent=1))
     components = _module() / "config" / "components"
     address = _Address(f"https://{HOST}:{webhooks}", authority)
     definitions = [address.definition(path) for path in sorted((components / "crd" / "bases").glob("*.yaml"))]
@@ -60,7 +63,8 @@ def kueue(kubeconfig: Path, directory: Path) -> Iterator[None]:
     ]
     with running("kueue", command, directory, {"KUBECONFIG": str(kubeconfig)}):
         wait_until("Kueue is ready", lambda: probe.responds(f"http://{HOST}:{health}/readyz"))
-        _apply(kubeconfig, [address.webhooks(item) for item in _documents(components / "webhook" / "manifests.yaml")])
+        manifests = _documents(components / "webhook" / "manifests.yaml")
+        _apply(kubeconfig, [address.webhooks(item, kinds) for item in manifests])
         try:
             yield
         finally:
@@ -83,11 +87,11 @@ class _Address:
             definition["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
         return definition
 
-    def webhooks(self, configuration: dict[str, Any]) -> dict[str, Any]:
-        """A webhook configuration, limited to Kueue's own kinds: tests queue no other objects than FineTuneJobs."""
+    def webhooks(self, configuration: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:
+        """A webhook configuration, limited to some kinds."""
         webhooks = []
         for webhook in configuration["webhooks"]:
-            if any(resource.split("/")[0] in _KINDS for rule in webhook["rules"] for resource in rule["resources"]):
+            if any(resource.split("/")[0] in kinds for rule in webhook["rules"] for resource in rule["resources"]):
                 webhooks.append(webhook | {"clientConfig": self._client(webhook["clientConfig"]["service"]["path"])})
         name = f"kueue-{configuration['kind'].lower()}"
         return configuration | {"metadata": {"name": name}, "webhooks": webhooks}

@@ -27,6 +27,7 @@ LOG = logging.getLogger("finetune.agent")
 HANG_FIELD = "runPolicy.hang"
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 MEMORY_EVENTS_OF_VERSION_1 = Path("/sys/fs/cgroup/memory/memory.oom_control")
+PIPE_SECONDS = 5.0  # until the last events of an ended rank are read; its child processes may keep the pipe open
 MAX_LINE_BYTES = 1 << 20  # far more than an event; a rank that writes without end must not fill the agent's memory
 
 
@@ -78,7 +79,7 @@ class WorkerProcess:
         A reported outcome takes precedence over the exit code: a crash during interpreter shutdown does not undo the run.
         """
         if self._outcome is None and not self.is_running:
-            self._reader.join(1.0)  # the outcome may still be in the pipe
+            self._reader.join(PIPE_SECONDS)  # the outcome may still be in the pipe
             if self._outcome is None:
                 self._outcome = self._outcome_from_exit_code()
         if self._outcome is not None and self._outcome_at is None:
@@ -151,7 +152,8 @@ class WorkerProcess:
             return self._outcome_from_signal(-code)
         reason = REASON_OF_EXIT_CODE.get(code, Reason.CRASHED)
         if reason is Reason.COMPLETE:
-            return Outcome(reason=reason)
+            # A library or the user's code has ended the process; the trainer reports the outcome of a complete run.
+            return self._failure(Reason.CRASHED, "exited with code 0 without reporting its outcome; see its log")
         return self._failure(reason, f"exited with code {code} ({EXIT_POLICIES[reason].meaning}); see its log")
 
     def _outcome_from_signal(self, number: int) -> Outcome:

@@ -11,6 +11,7 @@ from tests.support.simulated_cluster import job
 from finetune_operator import names
 from finetune_operator.client.kubernetes import ApiError
 from finetune_operator.controller.workqueue import OutdatedError
+from finetune_trainer.protocol.outcome import Outcome, Reason
 
 
 async def test_writes_status_then_creates_resources_then_pods() -> None:
@@ -229,7 +230,9 @@ async def test_observed_generation_follows_the_edit_of_a_finished_job() -> None:
     harness = await start_job()
     for name in ("j-0", "j-1"):
         body = harness.client.objects["Pod", name]
-        body["status"] = {"phase": "Succeeded"}
+        terminated = {"exitCode": 0, "message": Outcome(reason=Reason.COMPLETE).model_dump_json()}
+        container = {"name": "trainer", "state": {"terminated": terminated}}
+        body["status"] = {"phase": "Succeeded", "containerStatuses": [container]}
         harness.client.bump_version(body)
     harness.sync_cache()
     await harness.reconcile()

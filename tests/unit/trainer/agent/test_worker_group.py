@@ -31,6 +31,7 @@ def wait_until(condition: Callable[[], object]) -> None:
     ("rank_2", "rank_3", "reason", "rank", "message"),
     [
         ("complete", "exit:1", Reason.CRASHED, 3, "rank 3 on node 1 exited with code 1 (a rank died of "),
+        ("complete", "exit:0", Reason.CRASHED, 3, "rank 3 on node 1 exited with code 0 without reporting its outcome"),
         ("complete", "exit:77", Reason.CRASHED, 3, "rank 3 on node 1 exited with code 77 "),
         ("complete", "exit:3", Reason.INVALID_DATA, 3, "rank 3 on node 1 exited with code 3 (a file or row of the data "),
         ("kill:9", "complete", Reason.CRASHED, 2, "rank 2 on node 1 was killed by signal 9 (SIGKILL)"),
