@@ -93,8 +93,7 @@ def _register_jobs(registry: kopf.OperatorRegistry, manager: Manager) -> None:
     # At startup kopf calls index handlers before event handlers, so no job is reconciled before all pods are cached.
     @kopf.index(*JOBS, registry=registry, id="jobs")
     async def cache_job(body: kopf.Body, **_: Any) -> None:
-        job = manager.cache.put_job(dict(body))
-        if job.document is not None and job.document.queue_name is not None:
+        if manager.cache.put_job(dict(body)).source.names_queue:
             manager.workloads_needed.set()
 
     @kopf.on.event(*JOBS, registry=registry, id="job")

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from finetune_operator import names
 from finetune_operator.api import Condition, FineTuneJob, JobStatus
 from finetune_operator.api.conditions import is_finished
-from finetune_operator.api.scheduling import PREBUILT_LABEL, PRIORITY_LABEL, QUEUE_LABEL
 from finetune_operator.client.types import JobKey, ListSnapshot
-from finetune_operator.profiles import ProfileError, Profiles
+from finetune_operator.controller.job_document import JobDocument, queue_labels
+from finetune_operator.profiles import Profiles
 from finetune_operator.reconcile import InvalidPodError, Pod, ReasonMessage, Workload, parse_pod, parse_workload
 from finetune_trainer.config import explain
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CachedJob:
-    """A FineTuneJob; `document` is None if its spec is invalid, and `validation_errors` lists the errors.
+    """A FineTuneJob.
 
     `status` is None if another version of the operator has written a status that this version cannot read; `status_error`
     says why. `foreign_condition_fields` are the fields of conditions, by type, that this version does not know.
@@ -40,11 +40,20 @@ class CachedJob:
     is_being_deleted: bool
     created: str
     status: JobStatus | None
-    document: FineTuneJob | None
-    validation_errors: tuple[str, ...]
+    source: JobDocument
     queue_labels: dict[str, str] = field(default_factory=dict)
     status_error: str = ""
     foreign_condition_fields: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def document(self) -> FineTuneJob | None:
+        """The validated document; None if its spec is invalid."""
+        return self.source.validated[0]
+
+    @property
+    def validation_errors(self) -> tuple[str, ...]:
+        """The errors of the spec."""
+        return self.source.validated[1]
 
     @property
     def is_active(self) -> bool:
@@ -261,12 +270,11 @@ def _resource_version(body: dict[str, Any]) -> int:
 def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None, profiles: Profiles) -> CachedJob:
     metadata = body["metadata"]
     uid, generation = metadata["uid"], metadata.get("generation", 1)
-    queue_labels = _queue_labels(metadata)
-    if previous is not None and (previous.uid, previous.generation, previous.queue_labels) == (uid, generation, queue_labels):
-        # The spec is validated once per generation, because it cannot change without a new generation.
-        document, validation_errors = previous.document, previous.validation_errors
+    labels = queue_labels(metadata)
+    if previous is not None and (previous.uid, previous.generation, previous.queue_labels) == (uid, generation, labels):
+        source = previous.source  # the spec cannot change without a new generation, so it is validated once for each
     else:
-        document, validation_errors = _parse_document(body, profiles)
+        source = JobDocument(body, profiles)
     status, status_error = parse_status(body.get("status"))
     return CachedJob(
         key=key,
@@ -276,29 +284,8 @@ def _parse_job(key: JobKey, body: dict[str, Any], previous: CachedJob | None, pr
         is_being_deleted="deletionTimestamp" in metadata,
         created=metadata["creationTimestamp"],
         status=status,
-        document=document,
-        validation_errors=validation_errors,
-        queue_labels=queue_labels,
+        source=source,
+        queue_labels=labels,
         status_error=status_error,
         foreign_condition_fields=_foreign_condition_fields(body.get("status")) if status is not None else {},
     )
-
-
-def _queue_labels(metadata: dict[str, Any]) -> dict[str, str]:
-    """The labels of a job that Kueue defines."""
-    labels = metadata.get("labels") or {}
-    return {name: value for name, value in labels.items() if name in (QUEUE_LABEL, PRIORITY_LABEL, PREBUILT_LABEL)}
-
-
-def _parse_document(body: dict[str, Any], profiles: Profiles) -> tuple[FineTuneJob | None, tuple[str, ...]]:
-    # Other metadata, such as annotations, may be large, and the operator does not use it.
-    fields = ("name", "namespace", "uid", "generation")
-    metadata = {name: body["metadata"][name] for name in fields if name in body["metadata"]}
-    metadata["labels"] = _queue_labels(body["metadata"])
-    document = {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": metadata, "spec": body.get("spec")}
-    try:
-        return profiles.apply(FineTuneJob.model_validate(document)), ()
-    except ValidationError as error:
-        return None, tuple(explain(error))
-    except ProfileError as error:
-        return None, error.errors

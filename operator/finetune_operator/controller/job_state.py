@@ -1,4 +1,8 @@
-"""State of jobs that only this process holds. Losing it costs a few requests, but never changes a decision."""
+"""State of jobs that only this process holds.
+
+Losing it costs a few requests, and at most one count of a pod that vanished before it ran: all counts that bound repetitions
+are in the status of the job.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from finetune_operator.api import JobStatus
+from finetune_operator.api import FineTuneJob, JobStatus
 from finetune_operator.builders import Placement
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import CachedJob
@@ -41,7 +45,8 @@ class JobState:
     first change that is not written yet. `write_budget` limits writes of conditions that flap, such as an image that is pulled
     again and again. `reported_status_error` is why the status cannot be read, once it was reported.
 
-    `placement` is where the queue places the pods, and `workload_retries` counts how often its Workload was rejected.
+    `placement` is where the queue places the pods, `workload_hash` is a document and the hash of the Workload that it should
+    have, and `workload_retries` counts how often its Workload was rejected.
     `create_failures` is the number of create requests in a row that the API server rejected. `pods` are those of the last
     reconcile. `start_problems` are the kubelet's warnings about pods that do not start, by UID, read at `problems_checked` in
     monotonic seconds.
@@ -57,6 +62,7 @@ class JobState:
     workload_error: ReasonMessage | None = None
     workload_retries: int = 0
     placement: Placement | None = None
+    workload_hash: tuple[FineTuneJob, str] | None = None
     create_failures: int = 0
     create_retry_time: datetime | None = None
     pods: tuple[Pod, ...] = ()

@@ -138,7 +138,8 @@ class Manager:
         )
         self._events = reconciler.events
         self._is_leading = True
-        for key in self.cache.jobs:
+        jobs = self.cache.jobs
+        for key in sorted(jobs, key=lambda key: not jobs[key].is_active):  # finished jobs can wait
             self.queue.add(key)
         self._start_task("reconcile", self.queue.run(settings.workers, reconciler.reconcile))
         self._start_task("events", reconciler.events.run())

@@ -80,7 +80,7 @@ class Observer:
             missing_secrets=missing_secrets,
             create_error=state.create_error or state.workload_error,
             workload=workload,
-            workload_hash=builders.workload_hash(job.document, self._settings) if is_queued and job.document else "",
+            workload_hash=self._workload_hash(state, job.document) if is_queued and job.document else "",
             workloads_synced=workloads_synced,
             queue_error=queue_error,
             placement_error=placement_error,
@@ -91,6 +91,12 @@ class Observer:
             responding_pods=responding,
             silent_pods=silent,
         )
+
+    def _workload_hash(self, state: JobState, document: FineTuneJob) -> str:
+        """The hash of the Workload that the job should have; it needs a rendered pod, so it is computed once per document."""
+        if state.workload_hash is None or state.workload_hash[0] is not document:
+            state.workload_hash = document, builders.workload_hash(document, self._settings)
+        return state.workload_hash[1]
 
     def remember_pods(self, job: CachedJob, state: JobState) -> None:
         """Remember the pods of a job after a reconcile, so that the next one notices which of them have vanished."""

@@ -98,5 +98,5 @@ class WorkloadWatcher:
             return
         known[namespace] = error
         for key, job in self._cache.jobs.items():
-            if namespace in (None, key.namespace) and job.document is not None and job.document.queue_name is not None:
+            if namespace in (None, key.namespace) and job.source.names_queue:
                 self._on_change(key)

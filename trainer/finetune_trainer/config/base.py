@@ -54,7 +54,11 @@ def _compile(expression: str) -> Any:
 
 def is_satisfied(rule: Rule, value: Any, old: Any = None) -> bool:
     """Whether a value satisfies a rule; `old` is the stored version, for a transition rule."""
-    return _compile(rule.expression).execute({"self": value, "oldSelf": old}) is True
+    return _holds(rule, cel.Context({"self": value, "oldSelf": old}))
+
+
+def _holds(rule: Rule, context: cel.Context) -> bool:
+    return _compile(rule.expression).execute(context) is True
 
 
 class Section(BaseModel):
@@ -74,9 +78,11 @@ class Section(BaseModel):
         if not self.rules:
             return self
         document = self.document()
+        # The conversion to CEL's types takes much longer than a rule, so all rules of a section share one.
+        context = cel.Context({"self": document})
         errors: list[InitErrorDetails] = []
         for rule in self.rules:
-            if not rule.is_transition and not is_satisfied(rule, document):
+            if not rule.is_transition and not _holds(rule, context):
                 error = PydanticCustomError("rule", "{message}", {"message": rule.message})
                 location = tuple(rule.where.split(".")) if rule.where else ()
                 errors.append(InitErrorDetails(type=error, loc=location, input=document))

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from tests.support.fake_kubernetes import KEY, job_body, pod_body
 
+from finetune_operator.api import FineTuneJob
 from finetune_operator.client.types import ListSnapshot
 from finetune_operator.controller.informer_cache import MAX_REMEMBERED_UIDS, InformerCache, parse_status
+from finetune_operator.profiles import Profiles
 
 
 def test_ignores_older_resource_version() -> None:
@@ -28,6 +30,24 @@ def test_validates_spec_once_per_generation() -> None:
     assert cache.put_job(job_body(2)).document is first
     assert cache.put_job(job_body(3, generation=2)).document is not first
     assert cache.put_job(job_body(4, generation=2, uid="another")).uid == "another"
+
+
+def test_validates_no_document_before_it_is_needed() -> None:
+    validated = []
+
+    class RecordingProfiles(Profiles):
+        def apply(self, job: FineTuneJob) -> FineTuneJob:
+            validated.append(job.metadata.generation)
+            return super().apply(job)
+
+    cache = InformerCache(RecordingProfiles())
+    for number in range(3):
+        cache.put_job(job_body(1 + number) | {"status": {"phase": "Succeeded"}})
+    queued = cache.put_job(job_body(9, generation=2, scheduling={"queueName": "team"}))
+    assert queued.source.names_queue
+    assert validated == []
+    assert queued.document is not None
+    assert (queued.validation_errors, validated) == ((), [2])
 
 
 def test_validation_errors_name_the_field() -> None:
