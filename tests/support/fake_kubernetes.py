@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.simulated_cluster import NOON, document
 
-from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.client.errors import ApiError
 from finetune_operator.client.types import JobKey, ListSnapshot
 from finetune_operator.controller.informer_cache import InformerCache
 from finetune_operator.controller.job_state import JobStates

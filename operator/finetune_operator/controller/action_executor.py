@@ -10,7 +10,8 @@ from typing import Any
 
 from finetune_operator import builders
 from finetune_operator.api.conditions import ConditionReason
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient
+from finetune_operator.client.errors import ApiError
+from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
 from finetune_operator.controller.workload_executor import WorkloadExecutor, retry_delay

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator import builders
-from finetune_operator.client.kubernetes import REQUEST_ERRORS, ApiError, KubernetesClient, retry_after
+from finetune_operator.client.errors import REQUEST_ERRORS, ApiError, retry_after
+from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.controller.informer_cache import CachedJob
 from finetune_operator.reconcile import Event
 

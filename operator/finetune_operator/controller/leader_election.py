@@ -18,7 +18,8 @@ from typing import Any
 
 import aiohttp
 
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient
+from finetune_operator.client.errors import ApiError
+from finetune_operator.client.kubernetes import KubernetesClient
 
 logger = logging.getLogger(__name__)
 

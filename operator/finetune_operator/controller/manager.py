@@ -15,7 +15,8 @@ from typing import Any
 from aiohttp import web
 
 from finetune_operator import names
-from finetune_operator.client.kubernetes import REQUEST_ERRORS, KubernetesClient, connect, retry_after
+from finetune_operator.client.errors import REQUEST_ERRORS, retry_after
+from finetune_operator.client.kubernetes import KubernetesClient, connect
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.event_recorder import EventRecorder
 from finetune_operator.controller.informer_cache import NO_PROFILES, CachedJob, InformerCache

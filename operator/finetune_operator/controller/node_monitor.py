@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient
+from finetune_operator.client.errors import ApiError
+from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.reconcile import ObservedNodes, Pod
 
 logger = logging.getLogger(__name__)

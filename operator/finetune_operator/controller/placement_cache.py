@@ -9,7 +9,8 @@ from typing import Any
 from finetune_operator.api.conditions import ConditionReason
 from finetune_operator.builders import Placement, merge_placement
 from finetune_operator.builders.workload import WORKLOAD_API_VERSION
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient
+from finetune_operator.client.errors import ApiError
+from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.reconcile import ReasonMessage, Workload
 
 CACHE_SECONDS = 60.0  # a ResourceFlavor is read again after this time

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from finetune_operator.api.conditions import ConditionReason
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient
+from finetune_operator.client.errors import ApiError
+from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.action_executor import ActionExecutor
 from finetune_operator.controller.event_recorder import EventRecorder

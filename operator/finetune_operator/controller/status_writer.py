@@ -8,7 +8,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient
+from finetune_operator.client.errors import ApiError
+from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
 from finetune_operator.controller.metrics import Metrics

@@ -11,7 +11,8 @@ from finetune_operator.api import FineTuneJob
 from finetune_operator.api.conditions import ConditionReason
 from finetune_operator.api.scheduling import PREBUILT_LABEL
 from finetune_operator.builders.workload import WORKLOAD_API_VERSION
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient
+from finetune_operator.client.errors import ApiError
+from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
 from finetune_operator.reconcile import (

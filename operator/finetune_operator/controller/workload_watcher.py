@@ -15,7 +15,8 @@ import aiohttp
 from finetune_operator import names
 from finetune_operator.api.conditions import ConditionReason
 from finetune_operator.builders.workload import WORKLOAD_API_VERSION
-from finetune_operator.client.kubernetes import ApiError, KubernetesClient
+from finetune_operator.client.errors import ApiError
+from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.informer_cache import InformerCache
 from finetune_operator.reconcile import ReasonMessage

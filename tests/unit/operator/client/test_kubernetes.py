@@ -11,16 +11,8 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from finetune_operator.client.kubernetes import (
-    MAX_RETRY_AFTER,
-    METADATA_LIST,
-    METADATA_ONLY,
-    TABLE,
-    ApiError,
-    KubernetesClient,
-    NotLeaderError,
-    retry_after,
-)
+from finetune_operator.client.errors import MAX_RETRY_AFTER, ApiError, NotLeaderError, retry_after
+from finetune_operator.client.kubernetes import METADATA_LIST, METADATA_ONLY, TABLE, KubernetesClient
 from finetune_operator.client.types import JobKey, ListSnapshot, NodeState
 
 KEY = JobKey("team", "j")

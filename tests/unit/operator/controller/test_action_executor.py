@@ -9,7 +9,7 @@ from tests.support.fake_kubernetes import ReconcilerHarness, start_job
 from tests.support.simulated_cluster import job
 
 from finetune_operator import names
-from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.client.errors import ApiError
 from finetune_operator.controller.action_executor import REPORT_ERROR_SECONDS
 
 CRASHED = {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": {"exitCode": 1}}}]}

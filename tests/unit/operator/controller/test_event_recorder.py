@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from tests.support.fake_kubernetes import job_body
 
-from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.client.errors import ApiError
 from finetune_operator.controller import event_recorder
 from finetune_operator.controller.event_recorder import EventRecorder
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache

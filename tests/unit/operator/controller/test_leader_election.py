@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.client.errors import ApiError
 from finetune_operator.controller import leader_election
 from finetune_operator.controller.leader_election import ElectionTimings, LeaderElection
 

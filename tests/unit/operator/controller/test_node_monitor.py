@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support.simulated_cluster import NOON
 
-from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.client.errors import ApiError
 from finetune_operator.client.types import NodeState
 from finetune_operator.controller import node_monitor
 from finetune_operator.controller.node_monitor import NodeMonitor

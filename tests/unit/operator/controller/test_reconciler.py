@@ -9,7 +9,7 @@ from tests.support.fake_kubernetes import KEY, ReconcilerHarness, start_job
 from tests.support.simulated_cluster import job
 
 from finetune_operator import names
-from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.client.errors import ApiError
 from finetune_operator.controller.workqueue import OutdatedError
 from finetune_trainer.protocol.outcome import Outcome, Reason
 

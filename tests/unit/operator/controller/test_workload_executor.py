@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.fake_kubernetes import CREATED, KEY, ReconcilerHarness
 
-from finetune_operator.client.kubernetes import ApiError
+from finetune_operator.client.errors import ApiError
 from finetune_operator.controller.workqueue import OutdatedError
 
 ASSIGNMENT = {"name": "main", "flavors": {"cpu": "h100", "memory": "h100"}}
