@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
@@ -11,6 +12,8 @@ from typing import TypeVar
 
 # torch documents this import, but its type stubs mark the name as private.
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from finetune_trainer.agent.host_address import HostAddress
 
 Answer = TypeVar("Answer")
 
@@ -26,11 +29,15 @@ class Store:
     that can be abandoned.
     """
 
-    def __init__(self, host: str, port: int, is_host: bool, timeout: float) -> None:
+    def __init__(
+        self, host: str, port: int, is_host: bool, timeout: float, watch: Callable[[str, str], HostAddress] = HostAddress
+    ) -> None:
         """Connect to host:port, or host the store on that port; raises StoreLostError."""
         self._timeout = timeout
+        self._host_address: HostAddress | None = None
         if not is_host:
-            _probe(host, port, timeout)
+            self._host_address = watch(host, _probe(host, port, timeout))
+            weakref.finalize(self, self._host_address.close)
         address = "localhost" if is_host else host
         self._store = self._run_bounded(lambda: _open(address, port, is_host, timeout))
 
@@ -57,6 +64,8 @@ class Store:
 
     def read(self, keys: Sequence[str]) -> list[str]:
         """The values of these keys; every key must exist."""
+        if self._host_address is not None and self._host_address.has_moved:
+            raise StoreLostError("the name of its host has another address: the pod of the host was replaced")
         return [value.decode() for value in self._run_bounded(lambda: self._store.multi_get(list(keys)))]
 
     def write(self, key: str, value: str) -> None:
@@ -76,9 +85,13 @@ def _open(host: str, port: int, is_host: bool, timeout: float) -> TCPStore:
     return TCPStore(host, port, None, is_host, timedelta(seconds=timeout), wait_for_workers=False)
 
 
-def _probe(host: str, port: int, timeout: float) -> None:
-    """Resolve the host and connect once: a replaced pod has a new address, but TCPStore would keep trying the old one."""
+def _probe(host: str, port: int, timeout: float) -> str:
+    """Resolve the host and connect once: a replaced pod has a new address, but TCPStore would keep trying the old one.
+
+    Returns the address.
+    """
     try:
-        socket.create_connection((host, port), timeout=min(3.0, timeout)).close()
+        with socket.create_connection((host, port), timeout=min(3.0, timeout)) as connection:
+            return str(connection.getpeername()[0])
     except OSError as error:
         raise StoreLostError(f"{host}:{port} cannot be reached: {error}") from error
