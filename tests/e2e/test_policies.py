@@ -77,6 +77,31 @@ def test_restart_of_operator_changes_nothing(jobs: Jobs) -> None:
     jobs.kubectl("delete", "ftj", name)
 
 
+def test_mistyped_image_is_named_and_can_be_corrected_while_suspended(jobs: Jobs) -> None:
+    """The gang is released meanwhile, and nothing counts as a failure."""
+    image = jobs.cluster.image("trainer")
+    policy = {"pendingTimeoutSeconds": 5, "terminationGracePeriodSeconds": 1}
+    name = jobs.apply(tiny("typo", storage("typo"), nodes=2, workers={"image": f"{image}-typo"}, runPolicy=policy))
+    jobs.wait(name, "its reason", lambda status: status.get("reason") in ("ErrImagePull", "ImagePullBackOff"))
+    message = jobs.condition(name, "PodsReady")["message"]
+    assert "cannot pull its image: " in message
+    assert f"{image}-typo" in message
+    jobs.wait(name, "its release", lambda status: "retryTime" in status.get("pending", {}), seconds=60)
+    _wait_until(lambda: not jobs.pods(name), "its pods are gone")
+    _, row = (line.split() for line in jobs.kubectl("get", "ftj", name).splitlines())
+    assert row[:2] == [name, "Pending"]
+    assert row[2] in ("ErrImagePull", "ImagePullBackOff")
+
+    jobs.patch(name, {"runPolicy": {"suspend": True}})
+    jobs.wait_for_phase(name, "Suspended")
+    jobs.patch(name, {"workers": {"image": image}})
+    jobs.patch(name, {"runPolicy": {"suspend": False}})
+    status = jobs.wait_for_phase(name, "Succeeded", seconds=240)
+    assert status["restarts"]["total"] == 0
+    assert "reason" not in status
+    jobs.kubectl("delete", "ftj", name)
+
+
 def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs) -> None:
     """An unreachable endpoint may recover, so the pod is retried within backoffLimit."""
     jobs.create_secret("nowhere", jobs.secret | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
