@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from finetune_operator.codegen import reliability, troubleshooting
+from finetune_operator.codegen import reliability, troubleshooting_pages
 from finetune_operator.codegen.chart_values import update_values_table
 from finetune_operator.codegen.crd import CRD_NAME, build_crd
 from finetune_operator.codegen.dashboard import build_dashboard
@@ -75,9 +75,9 @@ def generate_files() -> dict[Path, str]:
         Path("docs/reference/helm-chart.md"): chart_readme,
         Path("docs/reference/operator-settings.md"): operator_settings(),
         Path("docs/reference/reliability.md"): reliability.render(reliability.all_results()),
-        Path("docs/troubleshooting/conditions.md"): troubleshooting.conditions(),
-        Path("docs/troubleshooting/exit-codes.md"): troubleshooting.exit_codes(),
-        Path("docs/troubleshooting/failures.md"): troubleshooting.failures(),
+        Path("docs/troubleshooting/conditions.md"): troubleshooting_pages.conditions(),
+        Path("docs/troubleshooting/exit-codes.md"): troubleshooting_pages.exit_codes(),
+        Path("docs/troubleshooting/failures.md"): troubleshooting_pages.failures(),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_operator.api.job import API_VERSION, KIND
 from finetune_operator.codegen.crd import COLUMNS, INT_OR_STRING, build_schema
-from finetune_operator.codegen.troubleshooting import exit_flags
+from finetune_operator.codegen.troubleshooting_pages import exit_flags
 from finetune_trainer.protocol.outcome import EXIT_POLICIES
 
 INTRODUCTION = f"""\
