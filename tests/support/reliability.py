@@ -14,7 +14,7 @@ import pytest
 from tests.support.cluster_run import CHECKPOINT_EVERY, ClusterRun
 from tests.support.training_log import Recovery
 
-from finetune_operator.codegen.reliability import KEPT_RUNS, RESULTS, Result, load_results
+from finetune_operator.codegen.reliability_page import KEPT_RUNS, RESULTS, Result, load_results
 
 RECORD = "FINETUNE_RECORD"
 """The environment variable with which results are written to the repository."""

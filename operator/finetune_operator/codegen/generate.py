@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from finetune_operator.codegen import reliability, troubleshooting_pages
+from finetune_operator.codegen import reliability_page, troubleshooting_pages
 from finetune_operator.codegen.chart_values import update_values_table
 from finetune_operator.codegen.crd import CRD_NAME, build_crd
 from finetune_operator.codegen.dashboard import build_dashboard
@@ -74,7 +74,7 @@ def generate_files() -> dict[Path, str]:
         Path("docs/reference/finetunejob.md"): render_reference(),
         Path("docs/reference/helm-chart.md"): chart_readme,
         Path("docs/reference/operator-settings.md"): operator_settings(),
-        Path("docs/reference/reliability.md"): reliability.render(reliability.all_results()),
+        Path("docs/reference/reliability.md"): reliability_page.render(reliability_page.all_results()),
         Path("docs/troubleshooting/conditions.md"): troubleshooting_pages.conditions(),
         Path("docs/troubleshooting/exit-codes.md"): troubleshooting_pages.exit_codes(),
         Path("docs/troubleshooting/failures.md"): troubleshooting_pages.failures(),

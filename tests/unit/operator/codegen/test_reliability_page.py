@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from finetune_operator.codegen.reliability import FAULTS, GAPS, KEPT_RUNS, ROOT, Case, Result, all_results, render
+from finetune_operator.codegen.fault_tests import FAULTS, GAPS
+from finetune_operator.codegen.reliability_page import KEPT_RUNS, ROOT, Case, Result, all_results, render
 
 
 def result(seconds: float | None, steps_lost: int | None = 0, false_kills: int = 0) -> Result:
