@@ -15,6 +15,8 @@ from typing import BinaryIO, NamedTuple
 
 from tests.support.devcluster import faults
 
+from finetune_operator.names import pod_names
+
 _LINE = re.compile(r"(\S+) std(?:out|err) F (.*)")
 _STEP = re.compile(r"\bINFO step (\d+)/\d+ ")
 _RESUMED = re.compile(r"\bINFO resumed from step (\d+)\b")
@@ -53,7 +55,7 @@ class TrainingLog:
 
     def update(self) -> TrainingLog:
         """Read what was written since the last call."""
-        for path in faults.container_logs(self.namespace, rf"{re.escape(self.job)}-0(-\d+)?"):
+        for path in faults.container_logs(self.namespace, pod_names(self.job, 0)):
             if path not in self._files:
                 self._files[path] = path.open("rb")
         new: list[Entry] = []

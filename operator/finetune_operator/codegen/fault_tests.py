@@ -248,6 +248,14 @@ FAULTS: dict[int, Fault] = {
             f"{_POLICY}/test_gang_start.py::test_two_jobs_on_nodes_for_one_of_them_finish_one_after_the_other",
         ),
     ),
+    26: Fault(
+        "A queued job is preempted.",
+        "It stores a checkpoint before its pods stop, and goes on from there when Kueue admits it again.",
+        (
+            f"{_CLUSTER}/test_queue.py::test_preempted_run",
+            f"{_SCHEDULING}/test_kueue.py::test_preempted_job_comes_back",
+        ),
+    ),
 }
 
 GAPS: dict[int, str] = {

@@ -1,9 +1,8 @@
 """Injects faults into the nodes of the cluster, and removes them again; for tests of fault tolerance."""
 
 import os
-import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -74,13 +73,13 @@ def _is_rank(pid: int) -> bool:
         return False
 
 
-def container_logs(namespace: str, pod: str) -> list[Path]:
-    """The log files of the trainer containers on all nodes whose pod's name matches the regular expression `pod`."""
-    folder = re.compile(rf"{re.escape(namespace)}_{pod}_[0-9a-f-]+")
+def container_logs(namespace: str, pods: Collection[str]) -> list[Path]:
+    """The log files of the trainer containers of all pods with one of these names, on all nodes."""
     found: list[Path] = []
     for worker_node in NODES:
+        # The folders are called <namespace>_<pod>_<UID>.
         for directory in (node.state(worker_node) / "log" / "pods").glob(f"{namespace}_*"):
-            if folder.fullmatch(directory.name):
+            if directory.name.split("_")[1] in pods:
                 found += sorted(directory.glob("trainer/*.log"))
     return found
 
