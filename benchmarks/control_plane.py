@@ -150,6 +150,7 @@ def fake_nodes(count: int) -> Iterator[tuple[Path, Body]]:
     """
     sys.path.insert(0, str(ROOT / "tests/support"))
     from devcluster import kwok, process
+    from devcluster.definitions import wait_until_established
     from devcluster.session import running
 
     with running() as cluster:
@@ -161,7 +162,7 @@ def fake_nodes(count: int) -> Iterator[tuple[Path, Body]]:
         if cluster.kubectl("get", "deployments", *installed).strip():
             sys.exit("an operator is installed in the cluster and would distort the results: remove it first.")
         cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={ROOT / 'manifests/crds'}")
-        cluster.kubectl("wait", "crd", f"{PLURAL}.{GROUP}", "--for=condition=Established", "--timeout=30s")
+        wait_until_established(cluster.kubectl, f"{PLURAL}.{GROUP}")
         try:
             kwok.start(count)
             yield cluster.kubeconfig, {"nodeSelector": kwok.SELECTOR, "tolerations": [kwok.TOLERATION]}

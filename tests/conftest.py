@@ -1,12 +1,17 @@
-"""Names tests alike in all xdist workers, and runs tests that share a server or a cluster on one worker."""
+"""Settings of all test processes: names of tests, distribution to the xdist workers, and threads."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-FOLDERS_ON_ONE_WORKER = ("tests/integration/chart/", "tests/e2e/", "tests/faults/")
+# With more threads than cores tests take longer, and sums depend on how many of the threads get to run.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Their tests share a server or a cluster.
+FOLDERS_ON_ONE_WORKER = ("tests/integration/chart/", "tests/integration/scheduling/", "tests/e2e/", "tests/faults/")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

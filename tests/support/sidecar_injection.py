@@ -13,6 +13,7 @@ from tests.support.cluster_jobs import Jobs
 SIDECAR = "mesh-proxy"
 LABELS = {"mesh": "injected"}
 """The label of a pod that gets a sidecar."""
+RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 # The sidecar never ends by itself. Its image is that of the trainer, which the cluster has.
 INJECTION = f"""
@@ -73,7 +74,10 @@ def _wait_until_active(jobs: Jobs, *, seconds: float = 60) -> None:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "probe", "labels": LABELS},
-        "spec": {"containers": [{"name": "probe", "image": "probe"}]},
+        "spec": {
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "probe", "image": "probe", "securityContext": RESTRICTED}],
+        },
     }
     deadline = time.monotonic() + seconds
     while True:

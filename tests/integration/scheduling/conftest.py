@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support.cluster_jobs import SECRET, Jobs
 from tests.support.devcluster import gobuild
+from tests.support.devcluster.definitions import wait_until_established
 from tests.support.devcluster.errors import ClusterError
 from tests.support.devcluster.kueue import kueue
 from tests.support.devcluster.standalone import HOST, Standalone, control_plane, free_ports, running
@@ -27,7 +28,7 @@ def cluster_with_operator(directory: Path) -> Iterator[Standalone]:
     with control_plane(directory) as plane:
         plane.add_nodes({"node-1": "2", "node-2": "2"})
         plane.kubectl("apply", "--filename=-", stdin=json.dumps(build_crd()))
-        plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=60s")
+        wait_until_established(plane.kubectl, CRD_NAME)
         [port] = free_ports(1)
         command = [sys.executable, "-m", "finetune_operator", f"--http-address={HOST}", f"--http-port={port}"]
         with running("operator", command, directory, {"KUBECONFIG": str(plane.kubeconfig)}):

