@@ -17,7 +17,7 @@ from finetune_operator.api.conditions import (
     is_finished,
     parse_timestamp,
 )
-from finetune_operator.reconcile.failed_pods import delete_retained
+from finetune_operator.reconcile.failed_pods import delete_retained, delete_superseded
 from finetune_operator.reconcile.plan import DeleteJob, DeletePod, PlanBuilder
 
 # Conditions that describe a job only while it is active.
@@ -82,6 +82,8 @@ def _delete_leftovers(plan: PlanBuilder) -> None:
         if not exits_by_itself or plan.requeue_at(grace):
             plan.add_action(DeletePod(pod.name, pod.uid))
     run_policy = observed.job.spec.run_policy if observed.job is not None else None
+    if status.phase == "Failed":
+        delete_superseded(plan)
     if status.phase == "Succeeded" and run_policy is not None and run_policy.keep_failed_pods != "Always":
         delete_retained(plan)
     time_to_live = run_policy.ttl_seconds_after_finished if run_policy is not None else None

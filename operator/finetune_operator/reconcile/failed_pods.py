@@ -74,6 +74,14 @@ def delete_retained(plan: PlanBuilder) -> None:
             plan.add_action(DeletePod(pod.name, pod.uid))
 
 
+def delete_superseded(plan: PlanBuilder) -> None:
+    """Delete the kept pods of nodes whose current pod has stopped at the end of the job, so that its log is the newest one."""
+    stopped = {pod.index for pod in plan.observed.pods if pod.has_stopped}
+    for pod in plan.observed.retained_pods:
+        if pod.index in stopped and not pod.is_being_deleted:
+            plan.add_action(DeletePod(pod.name, pod.uid))
+
+
 def _retain(plan: PlanBuilder, pod: Pod) -> None:
     """Keep a pod in place of the one of the same node that failed before it, whose name the replacement gets."""
     node_names = names.pod_names(plan.observed.name, pod.index)

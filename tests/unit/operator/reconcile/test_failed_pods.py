@@ -65,8 +65,8 @@ def test_keeps_only_the_newest_failed_pod_of_each_node() -> None:
 @pytest.mark.parametrize(
     ("keep", "while_running", "after_success", "after_failure"),
     [
-        ("UntilFinished", ["j-0", "j-1", "j-1-r"], ["j-0", "j-1-r"], ["j-0-r", "j-1", "j-0"]),
-        ("Always", ["j-0", "j-1", "j-1-r"], ["j-0", "j-1", "j-1-r"], ["j-0-r", "j-1", "j-0"]),
+        ("UntilFinished", ["j-0", "j-1", "j-1-r"], ["j-0", "j-1-r"], ["j-0-r", "j-1"]),
+        ("Always", ["j-0", "j-1", "j-1-r"], ["j-0", "j-1", "j-1-r"], ["j-0-r", "j-1"]),
         ("Never", ["j-0", "j-1"], ["j-0", "j-1"], ["j-0"]),
     ],
 )
