@@ -75,7 +75,7 @@ def test_sample_recovers_from_lost_pod_and_exports_model(jobs: Jobs, tmp_path: P
     assert resumed, "training resumed"
     assert resumed[0] >= saved, "from the newest checkpoint"
     assert status["progress"]["percent"] == 100
-    assert status["metrics"]["evalLoss"] < 5.0, "an untrained model of 2048 tokens has 7.6"
+    assert status["metrics"]["evalLoss"] < 5.5, "an untrained model of 2048 tokens has 7.6"
 
     run_uninterrupted(jobs, f"{name}-uninterrupted")
     interrupted, uninterrupted = loss_curve(jobs, name, tmp_path), loss_curve(jobs, f"{name}-uninterrupted", tmp_path)
