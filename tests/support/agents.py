@@ -149,13 +149,14 @@ class Cluster:
         self.shared.mkdir()
         (folder / "train.json").write_text(json.dumps(behaviors))
 
-    def start(self, node: int) -> Agent:
+    def start(self, node: int, nodes: int | None = None) -> Agent:
+        """Start the agent of a node; with `nodes`, the command line has another number of nodes."""
         settings = Settings(
             document=self._folder / "train.json",
             namespace="research",
             job="demo",
             node_rank=node,
-            nodes=self._nodes,
+            nodes=nodes or self._nodes,
             processes_per_node=self._per_node,
             rendezvous_host="localhost",
             rendezvous_port=self._store_port,

@@ -117,13 +117,13 @@ class FakeKubernetesClient:
         owners = self.objects[kind, name]["metadata"].get("ownerReferences") or [{"uid": ""}]
         return str(owners[0]["uid"])
 
-    async def delete_pod(self, _namespace: str, name: str, uid: str, force: bool = False) -> None:
+    async def delete_pod(self, _namespace: str, name: str, uid: str, grace_seconds: int | None = None) -> None:
         self._fail("delete_pod")
         self.log.append(f"delete Pod {name}")
         body = self.objects.get(("Pod", name))
         if body is not None and body["metadata"]["uid"] == uid:
             self.bump_version(body)["metadata"]["deletionTimestamp"] = CREATED
-            if force:
+            if grace_seconds == 0:
                 self.force_deleted.append(name)
 
     async def delete_config_map(self, _namespace: str, name: str) -> None:

@@ -33,8 +33,8 @@ class KillingClient(FakeKubernetesClient):
     async def create(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._write(super().create(body))
 
-    async def delete_pod(self, namespace: str, name: str, uid: str, force: bool = False) -> None:
-        await self._write(super().delete_pod(namespace, name, uid, force))
+    async def delete_pod(self, namespace: str, name: str, uid: str, grace_seconds: int | None = None) -> None:
+        await self._write(super().delete_pod(namespace, name, uid, grace_seconds))
 
     async def patch_status(self, key: JobKey, resource_version: int, patch: dict[str, Any]) -> dict[str, Any]:
         return await self._write(super().patch_status(key, resource_version, patch))

@@ -200,16 +200,19 @@ class SimulatedCluster:
 
     def _apply(self, action: Action) -> None:
         match action:
-            case CreatePod(index, alternate) if (name := names.pod_name("j", index, is_alternate=alternate)) not in self.pods:
+            case CreatePod(index, nodes, alternate) if (
+                name := names.pod_name("j", index, is_alternate=alternate)
+            ) not in self.pods:
                 self._pods_created += 1
                 uid = f"pod-uid-{self._pods_created}"
                 self.created.append(names.pod_hostname("j", index))
                 assert self.job is not None
                 revision, generation = self.job.revision, self.job.metadata.generation
                 self.pods[name] = Pod(
-                    name, uid, "job-uid", index, "Pending", created=self.now, revision=revision, generation=generation
-                )
-            case DeletePod(name, uid, _) if name in self.pods and self.pods[name].uid == uid:
+                    name, uid, "job-uid", index, "Pending", created=self.now, revision=revision, generation=generation,
+                    nodes=nodes,
+                )  # fmt: skip
+            case DeletePod(name, uid) if name in self.pods and self.pods[name].uid == uid:
                 self.pods[name] = replace(self.pods[name], deletion_deadline=self.now + GRACE_PERIOD)
             case DeleteJob():
                 self.job_deleted = True

@@ -12,10 +12,19 @@ from finetune_operator.api.job import (
 )
 from finetune_operator.api.run_policy import RunPolicy
 from finetune_operator.api.scheduling import Scheduling
-from finetune_operator.api.status import Condition, Failure, JobStatus, PendingPods, Phase, Restarts, WorkersStatus
+from finetune_operator.api.status import (
+    Condition,
+    ElasticStatus,
+    Failure,
+    JobStatus,
+    PendingPods,
+    Phase,
+    Restarts,
+    WorkersStatus,
+)
 from finetune_operator.api.workers import Workers
 
 __all__ = [
-    "API_VERSION", "GROUP", "KIND", "PLURAL", "SHORT_NAME", "VERSION", "Condition", "Failure", "FineTuneJob",
+    "API_VERSION", "GROUP", "KIND", "PLURAL", "SHORT_NAME", "VERSION", "Condition", "ElasticStatus", "Failure", "FineTuneJob",
     "FineTuneJobSpec", "JobStatus", "PendingPods", "Phase", "Restarts", "RunPolicy", "Scheduling", "Workers", "WorkersStatus",
 ]  # fmt: skip

@@ -48,20 +48,41 @@ class FineTuneJobSpec(TrainSpec):
             "batchSize must be a multiple of microBatchSize x workers.nodes x workers.processesPerNode: change one of them",
             "training.batchSize",
         ),
+        Rule(
+            "!has(self.workers.minNodes) || self.training.batchSize % "
+            "(self.training.microBatchSize * self.workers.minNodes * self.workers.processesPerNode) == 0",
+            "batchSize must be a multiple of microBatchSize x minNodes x processesPerNode, too: choose another minNodes",
+            "workers.minNodes",
+        ),
         *transition_rules(),
     )
+
+    @property
+    def allowed_nodes(self) -> tuple[int, ...]:
+        """The numbers of nodes on which the run can train: one, or for an elastic job all that divide the batch, ascending.
+
+        The global batch is the same on all of them; the number of accumulated micro-batches differs.
+        """
+        workers, training = self.workers, self.training
+        smallest = workers.nodes if workers.min_nodes is None else workers.min_nodes
+        batch_of_node = training.micro_batch_size * workers.processes_per_node
+        return tuple(n for n in range(smallest, workers.nodes + 1) if training.batch_size % (batch_of_node * n) == 0)
 
     def train_document(self) -> dict[str, Any]:
         """The part of the spec that the trainer reads, as in YAML: with the defaults, without absent fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(TrainSpec.model_fields))
 
     def digest(self, *sections: str) -> str:
-        """A short digest of sections of the spec.
+        """A short digest of sections of the spec, without the number of nodes.
 
         Values equal to a default do not change it, so that a later version of the operator, which has more fields, computes the
         same digest.
         """
         document = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=set(sections))
+        workers = document.get("workers", {})
+        workers.pop("nodes", None)
+        if not workers:
+            document.pop("workers", None)
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
@@ -101,7 +122,8 @@ class FineTuneJob(Section):
     def revision(self) -> str:
         """The digest of everything in the spec that pods are made from; it changes only while the job is suspended.
 
-        The defaults of a profile are not part of it: pods that run are not replaced when an administrator changes those.
+        The number of nodes is not part of it: only the first pod depends on it (reconcile/elastic.py). Neither are the defaults
+        of a profile: pods that run are not replaced when an administrator changes those.
         """
         return self.metadata.revision or self.spec.digest(*TrainSpec.model_fields, "workers", "scheduling")
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from finetune_operator.api.elastic import Elastic
 from finetune_operator.api.failure_policy import FailurePolicy
 from finetune_trainer.config.base import Section
 from finetune_trainer.config.hang_limits import HangLimits
@@ -59,6 +60,7 @@ class RunPolicy(Section):
         description="Number of times in a row that pods which could not start are created again; one more fails the job. It is "
         "reset when all pods are ready.",
     )
+    elastic: Elastic = Elastic()
     keep_failed_pods: Literal["UntilFinished", "Always", "Never"] = Field(
         "UntilFinished",
         description="How long the newest failed pod of each node is kept for its log after it was replaced: until the job "

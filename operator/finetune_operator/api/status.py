@@ -37,13 +37,28 @@ class WorkersStatus(Section):
     """Number of pods that are ready."""
 
     ready: int = 0
-    desired: int = 0
+    desired: int = Field(0, description="spec.workers.nodes.")
+    replicas: int = Field(0, description="Number of nodes that the run uses now; 0 while the job has no pods.")
     summary: str = Field("0/0", description="ready/desired, for kubectl get.")
+    selector: str | None = Field(None, description="Label selector of the pods, for the scale subresource.")
 
     @classmethod
-    def of(cls, ready: int, desired: int) -> Self:
+    def of(cls, ready: int, desired: int, replicas: int, selector: str) -> Self:
         """The counts with their summary."""
-        return cls(ready=ready, desired=desired, summary=f"{ready}/{desired}")
+        return cls(ready=ready, desired=desired, replicas=replicas, summary=f"{ready}/{desired}", selector=selector)
+
+
+class ElasticStatus(Section):
+    """The number of nodes that the run of an elastic job uses, and its changes."""
+
+    nodes: int | None = Field(None, description="Number of nodes that the run uses now; absent while the job has no pods.")
+    message: str | None = Field(None, description="Why the run uses this number of nodes.")
+    resizes: int = Field(0, description="Changes of the number of nodes; no retry budget is spent on them.")
+    consecutive: int = Field(0, description="Changes with less than an hour between them; determines the pause before growth.")
+    last_resize_time: Timestamp | None = None
+    grow_time: Timestamp | None = Field(None, description="Time at which pods for more nodes are created.")
+    missing_since: Timestamp | None = Field(None, description="Since when a pod that the run needs is missing.")
+    bound_since: Timestamp | None = Field(None, description="Since when a pod for more nodes holds resources.")
 
 
 class Failure(Section):
@@ -119,6 +134,7 @@ class JobStatus(Section):
     checkpoint: SavedCheckpoint | None = None
     model: str | None = Field(None, description="URI of the exported model.")
     restarts: Restarts = Restarts()
+    elastic: ElasticStatus | None = Field(None, description="The number of nodes of a job with workers.minNodes.")
     failure: Failure | None = None
     pending: PendingPods | None = Field(None, description="Pods that cannot start; absent when all can.")
     retained_pods: list[str] = Field(

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from finetune_operator.api.workers import Workers
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.base import Rule, Section, is_satisfied
 from finetune_trainer.config.data_checks import DataChecksConfig
@@ -55,12 +56,13 @@ def suspend_first(*fields: str) -> str:
 
 def transition_rules() -> Iterator[Rule]:
     """The rules of the spec that compare it with its stored version."""
-    for section in (*TrainSpec.model_fields, "workers", "scheduling"):
+    for section in (*TrainSpec.model_fields, "scheduling"):
         if section in MUTABLE_FIELDS:
             yield from _section_rules(section, TrainSpec.model_fields[section])
         else:
             yield Rule(f"{SUSPENDED} || self.{section} == oldSelf.{section}", suspend_first(), section)
     yield from _data_check_rules()
+    yield from _workers_rules()
     yield Rule(
         "has(self.managedBy) == has(oldSelf.managedBy) && (!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
         f"another controller may work on the job already, so that it cannot change: {NEW_NAME}",
@@ -84,6 +86,26 @@ def _section_rules(section: str, field: FieldInfo) -> Iterator[Rule]:
     for name, below in mutable.items():
         unchanged += _same_mutable_part(f"{section}.{name}", fields[name], below)
     yield Rule(f"{SUSPENDED} || {' && '.join(unchanged)}", suspend_first(*mutable), section)
+
+
+def _workers_rules() -> Iterator[Rule]:
+    """The number of nodes of an elastic job may change while it runs, for example by `kubectl scale`; nothing else may."""
+    unchanged = []
+    for name, field in _fields(Workers):
+        if name != "nodes":
+            unchanged += _same(f"workers.{name}", field, ())
+    yield Rule(f"{SUSPENDED} || {' && '.join(unchanged)}", suspend_first(), "workers")
+    same = "self.workers.nodes == oldSelf.workers.nodes"
+    yield Rule(
+        f"{SUSPENDED} || {same} || has(self.workers.minNodes)",
+        f"{suspend_first('nodes')}, or create the job with minNodes",
+        "workers.nodes",
+    )
+    yield Rule(
+        f"{SUSPENDED} || {same} || !has(self.scheduling.queueName)",
+        "the queue has admitted the job with its present number of nodes: set runPolicy.suspend: true first",
+        "scheduling.queueName",
+    )
 
 
 def _data_check_rules() -> Iterator[Rule]:

@@ -39,6 +39,13 @@ class Workers(Section):
     """The trainer pods: one per node, with one process (rank) per GPU."""
 
     nodes: int = Field(1, ge=1, le=4096, description="Number of pods. Pods that request all GPUs of a node get a node each.")
+    min_nodes: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Smallest number of pods with which the run goes on while others are missing; see runPolicy.elastic. With "
+        "it, nodes may change while the job runs. Numbers in between are used if they divide training.batchSize.",
+    )
     processes_per_node: int = Field(1, ge=1, le=64, description="Ranks per pod, which is its number of GPUs.")
     profile: str | None = Field(
         None,
@@ -54,3 +61,11 @@ class Workers(Section):
         None, description="Size of /dev/shm, which counts towards the pod's memory; half of the node's memory if absent."
     )
     template: PodTemplate = PodTemplate()
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.minNodes) || self.minNodes <= self.nodes",
+            "nodes must not be below minNodes: use more nodes, or suspend the job and lower minNodes",
+            "nodes",
+        ),
+    )

@@ -18,14 +18,21 @@ USER_ID = 1000
 
 
 def build_pod(
-    job: FineTuneJob, index: int, settings: Settings, placement: Placement | None = None, *, is_alternate: bool = False
+    job: FineTuneJob,
+    index: int,
+    settings: Settings,
+    placement: Placement | None = None,
+    *,
+    is_alternate: bool = False,
+    nodes: int | None = None,
 ) -> dict[str, Any]:
     """Build the pod of node `index`, with the alternate name if the failed pod with the other name is kept.
 
+    `nodes` is the number of nodes that the run uses, by default all of them. Only the agent of the first pod reads it.
     spec.workers.template adds to the pod; its schema is the list of fields that a user may set. `placement` is the decision of
     the queue that admitted the job.
     """
-    placement = placement or Placement()
+    placement, nodes = placement or Placement(), nodes or job.spec.workers.nodes
     template = job.spec.workers.template
     labels = template.labels | placement.labels | {names.NODE_RANK_LABEL: str(index), names.REVISION_LABEL: job.revision}
     annotations = (
@@ -36,6 +43,7 @@ def build_pod(
             "prometheus.io/port": str(names.HTTP_PORT),
             "prometheus.io/path": "/metrics",
             names.GENERATION_ANNOTATION: str(job.metadata.generation),
+            names.NODES_ANNOTATION: str(nodes),
         }
     )
     name = names.pod_name(job.metadata.name, index, is_alternate=is_alternate)
@@ -67,7 +75,7 @@ def build_pod(
             "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
             "securityContext": _security_context(job),
             "tolerations": _tolerations(job, placement),
-            "containers": [_container(job, index, settings) | {"volumeMounts": mounts}],
+            "containers": [_container(job, index, settings, nodes) | {"volumeMounts": mounts}],
             "volumes": pod_volumes,
         }
         | {key: value for key, value in optional.items() if value},
@@ -76,7 +84,7 @@ def build_pod(
     return pod
 
 
-def agent_command(job: FineTuneJob, index: int) -> list[str]:
+def agent_command(job: FineTuneJob, index: int, nodes: int) -> list[str]:
     """Build the command line of the agent, which docs/concepts/worker-group.md describes."""
     name, namespace, workers = job.metadata.name, job.metadata.namespace, job.spec.workers
     arguments = {
@@ -84,7 +92,7 @@ def agent_command(job: FineTuneJob, index: int) -> list[str]:
         "job": f"{namespace}/{name}",
         "run-id": job.metadata.uid or f"{namespace}/{name}",  # `finetune render` has documents without a uid
         "node-rank": index,
-        "nodes": workers.nodes,
+        "nodes": max(nodes, index + 1),
         "processes-per-node": workers.processes_per_node,
         "rendezvous": f"{names.pod_hostname(name, 0)}.{name}.{namespace}.svc:{names.RENDEZVOUS_PORT}",
         "work-dir": names.WORK_DIR,
@@ -99,12 +107,12 @@ def agent_command(job: FineTuneJob, index: int) -> list[str]:
     return words
 
 
-def _container(job: FineTuneJob, index: int, settings: Settings) -> dict[str, Any]:
+def _container(job: FineTuneJob, index: int, settings: Settings, nodes: int) -> dict[str, Any]:
     workers = job.spec.workers
     container: dict[str, Any] = {
         "name": names.CONTAINER,
         "image": workers.image or settings.trainer_image,
-        "command": agent_command(job, index),
+        "command": agent_command(job, index, nodes),
         "env": _environment(job),
         "ports": [
             {"name": "metrics", "containerPort": names.HTTP_PORT},

@@ -23,8 +23,11 @@ VOLCANO_ANNOTATION = "scheduling.k8s.io/group-name"
 
 
 def build_pod_group(job: FineTuneJob) -> dict[str, Any] | None:
-    """Build the PodGroup; None for a job without gang scheduling. It has the name of the job."""
-    gang, nodes = job.spec.scheduling.gang, job.spec.workers.nodes
+    """Build the PodGroup; None for a job without gang scheduling. It has the name of the job.
+
+    An elastic job starts when the smallest number of its pods can be bound.
+    """
+    gang, nodes = job.spec.scheduling.gang, job.spec.workers.min_nodes or job.spec.workers.nodes
     if gang is None:
         return None
     priority_class = job.spec.workers.template.priority_class_name

@@ -125,9 +125,9 @@ class KubernetesClient:
                 return str(owner["uid"])
         return ""
 
-    async def delete_pod(self, namespace: str, name: str, uid: str, force: bool = False) -> None:
-        """Delete a pod if it still has this UID; `force` does not wait for its node."""
-        options = {"gracePeriodSeconds": 0} if force else {}
+    async def delete_pod(self, namespace: str, name: str, uid: str, grace_seconds: int | None = None) -> None:
+        """Delete a pod if it still has this UID, with its own grace period by default; 0 does not wait for its node."""
+        options = {"gracePeriodSeconds": grace_seconds} if grace_seconds is not None else {}
         await self._delete(object_path(f"{CORE}/pods", namespace, name), uid, **options)
 
     async def delete_config_map(self, namespace: str, name: str) -> None:

@@ -85,6 +85,23 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ConditionReason.PODS_READY: Advice(
         "condition `PodsReady` (True)", "Every pod of the job is ready.", "Nothing; this is the normal state of a running job."
     ),
+    ConditionReason.RESIZING: Advice(
+        "conditions `Restarting` (True) and `Running` (False)",
+        "The number of nodes of an elastic job changes: pods are missing, or are there again, or `spec.workers.nodes` was "
+        "changed. If all ranks run, they store a checkpoint first; otherwise the newest one is used.",
+        "Wait; the run goes on from its checkpoint. No retry budget is spent.",
+    ),
+    ConditionReason.RUNNING_SMALLER: Advice(
+        "condition `Degraded` (True)",
+        "An elastic job uses fewer nodes than `spec.workers.nodes`, because pods were missing for longer than "
+        "`spec.runPolicy.elastic.shrinkAfterSeconds`. The global batch is the same. The message names the cause, and when pods "
+        "for more nodes are created.",
+        "Nothing, if the cause passes by itself: the run grows again. To give it more nodes, free or add some; to let it be "
+        "content with fewer, run `kubectl scale ftj NAME --replicas=N`.",
+    ),
+    ConditionReason.ALL_NODES: Advice(
+        "condition `Degraded` (False)", "An elastic job uses all of its nodes again.", "Nothing; this is the normal state."
+    ),
     ConditionReason.PODS_NOT_READY: Advice(
         "condition `PodsReady` (False)",
         "A rank failed and the agents restart all ranks inside their pods. No pod was lost.",

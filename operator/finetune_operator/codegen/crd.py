@@ -51,6 +51,14 @@ COLUMNS = (
 )
 
 
+SCALE = {
+    "specReplicasPath": ".spec.workers.nodes",
+    "statusReplicasPath": ".status.workers.replicas",
+    "labelSelectorPath": ".status.workers.selector",
+}
+"""The scale subresource, which `kubectl scale` and autoscalers use."""
+
+
 class StructuralSchemaGenerator(GenerateJsonSchema):
     """Generates JSON schemas in the form that apiextensions.k8s.io/v1 accepts."""
 
@@ -177,7 +185,7 @@ def build_crd() -> dict[str, Any]:
                     "served": True,
                     "storage": True,
                     "schema": {"openAPIV3Schema": build_schema()},
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, "scale": SCALE},
                     "additionalPrinterColumns": [_printer_column(column) for column in COLUMNS],
                 }
             ],

@@ -86,12 +86,14 @@ class ActionExecutor:
 
     async def _execute_one(self, job: CachedJob, state: JobState, action: Action) -> None:
         match action:
-            case CreatePod(index, is_alternate) if job.document is not None and state.create_error is None:
+            case CreatePod(index, nodes, is_alternate) if job.document is not None and state.create_error is None:
                 placement = state.placement if job.document.queue_name is not None else None
-                body = builders.build_pod(job.document, index, self._settings, placement, is_alternate=is_alternate)
+                body = builders.build_pod(
+                    job.document, index, self._settings, placement, is_alternate=is_alternate, nodes=nodes
+                )
                 await self._create(job, state, body)
-            case DeletePod(name, uid, force):
-                await self._client.delete_pod(job.key.namespace, name, uid, force)
+            case DeletePod(name, uid, force, grace_seconds):
+                await self._client.delete_pod(job.key.namespace, name, uid, 0 if force else grace_seconds)
             case DeleteConfigMap(name):
                 await self._client.delete_config_map(job.key.namespace, name)
             case DeleteJob():

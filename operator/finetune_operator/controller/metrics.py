@@ -48,6 +48,9 @@ class Metrics:
         self._restarts = prometheus.Counter(
             f"{PREFIX}_restarts", "Pod restarts by reason.", ("reason",), registry=self.registry
         )
+        self._resizes = prometheus.Counter(
+            f"{PREFIX}_resizes", "Changes of the number of nodes of elastic jobs.", ("direction",), registry=self.registry
+        )
         self._pods_ready_seconds = prometheus.Histogram(
             f"{PREFIX}_pods_ready_seconds",
             "Time from the creation of a job until all of its pods were ready.",
@@ -75,6 +78,9 @@ class Metrics:
             added = count - old.restarts.by_reason.get(reason, 0)
             if added > 0:
                 self._restarts.labels(reason).inc(added)
+        if _resizes(new) > _resizes(old):
+            direction = "grow" if _nodes(new) > _nodes(old) else "shrink"
+            self._resizes.labels(direction).inc()
         age = (now - datetime.fromisoformat(created)).total_seconds()
         if old.phase == "Pending" and new.phase == "Running" and new.restarts.total == 0:
             self._pods_ready_seconds.observe(age)
@@ -132,6 +138,8 @@ class JobCollector(Collector):
         yield _job_gauge(jobs, "job_eval_loss", "Loss of the last evaluation.", lambda job: _progress(job, "eval_loss"))
         yield _job_gauge(jobs, "job_progress_ratio", "Completed share of the optimizer steps.", _progress_ratio)
         yield _job_gauge(jobs, "job_workers_ready", "Number of ready pods.", lambda job: job.workers.ready)
+        yield _job_gauge(jobs, "job_nodes", "Number of nodes that the run uses.", lambda job: job.workers.replicas)
+        yield _job_gauge(jobs, "job_nodes_desired", "Number of nodes that the job asks for.", lambda job: job.workers.desired)
         yield _job_gauge(jobs, "job_restarts", "Number of pod restarts.", lambda job: job.restarts.total)
 
 
@@ -168,6 +176,15 @@ def _progress_ratio(status: JobStatus) -> float | None:
     if progress is None or not progress.total_steps:
         return None
     return progress.step / progress.total_steps
+
+
+def _resizes(status: JobStatus) -> int:
+    return status.elastic.resizes if status.elastic is not None else 0
+
+
+def _nodes(status: JobStatus) -> int:
+    """The number of nodes that the run of an elastic job uses; 0 if it is not elastic or has no pods."""
+    return (status.elastic.nodes if status.elastic is not None else None) or 0
 
 
 def _step(status: JobStatus) -> int:

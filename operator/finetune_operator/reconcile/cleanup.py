@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from finetune_operator.api import Failure, WorkersStatus
+from finetune_operator.api import Failure
 from finetune_operator.api.conditions import (
     ConditionReason,
     ConditionType,
@@ -26,8 +26,10 @@ ACTIVE_CONDITIONS = (
     ConditionType.PODS_READY,
     ConditionType.RUNNING,
     ConditionType.RESTARTING,
+    ConditionType.DEGRADED,
     ConditionType.SUSPENDED,
 )
+NO_PODS = {"ready": 0, "replicas": 0}
 
 
 def finish(plan: PlanBuilder, condition_type: ConditionType, reason: str, message: str) -> None:
@@ -39,7 +41,7 @@ def finish(plan: PlanBuilder, condition_type: ConditionType, reason: str, messag
         eta=None,
         pending=None,
         counted_terminated_pods=[],
-        workers=WorkersStatus.of(0, plan.status.workers.desired),
+        workers=plan.status.workers.model_copy(update=NO_PODS | {"summary": f"0/{plan.status.workers.desired}"}),
     )
     finished = "The job failed." if failed else "The run is complete."
     for active in ACTIVE_CONDITIONS:

@@ -16,6 +16,7 @@ from finetune_operator.api import PendingPods
 from finetune_operator.api.conditions import ConditionReason, format_timestamp, parse_timestamp
 from finetune_operator.reconcile.backoff import doubled, jittered
 from finetune_operator.reconcile.cleanup import fail
+from finetune_operator.reconcile.group import is_member, reset_size
 from finetune_operator.reconcile.observed_pod import ReasonMessage
 from finetune_operator.reconcile.observed_state import is_retained
 from finetune_operator.reconcile.obstacles import start_obstacle
@@ -71,14 +72,14 @@ def _holds_resources(plan: PlanBuilder) -> bool:
 def _deleted_before_start(plan: PlanBuilder) -> str | None:
     """Name of a pod that another client deleted while the job was starting or restarting."""
     counted = set(plan.observed.status.counted_terminated_pods)
-    leaving = [pod for pod in plan.pods if never_ran(pod) and pod.uid not in plan.counted_pods]
+    leaving = [pod for pod in plan.pods if never_ran(pod) and pod.uid not in plan.counted_pods and is_member(plan, pod)]
     if leaving:
         plan.mark_for_deletion(*leaving)
         return leaving[0].name
     if plan.observed.status.phase == "Running":  # the restart policy counts the pods that vanish from a running job
         return None
     for pod in plan.observed.vanished_pods:
-        if pod.uid not in counted and not is_retained(plan.status, pod):
+        if pod.uid not in counted and not is_retained(plan.status, pod) and is_member(plan, pod):
             return pod.name
     return None
 
@@ -114,6 +115,7 @@ def _release(plan: PlanBuilder, cause: ReasonMessage) -> bool:
             retry_time=retry_time,
         )
     )
+    reset_size(plan)
     plan.emit_event(
         "Warning",
         ConditionReason.PODS_RELEASED,

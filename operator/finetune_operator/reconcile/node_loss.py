@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition, format_timestamp
+from finetune_operator.reconcile.group import is_member
 from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_operator.reconcile.pod_failure import DEFAULT_VERDICTS, PodFailure
@@ -51,9 +52,8 @@ def must_replace(plan: PlanBuilder, lost: LostPod) -> bool:
 
 
 def pods_to_replace(plan: PlanBuilder) -> list[LostPod]:
-    """The lost pods that are replaced now and are not counted yet."""
-    counted = plan.counted_pods
-    uncounted = [item for item in lost_pods(plan) if item.pod.uid not in counted and not item.pod.is_being_deleted]
+    """The lost pods of the group that are replaced now and are not counted yet."""
+    uncounted = [item for item in _lost_members(plan) if not item.pod.is_being_deleted]
     return [item for item in uncounted if must_replace(plan, item)]
 
 
@@ -67,8 +67,7 @@ def classify_lost(lost: LostPod) -> PodFailure:
 def report_lost_nodes(plan: PlanBuilder) -> bool:
     """Name lost nodes and their pods in the conditions, until the pods are replaced."""
     _watch_unready_pods(plan)
-    counted = plan.counted_pods
-    lost = [item for item in lost_pods(plan) if item.pod.uid not in counted]
+    lost = _lost_members(plan)
     if not lost:
         return False
     plan.requeue_after(plan.timings.recheck_interval)
@@ -86,7 +85,13 @@ def report_lost_nodes(plan: PlanBuilder) -> bool:
 
 def is_waiting_for_node(plan: PlanBuilder) -> bool:
     """Whether a pod is lost and does not respond, so that the last reported activity of the run is out of date."""
-    return any(lost.contact == "Silent" for lost in lost_pods(plan))
+    return any(lost.contact == "Silent" for lost in lost_pods(plan) if is_member(plan, lost.pod))
+
+
+def _lost_members(plan: PlanBuilder) -> list[LostPod]:
+    """The lost pods of the group that are not counted yet."""
+    counted = plan.counted_pods
+    return [item for item in lost_pods(plan) if item.pod.uid not in counted and is_member(plan, item.pod)]
 
 
 def _lost_since(plan: PlanBuilder, pod: Pod) -> datetime | None:

@@ -45,7 +45,8 @@ class Pod:
     `disruption` is the reason why Kubernetes stopped or rejected the pod, and `conditions` are the conditions of a pod that has
     ended or ends. `node_lost_since` is the time at which Kubernetes marked the pod because its node was not ready.
     `deletion_deadline` is set on a pod that is being deleted, to the end of its grace period.
-    `revision` and `generation` are those of the job when the pod was created.
+    `revision` and `generation` are those of the job when the pod was created, and `nodes` is the number of nodes that the run
+    had then; 0 if it is unknown.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Pod:
     node_lost_since: datetime | None = None
     revision: str = ""
     generation: int = 0
+    nodes: int = 0
     resource_version: int = field(default=0, compare=False)
 
     @property
@@ -100,6 +102,7 @@ def parse_pod(body: dict[str, Any]) -> Pod:
     containers = parse_containers(spec, status)
     disruption = _disruption(status, conditions)
     deletion_timestamp = metadata.get("deletionTimestamp")
+    annotations = metadata.get("annotations") or {}
     phase = status.get("phase") or "Pending"
     has_ended = phase == "Failed" or containers.terminated or disruption or deletion_timestamp
     return Pod(
@@ -123,7 +126,8 @@ def parse_pod(body: dict[str, Any]) -> Pod:
         conditions=_pod_conditions(status) if has_ended else (),
         node_lost_since=_node_lost_since(conditions),
         revision=(metadata.get("labels") or {}).get(names.REVISION_LABEL, ""),
-        generation=_integer((metadata.get("annotations") or {}).get(names.GENERATION_ANNOTATION)),
+        generation=_integer(annotations.get(names.GENERATION_ANNOTATION)),
+        nodes=_integer(annotations.get(names.NODES_ANNOTATION)),
         resource_version=int(metadata.get("resourceVersion") or 0),
     )
 

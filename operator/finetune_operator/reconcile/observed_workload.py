@@ -28,8 +28,9 @@ class Workload:
     """A job in Kueue's terms: what it needs, and whether it is admitted.
 
     `spec_hash` identifies the spec that the operator wrote last. `deactivated_by_job` tells a suspension of the job from a
-    deactivation by Kueue or an administrator. `flavors` and `pod_updates` decide where the pods of an admitted job run.
-    `past_execution_seconds` is the time for which earlier admissions lasted. `resource_version` is not compared.
+    deactivation by Kueue or an administrator. `pods` is the number of pods that are admitted; `flavors` and `pod_updates`
+    decide where they run. `past_execution_seconds` is the time for which earlier admissions lasted. `resource_version` is not
+    compared.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Workload:
     deactivated_by_job: bool = False
     conditions: tuple[WorkloadCondition, ...] = ()
     cluster_queue: str = ""
+    pods: int = 0
     flavors: tuple[str, ...] = ()
     pod_updates: tuple[dict[str, Any], ...] = ()
     past_execution_seconds: int = 0
@@ -106,6 +108,7 @@ def parse_workload(body: dict[str, Any]) -> Workload:
         deactivated_by_job=annotations.get(names.SUSPENDED_ANNOTATION) == "true",
         conditions=tuple(_conditions(status.get("conditions") or ())),
         cluster_queue=admission.get("clusterQueue", ""),
+        pods=sum(item.get("count") or 0 for item in assignments),
         flavors=tuple(flavors),
         pod_updates=tuple(
             update for check in status.get("admissionChecks") or () for update in check.get("podSetUpdates") or ()

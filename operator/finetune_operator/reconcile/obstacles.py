@@ -12,6 +12,7 @@ from finetune_operator.api.conditions import (
     parse_timestamp,
 )
 from finetune_operator.reconcile.failed_pods import current_pod_name
+from finetune_operator.reconcile.group import group_size, is_member
 from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage
 from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_operator.reconcile.restart_policy import backoff_delay
@@ -22,9 +23,9 @@ IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName
 
 
 def missing_indices(plan: PlanBuilder) -> list[int]:
-    """The nodes that have no pod, not even one that is being deleted."""
+    """The nodes of the group that have no pod, not even one that is being deleted."""
     existing = {pod.index for pod in plan.pods}
-    return [index for index in range(plan.job.spec.workers.nodes) if index not in existing]
+    return [index for index in range(group_size(plan)) if index not in existing]
 
 
 def start_obstacle(plan: PlanBuilder) -> ReasonMessage | None:
@@ -123,14 +124,29 @@ def _waiting_pod_cause(plan: PlanBuilder) -> ReasonMessage | None:
         first_check = pod.created + timedelta(seconds=plan.timings.start_check_after)
         if pod.is_starting_containers and plan.requeue_at(first_check):
             plan.requeue_after(plan.timings.start_check_interval)
-    for pod in plan.pods:
-        if not pod.is_being_deleted and not pod.is_finished and pod.waiting is not None:
-            return _describe_waiting(pod, pod.waiting)
-    for pod in plan.pods:
-        problem = plan.observed.start_problems.get(pod.uid)
-        if problem is not None and not pod.is_being_deleted and not pod.is_finished and not pod.ready:
-            return ReasonMessage(_volume_reason(problem), f"Pod {pod.name} does not start: {_sentence(problem.message)}")
+    members = [pod for pod in plan.pods if is_member(plan, pod)]
+    for pod in sorted(members, key=lambda pod: pod.waiting is None):  # what a pod says of itself comes first
+        obstacle = pod_obstacle(plan, pod)
+        if obstacle is not None:
+            return obstacle
     return None
+
+
+def pod_obstacle(plan: PlanBuilder, pod: Pod) -> ReasonMessage | None:
+    """Why a pod that exists does not start; None if it runs, starts as it should, or ends."""
+    if pod.is_being_deleted or pod.is_finished:
+        return None
+    if pod.waiting is not None:
+        return _describe_waiting(pod, pod.waiting)
+    problem = plan.observed.start_problems.get(pod.uid)
+    if problem is None or pod.ready:
+        return None
+    return ReasonMessage(_volume_reason(problem), f"Pod {pod.name} does not start: {_sentence(problem.message)}")
+
+
+def is_paused(plan: PlanBuilder) -> bool:
+    """Whether pods are not created for a while because some of them failed, or could not start."""
+    return (_released(plan) or _restart_backoff(plan)) is not None
 
 
 def _describe_waiting(pod: Pod, waiting: ReasonMessage) -> ReasonMessage:

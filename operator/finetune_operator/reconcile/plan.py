@@ -27,9 +27,13 @@ class CreateJobResources:
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """Create the pod of one node, under its alternate name if the failed pod with the other name is kept."""
+    """Create the pod of one node, under its alternate name if the failed pod with the other name is kept.
+
+    `nodes` is the number of nodes that the run uses.
+    """
 
     index: int
+    nodes: int
     is_alternate: bool = False
 
 
@@ -37,12 +41,13 @@ class CreatePod:
 class DeletePod:
     """Delete a pod by name and UID, so that a replacement of the same name is not deleted.
 
-    `force` deletes the pod without a confirmation of its node.
+    `force` deletes the pod without a confirmation of its node. `grace_seconds` replaces the grace period of the pod.
     """
 
     name: str
     uid: str
     force: bool = False
+    grace_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +225,10 @@ class PlanBuilder:
         if pod.uid not in self.counted_pods:
             self.update_status(counted_terminated_pods=[*self.status.counted_terminated_pods, pod.uid])
 
-    def mark_for_deletion(self, *pods: Pod, force: bool = False) -> None:
+    def mark_for_deletion(self, *pods: Pod, force: bool = False, grace_seconds: int | None = None) -> None:
         """Delete pods and record their UIDs in the status, so that their termination is never counted as a failure.
 
-        `force` does not wait for their nodes.
+        `force` does not wait for their nodes. The first call for a pod decides about its grace period.
         """
         counted = self.counted_pods
         added = [pod.uid for pod in pods if pod.uid not in counted]
@@ -231,8 +236,11 @@ class PlanBuilder:
         for pod in pods:
             if force:
                 self.add_action(DeletePod(pod.name, pod.uid, force=True))
-            elif not pod.is_being_deleted and DeletePod(pod.name, pod.uid, force=True) not in self._actions:
-                self.add_action(DeletePod(pod.name, pod.uid))
+            elif not pod.is_being_deleted and not self._deletes(pod):
+                self.add_action(DeletePod(pod.name, pod.uid, grace_seconds=grace_seconds))
+
+    def _deletes(self, pod: Pod) -> bool:
+        return any(isinstance(action, DeletePod) and action.uid == pod.uid for action in self._actions)
 
     def build(self) -> Plan:
         """The finished plan."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from finetune_operator.api import WorkersStatus
 from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition, format_timestamp
 from finetune_operator.reconcile.completion import has_succeeded
+from finetune_operator.reconcile.elastic import shrink_time
 from finetune_operator.reconcile.failed_pods import (
     current_pod_name,
     delete_retained,
@@ -13,6 +13,8 @@ from finetune_operator.reconcile.failed_pods import (
     retain_stopped,
 )
 from finetune_operator.reconcile.gang_start import release_deadline
+from finetune_operator.reconcile.group import group_size, set_ready_pods
+from finetune_operator.reconcile.growth import pod_limit
 from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage
 from finetune_operator.reconcile.obstacles import create_obstacle, missing_indices, start_obstacle
 from finetune_operator.reconcile.plan import CreateJobResources, CreatePod, PlanBuilder
@@ -38,17 +40,19 @@ def ensure_pods(plan: PlanBuilder) -> bool:
     if obstacle is not None and obstacle.reason == ConditionReason.QUOTA_EXCEEDED and "count/pods" in obstacle.message:
         delete_retained(plan)  # this quota includes finished pods, unlike that of pods
     leaving_uids = {pod.uid for pod in leaving}
-    staying = [pod for pod in pods if pod.uid not in leaving_uids]
+    size = group_size(plan)
+    staying = [pod for pod in pods if pod.uid not in leaving_uids and pod.index < size]
     _update_ready_condition(plan, staying, obstacle)
+    _create_pods_for_growth(plan, staying)
     return False
 
 
 def _is_surplus(plan: PlanBuilder, pod: Pod) -> bool:
-    """Whether the job does not need a pod: another one is the current pod of its node, or the job has fewer nodes.
+    """Whether the job does not need a pod: another one is the current pod of its node, or the run uses fewer nodes.
 
     The first can only happen if someone deletes a kept pod while an operator with an older status creates pods.
     """
-    return pod.index >= plan.job.spec.workers.nodes or pod.name != current_pod_name(plan, pod.index)
+    return pod.index >= pod_limit(plan) or pod.name != current_pod_name(plan, pod.index)
 
 
 def _create_pods(plan: PlanBuilder, missing: list[int]) -> None:
@@ -57,13 +61,23 @@ def _create_pods(plan: PlanBuilder, missing: list[int]) -> None:
         plan.update_status(start_time=format_timestamp(plan.observed.now))
     plan.add_action(CreateJobResources(may_exist=has_started))
     for index in missing:
-        plan.add_action(CreatePod(index, has_alternate_name(plan, index)))
+        plan.add_action(CreatePod(index, group_size(plan), has_alternate_name(plan, index)))
+
+
+def _create_pods_for_growth(plan: PlanBuilder, members: list[Pod]) -> None:
+    """Create the pods for further nodes of an elastic job while all pods of the group are ready."""
+    size, existing = group_size(plan), {pod.index for pod in plan.pods}
+    if len([pod for pod in members if _is_ready(pod)]) < size:
+        return
+    further = [index for index in range(size, pod_limit(plan)) if index not in existing]
+    if further and create_obstacle(plan, further) is None:
+        _create_pods(plan, further)
 
 
 def _update_ready_condition(plan: PlanBuilder, pods: list[Pod], obstacle: ReasonMessage | None) -> None:
-    nodes = plan.job.spec.workers.nodes
+    nodes = group_size(plan)
     ready = len([pod for pod in pods if _is_ready(pod)])
-    plan.update_status(workers=WorkersStatus.of(ready, nodes))
+    set_ready_pods(plan, ready)
     if ready == nodes:
         _mark_ready(plan)
         return
@@ -75,8 +89,10 @@ def _update_ready_condition(plan: PlanBuilder, pods: list[Pod], obstacle: Reason
         reason, message = ConditionReason.PODS_NOT_READY, f"{counts}; the others are restarting their ranks."
     else:
         reason, message = ConditionReason.PODS_STARTING, f"{counts}.{_initializing(pods)}"
-    deadline = release_deadline(plan)
-    if deadline is not None:
+    deadline, smaller = release_deadline(plan), shrink_time(plan)
+    if smaller is not None:
+        message += f" If it does not start by {smaller}, the run goes on with fewer nodes."
+    elif deadline is not None:
         message += f" If it does not start by {deadline}, all pods of the job are deleted and created again later."
     plan.set_condition(ConditionType.PODS_READY, False, reason, message)
 

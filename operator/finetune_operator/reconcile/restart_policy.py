@@ -14,6 +14,7 @@ from finetune_operator.reconcile.completion import has_succeeded
 from finetune_operator.reconcile.disruption_limit import limit_disruptions, max_pause
 from finetune_operator.reconcile.failed_pods import current_pod_name, retain_or_delete
 from finetune_operator.reconcile.failure_policy import apply_failure_policy
+from finetune_operator.reconcile.group import group_size, is_member
 from finetune_operator.reconcile.node_loss import classify_lost, pods_to_replace
 from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
@@ -55,11 +56,11 @@ def never_ran(pod: Pod) -> bool:
 
 
 def _newly_terminated(plan: PlanBuilder) -> list[Pod]:
-    """Pods whose trainer container failed, or that another client deletes, and that are not counted yet."""
+    """Pods of the group whose trainer container failed, or that another client deletes, and that are not counted yet."""
     counted = plan.counted_pods
     terminated = []
     for pod in plan.observed.pods:
-        if pod.uid in counted or has_succeeded(pod) or never_ran(pod):
+        if pod.uid in counted or has_succeeded(pod) or never_ran(pod) or not is_member(plan, pod):
             continue
         if pod.is_finished or pod.is_being_deleted:
             terminated.append(pod)
@@ -74,7 +75,7 @@ def _vanished_pods(plan: PlanBuilder) -> list[int]:
     if plan.status.phase != "Running":
         return []
     existing = {pod.index for pod in plan.observed.pods}
-    return [index for index in range(plan.job.spec.workers.nodes) if index not in existing]
+    return [index for index in range(group_size(plan)) if index not in existing]
 
 
 def _distinct_failures(plan: PlanBuilder, pod_failures: list[PodFailure]) -> list[PodFailure]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from finetune_operator import names
-from finetune_operator.api import WorkersStatus
 from finetune_operator.api.conditions import ConditionReason, ConditionType
+from finetune_operator.reconcile.group import set_ready_pods
 from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import DeleteConfigMap, PlanBuilder
 
@@ -20,7 +20,8 @@ def replace_outdated_pods(plan: PlanBuilder) -> bool:
         _use_current_config_map(plan)
         return False
     plan.mark_for_deletion(*plan.observed.pods)
-    plan.update_status(workers=WorkersStatus.of(0, plan.job.spec.workers.nodes), eta=None)
+    plan.update_status(eta=None)
+    set_ready_pods(plan, 0)
     if plan.status.phase == "Running":
         plan.update_status(phase="Pending")
         plan.set_condition(ConditionType.RUNNING, False, ConditionReason.PREVIOUS_PODS_TERMINATING, "The job was changed.")

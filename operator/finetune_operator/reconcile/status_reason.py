@@ -28,6 +28,7 @@ def status_reason(status: JobStatus) -> str | None:
         _reason(status, ConditionType.PODS_READY, "Unknown")
         or _reason(status, ConditionType.PODS_READY, "False")
         or _reason(status, ConditionType.RESTARTING, "True")
+        or _reason(status, ConditionType.DEGRADED, "True")
         or _reason(status, ConditionType.CHECKPOINT_HEALTHY, "False")
     )
 

@@ -33,6 +33,14 @@ def _in_init_container(path: str) -> dict[str, Any]:
 
 
 CASES: tuple[Case, ...] = (
+    Case("spec.workers.nodes", "nodes must not be below minNodes", spec(workers__nodes=2, workers__minNodes=2),
+         spec(workers__nodes=1, workers__minNodes=2)),
+    Case(
+        "spec.workers.minNodes",
+        "batchSize must be a multiple of microBatchSize x minNodes",
+        spec(training__batchSize=8, training__microBatchSize=1, workers__nodes=8, workers__minNodes=2),
+        spec(training__batchSize=8, training__microBatchSize=1, workers__nodes=8, workers__minNodes=3),
+    ),
     Case(
         "spec.workers.scratch.size",
         "a PersistentVolume needs a size",

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.ports import free_ports
-from finetune_trainer.agent.rendezvous import Rendezvous, RendezvousState, ReplacedError
+from finetune_trainer.agent.rendezvous import NotMemberError, Rendezvous, RendezvousState, ReplacedError
 from finetune_trainer.agent.settings import Settings
 from finetune_trainer.agent.stop_signals import StopSignals
 from finetune_trainer.agent.store import Store, StoreLostError
@@ -70,7 +70,8 @@ class Agent:
     def run(self) -> Outcome:
         """Run rounds until the run is over and return its outcome.
 
-        A lost store is waited for without a limit: the operator, which replaces pod 0, decides when to give up.
+        A lost store is waited for without a limit: the operator, which replaces pod 0, decides when to give up. So is a run
+        that has fewer nodes at present: the operator creates this pod before the run grows.
         """
         pause, started = FIRST_RECONNECT_PAUSE, time.monotonic()
         try:
@@ -82,9 +83,9 @@ class Agent:
                 except ReplacedError:
                     LOG.info("another pod has taken the place of this one: ending")
                     raise RunEnded(REPLACED) from None
-                except StoreLostError as error:
+                except (StoreLostError, NotMemberError) as error:
                     if pause == FIRST_RECONNECT_PAUSE:
-                        LOG.info("%s: %s", "waiting for the store" if self._round == 0 else "the store is lost", error)
+                        LOG.info("%s: %s", "waiting for the run" if self._round == 0 else "the connection is lost", error)
                     rendezvous = None  # closes the connection: agent 0 must free the port before it can host another store
                     self._remember_peer_preemption()
                     self._workers.shut_down()
@@ -100,7 +101,7 @@ class Agent:
     def _connect(self) -> Rendezvous:
         host, port = self._settings.rendezvous_host, self._settings.rendezvous_port
         store = Store(host, port, self._is_host, self._limits.store_timeout)
-        return Rendezvous(store, self._settings.node_rank, self._claim)
+        return Rendezvous(store, self._settings.node_rank, self._settings.nodes, self._claim)
 
     def _run_rounds(self, rendezvous: Rendezvous) -> None:
         """Run rounds over one connection; ends by RunEnded or StoreLostError."""
@@ -123,16 +124,16 @@ class Agent:
     def _run_round(self, rendezvous: Rendezvous) -> None:
         """Run one round; ends by RoundEnded, RunEnded or StoreLostError."""
         self._join(rendezvous)
-        LOG.info("round %d: waiting for %d nodes", self._round, self._settings.nodes)
-        while self._poll(rendezvous).announced < self._settings.nodes:
+        LOG.info("round %d: waiting for %d nodes", self._round, rendezvous.nodes)
+        while self._poll(rendezvous).announced < rendezvous.nodes:
             pass
         master = rendezvous.master()
         LOG.info("round %d: starting %d ranks; master is %s", self._round, self._settings.processes_per_node, master)
         self._peer_preemption = None
-        self._workers.start(self._round, master)
+        self._workers.start(self._round, master, rendezvous.nodes)
         completion = self._monitor_ranks(rendezvous)
         rendezvous.mark_done()
-        while self._poll(rendezvous).done < self._settings.nodes:
+        while self._poll(rendezvous).done < rendezvous.nodes:
             pass
         raise RunEnded(completion)
 
@@ -273,7 +274,7 @@ class Agent:
         deadline = time.monotonic() + self._limits.end_grace
         with contextlib.suppress(StoreLostError):
             rendezvous.mark_done()
-            while rendezvous.state().done < self._settings.nodes and time.monotonic() < deadline:
+            while rendezvous.state().done < rendezvous.nodes and time.monotonic() < deadline:
                 self._tick()
 
     def _stopped_without_ranks(self) -> Outcome:
@@ -302,5 +303,5 @@ class Agent:
         deadline = time.monotonic() + self._limits.end_grace
         with contextlib.suppress(StoreLostError):
             rendezvous.acknowledge()
-            while self._is_host and rendezvous.count_acknowledgements() < self._settings.nodes and time.monotonic() < deadline:
+            while self._is_host and rendezvous.count_acknowledgements() < rendezvous.nodes and time.monotonic() < deadline:
                 self._tick()

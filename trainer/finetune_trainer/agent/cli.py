@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--job", required=True, metavar="NAMESPACE/NAME")
     parser.add_argument("--run-id", help="identifies this run among all that may use its storage; by default --job")
     parser.add_argument("--node-rank", type=int, required=True)
-    parser.add_argument("--nodes", type=int, required=True)
+    parser.add_argument("--nodes", type=int, required=True, help="nodes of the run; that of agent 0 holds for all agents")
     parser.add_argument("--processes-per-node", type=int, required=True)
     parser.add_argument("--rendezvous", required=True, metavar="HOST:PORT", help="address of the store, which agent 0 hosts")
     parser.add_argument("--work-dir", type=Path, required=True)

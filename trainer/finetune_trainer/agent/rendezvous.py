@@ -3,6 +3,7 @@
 A round is one lifetime of the process group; all ranks start together in it. Keys of the store:
 
 - `round`: the number of the current round
+- `nodes`: the number of nodes of the run, which the command line of agent 0 decides
 - `fatal`: the Outcome that all agents must end with, or empty
 - `failures`: in-place restarts since the last new step
 - `acknowledged`: the number of agents that have read how the run ended
@@ -43,24 +44,36 @@ class ReplacedError(Exception):
     """Another agent has claimed this node: this agent's pod was replaced, and the run goes on without it."""
 
 
+class NotMemberError(Exception):
+    """The run has fewer nodes at present and goes on without this one."""
+
+
 class Rendezvous:
     """One agent's part in the rendezvous, over one connection to the store. Every method may raise StoreLostError.
 
-    `claim` is the claim of this agent over an earlier connection; empty before its first.
+    `nodes` is the number of nodes of the run: that of agent 0, which the others take over. `claim` is the claim of this agent
+    over an earlier connection; empty before its first.
+
+    Raises NotMemberError if the run has too few nodes for this one.
     """
 
-    def __init__(self, store: Store, node: int, claim: str = "") -> None:
+    def __init__(self, store: Store, node: int, nodes: int, claim: str = "") -> None:
         self._store = store
         self._node = node
+        self.nodes = nodes
         self._own_beats = 0
         self.claim = claim
         self.round = 0
         if node == 0:
             store.write("fatal", "")
+            store.write("nodes", str(nodes))
             # Rounds of a new store must be later than those of a lost one: ranks name their attempt after the round.
             store.write("round", str(time.time_ns() // 1_000_000))
         else:
             store.wait_for("round")
+            self.nodes = int(store.read(["nodes"])[0])
+            if node >= self.nodes:
+                raise NotMemberError(f"the run has {self.nodes} nodes and goes on without node {node}")
 
     def join(self, later_than: int, master: str = "") -> None:
         """Announce this node for the current round; agent 0 also publishes the master address of the ranks.

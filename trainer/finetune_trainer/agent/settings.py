@@ -29,7 +29,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """The agent's command line."""
+    """The agent's command line. `nodes` of agent 0 holds for all agents."""
 
     document: Path
     namespace: str
@@ -48,11 +48,6 @@ class Settings:
     rank_module: str = "finetune_trainer.training"
     limits: Limits = Limits()
     hang: HangLimits = field(default_factory=HangLimits)
-
-    @property
-    def world_size(self) -> int:
-        """Ranks of all nodes."""
-        return self.nodes * self.processes_per_node
 
     def rank(self, local_rank: int) -> int:
         """The rank of a local rank; restarts never change it."""

@@ -57,24 +57,24 @@ class WorkerGroup:
         self.peers_alive_at = -math.inf
         """When a rank of another node gave its last known sign of life, by this process's monotonic clock."""
 
-    def start(self, round_number: int, master: str) -> None:
-        """Start the ranks of a round, which meet at `master` (HOST:PORT)."""
+    def start(self, round_number: int, master: str, nodes: int) -> None:
+        """Start the ranks of a round on this many nodes, which meet at `master` (HOST:PORT)."""
         self._monitor.ranks_started(is_restart=self._was_started)
         self._was_started = True
         self._workers = []
         self._hang, self._has_logged_stacks = None, False
         self._checked_at = time.monotonic()
         for local_rank in range(self._settings.processes_per_node):
-            self._workers.append(self._start_worker(local_rank, round_number, master))
+            self._workers.append(self._start_worker(local_rank, round_number, master, nodes))
 
-    def _start_worker(self, local_rank: int, round_number: int, master: str) -> WorkerProcess:
+    def _start_worker(self, local_rank: int, round_number: int, master: str, nodes: int) -> WorkerProcess:
         settings = self._settings
         rank = settings.rank(local_rank)
         options = {
             "document": settings.document,
             "job": f"{settings.namespace}/{settings.job}",
             "rank": rank,
-            "world-size": settings.world_size,
+            "world-size": nodes * settings.processes_per_node,
             "local-rank": local_rank,
             "processes-per-node": settings.processes_per_node,
             "master": master,

@@ -136,6 +136,40 @@ def test_stop_of_one_node_makes_other_wait_for_its_return(create_cluster: Create
     assert outcomes(agents) == [(Reason.COMPLETE, None, None)] * 2
 
 
+def test_agent_0_decides_the_number_of_nodes(create_cluster: CreateCluster) -> None:
+    """A run on two nodes loses the second one, goes on without it, and takes it back: only agent 0 is replaced."""
+    cluster = create_cluster({0: ["train"], 1: ["train"]})
+    agents = cluster.start_all()
+    assert [cluster.record(rank, 0)["world_size"] for rank in (0, 1)] == [2, 2]
+    agents[0].signal(signal.SIGTERM)
+    assert agents[0].wait().reason is Reason.PREEMPTED
+    agents[0] = cluster.start(0, nodes=1)
+    assert cluster.record(0, 1)["world_size"] == 1
+    wait_for(lambda: agents[0].status().progress.step > 120, "some steps on one node")
+    assert cluster.attempts(1) == 1, "node 1 waits"
+    assert not agents[1].has_ended
+    agents[0].signal(signal.SIGTERM)
+    assert agents[0].wait().reason is Reason.PREEMPTED
+    agents[0] = cluster.start(0)
+    records = [cluster.record(0, 2), cluster.record(1, 1)]
+    assert [record["world_size"] for record in records] == [2, 2]
+    assert records[0]["attempt"] == records[1]["attempt"]
+    cluster.finish()
+    assert outcomes(agents) == [(Reason.COMPLETE, None, None)] * 2
+
+
+def test_a_node_beyond_the_run_waits_until_it_is_stopped(create_cluster: CreateCluster) -> None:
+    cluster = create_cluster({0: ["train"]}, nodes=1)
+    agents = [cluster.start(0), cluster.start(1, nodes=2)]
+    cluster.record(0, 0)
+    time.sleep(1)
+    assert cluster.attempts(0) == 1, "it does not disturb the run"
+    agents[1].signal(signal.SIGTERM)
+    assert agents[1].wait().message == "stopped on request while no rank ran"
+    cluster.finish()
+    assert outcomes(agents[:1]) == [(Reason.COMPLETE, None, None)]
+
+
 def test_stop_without_ranks_and_second_signal(create_cluster: CreateCluster) -> None:
     cluster = create_cluster({0: ["ignore-sigterm"], 1: ["train"]})
     agent = cluster.start(1)

@@ -57,6 +57,35 @@ def test_change_in_the_request_that_suspends_or_resumes(before: Any, after: Any,
     assert refused_fields(old, new) == expected
 
 
+ELASTIC = {"spec.workers.nodes": 4, "spec.workers.minNodes": 1}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (ELASTIC, ELASTIC | {"spec.workers.nodes": 2}, set()),
+        (ELASTIC, ELASTIC | {"spec.workers.nodes": 8}, set()),
+        ({}, ELASTIC, {"spec.workers"}),
+        (ELASTIC, ELASTIC | {"spec.workers.nodes": 2, "spec.workers.minNodes": 2}, {"spec.workers"}),
+        (ELASTIC, ELASTIC | {"spec.workers.nodes": 2, "spec.workers.image": "mine:2"}, {"spec.workers"}),
+    ],
+)
+def test_number_of_nodes_of_an_elastic_job_may_change_while_it_runs(before: Any, after: Any, expected: set[str]) -> None:
+    old, new = (FineTuneJob.model_validate(job(changes)) for changes in (before, after))
+    assert refused_fields(old, new) == expected
+
+
+def test_allowed_numbers_of_nodes_divide_the_batch() -> None:
+    batch = {"spec.training.batchSize": 24, "spec.training.microBatchSize": 1, "spec.workers.processesPerNode": 2}
+    document = FineTuneJob.model_validate(job(batch | {"spec.workers.nodes": 12, "spec.workers.minNodes": 2}))
+    assert document.spec.allowed_nodes == (2, 3, 4, 6, 12)
+    fixed = FineTuneJob.model_validate(job(batch | {"spec.workers.nodes": 12}))
+    assert fixed.spec.allowed_nodes == (12,)
+    assert document.revision != fixed.revision
+    scaled = FineTuneJob.model_validate(job(batch | {"spec.workers.nodes": 6, "spec.workers.minNodes": 2}))
+    assert document.revision == scaled.revision, "the pods of a job that was scaled are kept"
+
+
 def test_changed_nodes_must_divide_the_batch() -> None:
     with pytest.raises(ValueError, match=r"batchSize must be a multiple of microBatchSize x workers\.nodes"):
         FineTuneJob.model_validate(job({"spec.training.batchSize": 8, "spec.workers.nodes": 3}))

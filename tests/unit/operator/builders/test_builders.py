@@ -119,6 +119,7 @@ def test_annotations_for_prometheus_and_readiness_probe() -> None:
         "prometheus.io/port": "9400",
         "prometheus.io/path": "/metrics",
         "finetune-operator.io/generation": "0",
+        "finetune-operator.io/nodes": "2",
     }
     assert container()["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
 
@@ -237,6 +238,14 @@ def test_event_shortens_its_note_to_what_the_api_server_accepts() -> None:
     assert short["note"] == "é" * 512
 
 
+def test_command_of_the_first_pod_has_the_number_of_nodes_that_the_run_uses() -> None:
+    def nodes_option(index: int) -> str:
+        command = builders.build_pod(job(workers__nodes=4), index, Settings(), nodes=2)["spec"]["containers"][0]["command"]
+        return str(command[command.index("--nodes") + 1])
+
+    assert [nodes_option(index) for index in range(4)] == ["2", "2", "3", "4"], "the agent refuses a rank beyond its nodes"
+
+
 def test_replacement_has_another_name_and_the_same_host_name() -> None:
     first, second = (builders.build_pod(job(), 1, Settings(), is_alternate=alternate) for alternate in (False, True))
     assert (first["metadata"]["name"], second["metadata"]["name"]) == ("j-1", "j-1-r")
@@ -251,7 +260,7 @@ def test_replacement_has_another_name_and_the_same_host_name() -> None:
         ({"runPolicy__backoffLimit": 9}, False, False),
         ({"workers__processesPerNode": 1}, False, False),  # the default
         ({"workers__image": "mine:2"}, True, False),
-        ({"workers__nodes": 1}, True, False),
+        ({"workers__nodes": 1}, False, False),  # only the first pod is replaced
         ({"training__maxSteps": 9}, True, True),
         ({"checkpoint__credentials": "other"}, True, True),
     ],

@@ -62,7 +62,8 @@ def test_validate_checks_the_change_from_a_previous_document(job_file: str, caps
     capsys.readouterr()
     assert main(["validate", job_file, "--previous", "old.yaml"]) == 2
     assert capsys.readouterr().err == (
-        "job.yaml:13: spec.workers: it can change only while the job is suspended: set runPolicy.suspend: true first\n"
+        "job.yaml:14: spec.workers.nodes: nodes can change only while the job is suspended: set runPolicy.suspend: true first, "
+        "or create the job with minNodes\n"
     )
 
 

@@ -110,7 +110,7 @@ CALLS = [
     ),
     Call(
         "force-delete pod",
-        lambda client: client.delete_pod("team", "j-0", "u", force=True),
+        lambda client: client.delete_pod("team", "j-0", "u", grace_seconds=0),
         "DELETE",
         POD_PATH,
         {"preconditions": {"uid": "u"}, "gracePeriodSeconds": 0},

@@ -156,4 +156,9 @@ def test_names_of_the_crd() -> None:
         "shortNames": ["ftj"],
         "categories": ["ml"],
     }
-    assert spec["versions"][0]["subresources"] == {"status": {}}
+    scale = {
+        "specReplicasPath": ".spec.workers.nodes",
+        "statusReplicasPath": ".status.workers.replicas",
+        "labelSelectorPath": ".status.workers.selector",
+    }
+    assert spec["versions"][0]["subresources"] == {"status": {}, "scale": scale}

@@ -20,7 +20,9 @@ async def test_writes_status_then_creates_resources_then_pods() -> None:
     assert harness.client.log == [
         "status", "create Service j", f"create ConfigMap {config_map}", "create Pod j-0", "create Pod j-1",
     ]  # fmt: skip
-    assert (harness.status()["phase"], harness.status()["workers"]) == ("Pending", {"ready": 0, "desired": 2, "summary": "0/2"})
+    selector = "finetune-operator.io/job=j"
+    workers = {"ready": 0, "desired": 2, "replicas": 2, "summary": "0/2", "selector": selector}
+    assert (harness.status()["phase"], harness.status()["workers"]) == ("Pending", workers)
 
 
 async def test_writes_nothing_without_changes() -> None:

@@ -12,7 +12,7 @@ from finetune_operator.reconcile import CreateJobResources, CreatePod, MissingSe
 def test_creates_job_resources_then_pods() -> None:
     cluster = SimulatedCluster(nodes=3)
     plan = cluster.reconcile()
-    assert plan.actions == (CreateJobResources(), CreatePod(0), CreatePod(1), CreatePod(2))
+    assert plan.actions == (CreateJobResources(), CreatePod(0, 3), CreatePod(1, 3), CreatePod(2, 3))
     assert plan.is_urgent
     assert (cluster.status.phase, cluster.status.workers.summary) == ("Pending", "0/3")
     assert cluster.status.start_time == "2026-01-01T12:00:00Z"
@@ -67,7 +67,7 @@ def test_obstacle_prevents_creation_of_all_pods(observed: dict[str, object], rea
     assert cluster.condition(ConditionType.PODS_READY) == ("False", reason)
     assert message in cluster.message(ConditionType.PODS_READY)
     cluster.observed = {}
-    assert CreatePod(0) in cluster.reconcile().actions
+    assert CreatePod(0, 2) in cluster.reconcile().actions
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_reports_and_retries_create_error() -> None:
     cluster = SimulatedCluster()
     cluster.observed = {"create_error": ReasonMessage("CreateRejected", "pods are forbidden: exceeded quota: gpus")}
     plan = cluster.reconcile()
-    assert CreatePod(0) in plan.actions
+    assert CreatePod(0, 2) in plan.actions
     assert cluster.condition(ConditionType.PODS_READY) == ("False", "CreateRejected")
     assert "exceeded quota" in cluster.message(ConditionType.PODS_READY)
 

@@ -51,7 +51,7 @@ def start(settings: Settings, monitor: Monitor) -> Iterator[StartWorkers]:
 
     def start(rank_2: str, rank_3: str) -> WorkerGroup:
         settings.document.write_text(json.dumps({"2": [rank_2], "3": [rank_3]}))
-        workers.start(1, "localhost:1")
+        workers.start(1, "localhost:1", settings.nodes)
         return workers
 
     yield start

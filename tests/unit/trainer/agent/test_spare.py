@@ -64,7 +64,7 @@ def restart(workers: WorkerGroup, settings: Settings, *behaviors: str) -> Worker
     for record in settings.cache_dir.glob("attempt-*"):
         record.unlink()
     settings.document.write_text(json.dumps({str(2 + index): [behavior] for index, behavior in enumerate(behaviors)}))
-    workers.start(2, "localhost:1")
+    workers.start(2, "localhost:1", 1)
     return workers
 
 
