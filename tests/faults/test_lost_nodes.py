@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from tests.support.cluster_jobs import Jobs
 from tests.support.cluster_run import ClusterRun
 from tests.support.devcluster import faults
-from tests.support.devcluster.session import Cluster
-from tests.support.installation import NAMESPACE, RELEASE
+from tests.support.lost_nodes import leader, leader_node, leader_on_other_node, node_is_ready, wait_until
 from tests.support.operator_faults import operator_pods
 from tests.support.reliability import Measure
 
@@ -21,43 +17,6 @@ TAKEOVER_SECONDS = 15
 NODE_LOST_SECONDS = 30
 # Kubernetes reports a node as not ready 50 seconds after the last sign of life of its kubelet, and looks every 5 seconds.
 DETECTION_SECONDS = 60
-
-
-@contextmanager
-def leader_on_other_node(cluster: Cluster, node: str) -> Iterator[None]:
-    """Keep the leader of the operator away from a node, so that the test is about the node's other pods."""
-    cluster.kubectl("cordon", node)
-    try:
-        if leader_node(cluster) == node:
-            cluster.kubectl(f"--namespace={NAMESPACE}", "delete", "pod", leader(cluster)["metadata"]["name"], "--wait=true")
-            wait_until(lambda: leader_node(cluster) != node, "the leader is on the other node", seconds=60)
-    finally:
-        cluster.kubectl("uncordon", node)
-    yield
-
-
-def leader(cluster: Cluster) -> dict[str, Any]:
-    """The pod of the leader; empty while no replica leads."""
-    lease = json.loads(cluster.kubectl(f"--namespace={NAMESPACE}", "get", "lease", RELEASE, "--output=json"))
-    holder = lease["spec"].get("holderIdentity", "").rpartition("_")[0]
-    return next((pod for pod in operator_pods(cluster) if pod["metadata"]["name"] == holder), {})
-
-
-def leader_node(cluster: Cluster) -> str:
-    return str(leader(cluster).get("spec", {}).get("nodeName", ""))
-
-
-def node_is_ready(cluster: Cluster, node: str) -> bool:
-    conditions = json.loads(cluster.kubectl("get", "node", node, "--output=json"))["status"]["conditions"]
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-
-
-def wait_until(condition: Callable[[], bool], description: str, *, seconds: float) -> float:
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() < started + seconds, f"not within {seconds:.0f} s: {description}"
-        time.sleep(0.3)
-    return time.monotonic() - started
 
 
 @pytest.mark.timeout(900)

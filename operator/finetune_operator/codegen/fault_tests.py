@@ -256,6 +256,20 @@ FAULTS: dict[int, Fault] = {
             f"{_SCHEDULING}/test_kueue.py::test_preempted_job_comes_back",
         ),
     ),
+    27: Fault(
+        "A node is missing for longer than a moment.",
+        "A job with `workers.minNodes` goes on with the nodes that are left, and takes the node back when it returns. The "
+        "losses are those of an undisturbed run, apart from rounding. The seconds of a lost node include the 50 after which "
+        "Kubernetes reports it.",
+        (
+            f"{_CLUSTER}/test_elastic.py::test_missing_node",
+            f"{_CLUSTER}/test_elastic.py::test_lost_node",
+            f"{_CLUSTER}/test_elastic.py::test_scaled_run",
+            f"{_SCHEDULING}/test_elastic.py::test_runs_where_only_one_pod_fits_and_grows",
+            f"{_AGENT}/test_elastic.py::test_two_nodes_one_node_two_nodes",
+            f"{_POLICY}/test_elastic.py::test_flapping_node_and_killed_operator",
+        ),
+    ),
 }
 
 GAPS: dict[int, str] = {

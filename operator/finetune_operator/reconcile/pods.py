@@ -26,7 +26,8 @@ def ensure_pods(plan: PlanBuilder) -> bool:
     pods = plan.pods
     missing = missing_indices(plan)
     counted = plan.counted_pods
-    surplus = [pod for pod in pods if pod.uid not in counted and _is_surplus(plan, pod)]
+    limit = pod_limit(plan)
+    surplus = [pod for pod in pods if pod.uid not in counted and _is_surplus(plan, pod, limit)]
     if surplus:
         plan.needs_consistent_read = True
     leaving = [pod for pod in pods if pod.uid in counted and not is_stopping(plan, pod)] + surplus
@@ -47,12 +48,12 @@ def ensure_pods(plan: PlanBuilder) -> bool:
     return False
 
 
-def _is_surplus(plan: PlanBuilder, pod: Pod) -> bool:
+def _is_surplus(plan: PlanBuilder, pod: Pod, limit: int) -> bool:
     """Whether the job does not need a pod: another one is the current pod of its node, or the run uses fewer nodes.
 
     The first can only happen if someone deletes a kept pod while an operator with an older status creates pods.
     """
-    return pod.index >= pod_limit(plan) or pod.name != current_pod_name(plan, pod.index)
+    return pod.index >= limit or pod.name != current_pod_name(plan, pod.index)
 
 
 def _create_pods(plan: PlanBuilder, missing: list[int]) -> None:

@@ -226,7 +226,7 @@ class Agent:
             if self._is_host:
                 rendezvous.reset_failures()
 
-    def _hosting_failure(self, error: StoreLostError) -> Outcome:
+    def _hosting_failure(self, error: Exception) -> Outcome:
         message = f"agent 0 cannot host the store on port {self._settings.rendezvous_port}: {error}"
         return Outcome(reason=Reason.RENDEZVOUS_FAILED, message=message, node=0)
 

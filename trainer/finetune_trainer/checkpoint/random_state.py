@@ -21,6 +21,18 @@ def capture() -> dict[str, Any]:
     }
 
 
+STRIDE = 2**20  # more than there are ranks, so that no two pairs of rank and step have the same seed
+
+
+def reseed(step: int) -> None:
+    """Give torch's generators, which were seeded for this rank, a new seed for the steps after this one.
+
+    For a rank that has no state of its own in a checkpoint, because the number of ranks has changed. It would otherwise repeat
+    the random numbers of the first steps.
+    """
+    torch.manual_seed((torch.initial_seed() + step * STRIDE) % 2**63)
+
+
 def restore(state: dict[str, Any]) -> None:
     """Set the generators to a captured state; that of the GPU only if there was one then and is one now."""
     version, words, gauss = state["python"]

@@ -70,7 +70,7 @@ def restore(engine: Any, context: CheckpointContext, steps: Sequence[int] | None
         if group.any(not is_complete):
             on_first_rank(group, partial(quarantine, storage, manifest))
             continue
-        client_state = _load(engine, folder, context, is_converted)
+        client_state = _load(engine, folder, context, manifest.step, is_converted)
         group.barrier()
         if group.local_rank == 0:
             shutil.rmtree(context.restore_dir, ignore_errors=True)
@@ -155,13 +155,16 @@ def _fetch_files(storage: Storage, manifest: Manifest, files: list[File], folder
     return True
 
 
-def _load(engine: Any, folder: Path, context: CheckpointContext, is_converted: bool) -> dict[str, Any]:
+def _load(engine: Any, folder: Path, context: CheckpointContext, step: int, is_converted: bool) -> dict[str, Any]:
     if is_converted:
         state = universal.load_converted(engine, folder, context.restore_dir / "universal", context.group)
+        random_state.reseed(step)
     else:
         _, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
         own = folder / rank_file(context.group.rank)
         if own.is_file():
             random_state.restore(load(own))
+        else:
+            random_state.reseed(step)
     client_state: dict[str, Any] = state[CLIENT_KEY]
     return client_state

@@ -100,10 +100,10 @@ def test_first_growth_waits_for_no_pause() -> None:
 def test_repeated_scaling_is_bounded() -> None:
     """An autoscaler that changes its mind every minute: each growth waits longer, and no pod is stopped without its time."""
     cluster = ElasticCluster(2).run(60)
-    for minute in range(120):
+    for minute in range(60):
         cluster.scale(1 + minute % 2).run(60, tick=10)
     assert cluster.status.elastic is not None
-    assert 2 < cluster.status.elastic.resizes < 16
+    assert 2 < cluster.status.elastic.resizes < 10
     assert cluster.cut_short == []
     assert cluster.status.restarts.total == 0
 

@@ -1,0 +1,53 @@
+"""Lost nodes of the development cluster, and the leader of the operator, which may run on them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.support.devcluster.session import Cluster
+from tests.support.installation import NAMESPACE, RELEASE
+from tests.support.operator_faults import operator_pods
+
+
+@contextmanager
+def leader_on_other_node(cluster: Cluster, node: str) -> Iterator[None]:
+    """Keep the leader of the operator away from a node, so that the test is about the node's other pods."""
+    cluster.kubectl("cordon", node)
+    try:
+        if leader_node(cluster) == node:
+            cluster.kubectl(f"--namespace={NAMESPACE}", "delete", "pod", leader(cluster)["metadata"]["name"], "--wait=true")
+            wait_until(lambda: leader_node(cluster) != node, "the leader is on the other node", seconds=60)
+    finally:
+        cluster.kubectl("uncordon", node)
+    yield
+
+
+def leader(cluster: Cluster) -> dict[str, Any]:
+    """The pod of the leader; empty while no replica leads."""
+    lease = json.loads(cluster.kubectl(f"--namespace={NAMESPACE}", "get", "lease", RELEASE, "--output=json"))
+    holder = lease["spec"].get("holderIdentity", "").rpartition("_")[0]
+    return next((pod for pod in operator_pods(cluster) if pod["metadata"]["name"] == holder), {})
+
+
+def leader_node(cluster: Cluster) -> str:
+    """The node of the leader; empty while no replica leads."""
+    return str(leader(cluster).get("spec", {}).get("nodeName", ""))
+
+
+def node_is_ready(cluster: Cluster, node: str) -> bool:
+    """Whether Kubernetes reports a node as ready."""
+    conditions = json.loads(cluster.kubectl("get", "node", node, "--output=json"))["status"]["conditions"]
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def wait_until(condition: Callable[[], bool], description: str, *, seconds: float) -> float:
+    """Wait until a condition is met; returns the seconds that it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() < started + seconds, f"not within {seconds:.0f} s: {description}"
+        time.sleep(0.3)
+    return time.monotonic() - started
