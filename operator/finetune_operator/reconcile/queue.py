@@ -25,6 +25,8 @@ from finetune_operator.reconcile.stopping import describe_stopping, reset_backof
 REQUEUED_BY_EVICTION = ("Preempted", "NodeFailures")
 """Eviction reasons after which Kueue considers the job again at once; after others it waits for a back-off or a person."""
 
+DEACTIVATED = "Deactivated"
+
 
 def wait_for_admission(plan: PlanBuilder) -> bool:
     """Stop the pods of a queued job that is not admitted. True if the job may not run now."""
@@ -162,7 +164,9 @@ def _released(workload: Workload, now: datetime) -> Workload:
     seconds = workload.past_execution_seconds
     if admitted is not None and admitted.status == "True":
         seconds += int((now - parse_timestamp(admitted.last_transition_time)).total_seconds())
-    result = workload.with_condition("Requeued", requeued, evicted.reason, evicted.message, now)
+    # Kueue appends a cause to this reason, but queues a reactivated Workload again only if it finds the reason alone here.
+    reason = DEACTIVATED if evicted.reason.startswith(DEACTIVATED) else evicted.reason
+    result = workload.with_condition("Requeued", requeued, reason, evicted.message, now)
     result = result.with_condition("QuotaReserved", "False", "Pending", evicted.message, now)
     result = result.with_condition("Admitted", "False", "NoReservation", "The workload has no reservation", now)
     return replace(result, past_execution_seconds=seconds)

@@ -90,13 +90,14 @@ def test_preempted_job_saves_a_checkpoint_gives_quota_back_and_continues() -> No
         ("AdmissionCheck", "False"),
         ("ClusterQueueStopped", "False"),
         ("Deactivated", "False"),
+        ("DeactivatedDueToRequeuingLimitExceeded", "False"),
     ],
 )
 def test_requeues_at_once_only_after_preemption(reason: str, requeued: str) -> None:
     cluster = running()
     cluster.evict_workload(reason).reconcile()
     cluster.end_pods().reconcile_until_stable()
-    assert cluster.workload_condition("Requeued") == (requeued, reason)
+    assert cluster.workload_condition("Requeued") == (requeued, reason.partition("DueTo")[0])
     assert cluster.workload_condition("Evicted") == ("True", reason), "Kueue resets it at the next admission"
 
 
