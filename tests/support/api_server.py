@@ -17,12 +17,13 @@ import aiohttp
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.support.devcluster import components
 from tests.support.devcluster.gobuild import binary
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "manifests/crds/finetunejobs.finetune-operator.io.yaml"
 TOKEN = "secret"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 JOBS = "/apis/finetune-operator.io/v1alpha1/namespaces/default/finetunejobs"
 PODS = "/api/v1/namespaces/default/pods"
@@ -76,16 +77,9 @@ async def running(folder: Path) -> AsyncIterator[ApiServer]:
     (folder / "service-accounts.key").write_bytes(pem)
     (folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
     commands = {
-        "etcd": [
-            f"--data-dir={folder / 'etcd'}",
-            f"--listen-client-urls=http://127.0.0.1:{etcd}",
-            f"--advertise-client-urls=http://127.0.0.1:{etcd}",
-            f"--listen-peer-urls=http://127.0.0.1:{peers}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{peers}",
-            f"--initial-cluster=default=http://127.0.0.1:{peers}",
-            "--unsafe-no-fsync",
-        ],
+        "etcd": components.etcd(folder / "etcd", f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peers}"),
         "kube-apiserver": [
+            binary("kube-apiserver"),
             f"--etcd-servers=http://127.0.0.1:{etcd}",
             "--bind-address=127.0.0.1",
             f"--secure-port={port}",
@@ -102,9 +96,9 @@ async def running(folder: Path) -> AsyncIterator[ApiServer]:
     }
     processes = []
     try:
-        for name, flags in commands.items():
+        for name, command in commands.items():
             with (folder / f"{name}.log").open("w") as log:
-                processes.append(await asyncio.create_subprocess_exec(binary(name), *flags, stdout=log, stderr=log))
+                processes.append(await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log))
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=unverified()), headers=authorization()) as session:
             server = ApiServer(f"https://127.0.0.1:{port}", session)
             async with asyncio.timeout(START_SECONDS):
