@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from finetune_operator import __version__
 
 ENVIRONMENT_PREFIX = "FINETUNE_OPERATOR_"
+
+
+def _parse_peers(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value else None
+    except ValueError as error:
+        raise ValueError(
+            f"invalid JSON: {error}: pass a list of peers such as "
+            '[{"podSelector": {"matchLabels": {"app": "prometheus"}}}]'
+        ) from None
+
+
+# An empty list in a NetworkPolicy would mean that everybody may connect.
+NetworkPolicyPeers = Annotated[Annotated[list[dict[str, Any]], Field(min_length=1)] | None, BeforeValidator(_parse_peers)]
 
 
 class Settings(BaseModel):
@@ -40,6 +57,11 @@ class Settings(BaseModel):
         description="the Lease by which several replicas elect their leader, as NAMESPACE/NAME; no election when empty",
     )
     namespaces: str = Field("", description="namespaces to watch, separated by commas; all namespaces when empty")
+    network_policy_peers: NetworkPolicyPeers = Field(
+        None,
+        description="peers that may read /progress and /metrics of trainer pods, the operator among them: a JSON list as in a "
+        "NetworkPolicy; jobs get no NetworkPolicy when empty",
+    )
     workers: int = Field(64, ge=1, le=256, description="number of jobs that are reconciled concurrently")
     api_connections: int = Field(64, ge=1, le=512, description="maximum number of concurrent requests to the API server")
     api_timeout: float = Field(30, gt=0, description="timeout of one request to the API server")

@@ -39,6 +39,12 @@ class KillingClient(FakeKubernetesClient):
     async def patch_status(self, key: JobKey, resource_version: int, patch: dict[str, Any]) -> dict[str, Any]:
         return await self._write(super().patch_status(key, resource_version, patch))
 
+    async def patch_object(
+        self, api_version: str, kind: str, namespace: str, name: str, patch: dict[str, Any], subresource: str = ""
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = await self._write(super().patch_object(api_version, kind, namespace, name, patch, subresource))
+        return result
+
     async def delete_job(self, key: JobKey, uid: str) -> None:
         await self._write(super().delete_job(key, uid))
         self.objects.clear()  # the garbage collector deletes what the job owns
@@ -65,6 +71,10 @@ class KilledOperator(ReconcilerHarness):
         super().__init__()
         self.client = KillingClient(kill_at, takes_effect)
         self.restart_operator()
+
+    def restart_operator(self, **settings: Any) -> None:
+        """Start a new operator process, which creates NetworkPolicies."""
+        super().restart_operator(network_policy_peers=[{"podSelector": {}}], **settings)
 
     async def settle(self) -> None:
         """Reconcile until nothing changes any more."""

@@ -46,6 +46,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* The peers that may read /progress and /metrics of jobs, as JSON: the operator's pods and those of metricsFrom. */}}
+{{- define "finetune-operator.jobPeers" -}}
+{{- $namespace := dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace) -}}
+{{- $pods := dict "matchLabels" (include "finetune-operator.selectorLabels" . | fromYaml) -}}
+{{- $operator := dict "namespaceSelector" $namespace "podSelector" $pods -}}
+{{- concat (list $operator) (.Values.jobNetworkPolicy.metricsFrom | default list) | toJson -}}
+{{- end -}}
+
 {{/* The operator's permissions in the namespaces it watches. */}}
 {{- define "finetune-operator.jobRules" -}}
 - apiGroups: [finetune-operator.io]
@@ -81,6 +89,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads/status]
   verbs: [patch]
+{{- if .Values.jobNetworkPolicy.enabled }}
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create, patch] # patch is for running jobs when the operator is installed with other peers
+{{- end }}
 - apiGroups: [scheduling.k8s.io, scheduling.x-k8s.io, scheduling.volcano.sh]
   resources: [podgroups]
   verbs: [get, create, patch]

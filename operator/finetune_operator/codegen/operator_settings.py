@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -28,7 +28,7 @@ def operator_settings() -> str:
 
 def _row(name: str, field: FieldInfo) -> str:
     description = field.description or ""
-    if choices := get_args(field.annotation):
-        description += "; one of " + ", ".join(f"`{choice}`" for choice in choices if choice)
-    default = f"`{field.default}`" if field.default != "" else ""
+    if get_origin(field.annotation) is Literal:
+        description += "; one of " + ", ".join(f"`{choice}`" for choice in get_args(field.annotation) if choice)
+    default = f"`{field.default}`" if field.default not in ("", None) else ""
     return f"| `--{name.replace('_', '-')}` | {default} | {description} |\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
@@ -26,10 +27,13 @@ from finetune_operator.reconcile import (
     EnsureWorkload,
     ReasonMessage,
     SetWorkloadActive,
+    UpdateNetworkPolicy,
     UpdateWorkloadStatus,
 )
 from finetune_operator.reconcile.backoff import doubled
 from finetune_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 REPORT_ERROR_SECONDS = 0.5  # until the reconcile that writes a new create error to the status
 CREATE_RETRY_SECONDS = 5.0  # after the first rejected create request; then twice as long each time
@@ -70,18 +74,15 @@ class ActionExecutor:
         return REPORT_ERROR_SECONDS
 
     async def _create_all(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> None:
-        """Create the Service and the ConfigMap, then execute the other actions, because pods need both."""
+        """Create the objects that pods need, then execute the other actions."""
         others = []
         for action in actions:
             if not isinstance(action, CreateJobResources):
                 others.append(action)
             elif job.document is not None:
-                pod_group = builders.build_pod_group(job.document)
-                await asyncio.gather(
-                    self._create(job, state, builders.build_service(job.document), action.may_exist),
-                    self._create(job, state, builders.build_config_map(job.document), action.may_exist),
-                    *([self._create(job, state, pod_group, action.may_exist)] if pod_group is not None else []),
-                )
+                bodies = builders.build_job_resources(job.document, self._settings)
+                await asyncio.gather(*(self._create(job, state, body, action.may_exist) for body in bodies))
+                state.has_network_policy = True
         await _wait_for_all(self._execute_one(job, state, action) for action in others)
 
     async def _execute_one(self, job: CachedJob, state: JobState, action: Action) -> None:
@@ -94,6 +95,8 @@ class ActionExecutor:
                 await self._create(job, state, body)
             case DeletePod(name, uid, force, grace_seconds):
                 await self._client.delete_pod(job.key.namespace, name, uid, 0 if force else grace_seconds)
+            case UpdateNetworkPolicy() if job.document is not None and not state.has_network_policy:
+                await self._update_network_policy(job, state, builders.build_network_policy(job.document, self._settings))
             case DeleteConfigMap(name):
                 await self._client.delete_config_map(job.key.namespace, name)
             case DeleteJob():
@@ -122,21 +125,51 @@ class ActionExecutor:
 
     async def _exists(self, job: CachedJob, state: JobState, body: dict[str, Any]) -> bool:
         """Whether an object of this kind and name exists; that of another owner becomes the create error."""
-        kind, name = body["kind"], body["metadata"]["name"]
+        owner = await self._owner(body)
+        if owner is None:
+            return False
+        if owner != job.uid:
+            state.create_error = ReasonMessage(ConditionReason.NAME_CONFLICT, _name_conflict(body))
+        elif body["kind"] in ("PodGroup", "NetworkPolicy"):
+            # The number of nodes may change in a suspension, and the operator's settings when it is restarted.
+            await self._patch_spec(body)
+        return True
+
+    async def _update_network_policy(self, job: CachedJob, state: JobState, body: dict[str, Any] | None) -> None:
+        """Create or update the NetworkPolicy of running pods; a failure is no reason to stop them."""
         try:
-            owner = await self._client.controller_uid(body)
+            owner = await self._owner(body) if body is not None else None
+            if body is not None and owner is None:
+                await self._client.create(body)
+            elif body is not None and owner == job.uid:
+                await self._patch_spec(body)
+            elif body is not None:
+                logger.warning("%s: %s", job.key, _name_conflict(body))
+        except ApiError as error:
+            if not error.is_rejection:
+                raise
+            logger.warning("%s: the NetworkPolicy of the running job was not updated: %s", job.key, error)
+        state.has_network_policy = True
+
+    async def _owner(self, body: dict[str, Any]) -> str | None:
+        """UID of the controller of the object with this kind and name, "" if it has none; None if there is no such object."""
+        try:
+            return await self._client.controller_uid(body)
         except ApiError as error:
             if error.status == 404:
-                return False
+                return None
             raise
-        if owner != job.uid:
-            state.create_error = ReasonMessage(
-                ConditionReason.NAME_CONFLICT,
-                f"{kind} {name} exists but does not belong to this job: delete it, or rename the job.",
-            )
-        elif kind == "PodGroup":  # it outlives a suspension, in which the number of nodes may change
-            await self._client.patch_object(body["apiVersion"], kind, job.key.namespace, name, {"spec": body["spec"]})
-        return True
+
+    async def _patch_spec(self, body: dict[str, Any]) -> None:
+        metadata = body["metadata"]
+        await self._client.patch_object(
+            body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"], {"spec": body["spec"]}
+        )
+
+
+def _name_conflict(body: dict[str, Any]) -> str:
+    kind, name = body["kind"], body["metadata"]["name"]
+    return f"{kind} {name} exists but does not belong to this job: delete it, or rename the job."
 
 
 def _rejection(error: ApiError) -> ReasonMessage:

@@ -49,7 +49,7 @@ class JobState:
     have, and `workload_retries` counts how often its Workload was rejected.
     `create_failures` is the number of create requests in a row that the API server rejected. `pods` are those of the last
     reconcile. `start_problems` are the kubelet's warnings about pods that do not start, by UID, read at `problems_checked` in
-    monotonic seconds.
+    monotonic seconds. `has_network_policy` is whether this process has created or updated the NetworkPolicy of the job.
     """
 
     uid: str
@@ -62,6 +62,7 @@ class JobState:
     workload_error: ReasonMessage | None = None
     workload_retries: int = 0
     placement: Placement | None = None
+    has_network_policy: bool = False
     workload_hash: tuple[FineTuneJob, str] | None = None
     create_failures: int = 0
     create_retry_time: datetime | None = None

@@ -90,6 +90,7 @@ class Observer:
             nodes=await self._nodes.observe(owned),
             responding_pods=responding,
             silent_pods=silent,
+            network_policy_is_current=state.has_network_policy or self._settings.network_policy_peers is None,
         )
 
     def _workload_hash(self, state: JobState, document: FineTuneJob) -> str:

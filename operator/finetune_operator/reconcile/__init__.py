@@ -22,6 +22,7 @@ from finetune_operator.reconcile.plan import (
     Plan,
     ReconcileTimings,
     SetWorkloadActive,
+    UpdateNetworkPolicy,
     UpdateWorkloadStatus,
     WorkloadAction,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "ReconcileTimings",
     "SetWorkloadActive",
     "TerminatedState",
+    "UpdateNetworkPolicy",
     "UpdateWorkloadStatus",
     "Workload",
     "WorkloadAction",

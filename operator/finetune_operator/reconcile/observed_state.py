@@ -47,6 +47,7 @@ class ObservedState:
     why it is unknown where the pods of an admitted job should run.
     `nodes` is None if no pod looks as if its node were lost, or if the operator may not list nodes. `responding_pods` are the
     UIDs of pods that answered the operator lately, `silent_pods` of those that have left several requests unanswered.
+    `network_policy_is_current` is false until this process has created or updated the NetworkPolicy of the job.
     """
 
     name: str
@@ -73,6 +74,7 @@ class ObservedState:
     nodes: ObservedNodes | None = None
     responding_pods: frozenset[str] = frozenset()
     silent_pods: frozenset[str] = frozenset()
+    network_policy_is_current: bool = True
 
 
 def is_retained(status: JobStatus, pod: Pod) -> bool:

@@ -17,7 +17,7 @@ MIN_REQUEUE_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class CreateJobResources:
-    """Create the Service and the ConfigMap; pods need both.
+    """Create the Service and the ConfigMap, which pods need, and the NetworkPolicy and the PodGroup, if the job has them.
 
     `may_exist` is true if they were created before: a quota that they use up themselves rejects a second request for them.
     """
@@ -35,6 +35,11 @@ class CreatePod:
     index: int
     nodes: int
     is_alternate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateNetworkPolicy:
+    """Make the NetworkPolicy of pods that exist already the one of the current settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ class DeleteWorkload:
 
 
 WorkloadAction = EnsureWorkload | SetWorkloadActive | UpdateWorkloadStatus | DeleteWorkload
-Action = CreateJobResources | CreatePod | DeletePod | DeleteConfigMap | DeleteJob | WorkloadAction
+Action = CreateJobResources | CreatePod | UpdateNetworkPolicy | DeletePod | DeleteConfigMap | DeleteJob | WorkloadAction
 EventType = Literal["Normal", "Warning"]
 
 

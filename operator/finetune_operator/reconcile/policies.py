@@ -12,6 +12,7 @@ from finetune_operator.reconcile import (
     force_delete,
     gang_start,
     managed_by,
+    network_policy,
     node_loss,
     pods,
     progress,
@@ -42,6 +43,7 @@ POLICIES: tuple[Policy, ...] = (
     elastic.adjust_size,
     gang_start.release_blocked_pods,
     pods.ensure_pods,
+    network_policy.update_network_policy,
     node_loss.report_lost_nodes,
     progress.report_progress,
 )

