@@ -71,20 +71,27 @@ def test_rolled_back_operator(jobs: Jobs, run: ClusterRun, measure: Measure, tmp
 
 @pytest.mark.timeout(1200)
 def test_jobs_change_without_operator(jobs: Jobs, measure: Measure) -> None:
-    """Jobs that are created, suspended or deleted, or that finish, while no operator runs are as they should be afterwards."""
+    """Jobs that are created, suspended or deleted, or that finish, while no operator runs are as they should be afterwards.
+
+    That includes one whose pod is deleted after it has succeeded.
+    """
     storage = f"s3://finetune/faults/{uuid.uuid4().hex[:8]}"
     finishing = jobs.apply(tiny("finishing", f"{storage}/finishing", steps=200))
+    forgotten = jobs.apply(tiny("forgotten", f"{storage}/forgotten", steps=250))
     suspended = jobs.apply(tiny("suspended", f"{storage}/suspended", steps=100_000))
     deleted = jobs.apply(tiny("deleted", f"{storage}/deleted", runPolicy={"suspend": True}))
     jobs.wait_for_phase(deleted, "Suspended")
     jobs.wait_for_step(suspended, 5)
     jobs.wait_for_step(finishing, 5)
+    jobs.wait_for_step(forgotten, 5)
     with without_operator(jobs.cluster):
         jobs.patch(suspended, {"runPolicy": {"suspend": True}})
         jobs.kubectl("delete", "ftj", deleted)
         created = jobs.apply(tiny("created", f"{storage}/created", steps=5))
         jobs.kubectl("wait", "pod", f"{finishing}-0", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
         assert jobs.status(finishing)["phase"] == "Running", "nobody writes the status"
+        jobs.kubectl("wait", "pod", f"{forgotten}-0", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
+        jobs.kubectl("delete", "pod", f"{forgotten}-0")
         assert jobs.status(created) == {}
     returned = time.monotonic()
     status = jobs.wait_for_phase(finishing, "Succeeded", seconds=60)
@@ -94,5 +101,10 @@ def test_jobs_change_without_operator(jobs: Jobs, measure: Measure) -> None:
     assert status["progress"]["step"] == 200
     assert jobs.status(suspended)["restarts"]["total"] == 0
     assert jobs.pods(deleted) == {}
+    status = jobs.wait_for_phase(forgotten, "Succeeded", seconds=120)
+    assert "nothing is trained or exported again" in jobs.kubectl("logs", f"{forgotten}-0")
+    assert status["progress"]["step"] == 250
+    assert status["metrics"]["loss"] > 0
+    assert status["restarts"]["failures"] == 0
     status = jobs.wait_for_phase(created, "Succeeded", seconds=240)
     assert status["restarts"]["total"] == 0

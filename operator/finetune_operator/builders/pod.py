@@ -12,7 +12,7 @@ from finetune_operator.builders.placement import Placement
 from finetune_operator.builders.pod_group import join_pod_group
 from finetune_operator.builders.volumes import WORK_VOLUME, build_volumes
 from finetune_operator.settings import Settings
-from finetune_trainer.protocol.environment import REQUESTED_GPUS
+from finetune_trainer.protocol.environment import COMPLETES_ONCE, REQUESTED_GPUS
 
 USER_ID = 1000
 
@@ -144,6 +144,7 @@ def _environment(job: FineTuneJob) -> list[dict[str, Any]]:
         "TMPDIR": f"{names.WORK_DIR}/tmp",
         "HF_HOME": f"{names.WORK_DIR}/hf",
         "PYTHONUNBUFFERED": "1",
+        COMPLETES_ONCE: "1",
     }
     if gpus := job.spec.workers.resources.gpus:
         defaults[REQUESTED_GPUS] = str(gpus)  # a rank that cannot use its GPU fails instead of training on the CPU

@@ -75,6 +75,11 @@ class CheckpointManager:
         self._skipped: _SaveRequest | None = None
         self._saved_at = clock()
 
+    @property
+    def attempt(self) -> str:
+        """The name of this attempt, which no other one has."""
+        return self._context.attempt
+
     def restore(self) -> dict[str, Any] | None:
         """Resume from the newest complete checkpoint, and take ownership of the storage from earlier attempts.
 

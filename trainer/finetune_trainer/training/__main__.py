@@ -16,10 +16,12 @@ from pydantic import ValidationError
 from finetune_trainer.config import TrainSpec, explain
 from finetune_trainer.distributed.preemption import Interrupted, PreemptionSignal
 from finetune_trainer.protocol import heartbeat
+from finetune_trainer.protocol.environment import COMPLETES_ONCE
 from finetune_trainer.protocol.events import Alive, Beat, Ended, EventSink, PipeEventSink
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, ConfigurationError, Outcome, TrainerError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.launch_context import LaunchContext
+from finetune_trainer.training.recall import recall_outcome
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +49,16 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, report: EventSink, stop: PreemptionSignal) -> Outcome:
     try:
         report(Alive(activity="Starting"))
-        spec = _load_document(arguments.document)
+        spec, launch = _load_document(arguments.document), _launch_context(arguments)
+        if outcome := recall_outcome(spec, launch):
+            return outcome
         # After the document is validated, because importing torch takes seconds.
         import transformers
 
         from finetune_trainer.training import trainer
 
         transformers.utils.logging.disable_progress_bar()
-        return trainer.run(spec, _launch_context(arguments), report, stop)
+        return trainer.run(spec, launch, report, stop)
     except BaseException as error:
         return _failure_outcome(error, arguments.rank)
 
@@ -85,6 +89,7 @@ def _launch_context(arguments: argparse.Namespace) -> LaunchContext:
     return LaunchContext(
         job=arguments.job,
         run_id=arguments.run_id or arguments.job,
+        completes_once=os.environ.get(COMPLETES_ONCE) == "1",
         rank=arguments.rank,
         world_size=arguments.world_size,
         local_rank=arguments.local_rank,

@@ -1,12 +1,14 @@
-"""The outcome of a run whose model is stored."""
+"""The outcome of a run whose model is stored, by this process or before it."""
 
 from __future__ import annotations
 
-from finetune_trainer.protocol.outcome import Outcome, Reason
+from finetune_trainer.protocol.outcome import DataSummary, Outcome, Reason
 from finetune_trainer.training.loop import TrainingLoop
 
 
-def completed(loop: TrainingLoop, exported_step: int, model_uri: str, resumed: str | None) -> Outcome:
+def completed(
+    loop: TrainingLoop, exported_step: int, model_uri: str, resumed: str | None, data: DataSummary
+) -> Outcome:  # fmt: skip
     """The outcome of a finished run; `resumed` is a sentence on how it went on from a checkpoint."""
     progress = loop.reporter.progress
     early_stop = f" and stopped early: {loop.early_stop_reason}" if loop.early_stop_reason else ""
@@ -21,4 +23,5 @@ def completed(loop: TrainingLoop, exported_step: int, model_uri: str, resumed: s
         checkpoint=loop.checkpoints.last,
         model=model_uri,
         resumed=resumed,
+        data=data,
     )

@@ -14,7 +14,8 @@ class LaunchContext:
 
     `master` is the HOST:PORT where rank 0 listens, `attempt` names this attempt to run the process group, `work_dir` is scratch
     space of the node, and `cache_dir` holds models and prepared data for all ranks of the node. `job` is NAMESPACE/NAME, and
-    `run_id` distinguishes this run from all others, across its restarts.
+    `run_id` distinguishes this run from all others, across its restarts. `completes_once` is whether a completed run
+    with this id is never repeated; a local run is, when its command is repeated.
     """
 
     rank: int
@@ -28,3 +29,4 @@ class LaunchContext:
     credentials: Credentials
     job: str
     run_id: str
+    completes_once: bool = False

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from finetune_trainer import methods
+from finetune_trainer.checkpoint.completion import record_completion
 from finetune_trainer.checkpoint.context import CheckpointContext
 from finetune_trainer.checkpoint.local_copy import LocalCopy
 from finetune_trainer.checkpoint.manager import CheckpointManager
@@ -93,6 +94,7 @@ class Trainer:
     group: ProcessGroup
     layout: Layout
     engine: Any
+    checkpoints: CheckpointManager
     loop: TrainingLoop
     resumption: Resumption
 
@@ -151,9 +153,12 @@ class Trainer:
         )
         step = self._load_best_model()
         model_uri = self._export_model(step)
+        outcome = completed(self.loop, step, model_uri, self.resumption.continuation, self.data.report.summary)
+        if self.launch.completes_once and self.group.is_first:
+            record_completion(self.storage, self.launch.run_id, self.checkpoints.attempt, self.spec, outcome)
         process_group.leave()
         LocalCopy(self.launch.work_dir, self.launch.rank).clear()
-        return completed(self.loop, step, model_uri, self.resumption.continuation)
+        return outcome
 
     @property
     def total_steps(self) -> int:
@@ -233,9 +238,9 @@ class Trainer:
             storage=self.storage, identity=identity(spec), group=group, attempt=self.launch.attempt,
             work_dir=self.launch.work_dir, report=self.report, total_steps=self.total_steps, data=self.resumption.data,
         )  # fmt: skip
-        checkpoints = CheckpointManager(self.engine, spec.checkpoint, context)
+        self.checkpoints = CheckpointManager(self.engine, spec.checkpoint, context)
         torch.manual_seed(training.seed + group.rank)  # for dropout; a checkpoint restores its own random state
-        restored = checkpoints.restore()
+        restored = self.checkpoints.restore()
         state = TrainState() if restored is None else TrainState.from_dict(restored)
         if self.resumption.has_other_evaluation_rows and state.history.evaluations:
             log.warning("the evaluation data changed: the metrics up to step %d are dropped", state.step)
@@ -262,7 +267,7 @@ class Trainer:
             train_step=TrainStep(self.engine, self.objective, group, training, steps, regularizer, unfreezing),
             evaluator=Evaluator(self.engine, self.objective, group, batches),
             batches=batches,
-            checkpoints=checkpoints,
+            checkpoints=self.checkpoints,
             reporter=reporter,
             stop=self.stop,
             total_steps=steps,

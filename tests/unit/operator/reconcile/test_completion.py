@@ -50,6 +50,22 @@ def test_exit_code_0_without_an_outcome_is_a_failure(node: int, message: str) ->
     assert cluster.condition(ConditionType.COMPLETE) is None
 
 
+def test_completed_pods_that_were_deleted_unseen_are_created_again_and_report_the_same_outcome() -> None:
+    """The ranks of the new pods find the completion record of the run."""
+    cluster = SimulatedCluster().run_all_pods()
+    cluster.pods.clear()
+    cluster.reconcile_until_stable()
+    assert sorted(cluster.pods) == ["j-0", "j-1"]
+    assert cluster.created == ["j-0", "j-1", "j-0", "j-1"]
+    cluster.succeed(0, model="s3://out/j/model", metrics={"loss": 1.5}).succeed(1).reconcile()
+    assert (cluster.status.phase, cluster.status.model, cluster.status.metrics) == (
+        "Succeeded",
+        "s3://out/j/model",
+        {"loss": 1.5},
+    )
+    assert cluster.status.restarts.failures == 0
+
+
 def test_completes_beside_a_living_sidecar() -> None:
     """The pod stays Running: its sidecar never ends, so the pod is deleted some time after the completion."""
     cluster = SimulatedCluster(nodes=1).run_all_pods()
