@@ -72,6 +72,7 @@ class ConditionReason(StrEnum):
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     INVALID_SPEC = "InvalidSpec"
+    REFUSED_BY_PROFILE = "RefusedByProfile"
     DATA_FINDING = "DataFinding"
     STRAGGLER = "Straggler"
     CHECKPOINT_SAVED = "CheckpointSaved"

@@ -24,14 +24,16 @@ def build_pod(
     placement: Placement | None = None,
     *,
     is_alternate: bool = False,
+    image: str = "",
     nodes: int | None = None,
 ) -> dict[str, Any]:
     """Build the pod of node `index`, with the alternate name if the failed pod with the other name is kept.
 
     `nodes` is the number of nodes that the run uses, by default all of them. Only the agent of the first pod reads it.
     spec.workers.template adds to the pod; its schema is the list of fields that a user may set. `placement` is the decision of
-    the queue that admitted the job.
+    the queue that admitted the job, `image` that of peers that run already, if it must be the same.
     """
+    image = image or job.spec.workers.image or settings.trainer_image
     placement, nodes = placement or Placement(), nodes or job.spec.workers.nodes
     template = job.spec.workers.template
     labels = template.labels | placement.labels | {names.NODE_RANK_LABEL: str(index), names.REVISION_LABEL: job.revision}
@@ -58,7 +60,7 @@ def build_pod(
         "schedulerName": template.scheduler_name,
         "topologySpreadConstraints": _topology_spread(job),
         "resourceClaims": [claim.document() for claim in template.resource_claims],
-        "initContainers": [_init_container(job, container, settings) for container in template.init_containers],
+        "initContainers": [_init_container(job, container, image) for container in template.init_containers],
         # Without this policy a pod in the node's network would not resolve the names of its peers.
         **({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if template.host_network else {}),
     }
@@ -75,7 +77,7 @@ def build_pod(
             "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
             "securityContext": _security_context(job),
             "tolerations": _tolerations(job, placement),
-            "containers": [_container(job, index, settings, nodes) | {"volumeMounts": mounts}],
+            "containers": [_container(job, index, settings, image, nodes) | {"volumeMounts": mounts}],
             "volumes": pod_volumes,
         }
         | {key: value for key, value in optional.items() if value},
@@ -107,11 +109,10 @@ def agent_command(job: FineTuneJob, index: int, nodes: int) -> list[str]:
     return words
 
 
-def _container(job: FineTuneJob, index: int, settings: Settings, nodes: int) -> dict[str, Any]:
-    workers = job.spec.workers
+def _container(job: FineTuneJob, index: int, settings: Settings, image: str, nodes: int) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": names.CONTAINER,
-        "image": workers.image or settings.trainer_image,
+        "image": image,
         "command": agent_command(job, index, nodes),
         "env": _environment(job),
         "ports": [
@@ -151,11 +152,11 @@ def _environment(job: FineTuneJob) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in defaults.items() if name not in template_names] + template
 
 
-def _init_container(job: FineTuneJob, container: InitContainer, settings: Settings) -> dict[str, Any]:
+def _init_container(job: FineTuneJob, container: InitContainer, trainer_image: str) -> dict[str, Any]:
     body = container.document()
     work = {"name": WORK_VOLUME, "mountPath": names.WORK_DIR}
     return {key: value for key, value in body.items() if value} | {
-        "image": container.image or job.spec.workers.image or settings.trainer_image,
+        "image": container.image or trainer_image,
         "volumeMounts": [work, *body["volumeMounts"]],
         "securityContext": _container_security_context(job),
     }

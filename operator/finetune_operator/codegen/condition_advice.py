@@ -258,6 +258,14 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "Install the operator version that accepted the job and let the job end, or apply a corrected document under another "
         "name.",
     ),
+    ConditionReason.REFUSED_BY_PROFILE: Advice(
+        "condition `PodsReady` (Unknown)",
+        "An administrator changed the [profile](../guides/profiles.md) of a job that was accepted before, and it does not "
+        "allow any more what the message names. The job is left alone: pods that run keep running, but a lost pod is not "
+        "replaced, and a suspended job stays suspended.",
+        "Ask the administrator to allow the value until the job has ended, or delete the job and apply a document that the "
+        "profile allows: it resumes from its newest checkpoint.",
+    ),
     ConditionReason.STRAGGLER: Advice(
         "a Warning event",
         "A rank needs at least 1.5 times as long for its own work in a step, loading data and forward passes, as the median of "

@@ -87,10 +87,10 @@ class ActionExecutor:
 
     async def _execute_one(self, job: CachedJob, state: JobState, action: Action) -> None:
         match action:
-            case CreatePod(index, nodes, is_alternate) if job.document is not None and state.create_error is None:
+            case CreatePod(index, nodes, is_alternate, image) if job.document is not None and state.create_error is None:
                 placement = state.placement if job.document.queue_name is not None else None
                 body = builders.build_pod(
-                    job.document, index, self._settings, placement, is_alternate=is_alternate, nodes=nodes
+                    job.document, index, self._settings, placement, is_alternate=is_alternate, image=image, nodes=nodes
                 )
                 await self._create(job, state, body)
             case DeletePod(name, uid, force, grace_seconds):

@@ -48,12 +48,17 @@ class CachedJob:
     @property
     def document(self) -> FineTuneJob | None:
         """The validated document; None if its spec is invalid."""
-        return self.source.validated[0]
+        return self.source.validated.document
 
     @property
     def validation_errors(self) -> tuple[str, ...]:
         """The errors of the spec."""
-        return self.source.validated[1]
+        return self.source.validated.errors
+
+    @property
+    def is_refused_by_profile(self) -> bool:
+        """Whether these errors are an administrator's limits, which the spec is valid without."""
+        return self.source.validated.is_refused_by_profile
 
     @property
     def is_active(self) -> bool:

@@ -7,7 +7,7 @@ thousands of finished jobs would delay the active ones.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -15,6 +15,17 @@ from finetune_operator.api import FineTuneJob
 from finetune_operator.api.scheduling import PREBUILT_LABEL, PRIORITY_LABEL, QUEUE_LABEL
 from finetune_operator.profiles import ProfileError, Profiles
 from finetune_trainer.config import explain
+
+
+class ValidationResult(NamedTuple):
+    """The document, or None and the errors of its spec.
+
+    `is_refused_by_profile` is whether the errors are an administrator's limits, which the spec is valid without.
+    """
+
+    document: FineTuneJob | None
+    errors: tuple[str, ...] = ()
+    is_refused_by_profile: bool = False
 
 
 class JobDocument:
@@ -28,8 +39,8 @@ class JobDocument:
         self.names_queue = has_name or bool(queue_labels(body["metadata"]))
 
     @functools.cached_property
-    def validated(self) -> tuple[FineTuneJob | None, tuple[str, ...]]:
-        """The document and no errors, or None and the errors of its spec."""
+    def validated(self) -> ValidationResult:
+        """The document with the defaults of its profile, or the errors."""
         body, self._body = self._body, {}  # the validated document takes its place in memory
         # Other metadata, such as annotations, may be large, and the operator does not use it.
         fields = ("name", "namespace", "uid", "generation")
@@ -37,11 +48,11 @@ class JobDocument:
         metadata["labels"] = queue_labels(body["metadata"])
         document = {name: body.get(name) for name in ("apiVersion", "kind", "spec")} | {"metadata": metadata}
         try:
-            return self._profiles.apply(FineTuneJob.model_validate(document)), ()
+            return ValidationResult(self._profiles.apply(FineTuneJob.model_validate(document)))
         except ValidationError as error:
-            return None, tuple(explain(error))
+            return ValidationResult(None, tuple(explain(error)))
         except ProfileError as error:
-            return None, error.errors
+            return ValidationResult(None, error.errors, is_refused_by_profile=True)
 
 
 def queue_labels(metadata: dict[str, Any]) -> dict[str, str]:

@@ -73,6 +73,7 @@ class Observer:
             now=self._clock(),
             job=job.document,
             validation_errors=job.validation_errors,
+            is_refused_by_profile=job.is_refused_by_profile,
             pods=tuple(owned),
             retained_pods=tuple(retained),
             unowned_pods=tuple(unowned),

@@ -36,7 +36,8 @@ class ObservedNodes:
 class ObservedState:
     """All inputs of one reconcile.
 
-    `job` is None if the spec is invalid, and `validation_errors` lists the errors. `pods` are the current pods of the job,
+    `job` is None if the spec is invalid, and `validation_errors` lists the errors, which are limits of an administrator's
+    profile if `is_refused_by_profile` is set. `pods` are the current pods of the job,
     `retained_pods` the failed ones that are kept for their logs after they were replaced. `unowned_pods` are the names of pods
     that an earlier job of this name owns. `create_error` is the API server's rejection of the last create request, if any,
     which is repeated at `create_retry_time`. `vanished_pods` existed at the last reconcile of this process and are gone.
@@ -57,6 +58,7 @@ class ObservedState:
     now: datetime
     job: FineTuneJob | None
     validation_errors: tuple[str, ...] = ()
+    is_refused_by_profile: bool = False
     pods: tuple[Pod, ...] = ()
     retained_pods: tuple[Pod, ...] = ()
     unowned_pods: tuple[str, ...] = ()

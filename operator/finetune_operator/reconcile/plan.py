@@ -29,12 +29,14 @@ class CreateJobResources:
 class CreatePod:
     """Create the pod of one node, under its alternate name if the failed pod with the other name is kept.
 
-    `nodes` is the number of nodes that the run uses.
+    `nodes` is the number of nodes that the run uses. `image` is that of its peers, which another version of the operator may
+    have created; empty if there are none.
     """
 
     index: int
     nodes: int
     is_alternate: bool = False
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,19 @@ def _create_pods(plan: PlanBuilder, missing: list[int]) -> None:
     if not has_started:
         plan.update_status(start_time=format_timestamp(plan.observed.now))
     plan.add_action(CreateJobResources(may_exist=has_started))
+    image = _image_of_peers(plan)
     for index in missing:
-        plan.add_action(CreatePod(index, group_size(plan), has_alternate_name(plan, index)))
+        plan.add_action(CreatePod(index, group_size(plan), has_alternate_name(plan, index), image))
+
+
+def _image_of_peers(plan: PlanBuilder) -> str:
+    """The image that the job's pods run with, or "" if none will meet the new ones.
+
+    The default image may have changed since they were created, with the operator or with a profile, and ranks of two versions
+    of the trainer must not run together.
+    """
+    peers = (pod for pod in plan.pods if pod.image and not pod.is_finished and not pod.is_being_deleted)
+    return next((pod.image for pod in sorted(peers, key=lambda pod: pod.index)), "")
 
 
 def _create_pods_for_growth(plan: PlanBuilder, members: list[Pod]) -> None:

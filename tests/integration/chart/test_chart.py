@@ -16,6 +16,7 @@ from tests.integration.chart.conftest import Render, set_flags
 from finetune_operator.codegen import generate
 from finetune_operator.codegen.chart_values import parse_values
 from finetune_operator.codegen.crd import CRD_NAME, build_crd
+from finetune_operator.profiles import Profiles
 from finetune_operator.settings import Settings
 
 CHART = generate.ROOT / generate.CHART
@@ -240,6 +241,52 @@ def test_each_watched_namespace_has_a_role(helm: Path) -> None:
     bound = [(item["kind"], item["metadata"]["namespace"]) for item in objects if item["kind"] in ("Role", "RoleBinding")]
     expected = [(kind, namespace) for kind in ("Role", "RoleBinding") for namespace in ("a", "b", "default")]
     assert sorted(bound) == expected, "default is the namespace of the release, which has the Lease"
+
+
+PROFILES = [
+    {
+        "name": "default",
+        "limits": {"images": ["registry.example.com/*"], "maxNodes": 8},
+        "defaults": {"template": {"nodeSelector": {"gpu": "h100"}, "env": [{"name": "A", "value": "a: {{ b }} # c"}]}},
+    },
+    {"name": "research", "namespaces": ["research-*"], "limits": {"secrets": ["wandb"], "hostNetwork": True}},
+]
+
+
+def test_operator_reads_the_profiles(helm: Path, tmp_path: Path) -> None:
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps({"profiles": PROFILES}))
+    command = [helm, "template", OPERATOR, CHART, "--namespace=finetune-system", f"--values={values}"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(output) if item}
+    config = objects["ConfigMap", f"{OPERATOR}-profiles"]
+    assert config["metadata"]["namespace"] == "finetune-system"
+    template = objects["Deployment", OPERATOR]["spec"]["template"]
+    pod = template["spec"]
+    [mount] = [item for item in pod["containers"][0]["volumeMounts"] if item["name"] == "profiles"]
+    assert {"name": "profiles", "configMap": {"name": config["metadata"]["name"]}} in pod["volumes"]
+    file = Settings.from_arguments(pod["containers"][0]["args"], {}).profiles
+    assert mount["readOnly"]
+    folder, _, key = file.rpartition("/")
+    assert folder == mount["mountPath"]
+    parsed = Profiles.parse(config["data"][key])
+    assert parsed == Profiles.model_validate({"profiles": PROFILES})
+    assert parsed.profiles[0].defaults.template.env[0].value == "a: {{ b }} # c"
+
+
+def test_changed_profiles_restart_the_operator_which_has_none_by_default(render: Render) -> None:
+    def deployed(*values: str) -> tuple[str | None, str, bool]:
+        objects = render(*values)
+        template = objects["Deployment", OPERATOR]["spec"]["template"]
+        file = Settings.from_arguments(template["spec"]["containers"][0]["args"], {}).profiles
+        checksum = template["metadata"]["annotations"].get("checksum/profiles")
+        return checksum, file, ("ConfigMap", f"{OPERATOR}-profiles") in objects
+
+    assert deployed() == (None, "", False)
+    first, second = (deployed(f"profiles[0].name={name}")[0] for name in ("a", "b"))
+    assert first
+    assert second
+    assert first != second
 
 
 def test_secrets_are_read_only_if_allowed(render: Render) -> None:

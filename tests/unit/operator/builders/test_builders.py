@@ -174,6 +174,8 @@ def test_sets_image_and_resources() -> None:
     custom = container(workers__image="mine:2", workers__resources=limits)
     assert (custom["image"], custom["resources"]["limits"]) == ("mine:2", {"nvidia.com/gpu": 8, "memory": "64Gi"})
     assert "imagePullPolicy" not in custom
+    beside_peers = builders.build_pod(job(workers__image="mine:2"), 0, Settings(), image="mine:1")
+    assert beside_peers["spec"]["containers"][0]["image"] == "mine:1"
     always = builders.build_pod(job(), 0, Settings(image_pull_policy="Always"))
     assert always["spec"]["containers"][0]["imagePullPolicy"] == "Always"
 

@@ -252,3 +252,29 @@ def test_job_with_any_field_missing_or_of_another_type_can_be_stored(replacement
         assert job.resource_version == version
         assert (job.status is None) == bool(job.status_error), path
         assert (job.document is None) == bool(job.validation_errors), path
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "errors", "is_refused"),
+    [
+        ("allowed", {"image": "trainer:2"}, (), False),
+        (
+            "refused by the profile",
+            {"image": "mine:1"},
+            (
+                "spec.workers.image: profile default does not allow the image 'mine:1': use one of trainer:*, or ask an "
+                "administrator to allow it",
+            ),
+            True,
+        ),
+        ("invalid", {"nodez": 2}, ("spec.workers.nodez: no such field; remove it or correct its spelling",), False),
+    ],
+)
+def test_distinguishes_limits_of_a_profile_from_invalid_documents(
+    name: str, workers: dict[str, Any], errors: tuple[str, ...], is_refused: bool
+) -> None:
+    profiles = Profiles.model_validate({"profiles": [{"name": "default", "limits": {"images": ["trainer:*"]}}]})
+    cache = InformerCache(profiles)
+    for version in (1, 2):
+        job = cache.put_job(job_body(version, workers=workers))
+        assert (job.validation_errors, job.is_refused_by_profile) == (errors, is_refused)

@@ -157,3 +157,39 @@ def test_ready_condition_names_running_init_container() -> None:
     cluster.update_pod(1, initializing="fetch").reconcile()
     assert cluster.condition(ConditionType.PODS_READY) == ("False", "PodsStarting")
     assert cluster.message(ConditionType.PODS_READY) == "0 of 2 pods are ready. Pod j-1 runs its init container fetch."
+
+
+def created_after_loss_of_pod_1(cluster: SimulatedCluster) -> list[CreatePod]:
+    del cluster.pods["j-1"]
+    created = []
+    for _ in range(20):
+        created += [action for action in cluster.reconcile().actions if isinstance(action, CreatePod)]
+        cluster.advance(10)
+    return created
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "expected"),
+    [
+        ("the default has changed", {0: "trainer:1", 2: "trainer:1"}, "trainer:1"),
+        ("the image is not known", {}, ""),
+        ("two versions run already", {0: "trainer:1", 2: "trainer:2"}, "trainer:1"),
+    ],
+)
+def test_replaced_pod_has_the_image_of_its_peers(name: str, images: dict[int, str], expected: str) -> None:
+    cluster = SimulatedCluster(nodes=3).run_all_pods()
+    for index, image in images.items():
+        cluster.update_pod(index, image=image)
+    assert created_after_loss_of_pod_1(cluster) == [CreatePod(1, 3, image=expected)]
+
+
+@pytest.mark.parametrize("leaves", ["is being deleted", "has failed"])
+def test_pods_that_leave_are_no_peers(leaves: str) -> None:
+    cluster = SimulatedCluster(nodes=2).run_all_pods()
+    if leaves == "has failed":
+        cluster.fail(0).update_pod(0, image="trainer:1")
+    else:
+        cluster.update_pod(0, image="trainer:1", deletion_deadline=cluster.now)
+    created = created_after_loss_of_pod_1(cluster)
+    assert created
+    assert not [action for action in created if action.image]

@@ -67,3 +67,30 @@ def test_accepted_job_whose_spec_cannot_be_read_is_left_alone(state: str) -> Non
     cluster.reconcile_until_stable()
     assert cluster.condition(ConditionType.PODS_READY) in (("False", "Suspended"), ("False", "PodsStarting"))
     assert cluster.condition(ConditionType.FAILED) is None
+
+
+REFUSAL = "spec.workers.image: profile default does not allow the image 'mine:1': use one of trainer:*, or ask an administrator"
+REFUSED = {"validation_errors": (REFUSAL,), "is_refused_by_profile": True}
+
+
+def test_new_job_that_a_profile_refuses_fails_with_its_name_and_the_field() -> None:
+    cluster = SimulatedCluster()
+    cluster.job, cluster.observed = None, REFUSED
+    assert cluster.reconcile().actions == ()
+    assert cluster.condition(ConditionType.FAILED) == ("True", "InvalidConfiguration")
+    assert cluster.message(ConditionType.FAILED) == f"A profile refuses the job: {REFUSAL}."
+
+
+def test_running_job_survives_a_tightened_profile_which_its_message_names() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    valid_job, cluster.job, cluster.observed = cluster.job, None, REFUSED
+    assert cluster.reconcile().actions == ()
+    assert cluster.status.phase == "Running"
+    assert cluster.condition(ConditionType.PODS_READY) == ("Unknown", "RefusedByProfile")
+    assert cluster.status.reason == "RefusedByProfile"
+    message = cluster.message(ConditionType.PODS_READY)
+    assert REFUSAL in message
+    assert "version of the operator" not in message
+    cluster.job, cluster.observed = valid_job, {}
+    cluster.reconcile_until_stable()
+    assert cluster.condition(ConditionType.PODS_READY) == ("True", "PodsReady")
