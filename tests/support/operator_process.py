@@ -21,6 +21,7 @@ from finetune_trainer.protocol.outcome import EXIT_POLICIES, Outcome, Reason
 
 RANK = "finetune-operator.io/node-rank"
 JOB = "finetune-operator.io/job"
+PROMETHEUS = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}
 
 
 def job(number: int, **run_policy: Any) -> dict[str, Any]:
@@ -31,8 +32,10 @@ def job(number: int, **run_policy: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running_operator(url: str, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The operator as a process of its own, which knows the API server only at `url`."""
+async def running_operator(
+    url: str, folder: Path, collector: dict[str, Any] = PROMETHEUS
+) -> AsyncIterator[asyncio.subprocess.Process]:  # fmt: skip
+    """The operator as a process of its own, which knows the API server only at `url`; `collector` may read metrics of jobs."""
     kubeconfig = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -45,6 +48,7 @@ async def running_operator(url: str, folder: Path) -> AsyncIterator[asyncio.subp
     with (folder / "operator.log").open("a") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "finetune_operator", "--namespaces=default", "--http-address=127.0.0.1", "--http-port=0",
+            f"--network-policy-peers={json.dumps([collector])}",
             stdout=log, stderr=log, env=os.environ | {"KUBECONFIG": str(folder / "kubeconfig"), "HOME": str(folder)},
         )  # fmt: skip
         try:

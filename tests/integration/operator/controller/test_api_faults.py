@@ -16,6 +16,7 @@ from tests.support.operator_process import JOB, Kubelets, job, running_operator,
 from finetune_trainer.protocol.outcome import Reason
 
 JOB_COUNT = 8
+POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
 
 
 async def live(server: ApiServer, proxy: ApiProxy, folder: Path) -> None:
@@ -33,7 +34,8 @@ async def live(server: ApiServer, proxy: ApiProxy, folder: Path) -> None:
             await server.request("PATCH", f"{JOBS}/job-2", {"spec": {"runPolicy": {"suspend": True}}})
             await asyncio.sleep(0.5)
             operator.kill()
-        async with running_operator(proxy.url, folder):
+        new_collector = {"ipBlock": {"cidr": "10.20.0.0/24"}}
+        async with running_operator(proxy.url, folder, new_collector):
             await wait_for(server, dict.fromkeys(names, "Running") | {"job-2": "Suspended"}, 120, log)
             await server.request("PATCH", f"{JOBS}/job-2", {"spec": {"runPolicy": {"suspend": False}}})
             await wait_for(server, dict.fromkeys(names, "Running"), 120, log)
@@ -52,7 +54,9 @@ async def live(server: ApiServer, proxy: ApiProxy, folder: Path) -> None:
     expected |= {("job-0", "1"): 2, ("job-1", "0"): 2, ("job-2", "0"): 2, ("job-2", "1"): 2}
     assert pods == expected, "no pod is created twice"
     uids = {body["metadata"]["uid"] for body in await server.list(JOBS)}
-    for collection in (PODS, "/api/v1/namespaces/default/services", "/api/v1/namespaces/default/configmaps"):
+    policies = {body["metadata"]["name"]: body["spec"]["ingress"][1]["from"] for body in await server.list(POLICIES)}
+    assert policies == {name: [new_collector] for name in names}, "running jobs get the settings of the second operator"
+    for collection in (PODS, POLICIES, "/api/v1/namespaces/default/services", "/api/v1/namespaces/default/configmaps"):
         for body in await server.list(collection):
             if body["metadata"].get("labels", {}).get(JOB):
                 assert {owner["uid"] for owner in body["metadata"]["ownerReferences"]} <= uids
