@@ -6,10 +6,10 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tests.support import tiny
@@ -26,12 +26,13 @@ from finetune_trainer.export import weights
 from finetune_trainer.export.model import save_model
 from finetune_trainer.methods.components.unfreezing import build_unfreezing
 from finetune_trainer.protocol.events import Event
-from finetune_trainer.protocol.outcome import NonFiniteLossError, SavedCheckpoint
+from finetune_trainer.protocol.outcome import LossSpikeError, NonFiniteLossError, SavedCheckpoint
 from finetune_trainer.tracking.reporter import Reporter
-from finetune_trainer.training import engine
+from finetune_trainer.training import engine, loss_anomaly
 from finetune_trainer.training.batches import BatchSource
 from finetune_trainer.training.evaluation import EvaluationResult, Evaluator, evaluate
 from finetune_trainer.training.loop import TrainingLoop
+from finetune_trainer.training.skipped_batches import SkippedBatches
 from finetune_trainer.training.train_state import TrainState
 from finetune_trainer.training.train_step import TrainStep
 
@@ -77,8 +78,34 @@ class RecordedCheckpoints:
     def load_best(self, best_steps: Sequence[int], /) -> int | None:
         return None
 
+    def restore(self) -> dict[str, Any] | None:
+        return None
+
     def finish(self) -> None:
         pass
+
+
+Factors = Mapping[int, float]
+"""By row, counted from 100 times the number of its batch, the factor of the loss of its micro-batch."""
+
+
+@dataclass
+class LossWithFactors:
+    """An objective's loss, with which broken rows can be imitated."""
+
+    loss: Any
+    factors: Factors
+    upcoming: list[list[int]] = field(default_factory=list)
+    """The rows of the next micro-batches of this step."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loss, name)
+
+    def loss_sum(self, engine: Any, batch: Any) -> Any:
+        loss = self.loss.loss_sum(engine, batch)
+        for row in self.upcoming.pop(0) if self.upcoming else ():
+            loss = loss * self.factors.get(row, 1.0)
+        return loss
 
 
 @dataclass
@@ -107,25 +134,34 @@ class TrainingRun:
         save_model(self.engine.module, self.objective, spec.export, spec.model, self.loop.group, folder)
 
 
-def build_run(group: ProcessGroup, spec: TrainSpec, model: Any) -> TrainingRun:
-    """A run over rows that depend only on the step's number; each rank gets a contiguous part of them."""
+def build_run(group: ProcessGroup, spec: TrainSpec, model: Any, factors: Factors | None = None) -> TrainingRun:
+    """A run over rows that depend only on the batch's number; each rank gets a contiguous part of them.
+
+    `factors` changes the loss of micro-batches with certain rows.
+    """
     training = spec.training
     steps = training.max_steps or 1
     rows_per_rank = training.batch_size // group.size
     objective = objective_of(spec)
+    loss = LossWithFactors(objective.loss, factors or {})
+    objective = replace(objective, loss=loss)
 
-    def training_batches(finished_steps: int) -> Iterator[list[MicroBatch]]:
-        for step in range(finished_steps + 1, steps + 1):
-            rows = ROWS[spec.objective.type](training.batch_size, seed=step)
-            begins = range(group.rank * rows_per_rank, (group.rank + 1) * rows_per_rank, training.micro_batch_size)
-            parts = [tiny.part(rows, begin, begin + training.micro_batch_size) for begin in begins]
-            yield [tiny.micro(tiny.batch(part), objective) for part in parts]
+    def training_batches(finished_steps: int, skipped: SkippedBatches) -> Iterator[list[MicroBatch]]:
+        for step in range(finished_steps, steps):
+            number = skipped.batch_of_step(step) + 1
+            rows = ROWS[spec.objective.type](training.batch_size, seed=number)
+            size = training.micro_batch_size
+            begins = range(group.rank * rows_per_rank, (group.rank + 1) * rows_per_rank, size)
+            places = [[number * 100 + row for row in range(begin, begin + size)] for begin in begins]
+            loss.upcoming = list(places)
+            parts = [tiny.micro(tiny.batch(tiny.part(rows, begin, begin + size)), objective) for begin in begins]
+            yield [part._replace(rows=place) for part, place in zip(parts, places, strict=True)]
 
     events: list[Event] = []
     checkpoints = RecordedCheckpoints()
     precision = engine.choose_precision(training.precision, group.device)
     built = engine.build_engine(model, training, spec.deepspeed, spec.method.unfreeze, group, precision)
-    batches = BatchSource(training_batches)
+    batches = BatchSource(training_batches, origins=lambda rows: [f"rows.jsonl:{row}" for row in rows])
     loop = TrainingLoop(
         training=training,
         evaluation=spec.evaluation,
@@ -177,8 +213,8 @@ def _record_weights(run: TrainingRun, group: ProcessGroup) -> list[dict[str, tor
     snapshots: list[dict[str, torch.Tensor]] = []
     training_batches = run.loop.batches.training
 
-    def recording(finished_steps: int) -> Iterator[list[MicroBatch]]:
-        for micro_batches in training_batches(finished_steps):
+    def recording(finished_steps: int, skipped: SkippedBatches) -> Iterator[list[MicroBatch]]:
+        for micro_batches in training_batches(finished_steps, skipped):
             snapshots.append(weights.gather_model_weights(run.engine.module, group))
             yield micro_batches
 
@@ -220,6 +256,31 @@ def non_finite_errors(place: Place, cases: list[dict[str, Any]]) -> list[tuple[s
     return results
 
 
+class AnomalyResult(NamedTuple):
+    """A run's curve, its anomalies, and the message of the error that ended it."""
+
+    curve: Curve
+    anomalies: list[tuple[int, str]]
+    error: str | None
+
+
+def runs_with_factors(place: Place, cases: list[tuple[dict[str, Any], Factors, list[list[int]]]]) -> list[AnomalyResult]:
+    """For each case of changes, factors of rows and skipped batches what the run gave."""
+    loss_anomaly.MIN_LOSSES = 2
+    results = []
+    with joined(place) as group:
+        for changes, factors, skipped in cases:
+            run = build_run(group, tiny.spec(**changes), tiny.llama(), factors)
+            run.loop.state.anomalies.skipped_batches = SkippedBatches.from_list(skipped)
+            error = None
+            try:
+                run.loop.run()
+            except (NonFiniteLossError, LossSpikeError) as raised:
+                error = str(raised)
+            results.append(AnomalyResult(run.curve, run.loop.state.history.anomalies, error))
+    return results
+
+
 def stop_and_resume(place: Place, changes: dict[str, Any], signaled_rank: int, signaled_step: int) -> dict[str, Any]:
     """Send SIGTERM to one rank during one step, then resume from the saved state in a new loop."""
     with joined(place) as group:
@@ -227,8 +288,8 @@ def stop_and_resume(place: Place, changes: dict[str, Any], signaled_rank: int, s
         loop, checkpoints = run.loop, run.checkpoints
         original_batches = loop.batches.training
 
-        def interrupted_batches(finished_steps: int) -> Iterator[list[MicroBatch]]:
-            for step, micro_batches in enumerate(original_batches(finished_steps), start=finished_steps + 1):
+        def interrupted_batches(finished_steps: int, skipped: SkippedBatches) -> Iterator[list[MicroBatch]]:
+            for step, micro_batches in enumerate(original_batches(finished_steps, skipped), start=finished_steps + 1):
                 if step == signaled_step and place.rank == signaled_rank:
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield micro_batches

@@ -75,6 +75,7 @@ class ConditionReason(StrEnum):
     REFUSED_BY_PROFILE = "RefusedByProfile"
     DATA_FINDING = "DataFinding"
     STRAGGLER = "Straggler"
+    LOSS_ANOMALY = "LossAnomaly"
     CHECKPOINT_SAVED = "CheckpointSaved"
     CHECKPOINT_SAVE_FAILED = "CheckpointSaveFailed"
     FINISHED = "Finished"

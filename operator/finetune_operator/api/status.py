@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field
 
 from finetune_trainer.config.base import Section
-from finetune_trainer.protocol.outcome import MAX_STRAGGLERS, DataSummary, Progress, SavedCheckpoint, Straggler
+from finetune_trainer.protocol.outcome import MAX_STRAGGLERS, DataSummary, LossAnomalies, Progress, SavedCheckpoint, Straggler
 
 Phase = Literal["Pending", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
 
@@ -129,6 +129,9 @@ class JobStatus(Section):
     eta: str | None = Field(None, description="Estimated remaining time in a short form, such as 1h05m.")
     stragglers: list[Straggler] = Field(
         default_factory=list, max_length=MAX_STRAGGLERS, description="Ranks that the others wait for, the slowest first."
+    )
+    loss_anomalies: LossAnomalies | None = Field(
+        None, description="Steps skipped and returns to a checkpoint, which training.lossAnomaly decides; absent without any."
     )
     metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics.")
     checkpoint: SavedCheckpoint | None = None

@@ -29,7 +29,8 @@ MUTABLE_FIELDS: Mapping[str, tuple[str, ...]] = {
     "objective": (),
     "method": (),
     "training": (
-        "epochs", "maxSteps", "microBatchSize", "earlyStopping", "precision", "gradientCheckpointing", "logEverySteps",
+        "epochs", "maxSteps", "microBatchSize", "earlyStopping", "lossAnomaly", "precision", "gradientCheckpointing",
+        "logEverySteps",
     ),
     "checkpoint": ("credentials", "everySteps", "everyMinutes", "keepLast"),
 }  # fmt: skip

@@ -274,6 +274,14 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "Look at the node in the message: other work on its cores, the clock and temperature of its GPU (`nvidia-smi -q -d "
         "PERFORMANCE`), its disk. To move the pod, cordon the node and delete the pod. The operator does not stop the rank.",
     ),
+    ConditionReason.LOSS_ANOMALY: Advice(
+        "a Warning event; the same sentence and the counts are in `status.lossAnomalies`",
+        "The loss or the norm of the gradient was NaN or infinite, or the loss a spike, and `spec.training.lossAnomaly.action` "
+        "made the run skip the step or return to a checkpoint. The message names the step and the rows of the micro-batch.",
+        "Look at the rows in the message. If the same rows come back in every epoch, correct or remove them; if it is always "
+        "others, lower `training.optimizer.learningRate`. [Survive loss anomalies](../how-to/loss-anomalies.md) explains the "
+        "actions.",
+    ),
     ConditionReason.DATA_FINDING: Advice(
         "a Warning event; the same sentence is in `status.data.findings`",
         "A check of `spec.data.checks` with the policy `Warn` found something, for example duplicate rows, rows that are also "

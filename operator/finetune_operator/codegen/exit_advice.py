@@ -35,11 +35,20 @@ EXIT_ADVICE: dict[Reason, Advice] = {
     ),
     Reason.NON_FINITE_LOSS: Advice(
         "condition `Failed`",
-        "The loss or the norm of the gradient became NaN or infinite. The message names the step and the last good checkpoint; "
-        "nothing is saved after it.",
-        "Lower `training.optimizer.learningRate`, lengthen `training.schedule.warmupSteps`, set `training.precision` to "
-        "BFloat16 or Float32, or look for broken rows. Choose an empty `checkpoint.storage` when you change the optimizer or "
-        "the schedule: they are part of the run's identity.",
+        "The loss or the norm of the gradient became NaN or infinite. The message names the step, the rows of the micro-batch "
+        "and the last good checkpoint; nothing is saved after it.",
+        "Look at the rows in the message. If they are as they should be, lower `training.optimizer.learningRate`, lengthen "
+        "`training.schedule.warmupSteps`, or set `training.precision` to BFloat16 or Float32. Choose an empty "
+        "`checkpoint.storage` when you change the optimizer or the schedule: they are part of the run's identity. "
+        "`training.lossAnomaly` can skip such steps, or return to a checkpoint, and may change when a run resumes: "
+        "[Survive loss anomalies](../how-to/loss-anomalies.md).",
+    ),
+    Reason.LOSS_SPIKE: Advice(
+        "condition `Failed`",
+        "The loss of a step was higher than `training.lossAnomaly.spikeRatio` times the median of the losses before it. The "
+        "message names the step and the rows of the micro-batch with the highest loss; its gradient was not used.",
+        "Look at the rows in the message. Set `training.lossAnomaly.action` to `SkipStep` or `RollBack`, or raise "
+        "`spikeRatio`, and apply the job again: it resumes from its newest checkpoint.",
     ),
     Reason.HANG: Advice(
         "conditions `Restarting` and `Running`",

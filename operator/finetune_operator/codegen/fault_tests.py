@@ -124,9 +124,15 @@ FAULTS: dict[int, Fault] = {
         ),
     ),
     12: Fault(
-        "The loss becomes NaN or infinite.",
-        "The job fails and names the step and the last good checkpoint. It neither skips the batch nor rolls back by itself.",
-        (f"{_TRAINING}/test_loop.py::test_a_non_finite_loss_ends_the_run",),
+        "The loss becomes NaN or infinite, or rises far above the losses before.",
+        "As `training.lossAnomaly` says: the job fails, the step is skipped, or the run returns to its newest checkpoint and "
+        "leaves out the batches since then. The rows of the micro-batch are named.",
+        (
+            f"{_TRAINING}/test_loop.py::test_a_non_finite_loss_ends_the_run",
+            f"{_TRAINING}/test_loss_anomalies.py::test_a_skipped_step_changes_nothing",
+            f"{_TRAINING}/test_loss_anomalies.py::test_every_world_size_decides_alike",
+            f"{_TRAINING}/test_loss_anomalies.py::test_a_stopped_and_resumed_run_has_the_same_history",
+        ),
     ),
     13: Fault(
         "The operator is killed.",

@@ -6,7 +6,15 @@ from finetune_operator.api.conditions import ConditionReason, ConditionType, fin
 from finetune_operator.reconcile.node_loss import is_waiting_for_node
 from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_operator.reconcile.pod_failure import parse_outcome
-from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, RunStatus, SavedCheckpoint, Straggler
+from finetune_trainer.protocol.outcome import (
+    DataSummary,
+    LossAnomalies,
+    Outcome,
+    Progress,
+    RunStatus,
+    SavedCheckpoint,
+    Straggler,
+)
 
 
 def report_progress(plan: PlanBuilder) -> bool:
@@ -18,6 +26,7 @@ def report_progress(plan: PlanBuilder) -> bool:
         return False
     _record_data(plan, run.data)
     _record_stragglers(plan, run.stragglers)
+    _record_loss_anomalies(plan, run.loss_anomalies)
     if run.progress.total_steps:  # a restarted run reports no progress until it has loaded its checkpoint
         plan.update_status(progress=_rounded(run.progress), eta=format_duration(run.progress.remaining_seconds))
     if run.checkpoint is not None:
@@ -95,6 +104,14 @@ def _record_stragglers(plan: PlanBuilder, stragglers: list[Straggler]) -> None:
             plan.emit_event("Warning", ConditionReason.STRAGGLER, message)
     if stragglers != plan.status.stragglers:
         plan.update_status(stragglers=stragglers)
+
+
+def _record_loss_anomalies(plan: PlanBuilder, anomalies: LossAnomalies | None) -> None:
+    """Record the skipped steps and returns to a checkpoint, with an event for the last one."""
+    if anomalies is None or anomalies == plan.status.loss_anomalies:
+        return
+    plan.emit_event("Warning", ConditionReason.LOSS_ANOMALY, f"Loss anomaly: {anomalies.message}.")
+    plan.update_status(loss_anomalies=anomalies)
 
 
 def _place(plan: PlanBuilder, node: int) -> str:

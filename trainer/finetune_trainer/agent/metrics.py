@@ -9,6 +9,7 @@ from finetune_trainer.protocol.events import (
     CheckpointStored,
     Evaluated,
     Event,
+    LossAnomalyFound,
     Step,
     StepTime,
     StragglersFound,
@@ -53,6 +54,10 @@ class Metrics:
             "Time of a straggler's own work in a step, relative to the median of the other ranks (1); only for stragglers.",
             "rank",
         )
+        self.skipped_steps = self._gauge(
+            "skipped_steps", "Steps of the run that did not change the weights because of an anomaly of the loss (1)."
+        )
+        self.roll_backs = self._gauge("roll_backs", "Returns of the run to a checkpoint because of an anomaly of the loss (1).")
         self.checkpoint_size = self._gauge("checkpoint_bytes", "Size of the newest checkpoint (bytes).")
         self.checkpoint_time = self._gauge(
             "last_checkpoint_timestamp_seconds", "When the newest checkpoint was committed (seconds since 1970)."
@@ -99,6 +104,9 @@ class Metrics:
                 self.straggler_ratio.clear()
                 for straggler in event.stragglers:
                     self.straggler_ratio.labels(*self._job, straggler.rank).set(straggler.ratio)
+            case LossAnomalyFound():
+                self.skipped_steps.labels(*self._job).set(event.anomalies.skipped_steps)
+                self.roll_backs.labels(*self._job).set(event.anomalies.roll_backs)
             case Evaluated():
                 self._observe_evaluation(event)
             case CheckpointStored():

@@ -13,6 +13,7 @@ from finetune_trainer.protocol.events import (
     DataFound,
     Evaluated,
     Event,
+    LossAnomalyFound,
     Step,
     StragglersFound,
 )
@@ -60,6 +61,8 @@ class Monitor:
                 return status.model_copy(update={"progress": progress})
             case StragglersFound():
                 return status.model_copy(update={"stragglers": event.stragglers})
+            case LossAnomalyFound():
+                return status.model_copy(update={"progress": event.progress, "loss_anomalies": event.anomalies})
             case CheckpointStored():
                 return status.model_copy(update={"checkpoint": event.checkpoint, "checkpoint_error": None})
             case CheckpointFailed():

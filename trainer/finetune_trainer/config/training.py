@@ -57,6 +57,29 @@ class EarlyStoppingConfig(Section):
     minimum_change: float = Field(0.0, ge=0, description="Smaller changes of the metric do not count as improvement.")
 
 
+class LossAnomalyConfig(Section):
+    """What follows a loss or a gradient norm that is NaN or infinite, or a loss that is far above the losses before it.
+
+    The weights are never updated with such a gradient. Overflows that Float16's loss scaling handles are none.
+    """
+
+    action: Literal["Fail", "SkipStep", "RollBack"] = Field(
+        "Fail",
+        description="Fail ends the job. SkipStep goes on with the next batch and unchanged weights; the step counts. RollBack "
+        "returns to the newest checkpoint and skips all batches since then (Chowdhery et al. 2022, arXiv:2204.02311).",
+    )
+    max_consecutive: int = Field(
+        5, ge=1, le=1000,
+        description="Number of consecutive steps that may be skipped, or of returns to the same checkpoint; one more anomaly "
+        "fails the job.",
+    )  # fmt: skip
+    spike_ratio: float | None = Field(
+        None, gt=1,
+        description="A loss above this multiple of the median of the last 100 losses is an anomaly too, once there are 20; "
+        "spikes are not looked for by default.",
+    )  # fmt: skip
+
+
 class TrainingConfig(Section):
     """Length of the run, batch sizes, optimizer and precision."""
 
@@ -79,6 +102,7 @@ class TrainingConfig(Section):
     )  # fmt: skip
     continual_learning: ContinualLearningConfig | None = None
     early_stopping: EarlyStoppingConfig | None = None
+    loss_anomaly: LossAnomalyConfig = LossAnomalyConfig()
     precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = Field(
         "Auto", description="Precision of the model's numbers; Auto is BFloat16 on GPUs that support it, else Float32."
     )

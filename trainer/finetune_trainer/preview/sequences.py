@@ -12,9 +12,10 @@ import torch
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.data.loading.collate import Layout, PackedAs
 from finetune_trainer.data.loading.dataloader import BatchBuilder, MicroBatch
-from finetune_trainer.data.loading.dataset import LENGTHS, TOKENS, Sample, document_lengths
+from finetune_trainer.data.loading.dataset import TOKENS, Sample
+from finetune_trainer.data.loading.origins import document_digests
 from finetune_trainer.data.loading.sampler import SampledIndices
-from finetune_trainer.data.preprocessing.examples import FirstRow, example_digest
+from finetune_trainer.data.preprocessing.examples import FirstRow
 from finetune_trainer.data.preprocessing.prepare import Prepared
 from finetune_trainer.objectives import Objective
 from finetune_trainer.objectives.description import Block
@@ -63,7 +64,7 @@ class CollatedSequences:
         indices = dict.fromkeys(places[row.digest] for row in rows if row.digest in places) or range(min(limit, len(self)))
         shown = []
         for index in indices:
-            digests = _document_digests(self.data.train[index])
+            digests = document_digests(self.data.train[index])
             shown.append(self._shown(index, [origins.get(digest) for digest in digests]))
         return shown
 
@@ -84,16 +85,9 @@ def _find_documents(sequences: Sequence[Sample], digests: set[str]) -> dict[str,
     """The index of the first sequence that holds the document with each digest, where one is found."""
     places: dict[str, int] = {}
     for index in range(min(len(sequences), MAX_SEARCHED)):
-        for digest in _document_digests(sequences[index]):
+        for digest in document_digests(sequences[index]):
             if digest in digests:
                 places.setdefault(digest, index)
         if len(places) == len(digests):
             break
     return places
-
-
-def _document_digests(sample: Sample) -> list[str]:
-    if LENGTHS not in sample:
-        return [example_digest(sample[TOKENS])]
-    ends = np.cumsum(document_lengths(sample))[:-1]
-    return [example_digest(tokens) for tokens in np.split(sample[TOKENS], ends)]

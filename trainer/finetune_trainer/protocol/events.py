@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field, TypeAdapter
 
 from finetune_trainer.config.base import Section
-from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, SavedCheckpoint, Straggler
+from finetune_trainer.protocol.outcome import DataSummary, LossAnomalies, Outcome, Progress, SavedCheckpoint, Straggler
 
 Activity = Literal["Starting", "Preparing", "Loading", "Training", "Evaluating", "Saving", "Exporting"]
 """What a rank does. It prepares data alone. `Loading` begins when it joins the process group: from then on it may wait for the
@@ -76,6 +76,17 @@ class StragglersFound(Section):
     stragglers: list[Straggler]
 
 
+class LossAnomalyFound(Section):
+    """A step was skipped, or the run returned to a checkpoint; sent by rank 0, with what happened before in this run.
+
+    A run that resumes sends it again if there were any.
+    """
+
+    event: Literal["loss_anomaly_found"] = "loss_anomaly_found"
+    progress: Progress
+    anomalies: LossAnomalies
+
+
 class Evaluated(Section):
     """Metrics on the evaluation data after a step; they always include `loss`."""
 
@@ -112,7 +123,17 @@ class Ended(Section):
 
 
 Event = Annotated[
-    Alive | Beat | DataFound | Step | StepTime | StragglersFound | Evaluated | CheckpointStored | CheckpointFailed | Ended,
+    Alive
+    | Beat
+    | DataFound
+    | Step
+    | StepTime
+    | StragglersFound
+    | LossAnomalyFound
+    | Evaluated
+    | CheckpointStored
+    | CheckpointFailed
+    | Ended,
     Field(discriminator="event"),
 ]
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     PREEMPTED = "Preempted"
     PREEMPTED_UNSAVED = "PreemptedUnsaved"
     GPU_UNAVAILABLE = "GPUUnavailable"
+    LOSS_SPIKE = "LossSpike"
 
 
 class ExitPolicy(NamedTuple):
@@ -65,6 +66,7 @@ EXIT_POLICIES: dict[Reason, ExitPolicy] = {
         11, False, True, True, "stopped on request; the work since the last checkpoint is lost"
     ),
     Reason.GPU_UNAVAILABLE: ExitPolicy(12, False, True, False, "a GPU was asked for, and CUDA cannot use it"),
+    Reason.LOSS_SPIKE: ExitPolicy(13, False, False, False, "the loss rose far above the losses before it"),
 }
 
 REASON_OF_EXIT_CODE = {exit_policy.exit_code: reason for reason, exit_policy in EXIT_POLICIES.items()}
@@ -96,6 +98,12 @@ class NonFiniteLossError(TrainerError):
     """The loss or the gradient norm became NaN or infinite."""
 
     reason = Reason.NON_FINITE_LOSS
+
+
+class LossSpikeError(TrainerError):
+    """The loss exceeded its limit relative to the losses before it."""
+
+    reason = Reason.LOSS_SPIKE
 
 
 class StorageError(TrainerError):
@@ -157,6 +165,17 @@ class Straggler(Section):
     ratio: float = Field(ge=0, description="The time of its work in a step, relative to the median of the other ranks.")
 
 
+MAX_ANOMALY_CHARACTERS = 1000
+
+
+class LossAnomalies(Section):
+    """What happened because of losses or gradients that were not finite, and of spikes of the loss, in the whole run."""
+
+    skipped_steps: Count = Field(0, description="Steps that did not change the weights.")
+    roll_backs: Count = Field(0, description="Returns to a checkpoint.")
+    message: str = Field("", max_length=MAX_ANOMALY_CHARACTERS, description="The last anomaly: step, value and rows of data.")
+
+
 class RunStatus(Section):
     """The answer of the agent of node 0 to `GET /progress`."""
 
@@ -173,6 +192,7 @@ class RunStatus(Section):
     checkpoint: SavedCheckpoint | None = None
     checkpoint_error: str | None = Field(None, description="Why the newest checkpoint could not be stored; absent if it was.")
     stragglers: list[Straggler] = Field(default_factory=list, max_length=MAX_STRAGGLERS, description="The slowest rank first.")
+    loss_anomalies: LossAnomalies | None = Field(None, description="Absent if there were none.")
     restart_cause: str | None = Field(None, description="Why the ranks were last restarted in place: reason and message.")
     in_place_restarts: int = Field(0, ge=0, description="How often this agent has restarted its ranks.")
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 FEW_SHOT = "fewShot."
 """The prefix of metrics and tables that the few-shot evaluation of the starting model reports."""
 MAX_POINTS = 2000
+MAX_ANOMALIES = 100
 
 
 class EvaluationRecord(NamedTuple):
@@ -30,6 +31,7 @@ class History:
     stride: int = 1
     training: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, learning rate
     evaluations: list[EvaluationRecord] = field(default_factory=list)
+    anomalies: list[tuple[int, str]] = field(default_factory=list)  # step, sentence
 
     def add(self, step: int, loss: float, learning_rate: float) -> None:
         """Add a finished step."""
@@ -38,6 +40,10 @@ class History:
         if len(self.training) > MAX_POINTS:
             self.stride *= 2
             self.training = [point for point in self.training if point[0] % self.stride == 0]
+
+    def add_anomaly(self, step: int, sentence: str) -> None:
+        """Add a step that was skipped, or the step whose checkpoint the run returned to; the last ones are kept."""
+        self.anomalies = [*self.anomalies[1 - MAX_ANOMALIES :], (step, sentence)]
 
     def add_evaluation(
         self, step: int, metrics: dict[str, float], tables: dict[str, Any] | None = None, best_step: int | None = None
@@ -80,13 +86,19 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """The history as plain values, for a checkpoint."""
         evaluations = [list(evaluation) for evaluation in self.evaluations]
-        return {"stride": self.stride, "training": list(self.training), "evaluations": evaluations}
+        return {
+            "stride": self.stride,
+            "training": list(self.training),
+            "evaluations": evaluations,
+            "anomalies": list(self.anomalies),
+        }
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> History:
         """Restore the history that `to_dict` returned."""
         training = [(int(step), float(loss), float(rate)) for step, loss, rate in state["training"]]
-        return cls(int(state["stride"]), training, [EvaluationRecord(*evaluation) for evaluation in state["evaluations"]])
+        evaluations = [EvaluationRecord(*evaluation) for evaluation in state["evaluations"]]
+        return cls(int(state["stride"]), training, evaluations, [(step, text) for step, text in state["anomalies"]])
 
     def write(self, folder: Path) -> None:
         """Write history.jsonl, one point a line in the order of steps, into the folder."""
@@ -96,5 +108,7 @@ class History:
             points.append({"step": step, "loss": loss, "learningRate": learning_rate})
         for record in self.evaluations:
             points.append({"step": record.step, "evaluation": record.metrics})
+        for step, sentence in self.anomalies:
+            points.append({"step": step, "anomaly": sentence})
         points.sort(key=lambda point: (point["step"], "evaluation" in point))
         (folder / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))

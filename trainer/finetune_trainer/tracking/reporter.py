@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.protocol.events import Evaluated, EventSink, Step, StepTime, StragglersFound
-from finetune_trainer.protocol.outcome import Progress, Straggler
+from finetune_trainer.protocol.events import Evaluated, EventSink, LossAnomalyFound, Step, StepTime, StragglersFound
+from finetune_trainer.protocol.outcome import LossAnomalies, Progress, Straggler
 
 MAX_EVENTS_PER_SECOND = 5
 RECENT_STEPS = 20
@@ -106,6 +106,13 @@ class Reporter:
                 "rank %d on node %d is slow: its work in a step takes %.2f times as long as that of the other ranks, which "
                 "wait for it", straggler.rank, straggler.node, straggler.ratio,
             )  # fmt: skip
+
+    def loss_anomaly_found(self, step: int, anomalies: LossAnomalies) -> None:
+        """Report a step that was skipped, or a return to this step, and what happened before."""
+        self._update(step)
+        if self._group.is_first:
+            self.report(LossAnomalyFound(progress=self.progress, anomalies=anomalies))
+            log.warning("%s", anomalies.message)
 
     def finish(self, step: int) -> None:
         """Mark the run as complete at this step, which is before the planned last step if the run stopped early."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,20 +14,23 @@ from finetune_trainer.data.loading.sampler import Sampler, sequential
 from finetune_trainer.data.preprocessing.prepare import Prepared
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.objectives import Objective
+from finetune_trainer.training.skipped_batches import SkippedBatches
 
 
 @dataclass
 class BatchSource:
     """Functions that return this rank's micro-batches.
 
-    `training(finished_steps)` yields a list of micro-batches for each step after the finished ones. `evaluation()` yields the
-    evaluation data in lists of as many rows as a training step has; `few_shot()` yields the same rows with solved training rows
-    before each. The last two are None if the document has no such data.
+    `training(finished_steps, skipped)` yields a list of micro-batches for each step after the finished ones, without the
+    skipped batches. `evaluation()` yields the evaluation data in lists of as many rows as a training step has; `few_shot()`
+    yields the same rows with solved training rows before each. The last two are None if the document has no such data.
+    `origins` returns the places in the data that training samples with these indices come from.
     """
 
-    training: Callable[[int], Iterator[list[MicroBatch]]]
+    training: Callable[[int, SkippedBatches], Iterator[list[MicroBatch]]]
     evaluation: Callable[[], Iterable[list[MicroBatch]]] | None = None
     few_shot: Callable[[], Iterable[list[MicroBatch]]] | None = None
+    origins: Callable[[Sequence[int]], list[str]] = lambda rows: []
 
 
 def build_batch_source(
@@ -40,9 +43,10 @@ def build_batch_source(
     )  # fmt: skip
     sampler = Sampler(data.epoch, training.batch_size, training.seed, data.mixture)
 
-    def training_batches(finished_steps: int) -> Iterator[list[MicroBatch]]:
+    def training_batches(finished_steps: int, skipped: SkippedBatches) -> Iterator[list[MicroBatch]]:
         build = batch_builder(data.train, layout=layout._replace(training=True))
-        return PrefetchLoader(build, (sampler.indices_for_step(step) for step in range(finished_steps, total_steps)))
+        batches = (skipped.batch_of_step(step) for step in range(finished_steps, total_steps))
+        return PrefetchLoader(build, map(sampler.indices_for_step, batches))
 
     def batches_in_order(rows: ArrowDataset) -> Iterator[list[MicroBatch]]:
         build = batch_builder(rows, layout=layout)
@@ -53,4 +57,5 @@ def build_batch_source(
         training_batches,
         evaluation=None if data.evaluation is None else partial(batches_in_order, data.evaluation),
         few_shot=partial(batches_in_order, data.few_shot) if data.few_shot else None,
+        origins=data.origins.of,
     )

@@ -174,8 +174,8 @@ def _enable_gradient_checkpointing(model: Any, reentrant: bool) -> None:
 def take_optimizer_step(engine: Any, learning_rate: float, max_norm: float) -> float:
     """Take one optimizer step, each parameter group at the learning rate times its scale.
 
-    Returns the gradients' L2 norm over all parameters, before clipping. It is infinite or NaN if a gradient was; the weights
-    are then unchanged (stage 0 and all half precision) or must not be used.
+    Returns the gradients' L2 norm over all parameters, before clipping. It is infinite or NaN if a gradient was; the gradients
+    are then discarded, and the weights and the state of the optimizer are unchanged.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]
@@ -198,11 +198,33 @@ def _take_plain_step(engine: Any, max_norm: float) -> float:
     gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
     norm = float(torch.nn.utils.get_total_norm(gradients))
     if not math.isfinite(norm):
+        engine.zero_grad()
         return norm
     if max_norm > 0:
         torch.nn.utils.clip_grads_with_norm_(engine.module.parameters(), max_norm, torch.tensor(norm))
     engine.step()
     return norm
+
+
+def discard_gradients(engine: Any) -> None:
+    """End the step without changing the weights or the state of the optimizer. Collective."""
+    optimizer = engine.optimizer
+    if _uses_torch_optimizer(engine):
+        engine.zero_grad()
+        return
+    if hasattr(optimizer, "clear_hp_grads"):  # bfloat16 weights with float32 gradients, at stage 1
+        optimizer.clear_hp_grads()
+        optimizer.clear_lp_grads()
+        return
+    # ZeRO clears the buffers of its partitions only in a step, and leaves everything else as it is if the norm is invalid.
+    is_stage_3 = not hasattr(optimizer, "scaled_global_norm")
+    hook = "_get_norm_groups" if is_stage_3 else "scaled_global_norm"
+    invalid = torch.tensor(-1.0)
+    setattr(optimizer, hook, lambda: [invalid] if is_stage_3 else invalid)
+    try:
+        engine.step()
+    finally:
+        delattr(optimizer, hook)
 
 
 def skips_overflow(engine: Any) -> bool:

@@ -6,9 +6,10 @@ is not finite) is summed over the ranks first.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -23,8 +24,10 @@ from finetune_trainer.tracking.reporter import FinishedStep, Reporter
 from finetune_trainer.tracking.stragglers import StragglerDetector
 from finetune_trainer.training.batches import BatchSource
 from finetune_trainer.training.evaluation import Evaluator
+from finetune_trainer.training.loss_anomaly import Anomaly, failure, is_limit_reached
+from finetune_trainer.training.suspects import describe_rows
 from finetune_trainer.training.train_state import TrainState
-from finetune_trainer.training.train_step import TrainStep
+from finetune_trainer.training.train_step import StepResult, TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ class Checkpoints(Protocol):
     def save(self, step: int, client_state: dict[str, Any], best_steps: Sequence[int] = (), /) -> None: ...
 
     def load_best(self, best_steps: Sequence[int], /) -> int | None: ...
+
+    def restore(self) -> dict[str, Any] | None: ...
 
     def finish(self) -> None: ...
 
@@ -74,6 +79,7 @@ class TrainingLoop:
     stop: PreemptionSignal
     total_steps: int
     state: TrainState = field(default_factory=TrainState)
+    _training_batches: Iterator[list[MicroBatch]] = field(init=False)
     _saved_step: int = field(init=False, default=0)
     _own_seconds: float = field(init=False, default=0.0)
     _step_seconds: float = field(init=False, default=0.0)
@@ -101,18 +107,20 @@ class TrainingLoop:
     def run(self) -> None:
         """Train to the last step and store a checkpoint of it.
 
-        Raises Preempted or PreemptedUnsaved if a stop was requested, NonFiniteLossError, and StorageError if the last
-        checkpoint could not be stored.
+        Raises Preempted or PreemptedUnsaved if a stop was requested, NonFiniteLossError, LossSpikeError, and StorageError if
+        the last checkpoint could not be stored.
         """
         with self.stop.deferred():
             self._saved_step = self.state.step
-            batches = self.batches.training(self.state.step)
+            self._training_batches = self._batches_from_here()
+            if self.state.anomalies.total.message:
+                self.reporter.loss_anomaly_found(self.state.step, self.state.anomalies.total)
             self.train_step.engine.train()
             while True:
                 self._evaluate_if_due()
                 fetch_started = time.monotonic()
                 is_last = self.state.step == self.total_steps or self.early_stop_reason is not None
-                micro_batches = [] if is_last else next(batches)
+                micro_batches = [] if is_last else next(self._training_batches)
                 data_wait_seconds = time.monotonic() - fetch_started
                 agreement = self._agree(micro_batches, is_last)
                 self._watch_stragglers(agreement.rank_seconds)
@@ -163,12 +171,15 @@ class TrainingLoop:
             self.reporter.stragglers_found(stragglers)
 
     def _take_step(self, micro_batches: list[MicroBatch], agreement: StepAgreement, data_wait_seconds: float) -> None:
-        """Take the next optimizer step and report it."""
+        """Take the next optimizer step and report it, or do what the document says about an anomaly."""
         started = time.monotonic()
         step = self.state.step + 1
-        result = self.train_step.run(step, micro_batches, agreement.term_counts)
-        self.train_step.validate_finite(step, result, self._saved_step)
+        result = self.train_step.run(step, micro_batches, agreement.term_counts, self.state.anomalies)
+        if result.anomaly:
+            self._handle_anomaly(step, result.anomaly, self._describe_anomaly(step, result, micro_batches, agreement))
+            return
         self.state.step = step
+        self.state.anomalies.add_loss(result.loss, self.training.loss_anomaly)
         self.state.history.add(step, result.loss, result.learning_rate)
         seconds = data_wait_seconds + time.monotonic() - started
         self._own_seconds, self._step_seconds = data_wait_seconds + result.forward_seconds, seconds
@@ -186,6 +197,53 @@ class TrainingLoop:
                 forward_seconds=result.forward_seconds,
             )
         )
+
+    def _describe_anomaly(
+        self, step: int, result: StepResult, micro_batches: list[MicroBatch], agreement: StepAgreement
+    ) -> str:  # fmt: skip
+        assert result.anomaly is not None, "there is something to describe"
+        losses = [float(contribution) for contribution in result.contributions]
+        shares = self.train_step.shares_of_terms(micro_batches, agreement.term_counts)
+        rows = describe_rows(self.group, micro_batches, losses, shares, self.batches.origins)
+        return f"step {step}: {result.anomaly.problem} {rows}".rstrip()
+
+    def _handle_anomaly(self, step: int, anomaly: Anomaly, message: str) -> None:
+        """Skip the step, whose gradient was not used, or return to the newest checkpoint.
+
+        Raises NonFiniteLossError or LossSpikeError if the document allows neither, or not once more.
+        """
+        config, state = self.training.loss_anomaly, self.state
+        saved_step = self._saved_step
+        if config.action == "RollBack":
+            self._finish_saving()
+            saved_step = self.checkpoints.last.step if self.checkpoints.last else 0
+        is_possible = config.action == "SkipStep" or (config.action == "RollBack" and saved_step > 0)
+        if not is_possible or is_limit_reached(state.anomalies, config, saved_step):
+            raise failure(message, anomaly, saved_step, config)
+        if config.action == "SkipStep":
+            message = f"{message}; the step was skipped"
+            state.anomalies.skip_step(message)
+            state.step = step
+        else:
+            restored = self.checkpoints.restore()
+            assert restored is not None, "there was a checkpoint"
+            before, self.state = state, TrainState.from_dict(restored)
+            state, self._saved_step = self.state, self.state.step
+            message = f"{message}; the run returned to step {state.step} and leaves out the batches since then"
+            state.anomalies = before.anomalies.roll_back(state.anomalies, state.step, step, message)
+            self._training_batches = self._batches_from_here()
+            self.reporter.report(Alive(activity="Training"))
+        state.history.add_anomaly(state.step, message)
+        self.reporter.loss_anomaly_found(state.step, state.anomalies.total)
+
+    def _batches_from_here(self) -> Iterator[list[MicroBatch]]:
+        return self.batches.training(self.state.step, self.state.anomalies.skipped_batches)
+
+    def _finish_saving(self) -> None:
+        """Wait for the checkpoint that is being stored; one that cannot be stored leaves the one before it."""
+        self.reporter.report(Alive(activity="Saving"))
+        with contextlib.suppress(StorageError):  # raised on all ranks, and reported
+            self.checkpoints.finish()
 
     def _save(self) -> None:
         self.checkpoints.save(self.state.step, self.state.to_dict(), self.ranked_steps)

@@ -7,7 +7,7 @@ from tests.support.simulated_cluster import SimulatedCluster
 
 from finetune_operator.api.conditions import ConditionType
 from finetune_operator.reconcile.progress import format_duration
-from finetune_trainer.protocol.outcome import DataSummary, Progress, RunStatus, SavedCheckpoint, Straggler
+from finetune_trainer.protocol.outcome import DataSummary, LossAnomalies, Progress, RunStatus, SavedCheckpoint, Straggler
 
 SAVED = SavedCheckpoint(step=20, time="2026-01-01T12:00:00Z", uri="s3://out/j/manifests/step-00000020.json")
 HALFWAY = Progress(step=50, total_steps=100, percent=50, remaining_seconds=3900, loss=2.0)
@@ -69,6 +69,18 @@ def test_names_each_straggler_once() -> None:
     messages = [event.message for event in cluster.events if event.reason == "Straggler"]
     assert [message.split(" (")[0] for message in messages] == ["Rank 1 on pod j-1", "Rank 0 on pod j-0", "Rank 1 on pod j-1"]
     assert "its work in a step takes 1.62 times as long as that of the other ranks" in messages[0]
+
+
+def test_reports_each_loss_anomaly_once() -> None:
+    cluster = SimulatedCluster().run_all_pods()
+    first = LossAnomalies(skipped_steps=1, message="step 7: the loss became nan with a.jsonl:3; the step was skipped")
+    second = first.model_copy(update={"skipped_steps": 2, "message": "step 9: the loss became inf"})
+    for anomalies in (None, first, first, second, None):
+        cluster.observed = {"run": RunStatus(activity="Training", loss_anomalies=anomalies)}
+        cluster.reconcile()
+    assert cluster.status.loss_anomalies == second, "an agent that was replaced has not forgotten it"
+    messages = [event.message for event in cluster.events if event.reason == "LossAnomaly"]
+    assert messages == [f"Loss anomaly: {anomalies.message}." for anomalies in (first, second)]
 
 
 def test_records_data_summary_from_termination_message() -> None:

@@ -19,16 +19,29 @@ from finetune_trainer.protocol.events import (
     Ended,
     Evaluated,
     Event,
+    LossAnomalyFound,
     Step,
     StepTime,
     StragglersFound,
 )
-from finetune_trainer.protocol.outcome import DataSummary, Outcome, Progress, Reason, RunStatus, SavedCheckpoint, Straggler
+from finetune_trainer.protocol.outcome import (
+    DataSummary,
+    LossAnomalies,
+    Outcome,
+    Progress,
+    Reason,
+    RunStatus,
+    SavedCheckpoint,
+    Straggler,
+)
 
 JOB = {"namespace": "research", "job": "demo"}
 CHECKPOINT = SavedCheckpoint(step=7, time="2026-01-01T00:00:00Z", uri="s3://bucket/manifests/step-00000007.json")
 DATA = DataSummary(rows=5, tokens=500, truncated_share=0.2, findings=["1 of 5 training rows with personal data"])
 SLOW = Straggler(rank=3, node=1, ratio=1.75)
+ANOMALY = LossAnomalyFound(
+    progress=Progress(step=4, total_steps=10), anomalies=LossAnomalies(skipped_steps=3, roll_backs=1, message="step 6: NaN")
+)
 STORED = CheckpointStored(checkpoint=CHECKPOINT, size_bytes=1000, seconds={"snapshot": 0.5, "write": 2.0, "upload": 8.0})
 
 
@@ -58,6 +71,8 @@ def step(number: int, loss: float = 2.0) -> Step:
         (StepTime(seconds=0.2, data_wait_seconds=0.1), "step_compute_seconds", {"rank": "2"}, None),
         (StepTime(steps=4, seconds=3, data_wait_seconds=0.5, forward_seconds=1.5), "step_compute_seconds", {"rank": "2"}, 0.5),
         (StragglersFound(stragglers=[SLOW]), "straggler_ratio", {"rank": "3"}, 1.75),
+        (ANOMALY, "skipped_steps", {}, 3),
+        (ANOMALY, "roll_backs", {}, 1),
         (STORED, "checkpoint_bytes", {}, 1000),
         (STORED, "checkpoint_stall_seconds_total", {}, 0.5),
         (STORED, "checkpoint_duration_seconds_sum", {"phase": "upload"}, 8.0),

@@ -41,6 +41,8 @@ class MicroBatch(NamedTuple):
     """Tokens without padding; for samples without tokens, the number of samples."""
     positions: int
     """Tokens with padding; for samples without tokens, the number of samples."""
+    rows: Sequence[int] = ()
+    """The indices of its samples in the prepared data."""
 
 
 QueueItem = list[MicroBatch] | BaseException  # a step's micro-batches, or the reason why there are no more
@@ -75,7 +77,7 @@ class BatchBuilder:
             batch = batch.pin_memory()
         tokens = sum(len(sample[TOKENS]) for sample in samples if TOKENS in sample)
         positions = batch.inputs[TOKENS].numel() if TOKENS in batch.inputs else len(samples)
-        return MicroBatch(batch, terms, tokens or len(samples), positions)
+        return MicroBatch(batch, terms, tokens or len(samples), positions, indices.rows.tolist())
 
 
 def sample_generator(seed: int, epoch: int, row: int) -> np.random.Generator:

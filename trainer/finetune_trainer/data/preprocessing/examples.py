@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow
 
 from finetune_trainer.data.loading.dataset import TOKENS, Tokens
+from finetune_trainer.data.loading.origins import OriginWriter, example_digest
 from finetune_trainer.data.records.row import Row
 from finetune_trainer.data.sources.stream import Split, SplitRow, batches
 
@@ -117,11 +117,6 @@ class FirstRow(NamedTuple):
     """The digest of this example, by which it is found in a packed sequence."""
 
 
-def example_digest(tokens: Any) -> str:
-    """The digest of an example's tokens [n]; two examples with the same tokens have the same."""
-    return hashlib.blake2b(np.asarray(tokens, np.int32).tobytes(), digest_size=8).hexdigest()
-
-
 @dataclass
 class EncodeCounts:
     """Statistics of the encoded rows of one split."""
@@ -195,17 +190,23 @@ def split_or_truncate(
 class ExampleWriter:
     """Writes examples to an Arrow stream file; memory holds one batch at a time."""
 
-    def __init__(self, path: Path, fields: Mapping[str, pyarrow.DataType]) -> None:
+    def __init__(
+        self, path: Path, fields: Mapping[str, pyarrow.DataType], origins: OriginWriter | None = None
+    ) -> None:  # fmt: skip
+        """`origins`, if given, receives the place in the data that each example comes from."""
         self.path = path
+        self._origins = origins
         self.counts = EncodeCounts()
         self._schema = pyarrow.schema(list(fields.items()))
         self._sink = pyarrow.OSFile(str(path), "wb")
         self._writer = pyarrow.ipc.new_stream(self._sink, self._schema)
 
-    def write(self, examples: Sequence[Mapping[str, Any]]) -> None:
-        """Append the examples, in order."""
+    def write(self, examples: Sequence[Mapping[str, Any]], origins: Sequence[str] = ()) -> None:
+        """Append the examples, in order, and their origins, if these are stored."""
         if not examples:
             return
+        if self._origins:
+            self._origins.write([example_digest(example.get(TOKENS, ())) for example in examples], origins)
         columns = [_column([example[field.name] for example in examples], field.type) for field in self._schema]
         self._writer.write_batch(pyarrow.record_batch(columns, schema=self._schema))
         self.counts.examples += len(examples)
@@ -215,6 +216,8 @@ class ExampleWriter:
         """Finish the file."""
         self._writer.close()
         self._sink.close()
+        if self._origins:
+            self._origins.close()
 
 
 def write_examples(
@@ -238,6 +241,7 @@ def _write_batch(
     if not rows:
         return
     examples: list[Mapping[str, Any]] = []
+    origins: list[str] = []
     encoded_rows = encoder.encode([split_row.row for split_row in rows])
     for split_row, encoded in zip(rows, encoded_rows, strict=True):
         if not split_row.is_copy:
@@ -246,7 +250,8 @@ def _write_batch(
                 writer.counts.add_first_row(split_row, encoded.examples[0], writer.counts.examples + len(examples))
         writer.counts.groups.extend([group(split_row)] * len(encoded.examples))
         examples.extend(encoded.examples)
-    writer.write(examples)
+        origins.extend([split_row.row.origin] * len(encoded.examples))
+    writer.write(examples, origins)
 
 
 def _column(values: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:

@@ -21,6 +21,7 @@ from finetune_trainer.data.checks.detectors import detector_for
 from finetune_trainer.data.checks.inspection import InspectedRows, inspect
 from finetune_trainer.data.checks.report import DataReport, FewShotReport, SplitReport
 from finetune_trainer.data.loading.dataset import ArrowDataset
+from finetune_trainer.data.loading.origins import Origins, OriginWriter
 from finetune_trainer.data.loading.sampler import Mixture
 from finetune_trainer.data.preprocessing import mixing
 from finetune_trainer.data.preprocessing.encode_findings import encode_findings, validate_examples
@@ -51,7 +52,7 @@ from finetune_trainer.protocol.outcome import DataError, InsufficientDataError
 from finetune_trainer.storage.locking import exclusive, write_folder_atomically
 
 # Part of the cache key; increase it with every change of the stored files.
-LAYOUT = 8
+LAYOUT = 9
 FACTS, REPORT = "facts.json", "report.json"
 FEW_SHOT = "few-shot.arrow"
 FIRST_ROWS = "first-rows.json"
@@ -72,6 +73,8 @@ class Prepared:
     """The number of sequences in an epoch."""
     first_rows: Sequence[FirstRow]
     """The first rows of each training source that gave an example."""
+    origins: Origins
+    """Where the training sequences come from."""
 
 
 def prepare(
@@ -142,7 +145,10 @@ class _Preparation:
         (self.folder / FACTS).write_text(json.dumps(facts))
 
         self.progress.start("rows encoded", self._count_rows(inspected))
-        writers = {split: ExampleWriter(self.folder / f"{split}.examples", self.encoder.fields) for split in SPLITS}
+        writers = {}
+        for split in SPLITS:
+            origins = OriginWriter(_origins_file(self.folder, split)) if split in TRAINING_SPLITS else None
+            writers[split] = ExampleWriter(self.folder / f"{split}.examples", self.encoder.fields, origins)
         group = mixing.group_function(data)
         write_examples(augment(inspected.stream), self.encoder, writers, group, self.progress.advance)
         for writer in writers.values():
@@ -227,4 +233,9 @@ def _load(folder: Path, spec: config.TrainSpec) -> Prepared:
     # A few long packed sequences may be fewer than the groups, each of which needs a position in the epoch.
     epoch = max(new, len(mixture.shares)) if mixture else new
     first_rows = [FirstRow(*row) for row in json.loads((folder / FIRST_ROWS).read_text())]
-    return Prepared(train, evaluation, few_shot, report, mixture, epoch, first_rows)
+    origins = Origins(train, [_origins_file(folder, split) for split in TRAINING_SPLITS])
+    return Prepared(train, evaluation, few_shot, report, mixture, epoch, first_rows, origins)
+
+
+def _origins_file(folder: Path, split: Split) -> Path:
+    return folder / f"{split}.origins.arrow"
