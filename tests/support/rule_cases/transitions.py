@@ -138,6 +138,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     mutable("training", {}, spec(training__precision="Float32")),
     mutable("training", {}, spec(training__gradientCheckpointing=True)),
     mutable("training", {}, spec(training__logEverySteps=1)),
+    mutable("training", {}, spec(training__lossAnomaly={"action": "SkipStep"})),
     mutable(
         "training",
         spec(evaluation__everySteps=5, data__evaluation=sources(), training__earlyStopping={}),
