@@ -21,6 +21,7 @@ from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.agent.settings import Limits, Settings
 from finetune_trainer.agent.stop_signals import StopSignals
 from finetune_trainer.config.hang_limits import HangLimits
+from finetune_trainer.config.preflight import PreflightConfig
 from finetune_trainer.protocol.outcome import Outcome, Reason, RunStatus
 
 FAKE_RANK = Path(__file__).parent
@@ -30,11 +31,11 @@ TIMEOUT_SECONDS = 30.0
 Value = TypeVar("Value")
 
 
-def wait_for(read: Callable[[], Value | None], description: str) -> Value:
+def wait_for(read: Callable[[], Value | None], description: str, seconds: float = TIMEOUT_SECONDS) -> Value:
     """Call `read` until it returns a true value, and return that."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+    deadline = time.monotonic() + seconds
     while not (value := read()):
-        assert time.monotonic() < deadline, f"{description}: not within {TIMEOUT_SECONDS:.0f} s"
+        assert time.monotonic() < deadline, f"{description}: not within {seconds:.0f} s"
         time.sleep(0.02)
     return value
 
@@ -139,8 +140,9 @@ class Cluster:
 
     def __init__(
         self, fork_server: ForkServer, folder: Path, nodes: int, per_node: int, behaviors: dict[int, list[str]], *,
-        limits: Limits, hang: HangLimits,
+        limits: Limits, hang: HangLimits, preflight: PreflightConfig | None = None,
     ) -> None:  # fmt: skip
+        self.preflight = preflight
         self._fork_server, self._folder = fork_server, folder
         self._nodes, self._per_node, self._limits, self._hang = nodes, per_node, limits, hang
         self._store_port = free_ports(1)[0]
@@ -167,6 +169,8 @@ class Cluster:
             rank_module="fake_rank",
             limits=self._limits,
             hang=self._hang,
+            preflight=self.preflight,
+            preflight_module="fake_benchmark",
         )
         self._started.append(Agent(self._fork_server, settings))
         return self._started[-1]

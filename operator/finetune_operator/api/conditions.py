@@ -76,6 +76,8 @@ class ConditionReason(StrEnum):
     DATA_FINDING = "DataFinding"
     STRAGGLER = "Straggler"
     LOSS_ANOMALY = "LossAnomaly"
+    NODE_AVOIDED = "NodeAvoided"
+    AVOIDED_NODES_NEEDED = "AvoidedNodesNeeded"
     CHECKPOINT_SAVED = "CheckpointSaved"
     CHECKPOINT_SAVE_FAILED = "CheckpointSaveFailed"
     FINISHED = "Finished"

@@ -10,6 +10,7 @@ from finetune_operator.api.elastic import Elastic
 from finetune_operator.api.failure_policy import FailurePolicy
 from finetune_trainer.config.base import Section
 from finetune_trainer.config.hang_limits import HangLimits
+from finetune_trainer.config.preflight import PreflightConfig
 
 
 class RunPolicy(Section):
@@ -67,6 +68,9 @@ class RunPolicy(Section):
         "succeeds (a failed job keeps it), as long as the job exists, or not at all.",
     )
     hang: HangLimits = HangLimits()
+    preflight: PreflightConfig | None = Field(
+        None, description="Check of the nodes before ranks start in new pods; by default there is none."
+    )
     termination_grace_period_seconds: int = Field(
         120, ge=1, le=86400, description="Time a pod has to store a checkpoint after it receives SIGTERM."
     )

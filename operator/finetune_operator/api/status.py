@@ -112,6 +112,18 @@ class PendingPods(Section):
     retry_time: str | None = Field(None, description="Time at which the released pods are created again.")
 
 
+MAX_AVOIDED_NODES = 64
+
+
+class AvoidedNode(Section):
+    """A node that failed the preflight check of this job."""
+
+    name: str
+    time: Timestamp
+    message: str
+    is_last_resort: bool = Field(False, description="Whether it is used after all if no other node has room.")
+
+
 class JobStatus(Section):
     """status of a FineTuneJob."""
 
@@ -139,6 +151,11 @@ class JobStatus(Section):
     restarts: Restarts = Restarts()
     elastic: ElasticStatus | None = Field(None, description="The number of nodes of a job with workers.minNodes.")
     failure: Failure | None = None
+    avoided_nodes: list[AvoidedNode] = Field(
+        default_factory=list,
+        max_length=MAX_AVOIDED_NODES,
+        description="Nodes on which no pod is created until runPolicy.preflight.avoidNodesSeconds have passed.",
+    )
     pending: PendingPods | None = Field(None, description="Pods that cannot start; absent when all can.")
     retained_pods: list[str] = Field(
         default_factory=list,

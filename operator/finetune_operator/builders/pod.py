@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
 from finetune_operator.api.pod_template import InitContainer
 from finetune_operator.builders.metadata import build_metadata
+from finetune_operator.builders.node_affinity import avoid_nodes
 from finetune_operator.builders.placement import Placement
 from finetune_operator.builders.pod_group import join_pod_group
 from finetune_operator.builders.volumes import WORK_VOLUME, build_volumes
@@ -18,20 +20,15 @@ USER_ID = 1000
 
 
 def build_pod(
-    job: FineTuneJob,
-    index: int,
-    settings: Settings,
-    placement: Placement | None = None,
-    *,
-    is_alternate: bool = False,
-    image: str = "",
-    nodes: int | None = None,
-) -> dict[str, Any]:
+    job: FineTuneJob, index: int, settings: Settings, placement: Placement | None = None, *, is_alternate: bool = False,
+    image: str = "", nodes: int | None = None, avoided_nodes: Sequence[str] = (), last_resort_nodes: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Build the pod of node `index`, with the alternate name if the failed pod with the other name is kept.
 
     `nodes` is the number of nodes that the run uses, by default all of them. Only the agent of the first pod reads it.
     spec.workers.template adds to the pod; its schema is the list of fields that a user may set. `placement` is the decision of
-    the queue that admitted the job, `image` that of peers that run already, if it must be the same.
+    the queue that admitted the job, `image` that of peers that run already, if it must be the same. The pod must not run on the
+    Kubernetes nodes `avoided_nodes`, and on `last_resort_nodes` only if no other node has room.
     """
     image = image or job.spec.workers.image or settings.trainer_image
     placement, nodes = placement or Placement(), nodes or job.spec.workers.nodes
@@ -56,7 +53,7 @@ def build_pod(
         "serviceAccountName": template.service_account_name,
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
-        "affinity": _affinity(job),
+        "affinity": avoid_nodes(_affinity(job), avoided_nodes, last_resort_nodes),
         "schedulerName": template.scheduler_name,
         "topologySpreadConstraints": _topology_spread(job),
         "resourceClaims": [claim.document() for claim in template.resource_claims],
@@ -89,7 +86,7 @@ def build_pod(
 def agent_command(job: FineTuneJob, index: int, nodes: int) -> list[str]:
     """Build the command line of the agent, which docs/concepts/worker-group.md describes."""
     name, namespace, workers = job.metadata.name, job.metadata.namespace, job.spec.workers
-    arguments = {
+    arguments: dict[str, object] = {
         "document": f"{names.DOCUMENT_DIR}/{names.DOCUMENT_KEY}",
         "job": f"{namespace}/{name}",
         "run-id": job.metadata.uid or f"{namespace}/{name}",  # `finetune render` has documents without a uid
@@ -103,6 +100,8 @@ def agent_command(job: FineTuneJob, index: int, nodes: int) -> list[str]:
         "termination-log": names.TERMINATION_LOG,
         "hang-limits": job.spec.run_policy.hang.model_dump_json(by_alias=True),
     }
+    if job.spec.run_policy.preflight is not None:
+        arguments["preflight"] = job.spec.run_policy.preflight.model_dump_json(by_alias=True, exclude_none=True)
     words = ["python", "-m", "finetune_trainer.agent"]
     for flag, value in arguments.items():
         words += [f"--{flag}", str(value)]

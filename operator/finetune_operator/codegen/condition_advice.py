@@ -282,6 +282,19 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "others, lower `training.optimizer.learningRate`. [Survive loss anomalies](../how-to/loss-anomalies.md) explains the "
         "actions.",
     ),
+    ConditionReason.NODE_AVOIDED: Advice(
+        "a Warning event; the node is in `status.avoidedNodes`",
+        "A node failed the check of `spec.runPolicy.preflight`. Its pod is replaced, and for `avoidNodesSeconds` no pod of "
+        "this job is created there. The message has the measure, its value and the limit.",
+        "Look at the node: GPU clocks and temperature (`nvidia-smi -q -d PERFORMANCE`), memory errors "
+        "(`nvidia-smi -q -d ECC`), the speed of its network link. Cordon it if it is broken: other jobs still use it.",
+    ),
+    ConditionReason.AVOIDED_NODES_NEEDED: Advice(
+        "a Warning event",
+        "A pod could not be scheduled for two minutes while nodes that had failed the preflight check were avoided. They may "
+        "now be used if no other node has room; the check is repeated there.",
+        "Repair the nodes in the message, or add others.",
+    ),
     ConditionReason.DATA_FINDING: Advice(
         "a Warning event; the same sentence is in `status.data.findings`",
         "A check of `spec.data.checks` with the policy `Warn` found something, for example duplicate rows, rows that are also "

@@ -43,6 +43,14 @@ EXIT_ADVICE: dict[Reason, Advice] = {
         "`training.lossAnomaly` can skip such steps, or return to a checkpoint, and may change when a run resumes: "
         "[Survive loss anomalies](../how-to/loss-anomalies.md).",
     ),
+    Reason.PREFLIGHT_FAILED: Advice(
+        "condition `Restarting`",
+        "The node of a new pod computes wrong matrix products, or is slower than `spec.runPolicy.preflight` allows. The "
+        "message has the measure, its value and the limit.",
+        "The pod moves to another node without further action, and the failure counts as a disruption. "
+        "[Check nodes before training](../how-to/preflight.md) explains the limits. If healthy nodes fail, lower "
+        "`minimumRatio` or the minimums.",
+    ),
     Reason.LOSS_SPIKE: Advice(
         "condition `Failed`",
         "The loss of a step was higher than `training.lossAnomaly.spikeRatio` times the median of the losses before it. The "

@@ -73,6 +73,17 @@ FAULTS: dict[int, Fault] = {
             "tests/unit/trainer/tracking/test_stragglers.py::test_names_nobody_among_equal_ranks_on_a_loaded_machine",
         ),
     ),
+    6: Fault(
+        "A node computes wrongly, or its GPU, memory or network is slow.",
+        "With `runPolicy.preflight` it is found before ranks start, the pod moves to another node, and the job avoids the node "
+        "for an hour. Without it the run is slow or wrong there.",
+        (
+            f"{_CLUSTER}/test_preflight.py::test_hanging_node",
+            f"{_AGENT}/test_preflight.py::test_a_node_that_fails_leaves_and_the_others_wait_for_its_replacement",
+            "tests/unit/trainer/agent/test_preflight.py::test_names_the_failing_nodes",
+            f"{_POLICY}/test_node_avoidance.py::test_replacement_avoids_the_node",
+        ),
+    ),
     7: Fault(
         "A kubelet stops.",
         "Pods that still answer train on. If one is replaced although its processes run on, they leave the run to the new pod.",
@@ -278,8 +289,5 @@ FAULTS: dict[int, Fault] = {
     ),
 }
 
-GAPS: dict[int, str] = {
-    6: "A node whose GPU, memory or network is slow or broken is not found before a run. The run fails or is slow there, and a "
-    "replaced pod may be scheduled on the same node.",
-}
+GAPS: dict[int, str] = {}
 """Faults that no run survives yet, or that no test causes."""

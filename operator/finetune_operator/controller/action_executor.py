@@ -87,11 +87,13 @@ class ActionExecutor:
 
     async def _execute_one(self, job: CachedJob, state: JobState, action: Action) -> None:
         match action:
-            case CreatePod(index, nodes, is_alternate, image) if job.document is not None and state.create_error is None:
+            case CreatePod() if job.document is not None and state.create_error is None:
                 placement = state.placement if job.document.queue_name is not None else None
                 body = builders.build_pod(
-                    job.document, index, self._settings, placement, is_alternate=is_alternate, image=image, nodes=nodes
-                )
+                    job.document, action.index, self._settings, placement, is_alternate=action.is_alternate,
+                    image=action.image, nodes=action.nodes, avoided_nodes=action.avoided_nodes,
+                    last_resort_nodes=action.last_resort_nodes,
+                )  # fmt: skip
                 await self._create(job, state, body)
             case DeletePod(name, uid, force, grace_seconds):
                 await self._client.delete_pod(job.key.namespace, name, uid, 0 if force else grace_seconds)

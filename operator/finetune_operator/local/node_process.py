@@ -82,7 +82,7 @@ def start_nodes(
 
 
 def _agent_options(job: FineTuneJob, directory: JobDirectory, index: int, rendezvous_port: int) -> dict[str, object]:
-    return {
+    options: dict[str, object] = {
         "document": directory.document,
         "job": f"{job.metadata.namespace}/{job.metadata.name}",
         "run-id": directory.run_id(),
@@ -95,6 +95,9 @@ def _agent_options(job: FineTuneJob, directory: JobDirectory, index: int, rendez
         "termination-log": directory.outcome_file(index),
         "hang-limits": job.spec.run_policy.hang.model_dump_json(by_alias=True),
     }
+    if job.spec.run_policy.preflight is not None:
+        options["preflight"] = job.spec.run_policy.preflight.model_dump_json(by_alias=True, exclude_none=True)
+    return options
 
 
 def _start_agent(

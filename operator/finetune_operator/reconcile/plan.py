@@ -30,13 +30,16 @@ class CreatePod:
     """Create the pod of one node, under its alternate name if the failed pod with the other name is kept.
 
     `nodes` is the number of nodes that the run uses. `image` is that of its peers, which another version of the operator may
-    have created; empty if there are none.
+    have created; empty if there are none. The pod must not run on `avoided_nodes`, and on `last_resort_nodes` only if no other
+    node has room.
     """
 
     index: int
     nodes: int
     is_alternate: bool = False
     image: str = ""
+    avoided_nodes: tuple[str, ...] = ()
+    last_resort_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from finetune_operator.reconcile.failed_pods import (
 from finetune_operator.reconcile.gang_start import release_deadline
 from finetune_operator.reconcile.group import group_size, set_ready_pods
 from finetune_operator.reconcile.growth import pod_limit
+from finetune_operator.reconcile.node_avoidance import avoided_names
 from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage
 from finetune_operator.reconcile.obstacles import create_obstacle, missing_indices, start_obstacle
 from finetune_operator.reconcile.plan import CreateJobResources, CreatePod, PlanBuilder
@@ -62,8 +63,10 @@ def _create_pods(plan: PlanBuilder, missing: list[int]) -> None:
         plan.update_status(start_time=format_timestamp(plan.observed.now))
     plan.add_action(CreateJobResources(may_exist=has_started))
     image = _image_of_peers(plan)
+    avoided, last_resort = avoided_names(plan, last_resort=False), avoided_names(plan, last_resort=True)
     for index in missing:
-        plan.add_action(CreatePod(index, group_size(plan), has_alternate_name(plan, index), image))
+        is_alternate = has_alternate_name(plan, index)
+        plan.add_action(CreatePod(index, group_size(plan), is_alternate, image, avoided, last_resort))
 
 
 def _image_of_peers(plan: PlanBuilder) -> str:

@@ -15,6 +15,7 @@ from finetune_operator.reconcile.disruption_limit import limit_disruptions, max_
 from finetune_operator.reconcile.failed_pods import current_pod_name, retain_or_delete
 from finetune_operator.reconcile.failure_policy import apply_failure_policy
 from finetune_operator.reconcile.group import group_size, is_member
+from finetune_operator.reconcile.node_avoidance import avoid_failed_nodes
 from finetune_operator.reconcile.node_loss import classify_lost, pods_to_replace
 from finetune_operator.reconcile.observed_pod import Pod
 from finetune_operator.reconcile.plan import PlanBuilder
@@ -34,6 +35,7 @@ def count_failures(plan: PlanBuilder) -> bool:
         if pod_failure.verdict is Verdict.FAIL:
             _fail_permanently(plan, pod_failure)
             return True
+    avoid_failed_nodes(plan, pod_failures)
     uncounted = _distinct_failures(plan, pod_failures)
     if uncounted:
         _record_restart(plan, limit_disruptions(plan, uncounted))

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 
 from finetune_trainer.agent.monitor import Monitor
 from finetune_trainer.agent.ports import free_ports
-from finetune_trainer.agent.rendezvous import NotMemberError, Rendezvous, RendezvousState, ReplacedError
+from finetune_trainer.agent.preflight_run import run_preflight
+from finetune_trainer.agent.rendezvous import NotMemberError, PreflightOffer, Rendezvous, RendezvousState, ReplacedError
 from finetune_trainer.agent.settings import Settings
 from finetune_trainer.agent.stop_signals import StopSignals
 from finetune_trainer.agent.store import Store, StoreLostError
@@ -51,9 +52,11 @@ class Agent:
         self._limits = settings.limits
         self._monitor = monitor
         self._stops = stops
+        self._environment = environment
         self._workers = WorkerGroup(settings, monitor, environment)
         self._claim = ""  # of this agent to its node; see Rendezvous
         self._round = 0  # the last round that this agent joined; 0 before the first
+        self._has_passed_preflight = False
         self._has_reset_failures = False
         self._highest_step = 0  # when the failure count was last reset
         self._peer_beats = 0
@@ -127,6 +130,8 @@ class Agent:
         LOG.info("round %d: waiting for %d nodes", self._round, rendezvous.nodes)
         while self._poll(rendezvous).announced < rendezvous.nodes:
             pass
+        if self._settings.preflight is not None and rendezvous.is_preflight_due():
+            self._check_nodes(rendezvous)
         master = rendezvous.master()
         LOG.info("round %d: starting %d ranks; master is %s", self._round, self._settings.processes_per_node, master)
         self._peer_preemption = None
@@ -138,15 +143,34 @@ class Agent:
         raise RunEnded(completion)
 
     def _join(self, rendezvous: Rendezvous) -> None:
-        master = ""
+        master = preflight_master = ""
         if self._is_host:
-            master = f"{self._settings.rendezvous_host}:{free_ports(1)[0]}"
-        rendezvous.join(self._round, master)
+            master, preflight_master = (f"{self._settings.rendezvous_host}:{port}" for port in free_ports(2))
+        offer = None
+        if self._settings.preflight is not None:
+            config = self._settings.preflight.model_dump_json(by_alias=True)
+            offer = PreflightOffer(not self._has_passed_preflight, config, preflight_master)
+        rendezvous.join(self._round, master, offer)
         self._claim = rendezvous.claim
         self._round = rendezvous.round
         if not self._has_reset_failures:  # this is a new pod, whose restarts the operator counts
             rendezvous.reset_failures()
             self._has_reset_failures = True
+
+    def _check_nodes(self, rendezvous: Rendezvous) -> None:
+        """Check all nodes, because one of them is new: those that fail end by RunEnded, the others then by RoundEnded."""
+        LOG.info("round %d: checking the nodes", self._round)
+        failing = run_preflight(self._settings, rendezvous, self._environment, lambda: self._poll(rendezvous), self._tick)
+        for node, problem in failing.items():
+            LOG.error("node %d fails the preflight check: %s", node, problem)
+        own = failing.get(self._settings.node_rank)
+        if own is not None:
+            message = f"preflight check of node {self._settings.node_rank}: {own}"
+            raise RunEnded(Outcome(reason=Reason.PREFLIGHT_FAILED, message=message, node=self._settings.node_rank))
+        self._has_passed_preflight = True
+        if failing:
+            rendezvous.end_round()
+            raise RoundEnded
 
     def _monitor_ranks(self, rendezvous: Rendezvous) -> Outcome:
         """Wait until all ranks of this node have completed; returns the outcome of the first one."""

@@ -17,6 +17,7 @@ from finetune_trainer.agent.server import serve
 from finetune_trainer.agent.settings import Settings
 from finetune_trainer.agent.stop_signals import StopSignals
 from finetune_trainer.config.hang_limits import HangLimits
+from finetune_trainer.config.preflight import PreflightConfig
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 LOG = logging.getLogger("finetune.agent")
@@ -49,6 +50,10 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         "--hang-limits", type=HangLimits.model_validate_json, default=HangLimits(), metavar="JSON",
         help="runPolicy.hang: seconds without a sign of life",
     )  # fmt: skip
+    parser.add_argument(
+        "--preflight", type=PreflightConfig.model_validate_json, metavar="JSON",
+        help="runPolicy.preflight: checks the node before its first ranks start",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     namespace, slash, job = options.job.partition("/")
     host, colon, port = options.rendezvous.rpartition(":")
@@ -75,6 +80,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         termination_log=options.termination_log,
         rank_module=options.rank_module,
         hang=options.hang_limits,
+        preflight=options.preflight,
     )
 
 

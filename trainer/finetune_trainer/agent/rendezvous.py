@@ -16,6 +16,13 @@ and for each round, below its number:
 - `beats`: the number of signs of life of all nodes, a counter that does not change while no rank makes progress
 - `cause`: the Outcome because of which the round ended, or empty
 - `master`: where the ranks meet, HOST:PORT
+
+and if an agent of the round is new, for the preflight check:
+
+- `preflight/asked`, `preflight/able`: the number of agents that ask for it, and of those that can take part
+- `preflight/config`, `preflight/master`: the config of agent 0, and where the processes that measure meet, HOST:PORT
+- `preflight/<i>`: the measurements of node i
+- `preflight/measured`, `preflight/read`: the number of nodes that were measured, and of agents that have read all results
 """
 
 from __future__ import annotations
@@ -40,6 +47,16 @@ class RendezvousState(NamedTuple):
     """Signs of life of the other nodes in that round; only its changes have a meaning."""
 
 
+class PreflightOffer(NamedTuple):
+    """What an agent says about the preflight check when it joins a round."""
+
+    is_asked: bool
+    """Whether this agent was not checked yet."""
+    config: str
+    master: str
+    """Where the processes that measure meet; only from agent 0."""
+
+
 class ReplacedError(Exception):
     """Another agent has claimed this node: this agent's pod was replaced, and the run goes on without it."""
 
@@ -62,6 +79,7 @@ class Rendezvous:
         self._node = node
         self.nodes = nodes
         self._own_beats = 0
+        self._has_acknowledged = False
         self.claim = claim
         self.round = 0
         if node == 0:
@@ -75,7 +93,7 @@ class Rendezvous:
             if node >= self.nodes:
                 raise NotMemberError(f"the run has {self.nodes} nodes and goes on without node {node}")
 
-    def join(self, later_than: int, master: str = "") -> None:
+    def join(self, later_than: int, master: str = "", preflight: PreflightOffer | None = None) -> None:
         """Announce this node for the current round; agent 0 also publishes the master address of the ranks.
 
         A round is over if this agent was in it before, or if another agent announced this node in it (the agent of a pod that
@@ -92,10 +110,13 @@ class Rendezvous:
             else:
                 self._store.replace("round", str(self.round), str(self.round + 1))
         self._own_beats = 0
+        self._has_acknowledged = False
         for counter in ("done", "beats"):
             self._store.add(f"{self.round}/{counter}", 0)
         if master:
             self._store.write(f"{self.round}/master", master)
+        if preflight:
+            self._offer_preflight(preflight)
         self._store.add(f"{self.round}/announced", 1)
 
     def _claim_node(self) -> None:
@@ -133,6 +154,44 @@ class Rendezvous:
     def master(self) -> str:
         """Where the ranks of this round meet, HOST:PORT; call it when all nodes are announced."""
         return self._store.read([f"{self.round}/master"])[0]
+
+    def _offer_preflight(self, offer: PreflightOffer) -> None:
+        self._store.add(f"{self.round}/preflight/able", 1)
+        self._store.add(f"{self.round}/preflight/asked", int(offer.is_asked))
+        if offer.master:
+            self._store.write(f"{self.round}/preflight/config", offer.config)
+            self._store.write(f"{self.round}/preflight/master", offer.master)
+
+    def is_preflight_due(self) -> bool:
+        """Whether an agent of the round asks for the preflight check and all can take part; call it when all are announced.
+
+        Pods that were created before the document asked for the check cannot.
+        """
+        able, asked = (self._store.add(f"{self.round}/preflight/{name}", 0) for name in ("able", "asked"))
+        return able == self.nodes and asked > 0
+
+    def preflight_config(self) -> tuple[str, str]:
+        """The config of agent 0, which holds for all, and where the processes that measure meet, HOST:PORT."""
+        config, master = self._store.read([f"{self.round}/preflight/{name}" for name in ("config", "master")])
+        return config, master
+
+    def publish_measurement(self, text: str) -> None:
+        """Publish the measurements of this node."""
+        self._store.write(f"{self.round}/preflight/{self._node}", text)
+        self._store.add(f"{self.round}/preflight/measured", 1)
+
+    def count_measurements(self) -> int:
+        """The number of nodes whose measurements can be read."""
+        return self._store.add(f"{self.round}/preflight/measured", 0)
+
+    def read_measurements(self) -> list[str]:
+        """The measurements of all nodes."""
+        return self._store.read([f"{self.round}/preflight/{node}" for node in range(self.nodes)])
+
+    def acknowledge_measurements(self) -> int:
+        """Record that this agent has read all measurements; returns the number of agents that have."""
+        is_first, self._has_acknowledged = not self._has_acknowledged, True
+        return self._store.add(f"{self.round}/preflight/read", int(is_first))
 
     def end_round(self) -> None:
         """End the round: every agent stops its ranks and joins the next one."""

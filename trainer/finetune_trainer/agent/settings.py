@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_trainer.config.hang_limits import HangLimits
+from finetune_trainer.config.preflight import PreflightConfig
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Settings:
     credentials_dir: Path | None = None
     termination_log: Path | None = None
     rank_module: str = "finetune_trainer.training"
+    preflight: PreflightConfig | None = None
+    preflight_module: str = "finetune_trainer.agent.node_benchmark"
     limits: Limits = Limits()
     hang: HangLimits = field(default_factory=HangLimits)
 

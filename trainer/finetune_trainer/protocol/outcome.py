@@ -34,6 +34,7 @@ class Reason(StrEnum):
     PREEMPTED_UNSAVED = "PreemptedUnsaved"
     GPU_UNAVAILABLE = "GPUUnavailable"
     LOSS_SPIKE = "LossSpike"
+    PREFLIGHT_FAILED = "PreflightFailed"
 
 
 class ExitPolicy(NamedTuple):
@@ -67,6 +68,9 @@ EXIT_POLICIES: dict[Reason, ExitPolicy] = {
     ),
     Reason.GPU_UNAVAILABLE: ExitPolicy(12, False, True, False, "a GPU was asked for, and CUDA cannot use it"),
     Reason.LOSS_SPIKE: ExitPolicy(13, False, False, False, "the loss rose far above the losses before it"),
+    Reason.PREFLIGHT_FAILED: ExitPolicy(
+        14, False, True, True, "the node computes wrongly, or is slower than the others; the pod moves to another one"
+    ),
 }
 
 REASON_OF_EXIT_CODE = {exit_policy.exit_code: reason for reason, exit_policy in EXIT_POLICIES.items()}

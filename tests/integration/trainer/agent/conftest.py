@@ -10,6 +10,7 @@ from tests.support.agents import LIMITS, Cluster, CreateCluster, ForkServer
 
 from finetune_trainer.agent.settings import Limits
 from finetune_trainer.config.hang_limits import HangLimits
+from finetune_trainer.config.preflight import PreflightConfig
 
 
 @pytest.fixture(scope="package")
@@ -24,9 +25,12 @@ def create_cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[CreateCl
     clusters = []
 
     def create(
-        behaviors: dict[int, list[str]], nodes: int = 2, per_node: int = 1, limits: Limits = LIMITS, **hang: int
-    ) -> Cluster:
-        cluster = Cluster(fork_server, tmp_path, nodes, per_node, behaviors, limits=limits, hang=HangLimits(**hang))
+        behaviors: dict[int, list[str]], nodes: int = 2, per_node: int = 1, limits: Limits = LIMITS,
+        preflight: PreflightConfig | None = None, **hang: int,
+    ) -> Cluster:  # fmt: skip
+        cluster = Cluster(
+            fork_server, tmp_path, nodes, per_node, behaviors, limits=limits, hang=HangLimits(**hang), preflight=preflight
+        )
         clusters.append(cluster)
         return cluster
 

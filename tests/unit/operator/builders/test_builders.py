@@ -14,6 +14,7 @@ from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.uri_references import referenced_claims, referenced_secrets
 from finetune_operator.settings import Settings
 from finetune_trainer.config import TrainSpec
+from finetune_trainer.config.preflight import PreflightConfig
 
 
 def job(nodes: int = 2, **changes: Any) -> FineTuneJob:
@@ -358,3 +359,47 @@ def test_scheduling_fields() -> None:
 def test_host_network_resolves_cluster_names() -> None:
     spec = pod(workers__template={"hostNetwork": True})["spec"]
     assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+
+
+NOT_A = {"key": "metadata.name", "operator": "NotIn", "values": ["a"]}
+NOT_B = {"key": "metadata.name", "operator": "NotIn", "values": ["b"]}
+ZONE = {"key": "zone", "operator": "In", "values": ["1"]}
+
+
+@pytest.mark.parametrize(
+    ("own", "avoided", "last_resort", "expected"),
+    [
+        pytest.param({}, (), (), {}, id="nothing to avoid"),
+        pytest.param(
+            {}, ("a", "b"), (),
+            {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [NOT_A, NOT_B]}]}},
+            id="two nodes",
+        ),
+        pytest.param(
+            {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [ZONE]}, {"matchFields": [NOT_B]},
+            ]}},
+            ("a",), (),
+            {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [ZONE], "matchFields": [NOT_A]}, {"matchFields": [NOT_B, NOT_A]},
+            ]}},
+            id="each alternative of the template excludes the node",
+        ),
+        pytest.param(
+            {}, (), ("a",),
+            {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": {"matchFields": [NOT_A]}}]},
+            id="a last resort",
+        ),
+    ],
+)  # fmt: skip
+def test_avoids_nodes(own: dict[str, Any], avoided: tuple[str, ...], last_resort: tuple[str, ...], expected: Any) -> None:
+    single = job(nodes=1, workers__template={"affinity": {"nodeAffinity": own} if own else {}})
+    body = builders.build_pod(single, 0, Settings(), avoided_nodes=avoided, last_resort_nodes=last_resort)
+    assert body["spec"].get("affinity", {}).get("nodeAffinity", {}) == expected
+
+
+def test_agent_gets_the_preflight_check() -> None:
+    assert "--preflight" not in container()["command"]
+    command = container(runPolicy__preflight={"minimumTeraflops": 200})["command"]
+    config = PreflightConfig.model_validate_json(command[command.index("--preflight") + 1])
+    assert config == PreflightConfig(minimum_teraflops=200)
