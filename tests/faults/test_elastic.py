@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.support.cluster_run import CHECKPOINT_EVERY, ClusterRun, ClusterRuns, document, stored_curve, undisturbed_curve
+from tests.support.cluster_run import CHECKPOINT_EVERY, ClusterRun, ClusterRuns, document, stored_curve
 from tests.support.devcluster import faults
 from tests.support.lost_nodes import leader_on_other_node, node_is_ready, wait_until
 from tests.support.reliability import Measure
 
-STEPS = 900  # about three minutes on two nodes
 FAULT = 27
 TOLERANCE = 1e-3  # of the loss
 
@@ -25,7 +24,7 @@ def elastic(name: str, storage: str, credentials: str) -> dict[str, Any]:
     }
     affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
     workers = {"minNodes": 1, "template": {"affinity": affinity}}
-    body = document(name, storage, STEPS, checkpoint={"credentials": credentials}, workers=workers)
+    body = document(name, storage, checkpoint={"credentials": credentials}, workers=workers)
     body["spec"]["runPolicy"] |= {"elastic": {"shrinkAfterSeconds": 10, "growAfterSeconds": 5}}
     return body
 
@@ -36,8 +35,7 @@ def run(runs: ClusterRuns, request: pytest.FixtureRequest) -> Iterator[ClusterRu
     name = request.node.originalname.removeprefix("test_").replace("_", "-")
     uri = f"{runs.storage}/{name}"
     runs.jobs.apply(elastic(name, uri, runs.credentials))
-    expected = undisturbed_curve(runs.jobs, runs.folder, STEPS)
-    run = ClusterRun(runs.jobs, name, runs.jobs.store(uri, runs.folder), expected)
+    run = ClusterRun(runs.jobs, name, runs.jobs.store(uri, runs.folder), runs.expected)
     run.wait_until_ready()
     yield run
     run.jobs.kubectl("delete", "ftj", run.name, "--wait=true")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.cluster_run import ClusterRun
 from tests.support.installation import NEWER_FIELD, newer_chart, roll_back, upgrade
-from tests.support.operator_faults import kill_operator, operator_pods, without_operator
+from tests.support.operator_faults import kill_operator, operator_pods, wait_until_replaced, without_operator
 from tests.support.reliability import Measure
 
 
@@ -35,7 +35,7 @@ def test_upgraded_operator(run: ClusterRun, measure: Measure) -> None:
         run.wait(
             "progress from the new operator", lambda: run.status()["progress"]["step"] > run.log.update().highest_step - 50
         )
-    assert not before & {pod["metadata"]["uid"] for pod in operator_pods(run.jobs.cluster)}
+    wait_until_replaced(run.jobs.cluster, before)
     assert run.uids() == pods
     assert run.restarts() == restarts
 
@@ -59,7 +59,7 @@ def test_rolled_back_operator(jobs: Jobs, run: ClusterRun, measure: Measure, tmp
         run.wait(
             "progress from the older operator", lambda: run.status()["progress"]["step"] > run.log.update().highest_step - 50
         )
-    assert not before & {pod["metadata"]["uid"] for pod in operator_pods(cluster)}
+    wait_until_replaced(cluster, before)
     assert (run.uids(), run.restarts()) == (pods, restarts)
     status = jobs.status(finished)
     assert {key: status[key] for key in ("phase", "completionTime", "restarts")} == {

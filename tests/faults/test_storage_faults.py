@@ -55,6 +55,7 @@ def test_killed_during_upload(run: ClusterRun, measure: Measure, storage_proxy: 
 
 def test_flipped_bit(run: ClusterRun, measure: Measure, storage_proxy: FaultyProxy) -> None:
     """A damaged checkpoint is rejected by its hash, and the one before is used."""
+    run.wait("two checkpoints", lambda: len(committed_steps(run.storage)) > 1)
     with measure.fault(18, "a bit flips in the newest checkpoint", run, steps_lost=6 * CHECKPOINT_EVERY):
         with storage_proxy.broken("unavailable"):  # no newer checkpoint may replace the damaged one
             run.wait("a failed save", lambda: run.condition("CheckpointHealthy")[0] == "False")
@@ -66,6 +67,6 @@ def test_flipped_bit(run: ClusterRun, measure: Measure, storage_proxy: FaultyPro
             content[len(content) // 2] ^= 1
             run.storage.put(path, bytes(content))
             run.delete_pod(0, "--grace-period=0", "--force")  # a new pod has no copy of the checkpoint on its node
-        run.wait("a newer checkpoint", lambda: committed_steps(run.storage)[0] > step, seconds=240)
+        run.wait("a newer checkpoint", lambda: max(committed_steps(run.storage), default=0) > step, seconds=240)
     rejected = [entry.path for entry in run.storage.list("rejected")]
     assert [path for path in rejected if f"step-{step:08}" in path], rejected

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.support.devcluster.errors import ClusterError
 
 from finetune_trainer.storage.base import Credentials, Storage
 from finetune_trainer.storage.registry import open_storage
@@ -152,8 +153,14 @@ class Jobs:
         """The description of a job and the last log lines of its pods."""
         parts = [self.kubectl("describe", "ftj", name)]
         for pod in self.pods(name):
-            parts.append(f"--- {pod}\n{self.kubectl('logs', pod, '--tail=60')}")
+            parts.append(f"--- {pod}\n{self._log(pod)}")
         return "\n".join(parts)
+
+    def _log(self, pod: str) -> str:
+        try:
+            return self.kubectl("logs", pod, "--tail=60")
+        except ClusterError as error:  # its node does not answer
+            return str(error)
 
     def condition(self, name: str, condition_type: str) -> dict[str, Any]:
         """A condition of a job."""

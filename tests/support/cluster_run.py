@@ -19,7 +19,7 @@ from tests.support.training_log import Recovery, TrainingLog, recovery
 from finetune_trainer.checkpoint.manifest import committed_steps, read_manifest
 from finetune_trainer.storage.base import Storage
 
-STEPS = 240
+STEPS = 900  # the longest fault takes about five minutes
 CHECKPOINT_EVERY = 5
 HANG_SECONDS = 20
 Curve = dict[int, float]
@@ -228,7 +228,7 @@ class ClusterRuns:
     _current: ClusterRun | None = None
     _started: int = 0
 
-    def healthy(self, *, steps: int = 60) -> ClusterRun:
+    def healthy(self, *, steps: int = 450) -> ClusterRun:
         """A run whose pods are ready and that has at least this many steps left."""
         if self._current is not None:
             try:

@@ -26,6 +26,20 @@ def leader_on_other_node(cluster: Cluster, node: str) -> Iterator[None]:
     yield
 
 
+def spread_operator(cluster: Cluster) -> None:
+    """Move the standby to another node than that of the leader, which it leaves when it has to."""
+    wait_until(lambda: bool(leader(cluster)), "a replica leads", seconds=60)
+    nodes = {pod["spec"].get("nodeName") for pod in operator_pods(cluster)}
+    if len(nodes) > 1:
+        return
+    leading = leader(cluster)["metadata"]["name"]
+    for pod in operator_pods(cluster):
+        if pod["metadata"]["name"] != leading:
+            cluster.kubectl(f"--namespace={NAMESPACE}", "delete", "pod", pod["metadata"]["name"], "--wait=true")
+    cluster.kubectl(f"--namespace={NAMESPACE}", "rollout", "status", "deployment", "finetune-operator", "--timeout=60s")
+    assert len({pod["spec"]["nodeName"] for pod in operator_pods(cluster)}) == 2, "replicas prefer different nodes"
+
+
 def leader(cluster: Cluster) -> dict[str, Any]:
     """The pod of the leader; empty while no replica leads."""
     lease = json.loads(cluster.kubectl(f"--namespace={NAMESPACE}", "get", "lease", RELEASE, "--output=json"))

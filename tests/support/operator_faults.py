@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +20,14 @@ def operator_pods(cluster: Cluster) -> list[dict[str, Any]]:
     """The pods of the operator."""
     listed = cluster.kubectl("get", "pods", f"--namespace={NAMESPACE}", SELECTOR, "--output=json")
     return list(json.loads(listed)["items"])
+
+
+def wait_until_replaced(cluster: Cluster, before: Set[str], *, seconds: float = 60) -> None:
+    """Wait until none of the operator's pods with these UIDs exists any more."""
+    deadline = time.monotonic() + seconds
+    while remaining := before & {pod["metadata"]["uid"] for pod in operator_pods(cluster)}:
+        assert time.monotonic() < deadline, f"pods of the operator still exist: {remaining}"
+        time.sleep(0.5)
 
 
 def kill_operator(cluster: Cluster) -> None:
