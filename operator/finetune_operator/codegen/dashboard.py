@@ -83,6 +83,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             {JOB: "max BY (finetune_step{JOB}) / max BY (finetune_total_steps{JOB})"},
             "Finished optimizer steps as a share of all steps.",
         ),
+        Panel(
+            "Steps skipped and returns to a checkpoint because of the loss",
+            "short",
+            {
+                f"{JOB} skipped": "max BY (finetune_skipped_steps{JOB})",
+                f"{JOB} returned": "max BY (finetune_roll_backs{JOB})",
+            },
+        ),
         Panel("Epoch", "short", {JOB: "max BY (finetune_epoch{JOB})"}),
     ),
     "Checkpoints": (

@@ -75,10 +75,11 @@ def delete_retained(plan: PlanBuilder) -> None:
 
 
 def delete_superseded(plan: PlanBuilder) -> None:
-    """Delete the kept pods of nodes whose current pod has stopped at the end of the job, so that its log is the newest one."""
-    stopped = {pod.index for pod in plan.observed.pods if pod.has_stopped}
-    for pod in plan.observed.retained_pods:
-        if pod.index in stopped and not pod.is_being_deleted:
+    """Of the stopped pods of each node, keep only the newest, whose log explains the end of the job."""
+    stopped = sorted((pod for pod in plan.all_pods if pod.has_stopped), key=lambda pod: pod.created)
+    newest = {pod.index: pod.uid for pod in stopped}
+    for pod in stopped:
+        if pod.uid != newest[pod.index] and not pod.is_being_deleted:
             plan.add_action(DeletePod(pod.name, pod.uid))
 
 

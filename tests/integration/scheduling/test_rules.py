@@ -8,6 +8,7 @@ import pytest
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.devcluster.errors import ClusterError
 
+IMMUTABLE_MANAGER = "spec.managedBy: Invalid value: another controller may work on the job already, so that it cannot change"
 SUSPENDED: dict[str, Any] = {"runPolicy": {"suspend": True}}
 
 
@@ -18,7 +19,7 @@ SUSPENDED: dict[str, Any] = {"runPolicy": {"suspend": True}}
             "queue-of-an-active-job",
             {"scheduling": {"queueName": "a"}},
             {"scheduling": {"queueName": "b"}},
-            "scheduling can change only while runPolicy.suspend is true",
+            "spec.scheduling: Invalid value: it can change only while the job is suspended",
         ),
         ("queue-while-suspended", SUSPENDED | {"scheduling": {"queueName": "a"}}, {"scheduling": {"queueName": "b"}}, ""),
         ("queue-with-suspension", {"scheduling": {"queueName": "a"}}, SUSPENDED | {"scheduling": {"queueName": "b"}}, ""),
@@ -28,9 +29,9 @@ SUSPENDED: dict[str, Any] = {"runPolicy": {"suspend": True}}
             {"runPolicy": {"suspend": False}, "scheduling": {"gang": "Native"}},
             "",
         ),
-        ("manager", SUSPENDED | {"managedBy": "example.com/a"}, {"managedBy": "example.com/b"}, "managedBy is immutable"),
-        ("manager-removed", SUSPENDED | {"managedBy": "example.com/a"}, {"managedBy": None}, "managedBy is immutable"),
-        ("manager-added", SUSPENDED, {"managedBy": "example.com/a"}, "managedBy is immutable"),
+        ("manager", SUSPENDED | {"managedBy": "example.com/a"}, {"managedBy": "example.com/b"}, IMMUTABLE_MANAGER),
+        ("manager-removed", SUSPENDED | {"managedBy": "example.com/a"}, {"managedBy": None}, IMMUTABLE_MANAGER),
+        ("manager-added", SUSPENDED, {"managedBy": "example.com/a"}, IMMUTABLE_MANAGER),
     ],
 )
 def test_change(jobs: Jobs, name: str, created: dict[str, Any], changed: dict[str, Any], refusal: str) -> None:
