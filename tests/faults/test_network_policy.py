@@ -16,7 +16,6 @@ from tests.support.devcluster.network import NODES
 from tests.support.devcluster.network_policies import enforced
 from tests.support.installation import NAMESPACE
 
-INSTALLED_BY = "helm"
 SESSION = uuid.uuid4().hex[:8]
 HTTP, RENDEZVOUS = 9400, 29400
 STRANGERS = "network-policy-strangers"
