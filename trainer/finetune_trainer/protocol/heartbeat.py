@@ -30,8 +30,13 @@ _thread = threading.local()
 
 @contextlib.contextmanager
 def relayed_to(listener: Listener) -> Iterator[None]:
-    """Within this context the heartbeats of this process go to `listener`, and to those of the contexts around it."""
+    """Within this context the heartbeats of this process go to `listener`, and to those of the contexts around it.
+
+    The first one is never dropped, even if there was another heartbeat just before the context.
+    """
+    global _last_beat
     _listeners.append(listener)
+    _last_beat = float("-inf")
     try:
         yield
     finally:
