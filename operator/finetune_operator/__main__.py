@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sys
-from pathlib import Path
 
 from finetune_operator.controller import handlers
 from finetune_operator.controller.manager import Manager
@@ -48,7 +47,7 @@ def main() -> None:
     settings = Settings.from_arguments(sys.argv[1:], os.environ)
     configure_logging(settings)
     try:
-        profiles = Profiles.parse(Path(settings.profiles).read_text()) if settings.profiles else Profiles()
+        profiles = Profiles.read(settings.profiles) if settings.profiles else Profiles()
     except (OSError, ProfileError) as error:
         sys.exit(f"--profiles: {settings.profiles}: {error}")
     asyncio.run(handlers.run(Manager(settings, profiles)))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from pathlib import Path
-from typing import Any
 
 from tests.support.cluster_jobs import SECRET, Jobs, tiny
 from tests.support.sidecar_injection import LABELS, SIDECAR, sidecar_injection
+from tests.support.waiting import wait_until
 
 INSTALLED_BY = "kubectl"
 LONG = 5000
@@ -35,7 +34,7 @@ def test_suspends_and_resumes_from_checkpoint(jobs: Jobs) -> None:
     jobs.patch(name, {"runPolicy": {"suspend": True}})
     jobs.wait_for_phase(name, "Suspended")
     assert jobs.condition(name, "Suspended")["status"] == "True"
-    _wait_until(lambda: not jobs.pods(name), "its pods are deleted")
+    wait_until(lambda: not jobs.pods(name), "its pods are deleted")
     # The termination message names the checkpoint that the trainer saved while it terminated.
     status = jobs.status(name)
     stopped_at = status["checkpoint"]["step"]
@@ -61,7 +60,7 @@ def _delete_and_check_objects(jobs: Jobs, name: str) -> None:
         )
         return not listed.strip()
 
-    _wait_until(is_deleted, "the objects of the deleted job are deleted")
+    wait_until(is_deleted, "the objects of the deleted job are deleted")
 
 
 def test_restart_of_operator_changes_nothing(jobs: Jobs) -> None:
@@ -89,7 +88,7 @@ def test_mistyped_image_is_named_and_can_be_corrected_while_suspended(jobs: Jobs
     assert "cannot pull its image: " in message
     assert f"{image}-typo" in message
     jobs.wait(name, "its release", lambda status: "retryTime" in status.get("pending", {}), seconds=60)
-    _wait_until(lambda: not jobs.pods(name), "its pods are gone")
+    wait_until(lambda: not jobs.pods(name), "its pods are gone")
     _, row = (line.split() for line in jobs.kubectl("get", "ftj", name).splitlines())
     assert row[:2] == [name, "Pending"]
     assert row[2] in ("ErrImagePull", "ImagePullBackOff")
@@ -121,7 +120,7 @@ def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs) -> None:
     assert status["restarts"]["failures"] == 2
     assert status["failure"]["reason"] == "StorageUnavailable"
     assert status["failure"]["pod"] == "unreachable-0-r"
-    _wait_until(lambda: list(jobs.pods("unreachable")) == ["unreachable-0-r"], "the newest failed pod is kept")
+    wait_until(lambda: list(jobs.pods("unreachable")) == ["unreachable-0-r"], "the newest failed pod is kept")
     assert "spec.checkpoint.storage" in jobs.kubectl("logs", "unreachable-0-r")
 
 
@@ -141,7 +140,7 @@ def test_failure_beside_a_living_sidecar_is_retried_by_rule(jobs: Jobs) -> None:
     assert "(failurePolicy rule 1: Retry on reason InvalidConfiguration)" in message
     status = jobs.status("sidecar-failed")
     assert (status["restarts"]["failures"], status["failure"]["exitCode"]) == (2, 2)
-    _wait_until(lambda: not jobs.pods("sidecar-failed"), "its pods, whose sidecars live on, are deleted", seconds=90)
+    wait_until(lambda: not jobs.pods("sidecar-failed"), "its pods, whose sidecars live on, are deleted", seconds=90)
 
 
 def test_completes_beside_a_living_sidecar(jobs: Jobs) -> None:
@@ -153,7 +152,7 @@ def test_completes_beside_a_living_sidecar(jobs: Jobs) -> None:
     states = {status["name"]: set(status["state"]) for status in pod["status"]["containerStatuses"]}
     assert (pod["status"]["phase"], states) == ("Running", {"trainer": {"terminated"}, SIDECAR: {"running"}})
     assert jobs.status(name)["progress"]["step"] == 5
-    _wait_until(lambda: not jobs.pods(name), "its pod, whose sidecar lives on, is deleted", seconds=90)
+    wait_until(lambda: not jobs.pods(name), "its pod, whose sidecar lives on, is deleted", seconds=90)
 
 
 def test_fails_at_deadline(jobs: Jobs) -> None:
@@ -165,10 +164,10 @@ def test_fails_at_deadline(jobs: Jobs) -> None:
 
 def test_deletes_finished_job_after_ttl_and_keeps_model(jobs: Jobs, tmp_path: Path) -> None:
     name = jobs.apply(tiny("short-lived", storage("short-lived"), steps=5, runPolicy={"ttlSecondsAfterFinished": 3}))
-    _wait_until(lambda: name not in jobs.kubectl("get", "ftj", "--output=name"), "the job is deleted", seconds=180)
+    wait_until(lambda: name not in jobs.kubectl("get", "ftj", "--output=name"), "the job is deleted", seconds=180)
     model = [entry.path for entry in jobs.store(storage(name), tmp_path).list("model")]
     assert any(path.endswith("model.safetensors") for path in model)
-    _wait_until(lambda: not jobs.pods(name), "its pods are deleted")
+    wait_until(lambda: not jobs.pods(name), "its pods are deleted")
 
 
 def test_waits_for_secret(jobs: Jobs) -> None:
@@ -179,7 +178,7 @@ def test_waits_for_secret(jobs: Jobs) -> None:
         conditions = jobs.status(name).get("conditions", [])
         return any(condition["reason"] == "SecretNotFound" for condition in conditions)
 
-    _wait_until(is_reported, "a condition reports the missing Secret")
+    wait_until(is_reported, "a condition reports the missing Secret")
     message = jobs.condition(name, "PodsReady")["message"]
     assert "spec.checkpoint.credentials" in message
     assert "comes-later" in message
@@ -226,10 +225,3 @@ def test_does_not_touch_checkpoints_of_another_run(jobs: Jobs, tmp_path: Path) -
     assert reason == "InvalidConfiguration"
     assert "spec.training.seed" in message
     assert {entry.path: entry.size for entry in store.list()} == before
-
-
-def _wait_until(condition: Any, description: str, *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {description}"
-        time.sleep(0.5)

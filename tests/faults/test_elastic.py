@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tests.support.cluster_run import CHECKPOINT_EVERY, ClusterRun, ClusterRuns, document, stored_curve
 from tests.support.devcluster import faults
-from tests.support.lost_nodes import leader_on_other_node, node_is_ready, wait_until
+from tests.support.lost_nodes import leader_on_other_node, node_is_ready
 from tests.support.reliability import Measure
+from tests.support.waiting import wait_until
 
 FAULT = 27
 TOLERANCE = 1e-3  # of the loss

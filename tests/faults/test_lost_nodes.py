@@ -9,9 +9,10 @@ import pytest
 from tests.support.cluster_jobs import Jobs
 from tests.support.cluster_run import ClusterRun
 from tests.support.devcluster import faults
-from tests.support.lost_nodes import leader, leader_node, leader_on_other_node, node_is_ready, spread_operator, wait_until
+from tests.support.lost_nodes import leader, leader_node, leader_on_other_node, node_is_ready, spread_operator
 from tests.support.operator_faults import operator_pods
 from tests.support.reliability import Measure
+from tests.support.waiting import wait_until
 
 TAKEOVER_SECONDS = 15
 NODE_LOST_SECONDS = 30

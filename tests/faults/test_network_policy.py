@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pytest
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.devcluster.errors import ClusterError
 from tests.support.devcluster.network import NODES
 from tests.support.devcluster.network_policies import enforced
 from tests.support.installation import NAMESPACE
+from tests.support.waiting import wait_until
 
 SESSION = uuid.uuid4().hex[:8]
 HTTP, RENDEZVOUS = 9400, 29400
@@ -131,7 +130,7 @@ def test_only_the_job_the_operator_and_prometheus_can_connect(jobs: Jobs) -> Non
         assert everything == dict.fromkeys(others, ports), "nothing enforces the policy yet"
 
         with enforced():
-            _wait_until(lambda: not any(others["stranger on node-1"].reachable(ports).values()), "the policy is enforced")
+            wait_until(lambda: not any(others["stranger on node-1"].reachable(ports).values()), "the policy is enforced")
             nothing = {address: set[int]() for address in ports}
             only_http = {address: {HTTP} for address in ports}
             assert {name: client.reachable(ports) for name, client in others.items()} == {
@@ -149,14 +148,6 @@ def test_only_the_job_the_operator_and_prometheus_can_connect(jobs: Jobs) -> Non
             assert not any(others["neighbor on node-2"].reachable(listening(jobs, job)).values())
 
         stranger = others["stranger on node-2"]
-        _wait_until(lambda: stranger.reachable({first: {HTTP}})[first] == {HTTP}, "the rules are removed")
+        wait_until(lambda: stranger.reachable({first: {HTTP}})[first] == {HTTP}, "the rules are removed")
     jobs.kubectl("delete", "ftj", job)
-    _wait_until(lambda: not jobs.kubectl("get", "networkpolicies", "--output=name").strip(), "the policy is deleted")
-
-
-def _wait_until(is_reached: Callable[[], bool], goal: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_reached():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not reached in {seconds} s: {goal}")
-        time.sleep(0.5)
+    wait_until(lambda: not jobs.kubectl("get", "networkpolicies", "--output=name").strip(), "the policy is deleted")

@@ -10,12 +10,13 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 import urllib.request
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from tests.support.waiting import wait_for
 
 from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.agent.settings import Limits, Settings
@@ -26,18 +27,6 @@ from finetune_trainer.protocol.outcome import Outcome, Reason, RunStatus
 
 FAKE_RANK = Path(__file__).parent
 LIMITS = Limits(poll_interval=0.05, share_interval=0.2, cause_delay=0.5, kill_grace=0.2, end_grace=3.0, max_reconnect_pause=0.5)
-TIMEOUT_SECONDS = 30.0
-
-Value = TypeVar("Value")
-
-
-def wait_for(read: Callable[[], Value | None], description: str, seconds: float = TIMEOUT_SECONDS) -> Value:
-    """Call `read` until it returns a true value, and return that."""
-    deadline = time.monotonic() + seconds
-    while not (value := read()):
-        assert time.monotonic() < deadline, f"{description}: not within {seconds:.0f} s"
-        time.sleep(0.02)
-    return value
 
 
 class ForkServer:

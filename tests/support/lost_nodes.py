@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tests.support.devcluster.session import Cluster
 from tests.support.installation import NAMESPACE, RELEASE
 from tests.support.operator_faults import operator_pods
+from tests.support.waiting import wait_until
 
 
 @contextmanager
@@ -56,12 +56,3 @@ def node_is_ready(cluster: Cluster, node: str) -> bool:
     """Whether Kubernetes reports a node as ready."""
     conditions = json.loads(cluster.kubectl("get", "node", node, "--output=json"))["status"]["conditions"]
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-
-
-def wait_until(condition: Callable[[], bool], description: str, *, seconds: float) -> float:
-    """Wait until a condition is met; returns the seconds that it took."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() < started + seconds, f"not within {seconds:.0f} s: {description}"
-        time.sleep(0.3)
-    return time.monotonic() - started

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from tests.support.devcluster import faults
 from tests.support.devcluster.session import Cluster
 from tests.support.installation import NAMESPACE
+from tests.support.waiting import wait_until
 
 SELECTOR = "--selector=app.kubernetes.io/component=operator"
 
@@ -24,10 +24,11 @@ def operator_pods(cluster: Cluster) -> list[dict[str, Any]]:
 
 def wait_until_replaced(cluster: Cluster, before: Set[str], *, seconds: float = 60) -> None:
     """Wait until none of the operator's pods with these UIDs exists any more."""
-    deadline = time.monotonic() + seconds
-    while remaining := before & {pod["metadata"]["uid"] for pod in operator_pods(cluster)}:
-        assert time.monotonic() < deadline, f"pods of the operator still exist: {remaining}"
-        time.sleep(0.5)
+    wait_until(
+        lambda: not before & {pod["metadata"]["uid"] for pod in operator_pods(cluster)},
+        "the earlier pods of the operator are gone",
+        seconds=seconds,
+    )
 
 
 def kill_operator(cluster: Cluster) -> None:

@@ -43,9 +43,13 @@ class WorkersStatus(Section):
     selector: str | None = Field(None, description="Label selector of the pods, for the scale subresource.")
 
     @classmethod
-    def of(cls, ready: int, desired: int, replicas: int, selector: str) -> Self:
+    def of(cls, ready: int, desired: int, replicas: int, selector: str | None) -> Self:
         """The counts with their summary."""
         return cls(ready=ready, desired=desired, replicas=replicas, summary=f"{ready}/{desired}", selector=selector)
+
+    def without_pods(self) -> Self:
+        """The counts of the same job when it has no pods any more."""
+        return self.of(0, self.desired, 0, self.selector)
 
 
 class ElasticStatus(Section):

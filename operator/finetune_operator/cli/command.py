@@ -27,7 +27,7 @@ def load_profiles(file: str | None) -> Profiles | None:
     if file is None:
         return None
     try:
-        return Profiles.parse(Path(file).read_text(encoding="utf-8"))
+        return Profiles.read(file)
     except (OSError, ProfileError) as error:
         raise CommandError(f"{file}: {error}") from None
 

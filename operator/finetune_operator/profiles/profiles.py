@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
@@ -36,6 +37,11 @@ class Profiles(Section):
             "profiles",
         ),
     )
+
+    @classmethod
+    def read(cls, file: str) -> Self:
+        """The profiles of a YAML file; raises ProfileError, and OSError if the file cannot be read."""
+        return cls.parse(Path(file).read_text(encoding="utf-8"))
 
     @classmethod
     def parse(cls, text: str) -> Self:

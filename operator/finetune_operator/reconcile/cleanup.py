@@ -29,7 +29,6 @@ ACTIVE_CONDITIONS = (
     ConditionType.DEGRADED,
     ConditionType.SUSPENDED,
 )
-NO_PODS = {"ready": 0, "replicas": 0}
 
 
 def finish(plan: PlanBuilder, condition_type: ConditionType, reason: str, message: str) -> None:
@@ -41,7 +40,7 @@ def finish(plan: PlanBuilder, condition_type: ConditionType, reason: str, messag
         eta=None,
         pending=None,
         counted_terminated_pods=[],
-        workers=plan.status.workers.model_copy(update=NO_PODS | {"summary": f"0/{plan.status.workers.desired}"}),
+        workers=plan.status.workers.without_pods(),
     )
     finished = "The job failed." if failed else "The run is complete."
     for active in ACTIVE_CONDITIONS:

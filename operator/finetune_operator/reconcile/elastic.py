@@ -37,8 +37,8 @@ def adjust_size(plan: PlanBuilder) -> bool:
 
 def shrink_time(plan: PlanBuilder) -> str | None:
     """When the run goes on with fewer nodes if no further pod is there by then; None if it does not."""
-    elastic, missing = plan.status.elastic, missing_pods(plan)
-    if elastic is None or elastic.missing_since is None or _smaller_size(plan, len(missing)) is None:
+    elastic = plan.status.elastic
+    if elastic is None or elastic.missing_since is None or _smaller_size(plan, len(missing_pods(plan))) is None:
         return None
     return format_timestamp(parse_timestamp(elastic.missing_since) + _shrink_after(plan))
 

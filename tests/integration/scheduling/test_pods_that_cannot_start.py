@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.support.cluster_jobs import Jobs, tiny
+from tests.support.waiting import wait_until
 
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
@@ -40,14 +39,6 @@ def end(jobs: Jobs, pod: str, phase: str, exit_code: int) -> None:
     containers = [{"name": "trainer", "image": "i", "imageID": "i", "ready": False, "restartCount": 0, "state": state}]
     patch = json.dumps({"status": {"phase": phase, "containerStatuses": containers}})
     jobs.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", f"--patch={patch}")
-
-
-def wait_until(condition: Callable[[], Any], description: str, *, seconds: float = 60) -> None:
-    """Wait until a condition is met."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {description}"
-        time.sleep(0.3)
 
 
 def pending(status: dict[str, Any]) -> dict[str, Any]:

@@ -85,11 +85,9 @@ def _too_slow(
     values: Mapping[int, float], measure: str, unit: str, minimum: float | None, config: PreflightConfig
 ) -> Iterator[tuple[int, str]]:  # fmt: skip
     for index, value in values.items():
-        if minimum is not None and value < minimum:
-            yield index, f"{measure} of {value:.3g} {unit} are below the minimum of {minimum:.3g} {unit}"
         others = [other for node, other in values.items() if node != index]
-        if others and value < config.minimum_ratio * (median := statistics.median(others)):
-            yield index, _relative(measure, value, median, unit, config)
+        for problem in _shortfalls(value, others, minimum, config.minimum_ratio, unit):
+            yield index, f"{measure} of {value:.3g} {unit} are {problem}"
 
 
 def _slow_network(nodes: Sequence[NodeMeasurement], config: PreflightConfig) -> Iterator[tuple[int, str]]:
@@ -101,16 +99,14 @@ def _slow_network(nodes: Sequence[NodeMeasurement], config: PreflightConfig) -> 
             speeds[key] = max(speeds.get(key, 0.0), pair.bandwidth)
     for index in range(len(nodes)):
         fastest = max((speed for pair, speed in speeds.items() if index in pair), default=0.0)
-        if config.minimum_network_bandwidth is not None and fastest < config.minimum_network_bandwidth:
-            minimum = config.minimum_network_bandwidth
-            yield index, f"its fastest connection of {fastest:.3g} GB/s is below the minimum of {minimum:.3g} GB/s"
         others = [speed for pair, speed in speeds.items() if index not in pair]
-        if others and fastest < config.minimum_ratio * (median := statistics.median(others)):
-            yield index, _relative("its fastest connection", fastest, median, "GB/s", config, "is")
+        for problem in _shortfalls(fastest, others, config.minimum_network_bandwidth, config.minimum_ratio, "GB/s"):
+            yield index, f"its fastest connection of {fastest:.3g} GB/s is {problem}"
 
 
-def _relative(measure: str, value: float, median: float, unit: str, config: PreflightConfig, verb: str = "are") -> str:
-    return (
-        f"{measure} of {value:.3g} {unit} {verb} below {config.minimum_ratio:g} of the median of the others, "
-        f"{median:.3g} {unit}"
-    )
+def _shortfalls(value: float, others: Sequence[float], minimum: float | None, ratio: float, unit: str) -> Iterator[str]:
+    """What a value is below: the absolute minimum, and the share of the median of the others."""
+    if minimum is not None and value < minimum:
+        yield f"below the minimum of {minimum:.3g} {unit}"
+    if others and value < ratio * (median := statistics.median(others)):
+        yield f"below {ratio:g} of the median of the others, {median:.3g} {unit}"

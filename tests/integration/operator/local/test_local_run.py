@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.agents import FAKE_RANK, wait_for
+from tests.support.agents import FAKE_RANK
+from tests.support.waiting import wait_for
 
 JOB = """
 apiVersion: finetune-operator.io/v1alpha1

@@ -8,7 +8,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from tests.support.agents import LIMITS, CreateCluster, outcomes, wait_for
+from tests.support.agents import LIMITS, CreateCluster, outcomes
+from tests.support.waiting import wait_for
 
 from finetune_trainer.protocol.outcome import Reason
 

@@ -8,7 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.support.agents import CreateCluster, outcomes, wait_for
+from tests.support.agents import CreateCluster, outcomes
+from tests.support.waiting import wait_for
 
 from finetune_trainer.config.preflight import PreflightConfig
 from finetune_trainer.protocol.outcome import Reason

@@ -8,7 +8,8 @@ import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.support.agents import Agent, CreateCluster, is_alive, outcomes, wait_for
+from tests.support.agents import Agent, CreateCluster, is_alive, outcomes
+from tests.support.waiting import wait_for
 
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, Reason
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import s3
-from tests.support.agents import wait_for
+from tests.support.waiting import wait_for
 
 from finetune_trainer.checkpoint.lease_keeper import LEASE, LeaseKeeper, LeaseTimes
 from finetune_trainer.protocol.outcome import ConfigurationError, StorageError, TrainerError

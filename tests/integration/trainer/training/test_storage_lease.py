@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from tests.support.agents import wait_for
+from tests.support.waiting import wait_for
 
 from finetune_trainer.checkpoint.lease_keeper import LEASE, LeaseTimes
 from finetune_trainer.protocol.events import Ended, Event

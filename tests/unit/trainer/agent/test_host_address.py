@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 
 import pytest
+from tests.support.waiting import wait_for
 
 from finetune_trainer.agent.host_address import HostAddress
 from finetune_trainer.agent.ports import free_ports
@@ -28,13 +29,6 @@ def resolver(answers: list[str]) -> Callable[[str], set[str]]:
         return set(answer.split())
 
     return resolve
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +55,7 @@ def test_has_moved(answers: list[str], has_moved: bool) -> None:
 
     address = HostAddress("demo-0.demo", OLD, recording, interval=0.005)
     started.set()
-    wait_until(lambda: len(seen) > len(answers) + 4)
+    wait_for(lambda: len(seen) > len(answers) + 4, "lookups", 20)
     address.close()
     assert any(verdicts) == has_moved
     assert set(seen) == {"demo-0.demo"}
@@ -85,7 +79,7 @@ def test_store_of_a_replaced_host_is_lost_although_it_answers() -> None:
             return "the pod of the host was replaced" in str(error)
         return False
 
-    wait_until(is_lost)
+    wait_for(is_lost, "the loss of the store", 20)
 
 
 def test_lookups_end_with_the_store() -> None:
@@ -99,4 +93,4 @@ def test_lookups_end_with_the_store() -> None:
     del store
     gc.collect()
     assert reference() is None
-    wait_until(lambda: not thread.is_alive())
+    wait_for(lambda: not thread.is_alive(), "the end of the thread", 20)

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.agents import is_alive, wait_for
+from tests.support.agents import is_alive
+from tests.support.waiting import wait_for
 
 from finetune_trainer.agent import fork_server, memory, spare
 from finetune_trainer.agent.monitor import Monitor
@@ -180,7 +181,7 @@ def test_forked_ranks_die_with_their_agent(prepared: WorkerGroup, settings: Sett
     script = tmp_path / "agent.py"
     script.write_text(
         "import sys, time\n"
-        "from tests.support.agents import wait_for\n"
+        "from tests.support.waiting import wait_for\n"
         "from finetune_trainer.agent.launcher import Launcher\n"
         "from finetune_trainer.agent.settings import Settings\n"
         "import os, pickle\n"

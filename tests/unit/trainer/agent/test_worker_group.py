@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import wait_for
 
 from finetune_trainer.agent import guard, worker_process
 from finetune_trainer.agent.monitor import Monitor
@@ -18,13 +19,6 @@ from finetune_trainer.agent.worker_group import WorkerGroup, cause_priority
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 Start = Callable[[str, str], WorkerGroup]
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +37,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 )
 def test_reports_first_cause(start: Start, rank_2: str, rank_3: str, reason: Reason, rank: int, message: str) -> None:
     workers = start(rank_2, rank_3)
-    wait_until(lambda: not workers.is_running)
+    wait_for(lambda: not workers.is_running, "the end of the ranks", 10)
     failure = workers.first_failure()
     assert failure is not None
     assert (failure.reason, failure.rank, failure.node) == (reason, rank, 1)
@@ -54,7 +48,7 @@ def test_reports_first_cause(start: Start, rank_2: str, rank_3: str, reason: Rea
 @pytest.mark.parametrize("behavior", ["complete", "noise", "late"])
 def test_reported_completion_takes_precedence_over_exit_code(start: Start, behavior: str) -> None:
     workers = start(behavior, "complete")
-    wait_until(lambda: not workers.is_running)
+    wait_for(lambda: not workers.is_running, "the end of the ranks", 10)
     assert workers.first_failure() is None
     completion = workers.completion()
     assert completion is not None
@@ -77,7 +71,7 @@ def test_reports_out_of_memory_kill(
     events.write_text(content.format(1, 1))
     workers = start("kill:9", "complete")
     events.write_text(content.format(2, 2))
-    wait_until(lambda: not workers.is_running)
+    wait_for(lambda: not workers.is_running, "the end of the ranks", 10)
     failure = workers.first_failure()
     assert failure is not None
     assert failure.reason is Reason.OUT_OF_MEMORY
@@ -85,8 +79,8 @@ def test_reports_out_of_memory_kill(
 
 def test_shutdown_leaves_no_process_and_ignores_events(start: Start, monitor: Monitor) -> None:
     workers = start("ignore-sigterm", "train")
-    wait_until(lambda: monitor.status().progress.step or monitor.metrics.registry.get_sample_value(
-        "finetune_step_duration_seconds_count", {"namespace": "research", "job": "demo", "rank": "3"}))  # fmt: skip
+    step_count = "finetune_step_duration_seconds_count", {"namespace": "research", "job": "demo", "rank": "3"}
+    wait_for(lambda: monitor.status().progress.step or monitor.metrics.registry.get_sample_value(*step_count), "the events", 10)
     pids = [worker.pid for worker in workers._workers]
     workers.shut_down()
     assert not workers.is_running
@@ -126,7 +120,7 @@ def test_guarded_module_dies_with_its_parent() -> None:
     time.sleep(0.3)
     parent.kill()
     parent.communicate()
-    wait_until(lambda: not _is_alive(pid))
+    wait_for(lambda: not _is_alive(pid), "the end of the child process", 10)
 
 
 def _is_alive(pid: int) -> bool:
@@ -139,9 +133,9 @@ def _is_alive(pid: int) -> bool:
 def test_reaps_orphans_but_not_ranks(start: Start) -> None:
     workers = start("exit:1", "train")
     orphan = os.posix_spawn("/bin/true", ["true"], {})
-    wait_until(lambda: not _is_alive(orphan))
+    wait_for(lambda: not _is_alive(orphan), "the end of the orphan", 10)
     workers.reap_orphans()
     with pytest.raises(ProcessLookupError):
         os.kill(orphan, 0)
-    wait_until(workers.first_failure)
+    wait_for(workers.first_failure, "the failure", 10)
     assert workers.is_running
