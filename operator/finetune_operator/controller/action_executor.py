@@ -51,10 +51,19 @@ class ActionExecutor:
         self._workloads = WorkloadExecutor(cache, client, settings)
 
     async def execute(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> float | None:
-        """Execute all actions. Returns None, or the seconds until the rejection of a create request should be reported.
+        """Execute all actions. Returns the seconds until the next reconcile, or None if only a change requires one.
 
-        The policies repeat the request after `state.create_retry_time`.
+        A rejected create request is reported by the next reconcile; the policies repeat it after `state.create_retry_time`.
         """
+        workload = self._cache.workload(job.key, job.uid)
+        delay = await self._execute_all(job, state, actions)
+        if self._cache.workload(job.key, job.uid) != workload:
+            # The response is in the cache already, so the watch has no news. Kueue may have none either: a Workload that
+            # MultiKueue created is admitted before the job takes it.
+            return 0.0
+        return delay
+
+    async def _execute_all(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> float | None:
         if not any(isinstance(action, CreatePod) for action in actions):
             await _wait_for_all(self._execute_one(job, state, action) for action in actions)
             return retry_delay(state) if EnsureWorkload() in actions else None

@@ -52,9 +52,10 @@ def remove_newer_fields(properties: dict[str, Any]) -> None:
 async def write_as_newer_version(server: ApiServer, name: str) -> None:
     """Add to the status of a job what only the newer version knows."""
     for _ in range(60):
-        conditions = [condition | {"newerDetail": "y"} for condition in (await get(server, name))["status"]["conditions"]]
-        archived = conditions[0] | {"type": "Archived", "reason": "ByNewerVersion"}
-        status = {**EXTRA, "conditions": [*conditions, archived]}
+        # An API server that still uses the old schema has dropped the new fields, but kept the new condition.
+        by_type = {condition["type"]: condition for condition in (await get(server, name))["status"]["conditions"]}
+        by_type["Archived"] = {**by_type["PodsReady"], "type": "Archived", "reason": "ByNewerVersion"}
+        status = {**EXTRA, "conditions": [condition | {"newerDetail": "y"} for condition in by_type.values()]}
         if "newerField" in (await server.request("PATCH", f"{JOBS}/{name}/status", {"status": status}))["status"]:
             return
         await asyncio.sleep(0.5)

@@ -58,10 +58,24 @@ async def test_creates_pods_with_the_flavor_after_admission() -> None:
     assert harness.client.objects["Pod", "j-0"]["spec"]["nodeSelector"] == {"gpu": "h100"}
 
 
+async def test_runs_at_once_in_the_workload_that_multikueue_created_and_kueue_admitted() -> None:
+    harness = queued_job()
+    body = harness.client.bump_version(harness.client.objects["FineTuneJob", KEY.name])
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/prebuilt-workload-name": "prebuilt"}
+    harness.sync_cache()
+    harness.client.objects["ResourceFlavor", "h100"] = FLAVOR
+    prebuilt = {"metadata": {"name": "prebuilt", "namespace": KEY.namespace, "uid": "w"}, "spec": {"active": True}}
+    harness.client.objects["Workload", "prebuilt"] = harness.client.bump_version(prebuilt | {"status": ADMITTED})
+    assert await harness.reconcile() == 0, "no event follows the response"
+    await harness.reconcile()
+    assert harness.client.pod_names() == ["j-0", "j-1"]
+
+
 async def test_names_a_flavor_that_cannot_be_read() -> None:
     harness = queued_job()
     await harness.reconcile()
     update(harness, status=ADMITTED)
+    assert await harness.reconcile() == 0, "the Workload has changed"
     assert await harness.reconcile() == 10
     assert harness.condition("PodsReady")["reason"] == "ResourceFlavorNotFound"
     assert harness.client.pod_names() == []
