@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from tests.support.cluster_jobs import SECRET, Jobs, sample, tiny
+from tests.support.installation import NAMESPACE, RELEASE
 
 INSTALLED_BY = "helm"
 STORAGE = "s3://finetune/{name}"
+SHORTER = {"training": {"maxSteps": 80}, "evaluation": {"everySteps": 40}}  # a third of the sample's steps
 
 
 def query(cluster: Any, expression: str) -> list[dict[str, Any]]:
@@ -37,8 +39,8 @@ def loss_curve(jobs: Jobs, name: str, folder: Path) -> dict[int, float]:
 
 
 def run_uninterrupted(jobs: Jobs, name: str) -> None:
-    """Run the sample under another name until it succeeds."""
-    document = sample("pretrain-stdlib", checkpoint={"storage": STORAGE.format(name=name)})
+    """Run the shorter sample under another name until it succeeds."""
+    document = sample("pretrain-stdlib", **SHORTER, checkpoint={"storage": STORAGE.format(name=name)})
     document["metadata"]["name"] = name
     jobs.apply(document)
     jobs.wait_for_phase(name, "Succeeded", seconds=600)
@@ -50,7 +52,7 @@ def test_sample_recovers_from_lost_pod_and_exports_model(jobs: Jobs, tmp_path: P
     name = "pretrain-stdlib"
     for job_name in (name, f"{name}-uninterrupted"):
         jobs.delete_objects(STORAGE.format(name=job_name), tmp_path)  # a job would resume from old checkpoints
-    jobs.apply(sample(name))
+    jobs.apply(sample(name, **SHORTER))
     jobs.wait_for_step(name, 10, seconds=300)
 
     pods = jobs.pods(name)
@@ -74,7 +76,7 @@ def test_sample_recovers_from_lost_pod_and_exports_model(jobs: Jobs, tmp_path: P
     assert resumed, "training resumed"
     assert resumed[0] >= saved, "from the newest checkpoint"
     assert status["progress"]["percent"] == 100
-    assert status["metrics"]["evalLoss"] < 5.5, "an untrained model of 2048 tokens has 7.6"
+    assert status["metrics"]["evalLoss"] < 6.5, "an untrained model of 2048 tokens has 7.6"
 
     run_uninterrupted(jobs, f"{name}-uninterrupted")
     interrupted, uninterrupted = loss_curve(jobs, name, tmp_path), loss_curve(jobs, f"{name}-uninterrupted", tmp_path)
@@ -139,3 +141,9 @@ def test_fine_tunes_model_from_s3_with_lora_on_two_nodes(jobs: Jobs, tmp_path: P
     status = jobs.wait_for_phase("lora", "Succeeded", seconds=240)
     assert status["progress"]["step"] == 20
     _check_model_loads(jobs, status["model"], tmp_path)
+
+
+def test_helm_test_passes(jobs: Jobs) -> None:
+    output = jobs.cluster.helm("test", RELEASE, f"--namespace={NAMESPACE}", "--timeout=180s")
+    assert re.search(rf"TEST SUITE:\s+{RELEASE}-test\b", output)
+    assert re.search(r"Phase:\s+Succeeded", output)

@@ -1,7 +1,22 @@
-"""Modules that the fork server of `ranks` imports before it forks, in addition to whole packages."""
+"""What the fork server of `ranks` imports before it forks, in addition to whole packages.
 
-import deepspeed.runtime.zero.muon.original_muon  # noqa: F401  # imports torch's compiler, which takes seconds
+Every rank imports the module of its test, so what these import is here too: torch's compiler, scikit-learn and the model
+families of transformers each take seconds.
+"""
+
+import datasets  # noqa: F401  # imported for the effect, as are all others
+import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+import pytest  # noqa: F401
+import rouge_score.rouge_scorer  # noqa: F401
+import sacrebleu  # noqa: F401
+import transformers.models.bart.modeling_bart
+import transformers.models.bert.modeling_bert
 import transformers.models.gpt2.modeling_gpt2
-import transformers.models.llama.modeling_llama  # noqa: F401  # imported for the effect
+import transformers.models.llama.modeling_llama
+import transformers.models.t5.modeling_t5  # noqa: F401
+from tests.support import ciphers, corpora, learning, tiny, training  # noqa: F401
 
 import finetune_trainer.training.trainer  # noqa: F401
+
+for package in (*corpora.PACKAGES, *corpora.MORE_PACKAGES):
+    corpora.functions(package)

@@ -48,7 +48,7 @@ async def running_server(request_timeout: float = 5.0) -> AsyncIterator[tuple[Se
     server = Server()
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.respond)
-    runner = web.AppRunner(application)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -33,7 +33,7 @@ async def poll(text: str, pod: dict[str, Any], job: dict[str, Any] | None = None
 
     application = web.Application()
     application.router.add_get("/progress", progress)
-    runner = web.AppRunner(application)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     cache, received = InformerCache(), []
@@ -244,7 +244,7 @@ async def test_reports_which_pods_answer(
 
     application = web.Application()
     application.router.add_get("/progress", progress)
-    runner = web.AppRunner(application)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     pod = owned_pod(podIP=address)

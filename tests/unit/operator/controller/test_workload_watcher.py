@@ -70,7 +70,7 @@ class Kueue:
 async def watching(kueue: Kueue) -> AsyncIterator[InformerCache]:
     application = web.Application()
     application.router.add_route("GET", "/{path:.*}", kueue.respond)
-    runner = web.AppRunner(application)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
