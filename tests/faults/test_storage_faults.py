@@ -56,7 +56,8 @@ def test_killed_during_upload(run: ClusterRun, measure: Measure, storage_proxy: 
 def test_flipped_bit(run: ClusterRun, measure: Measure, storage_proxy: FaultyProxy) -> None:
     """A damaged checkpoint is rejected by its hash, and the one before is used."""
     run.wait("two checkpoints", lambda: len(committed_steps(run.storage)) > 1)
-    with measure.fault(18, "a bit flips in the newest checkpoint", run, steps_lost=6 * CHECKPOINT_EVERY):
+    # Nothing is stored while the storage is unavailable, which lasts until the new pod runs.
+    with measure.fault(18, "a bit flips in the newest checkpoint", run, steps_lost=20 * CHECKPOINT_EVERY):
         with storage_proxy.broken("unavailable"):  # no newer checkpoint may replace the damaged one
             run.wait("a failed save", lambda: run.condition("CheckpointHealthy")[0] == "False")
             step = committed_steps(run.storage)[0]
@@ -66,7 +67,10 @@ def test_flipped_bit(run: ClusterRun, measure: Measure, storage_proxy: FaultyPro
             content = bytearray(run.storage.get(path))
             content[len(content) // 2] ^= 1
             run.storage.put(path, bytes(content))
+            deleted = run.uids()[0]
             run.delete_pod(0, "--grace-period=0", "--force")  # a new pod has no copy of the checkpoint on its node
+            # Until all ranks are gone, the storage must not accept what they still try to save.
+            run.wait_for_new_pod(0, deleted)
         run.wait("a newer checkpoint", lambda: max(committed_steps(run.storage), default=0) > step, seconds=240)
     rejected = [entry.path for entry in run.storage.list("rejected")]
     assert [path for path in rejected if f"step-{step:08}" in path], rejected

@@ -188,6 +188,15 @@ class ClusterRun:
         """The UIDs of the current pods of both nodes."""
         return [str(self.pod(index)["metadata"]["uid"]) for index in range(2)]
 
+    def wait_for_new_pod(self, index: int, old_uid: str) -> None:
+        """Wait until a pod that replaces the one with this UID runs."""
+
+        def is_running() -> bool:
+            pods = self._current_pods(index)
+            return any(pod["metadata"]["uid"] != old_uid and pod["status"]["phase"] == "Running" for pod in pods)
+
+        self.wait(f"a new pod {index} that runs", is_running)
+
     def restarts(self) -> dict[str, int]:
         """How many failures and disruptions the status counts."""
         counted = self.status()["restarts"]

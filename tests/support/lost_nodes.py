@@ -15,12 +15,13 @@ from tests.support.waiting import wait_until
 
 @contextmanager
 def leader_on_other_node(cluster: Cluster, node: str) -> Iterator[None]:
-    """Keep the leader of the operator away from a node, so that the test is about the node's other pods."""
+    """Keep the operator away from a node while its leader is chosen, so that the test is about the node's other pods."""
     cluster.kubectl("cordon", node)
     try:
-        if leader_node(cluster) == node:
-            cluster.kubectl(f"--namespace={NAMESPACE}", "delete", "pod", leader(cluster)["metadata"]["name"], "--wait=true")
-            wait_until(lambda: leader_node(cluster) != node, "the leader is on the other node", seconds=60)
+        for pod in operator_pods(cluster):  # the standby too: it may be on the same node
+            if pod["spec"].get("nodeName") == node:
+                cluster.kubectl(f"--namespace={NAMESPACE}", "delete", "pod", pod["metadata"]["name"], "--wait=true")
+        wait_until(lambda: leader_node(cluster) not in ("", node), "the leader is on the other node", seconds=60)
     finally:
         cluster.kubectl("uncordon", node)
     yield

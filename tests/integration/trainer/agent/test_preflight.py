@@ -85,3 +85,24 @@ def test_pods_without_the_check_train_with_a_new_one(create_cluster: CreateClust
     assert measured(tmp_path, 1) == []
     cluster.finish()
     assert outcomes(agents) == [(Reason.COMPLETE, None, None)] * 2
+
+
+@pytest.mark.timeout(400)
+def test_every_size_of_an_elastic_run_is_measured(create_cluster: CreateCluster, tmp_path: Path) -> None:
+    """The agents of the further nodes wait for the run, so they must not be waited for by the check of a smaller one."""
+    (tmp_path / "benchmark.json").write_text("{}")
+    cluster = create_cluster({0: ["train"], 1: ["train"]}, preflight=UNEQUAL)
+    agents = cluster.start_all()
+    wait_for(lambda: cluster.attempts(1), "a run on two nodes", CHECK_SECONDS)
+    for nodes in (1, 2):
+        (tmp_path / "work-0/preflight.jsonl").unlink()
+        agents[0].signal(signal.SIGTERM)
+        assert agents[0].wait().reason is Reason.PREEMPTED
+        started = cluster.attempts(0)
+        agents[0] = cluster.start(0, nodes=nodes)
+        wait_for(lambda started=started: cluster.attempts(0) > started, f"a run of size {nodes}", CHECK_SECONDS)
+        [device, *pairs] = [json.loads(line) for line in measured(tmp_path, 0)]
+        assert device["isExact"]
+        assert [pair["peer"] for pair in pairs] == list(range(1, nodes))
+    cluster.finish()
+    assert outcomes(agents) == [(Reason.COMPLETE, None, None)] * 2
