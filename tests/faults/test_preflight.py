@@ -5,17 +5,15 @@ from __future__ import annotations
 import signal
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.devcluster import faults
 from tests.support.reliability import Measure
+from tests.support.waiting import wait_for, wait_until
 
 CHECK_SECONDS = 60
-Value = TypeVar("Value")
 
 
 @pytest.mark.timeout(900)
@@ -28,12 +26,12 @@ def test_hanging_node(jobs: Jobs, measure: Measure) -> None:
     name = jobs.apply(job)
     node = _stop_check(jobs, f"{name}-1")
     stopped_at = time.monotonic()
-    _wait(lambda: jobs.status(name).get("avoidedNodes"), "an avoided node", CHECK_SECONDS + 120)
+    wait_until(lambda: jobs.status(name).get("avoidedNodes"), "an avoided node", seconds=CHECK_SECONDS + 120)
     [avoided] = jobs.status(name)["avoidedNodes"]
     assert avoided["name"] == node
     assert f"only 0 of 1 devices were measured within {CHECK_SECONDS} s" in avoided["message"]
     assert f"Node {node} is avoided until" in jobs.kubectl("describe", "ftj", name)
-    _wait(lambda: jobs.status(name)["workers"]["ready"] == 2, "ranks on both nodes", 240)
+    wait_until(lambda: jobs.status(name)["workers"]["ready"] == 2, "ranks on both nodes", seconds=240)
     measure.record(6, "a node hangs in the preflight check, limit 60 s", time.monotonic() - stopped_at)
     status = jobs.wait_for_phase(name, "Succeeded", seconds=300)
     assert (status["restarts"]["failures"], status["restarts"]["disruptions"]) == (0, 1)
@@ -53,7 +51,7 @@ def _stop_check(jobs: Jobs, pod_name: str) -> str:
         faults.send_signal(measuring, signal.SIGSTOP)
         return node if measuring else None
 
-    return _wait(stopped, "the check of the node", 240)
+    return wait_for(stopped, "the check of the node", 240)
 
 
 def _measures(pid: int) -> bool:
@@ -61,11 +59,3 @@ def _measures(pid: int) -> bool:
         return b"node_benchmark" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-
-
-def _wait(read: Callable[[], Value | None], description: str, seconds: float) -> Value:
-    deadline = time.monotonic() + seconds
-    while not (value := read()):
-        assert time.monotonic() < deadline, f"{description}: not within {seconds:.0f} s"
-        time.sleep(0.1)
-    return value

@@ -151,7 +151,7 @@ class Jobs:
 
     def describe(self, name: str) -> str:
         """The description of a job and the last log lines of its pods."""
-        parts = [self.kubectl("get", "ftj", name, "--output=jsonpath={.status}"), self.kubectl("describe", "ftj", name)]
+        parts = [self.kubectl("describe", "ftj", name)]
         for pod in self.pods(name):
             parts.append(f"--- {pod}\n{self._log(pod)}")
         return "\n".join(parts)

@@ -19,7 +19,6 @@ from PIL import Image
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 PACKAGES = ("asyncio", "email", "unittest", "xml")
-MORE_PACKAGES = ("concurrent", "http", "importlib", "logging", "multiprocessing")
 
 
 @functools.cache
@@ -58,7 +57,8 @@ def texts(most: int = 150) -> list[dict[str, Any]]:
 
 def spelt_out() -> list[dict[str, Any]]:
     """Names of functions, and their words."""
-    names = sorted({name.strip("_") for package in (*PACKAGES, *MORE_PACKAGES) for name, _ in functions(package)})
+    packages = (*PACKAGES, "concurrent", "http", "importlib", "logging", "multiprocessing")
+    names = sorted({name.strip("_") for package in packages for name, _ in functions(package)})
     words = {name: re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name) for name in names}
     return [{"text": name, "target": " ".join(parts).lower()} for name, parts in words.items() if len(parts) > 1]
 

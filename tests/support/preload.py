@@ -18,5 +18,4 @@ from tests.support import ciphers, corpora, learning, tiny, training  # noqa: F4
 
 import finetune_trainer.training.trainer  # noqa: F401
 
-for package in (*corpora.PACKAGES, *corpora.MORE_PACKAGES):
-    corpora.functions(package)
+corpora.spelt_out()  # parses every package of the corpora, and `functions` keeps the result

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tests.support.cluster_jobs import Jobs
+from tests.support.waiting import wait_until
 
 SIDECAR = "mesh-proxy"
 LABELS = {"mesh": "injected"}
@@ -79,10 +79,9 @@ def _wait_until_active(jobs: Jobs, *, seconds: float = 60) -> None:
             "containers": [{"name": "probe", "image": "probe", "securityContext": RESTRICTED}],
         },
     }
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def is_injected() -> bool:
         created = jobs.kubectl("create", "--dry-run=server", "--output=json", "--filename=-", stdin=json.dumps(pod))
-        if len(json.loads(created)["spec"]["containers"]) == 2:
-            return
-        assert time.monotonic() < deadline, f"no sidecar is injected after {seconds} s"
-        time.sleep(0.5)
+        return len(json.loads(created)["spec"]["containers"]) == 2
+
+    wait_until(is_injected, "a sidecar is injected", seconds=seconds)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.agents import is_alive
 from tests.support.waiting import wait_for
 
 from finetune_trainer.agent import guard, worker_process
@@ -120,20 +121,13 @@ def test_guarded_module_dies_with_its_parent() -> None:
     time.sleep(0.3)
     parent.kill()
     parent.communicate()
-    wait_for(lambda: not _is_alive(pid), "the end of the child process", 10)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_for(lambda: not is_alive(pid), "the end of the child process", 10)
 
 
 def test_reaps_orphans_but_not_ranks(start: Start) -> None:
     workers = start("exit:1", "train")
     orphan = os.posix_spawn("/bin/true", ["true"], {})
-    wait_for(lambda: not _is_alive(orphan), "the end of the orphan", 10)
+    wait_for(lambda: not is_alive(orphan), "the end of the orphan", 10)
     workers.reap_orphans()
     with pytest.raises(ProcessLookupError):
         os.kill(orphan, 0)
