@@ -71,10 +71,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, create]
-{{- if .Values.rbac.readSecrets }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, delete] # delete is for the ConfigMap of a document that was changed
+{{- if .Values.rbac.readSecrets }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get] # to check that the Secrets of a job exist; only their metadata is requested

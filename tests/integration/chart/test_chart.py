@@ -289,12 +289,16 @@ def test_changed_profiles_restart_the_operator_which_has_none_by_default(render:
     assert first != second
 
 
-def test_secrets_are_read_only_if_allowed(render: Render) -> None:
-    def reads_secrets(*values: str) -> bool:
-        return any("secrets" in rule["resources"] for rule in render(*values)["ClusterRole", OPERATOR]["rules"])
+@pytest.mark.parametrize(
+    ("value", "withheld"), [("rbac.readSecrets=false", "secrets"), ("jobNetworkPolicy.enabled=false", "networkpolicies")]
+)
+def test_permission_is_withheld_alone(value: str, withheld: str, render: Render) -> None:
+    def rules(*values: str) -> list[dict[str, Any]]:
+        granted: list[dict[str, Any]] = render(*values)["ClusterRole", OPERATOR]["rules"]
+        return granted
 
-    assert reads_secrets()
-    assert not reads_secrets("rbac.readSecrets=false")
+    assert rules(value) == [rule for rule in rules() if rule["resources"] != [withheld]]
+    assert len(rules(value)) == len(rules()) - 1
 
 
 def test_policies_of_jobs_admit_the_operator_and_prometheus(render: Render) -> None:
