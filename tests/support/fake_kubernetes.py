@@ -7,7 +7,7 @@ from typing import Any
 from tests.support.simulated_cluster import NOON, document
 
 from finetune_operator.client.errors import ApiError
-from finetune_operator.client.types import JobKey, ListSnapshot
+from finetune_operator.client.types import JobKey, ListSnapshot, NodeState
 from finetune_operator.controller.informer_cache import InformerCache
 from finetune_operator.controller.job_state import JobStates
 from finetune_operator.controller.metrics import Metrics
@@ -56,7 +56,7 @@ class FakeKubernetesClient:
 
     `create_errors` maps a kind to the error that a create request for it gets, `fail_next` the name of a method to the error
     that its next call raises, `quota` a kind to the number of objects that a ResourceQuota allows. `warnings` are the Warning
-    events about pods by UID.
+    events about pods by UID, `nodes` those of the cluster, and `time` is the clock of the API server.
     """
 
     def __init__(self) -> None:
@@ -67,6 +67,8 @@ class FakeKubernetesClient:
         self.quota: dict[str, int] = {}
         self.warnings: dict[str, list[dict[str, Any]]] = {}
         self.fail_next: dict[str, ApiError] = {}
+        self.nodes: list[NodeState] = []
+        self.time = CREATED
         self.resource_version = 100
         self.force_deleted: list[str] = []
 
@@ -95,7 +97,7 @@ class FakeKubernetesClient:
         if (kind, name) in self.objects:
             raise conflict("AlreadyExists")
         self.log.append(f"create {kind} {name}")
-        body["metadata"] |= {"uid": f"uid-{self.resource_version}", "creationTimestamp": CREATED}
+        body["metadata"] |= {"uid": f"uid-{self.resource_version}", "creationTimestamp": self.time}
         self.objects[kind, name] = body
         return self.bump_version(body)
 
@@ -122,7 +124,7 @@ class FakeKubernetesClient:
         self.log.append(f"delete Pod {name}")
         body = self.objects.get(("Pod", name))
         if body is not None and body["metadata"]["uid"] == uid:
-            self.bump_version(body)["metadata"]["deletionTimestamp"] = CREATED
+            self.bump_version(body)["metadata"]["deletionTimestamp"] = self.time
             if grace_seconds == 0:
                 self.force_deleted.append(name)
 
@@ -173,6 +175,9 @@ class FakeKubernetesClient:
 
     async def list_pods(self, namespace: str | None, _label: str) -> ListSnapshot:
         return self._list("Pod", namespace)
+
+    async def list_nodes(self) -> list[NodeState]:
+        return self.nodes
 
     async def secret_exists(self, _namespace: str, name: str) -> bool:
         return name in self.secrets

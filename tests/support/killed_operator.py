@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import inspect
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from tests.support.fake_kubernetes import FakeKubernetesClient, ReconcilerHarness
+from tests.support.fake_kubernetes import KEY, FakeKubernetesClient, ReconcilerHarness, apply_merge_patch
 
+from finetune_operator.api.conditions import format_timestamp
 from finetune_operator.client.types import JobKey
+from finetune_operator.controller.job_state import PodContact
 
 MAX_RECONCILES = 40
+READS = frozenset(
+    {"controller_uid", "get_object", "list_jobs", "list_nodes", "list_pods", "pod_warnings", "pods_of", "secret_exists"}
+)
 
 
 class OperatorKilled(BaseException):
@@ -19,43 +28,41 @@ class OperatorKilled(BaseException):
 class KillingClient(FakeKubernetesClient):
     """Kills the operator at its write number `kill_at`, which takes effect only if `takes_effect` is set.
 
-    After that every request fails until `revive`, because requests of a dead process are not sent.
+    Every method that sends requests counts as a write, unless it is one of `READS`. After the kill every write fails until
+    `revive`, because requests of a dead process are not sent.
     """
 
     def __init__(self, kill_at: float = float("inf"), takes_effect: bool = False) -> None:
         super().__init__()
         self.kill_at, self.takes_effect, self.writes, self.is_dead = kill_at, takes_effect, 0, False
 
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name in READS or name.startswith("_") or not inspect.iscoroutinefunction(value):
+            return value
+        return partial(self._write, value)
+
     def revive(self) -> None:
         """Let a new process of the operator send requests."""
         self.is_dead, self.kill_at = False, float("inf")
 
-    async def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._write(super().create(body))
-
-    async def delete_pod(self, namespace: str, name: str, uid: str, grace_seconds: int | None = None) -> None:
-        await self._write(super().delete_pod(namespace, name, uid, grace_seconds))
-
-    async def patch_status(self, key: JobKey, resource_version: int, patch: dict[str, Any]) -> dict[str, Any]:
-        return await self._write(super().patch_status(key, resource_version, patch))
-
-    async def patch_object(
-        self, api_version: str, kind: str, namespace: str, name: str, patch: dict[str, Any], subresource: str = ""
-    ) -> dict[str, Any]:
-        result: dict[str, Any] = await self._write(super().patch_object(api_version, kind, namespace, name, patch, subresource))
-        return result
-
     async def delete_job(self, key: JobKey, uid: str) -> None:
-        await self._write(super().delete_job(key, uid))
-        self.objects.clear()  # the garbage collector deletes what the job owns
+        await super().delete_job(key, uid)
+        self.collect_garbage()
 
-    async def _write(self, request: Awaitable[Any]) -> Any:
+    def collect_garbage(self) -> None:
+        """Delete the job and the objects that it owns."""
+        job = self.objects.pop(("FineTuneJob", KEY.name))
+        for key, body in list(self.objects.items()):
+            if job["metadata"]["uid"] in [owner["uid"] for owner in body["metadata"].get("ownerReferences", ())]:
+                del self.objects[key]
+
+    async def _write(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         self.writes += 1
         if self.is_dead or (self.writes == self.kill_at and not self.takes_effect):
             self.is_dead = True
-            request.close()  # type: ignore[attr-defined]
             raise OperatorKilled
-        result = await request
+        result = await method(*arguments, **options)
         if self.writes == self.kill_at:
             self.is_dead = True
             raise OperatorKilled
@@ -63,18 +70,41 @@ class KillingClient(FakeKubernetesClient):
 
 
 class KilledOperator(ReconcilerHarness):
-    """An operator that is started again when it was killed, beside a kubelet that removes the pods it deletes."""
+    """An operator that is started again when it was killed, beside a kubelet that removes the pods it deletes.
+
+    `silent` are the UIDs of pods that do not answer the operator.
+    """
 
     client: KillingClient
 
     def __init__(self, kill_at: float = float("inf"), takes_effect: bool = False) -> None:
         super().__init__()
         self.client = KillingClient(kill_at, takes_effect)
+        self.silent: set[str] = set()
         self.restart_operator()
 
     def restart_operator(self, **settings: Any) -> None:
         """Start a new operator process, which creates NetworkPolicies."""
         super().restart_operator(network_policy_peers=[{"podSelector": {}}], **settings)
+
+    def put(self, sections: dict[str, Any], **run_policy: Any) -> None:
+        """Create or edit the job, as a user would; `sections` are those of its spec besides the run policy."""
+        body = self.client.put_job(**run_policy)
+        body["spec"] = apply_merge_patch(body["spec"], sections)
+
+    def advance(self, minutes: float) -> None:
+        """Advance all clocks."""
+        self.now += timedelta(minutes=minutes)
+        self.client.time = format_timestamp(self.now)
+
+    def sync_cache(self) -> None:
+        """Report all objects to the cache, also Workloads, and which pods do not answer."""
+        super().sync_cache()
+        workloads = [body for (kind, _), body in self.client.objects.items() if kind == "Workload"]
+        self.cache.replace_workloads(None, workloads)
+        self.cache.workload_errors[None] = None
+        for job in self.cache.jobs.values():
+            self.states.get(job).contacts |= {uid: PodContact(silent_since=-math.inf) for uid in self.silent}
 
     async def settle(self) -> None:
         """Reconcile until nothing changes any more."""
@@ -101,6 +131,6 @@ class KilledOperator(ReconcilerHarness):
         return sorted(pods, key=lambda body: str(body["metadata"]["labels"]["finetune-operator.io/node-rank"]))
 
     def set_status(self, body: dict[str, Any], **status: Any) -> None:
-        """Write the status of a pod, as its kubelet does."""
+        """Write the status of an object, as its kubelet or another controller does."""
         body["status"] = status
         self.client.bump_version(body)

@@ -83,10 +83,12 @@ class ActionExecutor:
         return REPORT_ERROR_SECONDS
 
     async def _create_all(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> None:
-        """Create the objects that pods need, then execute the other actions."""
+        """Delete and create the objects that pods need, then execute the other actions."""
         others = []
         for action in actions:
-            if not isinstance(action, CreateJobResources):
+            if isinstance(action, DeleteConfigMap):
+                await self._execute_one(job, state, action)
+            elif not isinstance(action, CreateJobResources):
                 others.append(action)
             elif job.document is not None:
                 bodies = builders.build_job_resources(job.document, self._settings)

@@ -76,7 +76,10 @@ def delete_retained(plan: PlanBuilder) -> None:
 
 def delete_superseded(plan: PlanBuilder) -> None:
     """Of the stopped pods of each node, keep only the newest, whose log explains the end of the job."""
-    stopped = sorted((pod for pod in plan.all_pods if pod.has_stopped), key=lambda pod: pod.created)
+    # Of two pods of the same second the kept one is the newer: it has replaced the other one.
+    stopped = sorted(
+        (pod for pod in plan.all_pods if pod.has_stopped), key=lambda pod: (pod.created, is_retained(plan.status, pod))
+    )
     newest = {pod.index: pod.uid for pod in stopped}
     for pod in stopped:
         if pod.uid != newest[pod.index] and not pod.is_being_deleted:

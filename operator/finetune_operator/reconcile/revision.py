@@ -41,10 +41,15 @@ def _is_outdated(plan: PlanBuilder, pod: Pod) -> bool:
 
 
 def _use_current_config_map(plan: PlanBuilder) -> None:
-    """Record the ConfigMap that new pods read, and delete the one that only pods of an earlier document have read."""
-    previous, current = plan.status.config_map, names.config_map_name(plan.job)
-    if previous == current:
-        return
-    plan.update_status(config_map=current)
-    if previous is not None and not plan.observed.pods:
-        plan.add_action(DeleteConfigMap(previous))
+    """Record the ConfigMap that new pods read, and delete those that only pods of earlier documents have read.
+
+    They are deleted before pods are created, so they are gone when there are pods, and until then they are deleted again.
+    """
+    current = names.config_map_name(plan.job)
+    earlier = [name for name in plan.status.config_maps if name != current]
+    if plan.observed.pods:
+        earlier = []
+    for name in earlier:
+        plan.add_action(DeleteConfigMap(name))
+    if plan.status.config_maps != [*earlier, current]:
+        plan.update_status(config_maps=[*earlier, current])

@@ -62,6 +62,16 @@ def test_keeps_only_the_newest_failed_pod_of_each_node() -> None:
     assert (cluster.status.restarts.failures, cluster.status.counted_terminated_pods) == (4, [])
 
 
+def test_keeps_the_newest_of_two_pods_that_were_created_within_one_second() -> None:
+    cluster = SimulatedCluster(backoffLimit=1).run_all_pods()
+    for _ in range(2):
+        cluster.fail(0).reconcile_until_stable()
+        if cluster.status.phase != "Failed":
+            cluster.make_ready(0).reconcile_until_stable()
+    assert cluster.status.reason == "BackoffLimitExceeded"
+    assert list(cluster.pods) == ["j-0-r"]
+
+
 @pytest.mark.parametrize(
     ("keep", "while_running", "after_success", "after_failure"),
     [

@@ -68,7 +68,7 @@ def test_keeps_pods_whose_digest_another_version_of_the_operator_computed() -> N
 def test_replaces_the_config_map_when_the_trainers_part_changed() -> None:
     cluster = SimulatedCluster().run_all_pods()
     assert cluster.job is not None
-    first = cluster.status.config_map
+    [first] = cluster.status.config_maps
     assert first == names.config_map_name(cluster.job)
     training = cluster.job.spec.training.model_copy(update={"max_steps": 99})
     spec = cluster.job.spec.model_copy(update={"training": training})
@@ -77,8 +77,15 @@ def test_replaces_the_config_map_when_the_trainers_part_changed() -> None:
     for cached in ("revision", "train_revision"):
         cluster.job.__dict__.pop(cached, None)
     plan = cluster.reconcile()
-    assert DeleteConfigMap(str(first)) not in plan.actions, "the pods of the old document still read it"
+    assert DeleteConfigMap(first) not in plan.actions, "the pods of the old document still read it"
     cluster.pods.clear()
+    second = names.config_map_name(cluster.job)
+    assert DeleteConfigMap(first) in cluster.plan().actions
+    cluster.status = cluster.plan().status  # the operator is killed after this write
     plan = cluster.reconcile()
-    assert DeleteConfigMap(str(first)) in plan.actions
-    assert cluster.status.config_map == names.config_map_name(cluster.job) != first
+    assert plan.status.config_maps == [first, second]
+    assert plan.actions.index(DeleteConfigMap(first)) < min(
+        index for index, action in enumerate(plan.actions) if isinstance(action, CreatePod)
+    )
+    cluster.reconcile_until_stable()
+    assert cluster.status.config_maps == [second] != [first]
