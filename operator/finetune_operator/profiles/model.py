@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -60,6 +60,12 @@ class Limits(Section):
     host_network: bool = False
 
 
+UNLIMITED = Limits(
+    images=["*"], volume_types=list(get_args(VolumeType)), secrets=["*"], credential_secrets=["*"], service_accounts=["*"],
+    priority_classes=["*"], runtime_classes=["*"], capabilities=["*"], host_network=True,
+)  # fmt: skip
+
+
 class Profile(Section):
     """Defaults and limits for the jobs of some namespaces."""
 
@@ -67,11 +73,20 @@ class Profile(Section):
     namespaces: Patterns = Field(
         default_factory=list,
         description="Namespaces whose jobs get this profile unless they choose another one. Without any, jobs of all "
-        "namespaces may choose it.",
+        "namespaces may choose it, and stay within the limits of the profile that they get without a choice.",
     )
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
 
     def is_offered_in(self, namespace: str) -> bool:
         """Whether jobs of a namespace may choose the profile."""
-        return not self.namespaces or matches(self.namespaces, namespace)
+        return not self.namespaces or self.is_made_for(namespace)
+
+    def is_made_for(self, namespace: str) -> bool:
+        """Whether the profile names the namespace, so that its limits replace all others there."""
+        return matches(self.namespaces, namespace)
+
+    def with_explicit_limits(self) -> Self:
+        """The profile without the built-in values of the limits that the file does not set."""
+        explicit = {field: getattr(self.limits, field) for field in self.limits.model_fields_set}
+        return self.model_copy(update={"limits": UNLIMITED.model_copy(update=explicit)})

@@ -60,7 +60,7 @@ class Profiles(Section):
         The defaults are an administrator's, so that the limits do not apply to them.
         """
         profile = self._choose(job)
-        if errors := tuple(violations(job, profile)):
+        if errors := tuple(error for limiting in self._limiting(job, profile) for error in violations(job, limiting)):
             raise ProfileError(*errors)
         workers = merge(job.spec.workers, profile.defaults)
         if workers == job.spec.workers:
@@ -70,13 +70,10 @@ class Profiles(Section):
         return FineTuneJob.model_construct(metadata=metadata, spec=spec, status=job.status)
 
     def _choose(self, job: FineTuneJob) -> Profile:
-        """The profile that the job names; else the first one for its namespace, else the one named default."""
+        """The profile that the job names, or else that of its namespace."""
         namespace, name = job.metadata.namespace, job.spec.workers.profile
         if name is None:
-            for profile in self.profiles:
-                if profile.namespaces and profile.is_offered_in(namespace):
-                    return profile
-            return self._offered(namespace).get(DEFAULT, Profile(name=DEFAULT))
+            return self._of_namespace(namespace)
         offered = self._offered(namespace)
         if name not in offered:
             choices = f"use {' or '.join(sorted(offered))}" if offered else "remove it"
@@ -85,6 +82,25 @@ class Profiles(Section):
                 "or ask an administrator for it"
             )
         return offered[name]
+
+    def _limiting(self, job: FineTuneJob, chosen: Profile) -> list[Profile]:
+        """The profiles whose limits hold for a job.
+
+        A profile that every namespace may choose must not open what an administrator closed for one of them, so the limits of
+        the namespace's own profile hold too.
+        """
+        namespace = job.metadata.namespace
+        own = self._of_namespace(namespace)
+        if chosen == own or chosen.is_made_for(namespace):
+            return [chosen]
+        return [own, chosen.with_explicit_limits()]
+
+    def _of_namespace(self, namespace: str) -> Profile:
+        """The first profile that names the namespace, else the one called default."""
+        for profile in self.profiles:
+            if profile.is_made_for(namespace):
+                return profile
+        return self._offered(namespace).get(DEFAULT, Profile(name=DEFAULT))
 
     def _offered(self, namespace: str) -> dict[str, Profile]:
         return {profile.name: profile for profile in self.profiles if profile.is_offered_in(namespace)}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.support.rule_cases.documents import job
 
 from finetune_operator import builders
 from finetune_operator.api import FineTuneJob
 from finetune_operator.profiles import ProfileError, Profiles
 from finetune_operator.settings import Settings
+
+PAGE = Path(__file__).parents[4] / "docs/guides/profiles.md"
 
 
 def parse(changes: dict[str, Any]) -> FineTuneJob:
@@ -59,6 +64,87 @@ def test_refuses_a_profile_of_another_namespace(namespace: str, profile: str) ->
         f"spec.workers.profile: there is no profile '{profile}' for the namespace {namespace}: use default or gpu, "
         "or ask an administrator for it"
     )
+
+
+def in_example(namespace: str, workers: dict[str, Any]) -> str:
+    """The fields for which the example of the documentation refuses a job; empty if it allows the job."""
+    [example] = re.findall(r'```yaml title="values.yaml"\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    profiles = Profiles.model_validate(yaml.safe_load(example))
+    try:
+        profiles.apply(parse({"metadata.namespace": namespace, "spec.workers": workers, "spec.training.batchSize": 72}))
+    except ProfileError as error:
+        return " ".join(sentence.partition(":")[0].removeprefix("spec.workers.") for sentence in error.errors)
+    return ""
+
+
+OWN_IMAGE = {"image": "registry.example.com/mine:1"}
+FOREIGN_IMAGE = {"image": "docker.io/evil:1"}
+WANDB = {"template": {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "wandb", "key": "key"}}}]}}
+
+
+@pytest.mark.parametrize("profile", [{}, {"profile": "default"}, {"profile": "h100"}], ids=str)
+@pytest.mark.parametrize(
+    ("namespace", "workers", "refused"),
+    [
+        ("apps", OWN_IMAGE, ""),
+        ("apps", FOREIGN_IMAGE, "image"),
+        ("apps", {"nodes": 9}, "nodes"),
+        ("apps", WANDB, "template.env[0].valueFrom.secretKeyRef"),
+        ("research-nlp", WANDB, ""),
+        ("research-nlp", {"template": {"serviceAccountName": "admin"}}, "template.serviceAccountName"),
+    ],
+)
+def test_chosen_profile_of_the_documented_example_lifts_no_limit(
+    namespace: str, workers: dict[str, Any], refused: str, profile: dict[str, Any]
+) -> None:
+    assert in_example(namespace, workers | profile) == refused
+
+
+def limited(namespace: str, profile: str | None, **workers: Any) -> list[str]:
+    """The sentences about a job in a cluster whose profiles have different limits."""
+    profiles = Profiles.model_validate(
+        {
+            "profiles": [
+                {"name": "default", "limits": {"images": ["a:*"]}},
+                {"name": "open", "limits": {"images": ["*:1"], "secrets": ["*"], "hostNetwork": True}},
+                {"name": "team", "namespaces": ["team"], "limits": {"images": ["t:*"]}},
+                {"name": "special", "namespaces": ["team", "special"], "limits": {"images": ["*"], "hostNetwork": True}},
+            ]
+        }
+    )
+    try:
+        profiles.apply(
+            parse({"metadata.namespace": namespace, "spec.workers": workers | ({"profile": profile} if profile else {})})
+        )
+    except ProfileError as error:
+        return [re.sub(r".*: profile (\w+) does not allow ([^:]*).*", r"\1: \2", sentence) for sentence in error.errors]
+    return []
+
+
+NODE_NETWORK = {"template": {"hostNetwork": True}}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "profile", "workers", "refusals"),
+    [
+        ("apps", "open", {"image": "a:1"}, []),
+        ("apps", "open", {"image": "a:2"}, ["open: the image 'a"]),
+        ("apps", "open", {"image": "b:1"}, ["default: the image 'b"]),
+        ("apps", "open", {"image": "b:2"}, ["default: the image 'b", "open: the image 'b"]),
+        ("apps", "open", NODE_NETWORK, ["default: the node's network"]),
+        ("team", None, {"image": "t:2"}, []),
+        ("team", "open", {"image": "t:1"}, []),
+        ("team", "open", {"image": "a:1"}, ["team: the image 'a"]),
+        ("team", "default", {"image": "a:1"}, ["team: the image 'a"]),
+        ("team", "special", {"image": "b:1"} | NODE_NETWORK, []),
+        ("special", None, {"image": "b:1"} | NODE_NETWORK, []),
+        ("special", "open", {"image": "b:1"} | NODE_NETWORK, []),
+    ],
+)
+def test_chosen_profile_only_narrows_the_limits_of_the_namespace(
+    namespace: str, profile: str | None, workers: dict[str, Any], refusals: list[str]
+) -> None:
+    assert limited(namespace, profile, **workers) == refusals
 
 
 def test_maps_and_lists_are_merged_and_entries_of_the_job_win() -> None:
