@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_operator import builders
 from finetune_operator.api.conditions import ConditionReason
+from finetune_operator.builders import Placement
 from finetune_operator.client.errors import ApiError
 from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
@@ -99,7 +100,8 @@ class ActionExecutor:
     async def _execute_one(self, job: CachedJob, state: JobState, action: Action) -> None:
         match action:
             case CreatePod() if job.document is not None and state.create_error is None:
-                placement = state.placement if job.document.queue_name is not None else None
+                placement = state.placement if job.document.queue_name is not None else Placement()
+                assert placement is not None, "the observer reads the placement before pods may be created"
                 body = builders.build_pod(
                     job.document, action.index, self._settings, placement, is_alternate=action.is_alternate,
                     image=action.image, nodes=action.nodes, avoided_nodes=action.avoided_nodes,

@@ -56,14 +56,17 @@ class Observer:
             else:
                 owned.append(pod)
         existing = {pod.uid for pod in (*owned, *retained)}
-        workload, placement_error = self._cache.workload(job.key, job.uid), None
+        workload = self._cache.workload(job.key, job.uid)
+        is_queued = job.document is not None and job.document.queue_name is not None
+        workloads_synced, queue_error = self._cache.workload_state(job.key.namespace) if is_queued else (True, None)
         missing_secrets: tuple[MissingSecret, ...] = ()
-        if job.document is not None and _needs_pods(job.document, status, len(owned)):
+        placement_error = None
+        if job.document is not None and _may_need_pods(job.document, status, owned):
             missing_secrets = await self._secrets.missing_secrets(job.document)
             if workload is not None and workload.may_run:
                 state.placement, placement_error = await self._placements.placement(workload)
-        is_queued = job.document is not None and job.document.queue_name is not None
-        workloads_synced, queue_error = self._cache.workload_state(job.key.namespace) if is_queued else (True, None)
+            elif is_queued and state.placement is None:
+                placement_error = queue_error  # Kueue was removed while the job ran
         responding, silent = state.pods_in_contact(pod.uid for pod in owned)
         return ObservedState(
             name=job.key.name,
@@ -112,9 +115,12 @@ class Observer:
         self._cache.remove_deleted_pods(key, snapshot)
 
 
-def _needs_pods(job: FineTuneJob, status: JobStatus, pods: int) -> bool:
-    """Whether pods of the job are about to be created."""
-    return pods < job.spec.workers.nodes and not job.spec.run_policy.suspend and not is_finished(status)
+def _may_need_pods(job: FineTuneJob, status: JobStatus, pods: list[Pod]) -> bool:
+    """Whether this reconcile may create pods. It may replace a failed pod at once, and keep it for its log."""
+    if job.spec.run_policy.suspend or is_finished(status):
+        return False
+    present = {pod.index for pod in pods if not pod.is_finished and not pod.is_being_deleted}
+    return not present.issuperset(range(job.spec.workers.nodes))
 
 
 def _current_run(state: JobState, pods: list[Pod]) -> RunStatus | None:

@@ -9,9 +9,14 @@ from tests.support.fake_kubernetes import CREATED, KEY, ReconcilerHarness
 
 from finetune_operator.client.errors import ApiError
 from finetune_operator.controller.workqueue import OutdatedError
+from finetune_operator.reconcile import ReasonMessage
 
 ASSIGNMENT = {"name": "main", "flavors": {"cpu": "h100", "memory": "h100"}}
-FLAVOR = {"metadata": {"name": "h100"}, "spec": {"nodeLabels": {"gpu": "h100"}}}
+TOLERATION = {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}
+FLAVOR: dict[str, Any] = {
+    "metadata": {"name": "h100", "uid": "h100-uid"},
+    "spec": {"nodeLabels": {"gpu": "h100"}, "tolerations": [TOLERATION]},
+}
 
 
 def condition(condition_type: str, reason: str) -> dict[str, Any]:
@@ -56,6 +61,92 @@ async def test_creates_pods_with_the_flavor_after_admission() -> None:
     await harness.reconcile()
     assert harness.client.pod_names() == ["j-0", "j-1"]
     assert harness.client.objects["Pod", "j-0"]["spec"]["nodeSelector"] == {"gpu": "h100"}
+
+
+async def admitted_job() -> ReconcilerHarness:
+    """A queued job whose two pods run on the flavor that admitted it."""
+    harness = queued_job()
+    await harness.reconcile()
+    harness.client.objects["ResourceFlavor", "h100"] = FLAVOR
+    update(harness, status=ADMITTED)
+    await harness.reconcile()
+    harness.make_ready("j-0", "j-1")
+    await harness.reconcile()
+    return harness
+
+
+def restart_operator(harness: ReconcilerHarness) -> None:
+    """A new process, whose watches have reported all objects."""
+    harness.restart_operator()
+    harness.cache.workload_errors[None] = None
+    harness.sync_cache()
+    harness.cache.put_workload(workload(harness))
+
+
+def fail_pod(harness: ReconcilerHarness, name: str) -> None:
+    """Fail the trainer of a pod."""
+    terminated = {"exitCode": 1, "reason": "Error"}
+    containers = [{"name": "trainer", "state": {"terminated": terminated}}]
+    harness.client.bump_version(harness.client.objects["Pod", name])["status"] = {
+        "phase": "Failed", "containerStatuses": containers,
+    }  # fmt: skip
+    harness.sync_cache()
+
+
+def placed(harness: ReconcilerHarness, name: str) -> Any:
+    """The node selector of a pod."""
+    return harness.client.objects["Pod", name]["spec"].get("nodeSelector")
+
+
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["same operator", "restarted operator"])
+async def test_replaces_a_failed_pod_on_the_same_flavor(is_restarted: bool) -> None:
+    """The failed pod still exists, kept for its log, when its replacement is created in the same reconcile."""
+    harness = await admitted_job()
+    if is_restarted:
+        restart_operator(harness)
+    fail_pod(harness, "j-1")
+    await harness.reconcile()
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1", "j-1-r"]
+    assert placed(harness, "j-1-r") == {"gpu": "h100"}
+    assert TOLERATION in harness.client.objects["Pod", "j-1-r"]["spec"]["tolerations"]
+
+
+async def test_uses_the_flavor_of_the_newest_admission() -> None:
+    harness = await admitted_job()
+    update(harness, status=ADMITTED | {"conditions": [*ADMITTED["conditions"], condition("Evicted", "Preempted")]})
+    for name in ("j-0", "j-1"):
+        fail_pod(harness, name)  # stopped with a checkpoint; the objects are deleted a moment later
+    await harness.reconcile()
+    metadata = {"name": "a100", "uid": "a100-uid"}
+    harness.client.objects["ResourceFlavor", "a100"] = {"metadata": metadata, "spec": {"nodeLabels": {"gpu": "a100"}}}
+    admission = {"clusterQueue": "gpus", "podSetAssignments": [ASSIGNMENT | {"flavors": {"cpu": "a100"}}]}
+    update(harness, status=ADMITTED | {"admission": admission})
+    for name in ("j-0", "j-1"):
+        harness.cache.remove_pod(KEY, harness.client.objects.pop(("Pod", name))["metadata"]["uid"])
+    await harness.reconcile()
+    assert [placed(harness, name) for name in harness.client.pod_names()] == [{"gpu": "a100"}] * 2
+
+
+async def test_reads_no_flavor_while_no_pod_is_missing() -> None:
+    harness = await admitted_job()
+    restart_operator(harness)
+    del harness.client.objects["ResourceFlavor", "h100"]
+    await harness.reconcile()
+    assert harness.condition("PodsReady")["reason"] == "PodsReady"
+
+
+async def test_creates_no_pod_without_a_placement_after_the_removal_of_kueue() -> None:
+    """The pods of an operator that saw the admission keep their flavor; a restarted one cannot know it, and waits."""
+    harness = await admitted_job()
+    removed = ReasonMessage("KueueNotInstalled", "scheduling.queueName: Kueue is not installed.")
+    harness.client.objects = {key: body for key, body in harness.client.objects.items() if key[0] != "Workload"}
+    harness.restart_operator()
+    harness.cache.workload_errors[None] = removed
+    harness.sync_cache()
+    fail_pod(harness, "j-1")
+    await harness.reconcile()
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
+    assert harness.condition("PodsReady")["reason"] == "KueueNotInstalled"
 
 
 async def test_runs_at_once_in_the_workload_that_multikueue_created_and_kueue_admitted() -> None:
