@@ -184,7 +184,7 @@ SCENARIOS: dict[str, list[Step]] = {
 
 
 def everything(operator: KilledOperator) -> str:
-    """All objects. UIDs and versions depend on the number of writes; that each pod was created once is compared with the log."""
+    """All objects. UIDs and versions depend on the number of writes; the log shows whether each pod was created once."""
     objects = {}
     for (kind, name), body in operator.client.objects.items():
         metadata = {key: value for key, value in body["metadata"].items() if key not in ("uid", "resourceVersion")}
