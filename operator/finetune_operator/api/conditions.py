@@ -42,6 +42,7 @@ class ConditionReason(StrEnum):
     INADMISSIBLE = "Inadmissible"
     KUEUE_NOT_INSTALLED = "KueueNotInstalled"
     PRIORITY_CLASS_NOT_FOUND = "PriorityClassNotFound"
+    WORKLOAD_MISMATCH = "WorkloadMismatch"
     RESOURCE_FLAVOR_NOT_FOUND = "ResourceFlavorNotFound"
     PODS_STARTING = "PodsStarting"
     PODS_READY = "PodsReady"

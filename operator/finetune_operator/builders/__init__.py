@@ -13,6 +13,7 @@ from finetune_operator.builders.pod import build_pod
 from finetune_operator.builders.pod_group import build_pod_group
 from finetune_operator.builders.workload import (
     PriorityClass,
+    adoption_obstacle,
     adoption_patch,
     build_workload,
     build_workload_spec,
@@ -22,9 +23,9 @@ from finetune_operator.builders.workload import (
 from finetune_operator.settings import Settings
 
 __all__ = [
-    "JobReference", "Placement", "PriorityClass", "adoption_patch", "build_config_map", "build_event", "build_event_series",
-    "build_job_resources", "build_network_policy", "build_pod", "build_pod_group", "build_service", "build_workload",
-    "build_workload_spec", "merge_placement", "render", "workload_hash", "workload_name",
+    "JobReference", "Placement", "PriorityClass", "adoption_obstacle", "adoption_patch", "build_config_map", "build_event",
+    "build_event_series", "build_job_resources", "build_network_policy", "build_pod", "build_pod_group", "build_service",
+    "build_workload", "build_workload_spec", "merge_placement", "render", "workload_hash", "workload_name",
 ]  # fmt: skip
 
 

@@ -80,7 +80,15 @@ def build_pod(
         | {key: value for key, value in optional.items() if value},
     }
     join_pod_group(job, pod)
+    _use_admitted_resources(pod, placement)
     return pod
+
+
+def _use_admitted_resources(pod: dict[str, Any], placement: Placement) -> None:
+    for container in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())):
+        if admitted := placement.resources.get(container["name"]):
+            claims = {key: value for key, value in container.get("resources", {}).items() if key == "claims"}
+            container["resources"] = {key: admitted[key] for key in ("requests", "limits") if key in admitted} | claims
 
 
 def agent_command(job: FineTuneJob, index: int, nodes: int) -> list[str]:

@@ -12,6 +12,7 @@ from finetune_operator.api import GROUP, KIND, FineTuneJob
 from finetune_operator.api.scheduling import PREBUILT_LABEL
 from finetune_operator.builders.metadata import build_metadata
 from finetune_operator.builders.pod import build_pod
+from finetune_operator.builders.quantity import parse_quantity
 from finetune_operator.settings import Settings
 
 WORKLOAD_API_VERSION = "kueue.x-k8s.io/v1beta2"
@@ -78,6 +79,39 @@ def adoption_patch(job: FineTuneJob, settings: Settings) -> dict[str, Any]:
     """The merge patch with which the job takes a Workload that MultiKueue created for it."""
     metadata = build_workload(job, settings, None)["metadata"]
     return {"metadata": {key: metadata[key] for key in ("labels", "annotations", "ownerReferences") if key in metadata}}
+
+
+def adoption_obstacle(job: FineTuneJob, settings: Settings, workload: dict[str, Any]) -> str | None:
+    """Why the job cannot take a Workload that it did not create; None if it can.
+
+    Its pods would run on the quota of another object, or use more than the Workload has quota for.
+    """
+    name = workload["metadata"]["name"]
+    owners = workload["metadata"].get("ownerReferences") or ()
+    other = next((owner for owner in owners if owner["uid"] != job.metadata.uid), None)
+    if other is not None:
+        return f"Workload {name} belongs to {other['kind']} {other['name']}"
+    theirs, ours = (workload.get("spec") or {}).get("podSets") or [], _pod_sets(job, settings)
+    pods, nodes = sum(item.get("count", 1) for item in theirs), job.spec.workers.nodes
+    if pods != nodes:
+        return f"Workload {name} is for {pods} pods, the job for {nodes}"
+    requests, own_requests = _requests(theirs), _requests(ours)
+    differing = [container for container in requests | own_requests if requests.get(container) != own_requests.get(container)]
+    if differing:
+        return f"the container {differing[0]} of Workload {name} requests other resources than that of the job"
+    return None
+
+
+def _requests(pod_sets: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The requests of each container by its name; a limit without a request is one."""
+    result = {}
+    for pod_set in pod_sets:
+        pod = pod_set["template"]["spec"]
+        for container in (*(pod.get("initContainers") or ()), *pod["containers"]):
+            resources = container.get("resources") or {}
+            amounts = (resources.get("limits") or {}) | (resources.get("requests") or {})
+            result[container["name"]] = {name: parse_quantity(amount) for name, amount in amounts.items()}
+    return result
 
 
 def _pod_sets(job: FineTuneJob, settings: Settings) -> list[dict[str, Any]]:

@@ -69,6 +69,13 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "The priority class that the message names does not exist, so the job cannot enter its queue.",
         "Create the class or correct its name. The job enters its queue without further action.",
     ),
+    ConditionReason.WORKLOAD_MISMATCH: Advice(
+        "conditions `QuotaReserved` and `PodsReady` (False)",
+        "The job's label `kueue.x-k8s.io/prebuilt-workload-name` names a Workload that belongs to another object, or that asks "
+        "for another number of pods or other resources than the job. The Workload is left as it is.",
+        "Remove the label, or let it name a Workload for this job. If MultiKueue set it, give the operators of both clusters "
+        "the same profiles, from which the resources of the pods may come.",
+    ),
     ConditionReason.RESOURCE_FLAVOR_NOT_FOUND: Advice(
         "condition `PodsReady` (False)",
         "Kueue admitted the job to a ResourceFlavor that the operator cannot read, so it is unknown on which nodes the pods "

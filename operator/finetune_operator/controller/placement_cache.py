@@ -32,7 +32,7 @@ class PlacementCache:
                 raise
             message = f"The ResourceFlavor that admitted the job cannot be read: {error.message}"
             return None, ReasonMessage(ConditionReason.RESOURCE_FLAVOR_NOT_FOUND, message)
-        return merge_placement(flavors, workload.pod_updates), None
+        return merge_placement(flavors, workload.pod_updates, workload.resources), None
 
     async def _flavor(self, name: str) -> dict[str, Any]:
         now = time.monotonic()

@@ -56,7 +56,7 @@ class WorkloadExecutor:
     async def _ensure(self, job: CachedJob, document: FineTuneJob, state: JobState) -> None:
         try:
             priority = await self._priority(document)
-            await self._create_or_update(job, document, priority)
+            obstacle = await self._create_or_update(job, document, priority)
         except ApiError as error:
             if error.status == 409 or (error.status == 404 and PREBUILT_LABEL not in document.metadata.labels):
                 raise
@@ -64,9 +64,14 @@ class WorkloadExecutor:
         except LookupError as error:
             state.workload_error = ReasonMessage(ConditionReason.PRIORITY_CLASS_NOT_FOUND, str(error))
         else:
-            state.workload_error, state.workload_retries = None, 0
+            if obstacle is None:
+                state.workload_retries = 0
+            state.workload_error = obstacle
 
-    async def _create_or_update(self, job: CachedJob, document: FineTuneJob, priority: builders.PriorityClass | None) -> None:
+    async def _create_or_update(
+        self, job: CachedJob, document: FineTuneJob, priority: builders.PriorityClass | None
+    ) -> ReasonMessage | None:
+        """Returns why the job cannot take the Workload that its label names; None if it has a Workload now."""
         existing = self._cache.workload(job.key, job.uid)
         body = builders.build_workload(document, self._settings, priority)
         if existing is not None:
@@ -75,10 +80,20 @@ class WorkloadExecutor:
             metadata = {"annotations": annotations, "resourceVersion": str(existing.resource_version)}
             await self._patch(job, existing.name, {"metadata": metadata, "spec": spec})
         elif PREBUILT_LABEL in document.metadata.labels:
-            patch = builders.adoption_patch(document, self._settings)
-            await self._patch(job, builders.workload_name(document), patch)
+            return await self._adopt(job, document, builders.workload_name(document))
         else:
             self._cache.put_workload(await self._client.create(body))
+        return None
+
+    async def _adopt(self, job: CachedJob, document: FineTuneJob, name: str) -> ReasonMessage | None:
+        found = await self._client.get_object(WORKLOAD_API_VERSION, "Workload", job.key.namespace, name)
+        if obstacle := builders.adoption_obstacle(document, self._settings, found):
+            message = f"{PREBUILT_LABEL}: {obstacle}: let the label name a Workload for this job, or remove it."
+            return ReasonMessage(ConditionReason.WORKLOAD_MISMATCH, message)
+        patch = builders.adoption_patch(document, self._settings)
+        patch["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+        await self._patch(job, name, patch)
+        return None
 
     async def _priority(self, document: FineTuneJob) -> builders.PriorityClass | None:
         """The priority class of the job in the queue. Raises LookupError if it does not exist."""

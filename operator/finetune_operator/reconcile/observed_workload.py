@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -29,7 +29,8 @@ class Workload:
 
     `spec_hash` identifies the spec that the operator wrote last. `deactivated_by_job` tells a suspension of the job from a
     deactivation by Kueue or an administrator. `pods` is the number of pods that are admitted; `flavors` and `pod_updates`
-    decide where they run. `past_execution_seconds` is the time for which earlier admissions lasted. `resource_version` is not
+    decide where they run. `resources` are those of each container, by its name, for which it has or wants quota.
+    `past_execution_seconds` is the time for which earlier admissions lasted. `resource_version` is not
     compared.
     """
 
@@ -46,6 +47,7 @@ class Workload:
     pods: int = 0
     flavors: tuple[str, ...] = ()
     pod_updates: tuple[dict[str, Any], ...] = ()
+    resources: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     past_execution_seconds: int = 0
     resource_version: int = field(default=0, compare=False)
 
@@ -113,9 +115,17 @@ def parse_workload(body: dict[str, Any]) -> Workload:
         pod_updates=tuple(
             update for check in status.get("admissionChecks") or () for update in check.get("podSetUpdates") or ()
         ),
+        resources={item["name"]: item.get("resources") or {} for item in _containers(spec)},
         past_execution_seconds=status.get("accumulatedPastExecutionTimeSeconds", 0),
         resource_version=int(metadata.get("resourceVersion") or 0),
     )
+
+
+def _containers(spec: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for pod_set in spec.get("podSets") or ():
+        pod = pod_set["template"]["spec"]
+        yield from pod.get("initContainers") or ()
+        yield from pod["containers"]
 
 
 def _conditions(items: Iterable[dict[str, Any]]) -> Iterable[WorkloadCondition]:

@@ -10,6 +10,7 @@ from tests.support.simulated_cluster import document
 from finetune_operator import builders
 from finetune_operator.api import FineTuneJob
 from finetune_operator.builders import Placement
+from finetune_operator.builders.quantity import parse_quantity
 from finetune_operator.settings import Settings
 
 SETTINGS = Settings(trainer_image="trainer:1")
@@ -76,6 +77,25 @@ def test_multikueue_names_the_workload_of_its_copy() -> None:
     assert patch["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
     assert patch["metadata"]["labels"]["finetune-operator.io/job"] == "j"
     assert set(patch) == {"metadata"}
+
+
+@pytest.mark.parametrize(
+    ("name", "quantity", "other", "is_equal"),
+    [
+        ("number and text", 1, "1", True),
+        ("thousandths", "500m", "0.5", True),
+        ("binary", "1Gi", "1024Mi", True),
+        ("decimal", "1G", "1000M", True),
+        ("exponent", "2e3", "2k", True),
+        ("exa is no exponent", "1E", "1000P", True),
+        ("binary and decimal", "1Gi", "1G", False),
+        ("millions and thousandths", "1M", "1m", False),
+        ("no quantity", "many", "many", True),
+        ("unknown suffix", "1x", "1", False),
+    ],
+)
+def test_quantities_are_compared_by_amount(name: str, quantity: int | str, other: int | str, is_equal: bool) -> None:
+    assert (parse_quantity(quantity) == parse_quantity(other)) is is_equal
 
 
 @pytest.mark.parametrize(

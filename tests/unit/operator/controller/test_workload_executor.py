@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -127,6 +129,26 @@ async def test_uses_the_flavor_of_the_newest_admission() -> None:
     assert [placed(harness, name) for name in harness.client.pod_names()] == [{"gpu": "a100"}] * 2
 
 
+async def test_replaced_pod_asks_for_the_resources_that_were_admitted() -> None:
+    """A profile may have other defaults by now, but the quota is that of the admission."""
+    harness = queued_job()
+    harness.client.objects["FineTuneJob", KEY.name]["spec"]["workers"]["resources"] = {"requests": {"cpu": 1}}
+    harness.cache.put_job(harness.client.bump_version(harness.client.objects["FineTuneJob", KEY.name]))
+    await harness.reconcile()
+    harness.client.objects["ResourceFlavor", "h100"] = FLAVOR
+    update(harness, status=ADMITTED)
+    await harness.reconcile()
+    harness.make_ready("j-0", "j-1")
+    admitted = {"requests": {"cpu": 1}, "limits": {}}
+    changed = harness.client.objects["FineTuneJob", KEY.name]
+    changed["spec"]["workers"]["resources"] = {"requests": {"cpu": 8}, "limits": {"memory": "64Gi"}}
+    restart_operator(harness)
+    fail_pod(harness, "j-1")
+    await harness.reconcile()
+    assert harness.client.objects["Pod", "j-1-r"]["spec"]["containers"][0]["resources"] == admitted
+    assert workload(harness)["spec"]["podSets"][0]["template"]["spec"]["containers"][0]["resources"] == admitted
+
+
 async def test_reads_no_flavor_while_no_pod_is_missing() -> None:
     harness = await admitted_job()
     restart_operator(harness)
@@ -149,14 +171,53 @@ async def test_creates_no_pod_without_a_placement_after_the_removal_of_kueue() -
     assert harness.condition("PodsReady")["reason"] == "KueueNotInstalled"
 
 
-async def test_runs_at_once_in_the_workload_that_multikueue_created_and_kueue_admitted() -> None:
+def dispatched_job(*, count: int = 2, cpu: str = "1000m", owners: Sequence[dict[str, Any]] = ()) -> ReconcilerHarness:
+    """A job that names a Workload which exists already and is admitted, as a copy of MultiKueue does."""
     harness = queued_job()
     body = harness.client.bump_version(harness.client.objects["FineTuneJob", KEY.name])
     body["metadata"]["labels"] = {"kueue.x-k8s.io/prebuilt-workload-name": "prebuilt"}
+    body["spec"]["workers"]["resources"] = {"requests": {"cpu": 1}, "limits": {"memory": "2Gi"}}
     harness.sync_cache()
     harness.client.objects["ResourceFlavor", "h100"] = FLAVOR
-    prebuilt = {"metadata": {"name": "prebuilt", "namespace": KEY.namespace, "uid": "w"}, "spec": {"active": True}}
-    harness.client.objects["Workload", "prebuilt"] = harness.client.bump_version(prebuilt | {"status": ADMITTED})
+    metadata = {"name": "prebuilt", "namespace": KEY.namespace, "uid": "w", "ownerReferences": list(owners)}
+    resources = {"requests": {"cpu": cpu, "memory": "2048Mi"}, "limits": {"memory": "2Gi"}}
+    template = {"spec": {"containers": [{"name": "trainer", "resources": resources}]}}
+    spec = {"active": True, "podSets": [{"name": "main", "count": count, "template": template}]}
+    prebuilt = {"metadata": metadata, "spec": spec, "status": ADMITTED}
+    harness.client.objects["Workload", "prebuilt"] = harness.client.bump_version(prebuilt)
+    return harness
+
+
+@pytest.mark.parametrize(
+    ("prebuilt", "cause"),
+    [
+        ({"owners": [{"uid": "x", "kind": "Job", "name": "other", "controller": True}]}, "belongs to Job other"),
+        ({"owners": [{"uid": "x", "kind": "Pod", "name": "member"}]}, "belongs to Pod member"),
+        ({"count": 1}, "is for 1 pods, the job for 2"),
+        ({"cpu": "500m"}, "requests other resources"),
+    ],
+    ids=["another controller", "a group of pods", "fewer pods", "less CPU"],
+)
+async def test_leaves_a_workload_alone_that_is_not_for_this_job(prebuilt: dict[str, Any], cause: str) -> None:
+    harness = dispatched_job(**prebuilt)
+    before = copy.deepcopy(workload(harness))
+    delays = [await harness.reconcile() for _ in range(8)]
+    assert workload(harness) == before
+    assert harness.client.pod_names() == []
+    assert (delays[-1] or 0) > 30, "it asks less and less often"
+    condition = harness.condition("QuotaReserved")
+    assert (condition["status"], condition["reason"]) == ("False", "WorkloadMismatch")
+    assert cause in condition["message"]
+    before["metadata"]["ownerReferences"] = []
+    before["spec"] = dispatched_job().client.objects["Workload", "prebuilt"]["spec"]
+    harness.client.objects["Workload", "prebuilt"] = harness.client.bump_version(before)
+    await harness.reconcile()
+    await harness.reconcile()
+    assert harness.client.pod_names() == ["j-0", "j-1"]
+
+
+async def test_runs_at_once_in_the_workload_that_multikueue_created_and_kueue_admitted() -> None:
+    harness = dispatched_job()
     assert await harness.reconcile() == 0, "no event follows the response"
     await harness.reconcile()
     assert harness.client.pod_names() == ["j-0", "j-1"]
