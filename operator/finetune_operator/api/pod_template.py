@@ -2,6 +2,9 @@
 
 Fields have the names of Kubernetes' Pod API. The models list what may be set, so that a field that is absent here, such as a
 privileged security context, cannot be expressed. Which values a namespace may use is decided by the administrator's profiles.
+
+Fields for which a profile may have a default are absent by default: the API server writes default values into the stored
+object, where they would look like values that the author wrote.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
 LocalName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Words = Annotated[list[Annotated[str, Field(max_length=32_768)]], Field(max_length=256)]
 
+IDS = ("run_as_user", "run_as_group", "fs_group")  # of SecurityContext
 VOLUME_FIELDS = 2  # the name and the type
 RESERVED_PATHS = (
     "^/(etc(/finetune(-credentials)?(/.*)?)?|dev(/(shm|termination-log)(/.*)?)?|mnt/pvc(/.*)?|work|(proc|sys)(/.*)?)?/?$"
@@ -168,10 +172,10 @@ class ResourceClaim(Section):
 class SecurityContext(Section):
     """The user of the pod. It is never root, its root file system is read-only, and it cannot gain privileges."""
 
-    assign_ids: Literal["Operator", "Cluster"] = Field(
-        "Operator",
-        description="Operator sets the ids below; Cluster leaves them out, for clusters that assign them, such as by "
-        "OpenShift's SecurityContextConstraints.",
+    assign_ids: Literal["Operator", "Cluster"] | None = Field(
+        None,
+        description="Operator, the default, sets the ids below; Cluster leaves them out, for clusters that assign them, such "
+        "as by OpenShift's SecurityContextConstraints.",
     )
     run_as_user: int | None = Field(None, ge=1, le=2**31 - 1, description="User id; 1000 by default.")
     run_as_group: int | None = Field(None, ge=0, le=2**31 - 1, description="Group id; 1000 by default.")
@@ -185,11 +189,21 @@ class SecurityContext(Section):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.assignIds == 'Operator' || !has(self.runAsUser) && !has(self.runAsGroup) && !has(self.fsGroup)",
+            "!has(self.assignIds) || self.assignIds == 'Operator' || "
+            "!has(self.runAsUser) && !has(self.runAsGroup) && !has(self.fsGroup)",
             "the cluster assigns the ids: remove runAsUser, runAsGroup and fsGroup, or set assignIds: Operator",
             "assignIds",
         ),
     )
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether an id is set, which only the operator can assign."""
+        return any(getattr(self, field) is not None for field in IDS)
+
+    def without_ids(self) -> Self:
+        """The security context for a cluster that assigns the ids."""
+        return self.model_copy(update=dict.fromkeys(IDS))
 
 
 def _reserved_keys(field: str) -> Rule:
@@ -231,10 +245,10 @@ class PodTemplate(Section):
         default_factory=list, max_length=32, description="Where the trainer container mounts the additional volumes."
     )
     security_context: SecurityContext = SecurityContext()
-    host_network: bool = Field(
-        False,
-        description="Use the node's network, where a profile allows it. The pods then occupy the ports 9400 and 29400 of their "
-        "nodes, so that a node runs one pod of any job.",
+    host_network: bool | None = Field(
+        None,
+        description="Use the node's network, where a profile allows it; false by default. The pods then occupy the ports 9400 "
+        "and 29400 of their nodes, so that a node runs one pod of any job.",
     )
     image_pull_secrets: list[str] = Field(
         default_factory=list, max_length=16, description="Names of the Secrets for pulling the image."

@@ -14,10 +14,10 @@ from finetune_trainer.config.base import Rule, Section
 class ScratchVolume(Section):
     """The volume at /work: prepared data, checkpoints on their way to the storage, HOME and caches."""
 
-    type: Literal["EmptyDir", "Memory", "PersistentVolume"] = Field(
-        "EmptyDir",
-        description="EmptyDir is on the node's disk, Memory in its memory; PersistentVolume is a generic ephemeral volume, "
-        "which is deleted with the pod.",
+    type: Literal["EmptyDir", "Memory", "PersistentVolume"] | None = Field(
+        None,
+        description="EmptyDir, the default, is on the node's disk, Memory in its memory; PersistentVolume is a generic "
+        "ephemeral volume, which is deleted with the pod.",
     )
     size: Quantity | None = Field(
         None,
@@ -26,9 +26,13 @@ class ScratchVolume(Section):
     storage_class_name: str | None = Field(None, max_length=253, description="StorageClass of a PersistentVolume.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.type != 'PersistentVolume' || has(self.size)", "a PersistentVolume needs a size: add scratch.size", "size"),
         Rule(
-            "self.type == 'PersistentVolume' || !has(self.storageClassName)",
+            "!has(self.type) || self.type != 'PersistentVolume' || has(self.size)",
+            "a PersistentVolume needs a size: add scratch.size",
+            "size",
+        ),
+        Rule(
+            "!has(self.storageClassName) || (has(self.type) && self.type == 'PersistentVolume')",
             "only a PersistentVolume has a StorageClass: remove scratch.storageClassName, or set type: PersistentVolume",
             "storageClassName",
         ),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
-from finetune_operator.api.pod_template import PodTemplate, VolumeMount
+from finetune_operator.api.pod_template import SecurityContext, VolumeMount
 from finetune_operator.api.resources import Resources
-from finetune_operator.api.workers import Workers
-from finetune_operator.profiles.model import Defaults
+from finetune_operator.api.workers import ScratchVolume, Workers
+from finetune_operator.profiles.model import Defaults, Profile
+from finetune_trainer.config.base import Section
 
+S = TypeVar("S", bound=Section)
 QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)")
 
 
@@ -26,30 +29,52 @@ def merge(workers: Workers, defaults: Defaults) -> Workers:
         update={
             "image": workers.image or defaults.image,
             "resources": resources,
-            "scratch": _own_or_default(workers, defaults, "scratch"),
+            "scratch": _merge_scratch(workers.scratch, defaults.scratch),
             "shared_memory": workers.shared_memory if workers.shared_memory is not None else defaults.shared_memory,
-            "template": _merge_templates(workers.template, defaults.template),
+            "template": _merge_sections(workers.template, defaults.template),
         }
     )
 
 
-def _own_or_default(own: Any, defaults: Any, field: str) -> Any:
-    value = getattr(own, field)
-    return value if value != type(own).model_fields[field].default else getattr(defaults, field)
+def conflicts(workers: Workers, profile: Profile) -> Iterator[str]:
+    """The sentences about fields of the job that contradict each other once they are merged with the defaults."""
+    own, default = workers.template.security_context, profile.defaults.template.security_context
+    if own.has_ids and own.assign_ids is None and default.assign_ids == "Cluster":
+        yield (
+            f"spec.workers.template.securityContext.assignIds: profile {profile.name} lets the cluster assign the ids: remove "
+            "runAsUser, runAsGroup and fsGroup, or set assignIds: Operator"
+        )
 
 
-def _merge_templates(own: PodTemplate, defaults: PodTemplate) -> PodTemplate:
-    merged: dict[str, Any] = {}
-    for field in PodTemplate.model_fields:
-        value, default = getattr(own, field), getattr(defaults, field)
-        if isinstance(value, dict):
-            merged[field] = default | value
-        elif isinstance(value, list):
-            keys = [_key(item) for item in value]
-            merged[field] = [item for item in default if _key(item) not in keys] + value
-        else:
-            merged[field] = _own_or_default(own, defaults, field)
-    return own.model_copy(update=merged)
+def _merge_sections(own: S, defaults: S) -> S:
+    """The fields that the job sets, and the defaults for the others; sections, maps and lists in them are merged likewise."""
+    return own.model_copy(
+        update={field: _merge(getattr(own, field), getattr(defaults, field)) for field in type(own).model_fields}
+    )
+
+
+def _merge(own: Any, default: Any) -> Any:
+    if own is None:
+        return default
+    if isinstance(own, SecurityContext):
+        return _merge_security_contexts(own, default)
+    if isinstance(own, dict):
+        return default | own
+    if isinstance(own, list):
+        keys = [_key(item) for item in own]
+        return [item for item in default if _key(item) not in keys] + own
+    return own
+
+
+def _merge_scratch(own: ScratchVolume, defaults: ScratchVolume) -> ScratchVolume:
+    """The size and the StorageClass of a profile are meant for its type of volume."""
+    has_other_type = own.type is not None and defaults.type is not None and own.type != defaults.type
+    return own if has_other_type else _merge_sections(own, defaults)
+
+
+def _merge_security_contexts(own: SecurityContext, defaults: SecurityContext) -> SecurityContext:
+    merged = _merge_sections(own, defaults)
+    return merged.without_ids() if merged.assign_ids == "Cluster" else merged
 
 
 def _key(item: Any) -> Any:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from finetune_operator.api import FineTuneJob
 from finetune_operator.profiles.limits import violations
-from finetune_operator.profiles.merge import merge
+from finetune_operator.profiles.merge import conflicts, merge
 from finetune_operator.profiles.model import Profile
 from finetune_trainer.config.base import Rule, Section, explain
 
@@ -60,7 +60,8 @@ class Profiles(Section):
         The defaults are an administrator's, so that the limits do not apply to them.
         """
         profile = self._choose(job)
-        if errors := tuple(error for limiting in self._limiting(job, profile) for error in violations(job, limiting)):
+        errors = [error for limiting in self._limiting(job, profile) for error in violations(job, limiting)]
+        if errors := [*errors, *conflicts(job.spec.workers, profile)]:
             raise ProfileError(*errors)
         workers = merge(job.spec.workers, profile.defaults)
         if workers == job.spec.workers:

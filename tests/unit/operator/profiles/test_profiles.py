@@ -12,7 +12,10 @@ from tests.support.rule_cases.documents import job
 
 from finetune_operator import builders
 from finetune_operator.api import FineTuneJob
-from finetune_operator.profiles import ProfileError, Profiles
+from finetune_operator.api.workers import Workers
+from finetune_operator.codegen.crd import build_schema
+from finetune_operator.profiles import Defaults, ProfileError, Profiles
+from finetune_operator.profiles.merge import merge
 from finetune_operator.settings import Settings
 
 PAGE = Path(__file__).parents[4] / "docs/guides/profiles.md"
@@ -207,11 +210,85 @@ def test_resources_per_gpu(own: dict[str, Any], requests: dict[str, Any], limits
     assert (resources.requests, resources.limits) == (requests, limits)
 
 
-def test_defaults_for_sizes() -> None:
-    defaults = {"scratch": {"size": "100Gi"}, "sharedMemory": "8Gi"}
-    assert with_defaults({}, **defaults).scratch.size == "100Gi"
-    own = with_defaults({"scratch": {"size": "1Gi"}, "sharedMemory": "1Gi"}, **defaults)
-    assert (own.scratch.size, own.shared_memory) == ("1Gi", "1Gi")
+FAST = {"type": "PersistentVolume", "size": "1Ti", "storageClassName": "fast"}
+
+
+@pytest.mark.parametrize(
+    ("own", "defaults", "merged"),
+    [
+        ({}, {"size": "100Gi"}, {"size": "100Gi"}),
+        ({"size": "1Gi"}, {"size": "100Gi"}, {"size": "1Gi"}),
+        ({"size": "2Ti"}, FAST, FAST | {"size": "2Ti"}),
+        ({"type": "Memory"}, {"size": "8Gi"}, {"type": "Memory", "size": "8Gi"}),
+        ({"type": "EmptyDir"}, FAST, {"type": "EmptyDir"}),
+        (
+            {"type": "PersistentVolume", "size": "2Ti"},
+            {"type": "EmptyDir", "size": "1Gi"},
+            {"type": "PersistentVolume", "size": "2Ti"},
+        ),
+        (FAST | {"storageClassName": "slow"}, FAST, FAST | {"storageClassName": "slow"}),
+    ],
+)
+def test_merges_the_scratch_volume(own: dict[str, Any], defaults: dict[str, Any], merged: dict[str, Any]) -> None:
+    assert with_defaults({"scratch": own}, scratch=defaults).scratch.document() == merged
+
+
+@pytest.mark.parametrize(
+    ("own", "defaults", "merged"),
+    [
+        (
+            {"supplementalGroups": [7]},
+            {"assignIds": "Cluster", "supplementalGroups": [5], "capabilities": ["IPC_LOCK"]},
+            {"assignIds": "Cluster", "supplementalGroups": [5, 7], "capabilities": ["IPC_LOCK"]},
+        ),
+        ({"runAsUser": 3}, {"runAsUser": 2, "fsGroup": 2}, {"runAsUser": 3, "fsGroup": 2}),
+        ({"assignIds": "Cluster"}, {"runAsUser": 2, "capabilities": ["A"]}, {"assignIds": "Cluster", "capabilities": ["A"]}),
+        ({"assignIds": "Operator", "runAsUser": 3}, {"assignIds": "Cluster"}, {"assignIds": "Operator", "runAsUser": 3}),
+    ],
+)
+def test_merges_the_security_context(own: dict[str, Any], defaults: dict[str, Any], merged: dict[str, Any]) -> None:
+    context = with_defaults({"template": {"securityContext": own}}, template={"securityContext": defaults})
+    document = context.template.security_context.document()
+    assert {field: value for field, value in document.items() if value != []} == merged
+
+
+def test_refuses_ids_where_the_cluster_assigns_them() -> None:
+    with pytest.raises(ProfileError) as error:
+        with_defaults(
+            {"template": {"securityContext": {"runAsUser": 3}}}, template={"securityContext": {"assignIds": "Cluster"}}
+        )
+    assert str(error.value) == (
+        "spec.workers.template.securityContext.assignIds: profile default lets the cluster assign the ids: remove runAsUser, "
+        "runAsGroup and fsGroup, or set assignIds: Operator"
+    )
+
+
+@pytest.mark.parametrize(("own", "merged"), [({}, True), ({"hostNetwork": False}, False), ({"hostNetwork": True}, True)])
+def test_job_can_turn_off_the_network_of_the_node(own: dict[str, Any], merged: bool) -> None:
+    profiles = {
+        "profiles": [
+            {"name": "default", "defaults": {"template": {"hostNetwork": True}}, "limits": {"hostNetwork": True}}
+        ]
+    }  # fmt: skip
+    job = Profiles.model_validate(profiles).apply(parse({"spec.workers": {"template": own}}))
+    assert job.spec.workers.template.host_network is merged
+    assert ("hostNetwork" in builders.build_pod(job, 0, Settings())["spec"]) == merged
+
+
+def test_stored_object_does_not_set_what_a_profile_has_a_default_for() -> None:
+    workers = build_schema()["properties"]["spec"]["properties"]["workers"]["properties"]
+    profile = Defaults.model_validate(
+        {"scratch": FAST, "template": {"hostNetwork": True, "securityContext": {"assignIds": "Cluster"}}}
+    )
+    stored = Workers.model_validate({name: schema["default"] for name, schema in workers.items() if "default" in schema})
+    merged = merge(stored, profile)
+    assert merged.scratch == profile.scratch
+    assert merged.template == profile.template
+
+
+def test_default_size_of_shared_memory() -> None:
+    assert with_defaults({}, sharedMemory="8Gi").shared_memory == "8Gi"
+    assert with_defaults({"sharedMemory": "1Gi"}, sharedMemory="8Gi").shared_memory == "1Gi"
 
 
 def test_changed_defaults_do_not_change_the_revision() -> None:
