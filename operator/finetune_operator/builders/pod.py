@@ -84,8 +84,13 @@ def build_pod(
     return pod
 
 
+def all_containers(pod_spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The init containers and the containers of a pod."""
+    return [*(pod_spec.get("initContainers") or ()), *pod_spec["containers"]]
+
+
 def _use_admitted_resources(pod: dict[str, Any], placement: Placement) -> None:
-    for container in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())):
+    for container in all_containers(pod["spec"]):
         if admitted := placement.resources.get(container["name"]):
             claims = {key: value for key, value in container.get("resources", {}).items() if key == "claims"}
             container["resources"] = {key: admitted[key] for key in ("requests", "limits") if key in admitted} | claims

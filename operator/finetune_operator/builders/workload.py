@@ -11,7 +11,7 @@ from finetune_operator import names
 from finetune_operator.api import GROUP, KIND, FineTuneJob
 from finetune_operator.api.scheduling import PREBUILT_LABEL
 from finetune_operator.builders.metadata import build_metadata
-from finetune_operator.builders.pod import build_pod
+from finetune_operator.builders.pod import all_containers, build_pod
 from finetune_operator.builders.quantity import parse_quantity
 from finetune_operator.settings import Settings
 
@@ -106,8 +106,7 @@ def _requests(pod_sets: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The requests of each container by its name; a limit without a request is one."""
     result = {}
     for pod_set in pod_sets:
-        pod = pod_set["template"]["spec"]
-        for container in (*(pod.get("initContainers") or ()), *pod["containers"]):
+        for container in all_containers(pod_set["template"]["spec"]):
             resources = container.get("resources") or {}
             amounts = (resources.get("limits") or {}) | (resources.get("requests") or {})
             result[container["name"]] = {name: parse_quantity(amount) for name, amount in amounts.items()}
