@@ -103,9 +103,13 @@ class Observer:
             state.workload_hash = document, builders.workload_hash(document, self._settings)
         return state.workload_hash[1]
 
-    def remember_pods(self, job: CachedJob, state: JobState) -> None:
-        """Remember the pods of a job after a reconcile, so that the next one notices which of them have vanished."""
-        state.pods = tuple(pod for pod in self._cache.pods(job.key) if pod.job_uid == job.uid)
+    def remember_pods(self, job: CachedJob, state: JobState, observed: ObservedState) -> None:
+        """Remember the pods of a job after a reconcile, so that the next one notices which of them have vanished.
+
+        A pod that vanished during the reconcile is not in the cache any more, and no reconcile has noticed that.
+        """
+        cached = (pod for pod in self._cache.pods(job.key) if pod.job_uid == job.uid)
+        state.pods = tuple({pod.uid: pod for pod in (*observed.pods, *observed.retained_pods, *cached)}.values())
 
     async def refresh_pods(self, key: JobKey) -> None:
         """Update the cached pods of one job with a consistent read from the API server."""

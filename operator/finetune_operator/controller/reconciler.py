@@ -19,7 +19,7 @@ from finetune_operator.controller.node_monitor import NodeMonitor
 from finetune_operator.controller.observer import Observer
 from finetune_operator.controller.status_writer import StatusWriter
 from finetune_operator.controller.workqueue import OutdatedError
-from finetune_operator.reconcile import Event, Plan, ReconcileTimings, reconcile
+from finetune_operator.reconcile import Event, ObservedState, Plan, ReconcileTimings, reconcile
 from finetune_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -67,24 +67,26 @@ class Reconciler:
             state = self._states.get(job)
             try:
                 try:
-                    plan = await self._plan(job, state)
+                    observed, plan = await self._plan(job, state)
                 except UnreadableStatusError as error:
                     await self._leave_alone(job, state, str(error))
                     return None
-                return await self._apply(job, state, plan)
+                return await self._apply(job, state, observed, plan)
             except ApiError as error:
                 if error.status not in (404, 409):
                     raise
                 raise OutdatedError(str(error)) from error
 
-    async def _plan(self, job: CachedJob, state: JobState) -> Plan:
+    async def _plan(self, job: CachedJob, state: JobState) -> tuple[ObservedState, Plan]:
+        """The observed state, and what is to be done about it."""
         observed = await self._observer.observe(job, state)
         plan = reconcile(observed, self._timings)
         if not plan.needs_consistent_read:
-            return plan
+            return observed, plan
         # The pod watch may lag behind the job watch, and another operator may have counted this failure already.
         await self._observer.refresh_pods(job.key)
-        return reconcile(await self._observer.observe(job, state), self._timings)
+        observed = await self._observer.observe(job, state)
+        return observed, reconcile(observed, self._timings)
 
     async def _leave_alone(self, job: CachedJob, state: JobState, error: str) -> None:
         """Report once that the status of a job cannot be read. Nothing is created, deleted or decided for the job.
@@ -108,7 +110,7 @@ class Reconciler:
             logger.warning("%s: the API server accepts no change of this status: %s", job.key, rejection)
         state.reported_status_error = error
 
-    async def _apply(self, job: CachedJob, state: JobState, plan: Plan) -> float | None:
+    async def _apply(self, job: CachedJob, state: JobState, observed: ObservedState, plan: Plan) -> float | None:
         """Write the status, record the events, then execute the actions. Returns the seconds until the next reconcile.
 
         The events follow from the status, so they are recorded whether or not the actions succeed.
@@ -118,7 +120,7 @@ class Reconciler:
             return _earliest(write_after, plan.requeue_after)
         self.events.record(job, plan.events)
         retry_after = await self._executor.execute(job, state, plan.actions)
-        self._observer.remember_pods(job, state)
+        self._observer.remember_pods(job, state, observed)
         return _earliest(retry_after, plan.requeue_after)
 
 

@@ -146,6 +146,29 @@ async def test_pods_that_vanish_before_they_run_are_counted_once() -> None:
     assert harness.client.log.count("delete Pod j-0") == 1
 
 
+async def test_pods_that_vanish_while_the_status_is_written_are_counted() -> None:
+    harness = await start_job()
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node has room"}
+    body = harness.client.objects["Pod", "j-1"]
+    body["status"] = {"phase": "Pending", "conditions": [condition]}
+    harness.client.bump_version(body)
+    harness.sync_cache()
+    write = harness.client.patch_status
+
+    async def write_while_the_pod_is_deleted(*arguments: Any) -> dict[str, Any]:
+        harness.client.objects.pop(("Pod", "j-1"), None)
+        harness.sync_cache()
+        return await write(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(harness.client, "patch_status", write_while_the_pod_is_deleted)
+        await harness.reconcile()
+    assert harness.status()["reason"] == "Unschedulable"
+    await harness.reconcile()
+    assert harness.status()["pending"]["releases"] == 1
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
+
+
 async def test_pods_that_vanish_while_the_operator_is_away_are_created_again() -> None:
     harness = await start_job()
     del harness.client.objects["Pod", "j-1"]
