@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 import pytest
 from tests.support.cluster_run import CHECKPOINT_EVERY, ClusterRun
@@ -55,18 +56,33 @@ def test_killed_during_upload(run: ClusterRun, measure: Measure, storage_proxy: 
 
 def test_flipped_bit(run: ClusterRun, measure: Measure, storage_proxy: FaultyProxy) -> None:
     """A damaged checkpoint is rejected by its hash, and the one before is used."""
+
+    def flip(path: str) -> None:
+        content = bytearray(run.storage.get(path))
+        content[len(content) // 2] ^= 1
+        run.storage.put(path, bytes(content))
+
+    _damage(run, measure, storage_proxy, 18, "a bit flips in the newest checkpoint", flip)
+
+
+def test_missing_file(run: ClusterRun, measure: Measure, storage_proxy: FaultyProxy) -> None:
+    """A checkpoint without the part of a rank is rejected, and the one before is used."""
+    _damage(run, measure, storage_proxy, 19, "the file of a rank is missing in the newest checkpoint", run.storage.delete)
+
+
+def _damage(
+    run: ClusterRun, measure: Measure, storage_proxy: FaultyProxy, number: int, case: str, damage: Callable[[str], object]
+) -> None:
+    """Damage a file of the newest checkpoint, and replace the pod that has a copy of it."""
     run.wait("two checkpoints", lambda: len(committed_steps(run.storage)) > 1)
     # Nothing is stored while the storage is unavailable, which lasts until the new pod runs.
-    with measure.fault(18, "a bit flips in the newest checkpoint", run, steps_lost=20 * CHECKPOINT_EVERY):
+    with measure.fault(number, case, run, steps_lost=20 * CHECKPOINT_EVERY):
         with storage_proxy.broken("unavailable"):  # no newer checkpoint may replace the damaged one
             run.wait("a failed save", lambda: run.condition("CheckpointHealthy")[0] == "False")
             step = committed_steps(run.storage)[0]
             manifest = read_manifest(run.storage, step)
             assert manifest is not None
-            path = f"{manifest.folder}/mp_rank_00_model_states.pt"
-            content = bytearray(run.storage.get(path))
-            content[len(content) // 2] ^= 1
-            run.storage.put(path, bytes(content))
+            damage(f"{manifest.folder}/mp_rank_00_model_states.pt")
             deleted = run.uids()[0]
             run.delete_pod(0, "--grace-period=0", "--force")  # a new pod has no copy of the checkpoint on its node
             # Until all ranks are gone, the storage must not accept what they still try to save.
