@@ -166,7 +166,10 @@ class WorkerProcess:
                 Reason.OUT_OF_MEMORY,
                 f"was killed by {name} because the container ran out of memory: raise its limit, or lower microBatchSize",
             )
-        return self._failure(Reason.CRASHED, f"was killed by {name}")
+        # The kernel ends a process that way if it writes to shared memory for which there is no room, but also if memory is
+        # broken: so the ranks are restarted, which a shortage would survive only by chance.
+        advice = ": if /dev/shm was full, raise workers.sharedMemory" if number == signal.SIGBUS else ""
+        return self._failure(Reason.CRASHED, f"was killed by {name}{advice}")
 
     def _failure(self, reason: Reason, text: str) -> Outcome:
         return Outcome(reason=reason, message=f"rank {self.rank} on node {self.node} {text}", rank=self.rank, node=self.node)

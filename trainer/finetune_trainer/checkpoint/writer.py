@@ -6,6 +6,7 @@ and the cores.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -31,6 +32,8 @@ from finetune_trainer.protocol.outcome import TrainerError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+SCRATCH_ADVICE = "raise spec.workers.scratch.size, or make room on the disk of /work"
 
 _NICENESS = 10  # of the writer thread, so that training gets the cores first
 
@@ -88,7 +91,7 @@ class Writer:
             with save.work.running():
                 self._store(save)
         except Exception as error:
-            save.error = _error_sentence(error)
+            save.error = self._error_sentence(error)
             log.warning("the checkpoint of step %d could not be stored: %s", save.step, save.error)
             self._report_failure(save, save.error)
         finally:
@@ -178,16 +181,21 @@ class Writer:
         with suppress(TrainerError):
             commit.put_part(context.storage, save.step, context.attempt, Part(rank=context.group.rank, error=error))
 
+    def _error_sentence(self, error: Exception) -> str:
+        if isinstance(error, OSError):
+            return f"{error.strerror or error} ({error.filename or 'local disk'}): {self._disk_advice(error)}"
+        if isinstance(error, TrainerError):
+            return str(error)
+        return f"{type(error).__name__}: {error}"
+
+    def _disk_advice(self, error: OSError) -> str:
+        storage = self._context.storage
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return "check the disk that this file is on"
+        return SCRATCH_ADVICE if storage.folder is None else f"make room in {storage.uri}"
+
 
 def _lower_priority() -> None:
     # Linux has a niceness per thread; elsewhere the thread keeps the priority of the process.
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def _error_sentence(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.strerror or error} ({error.filename or 'local disk'}): make room on the trainer's disk"
-    if isinstance(error, TrainerError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

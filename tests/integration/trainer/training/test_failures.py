@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -38,7 +40,7 @@ from finetune_trainer.training.failures import MAX_MESSAGE_CHARACTERS, classify_
         (ModuleNotFoundError("No module named 'x'"), Reason.INTERNAL_ERROR),
         (NotImplementedError(), Reason.INTERNAL_ERROR),
         (RuntimeError("CUDA error: device-side assert triggered"), Reason.CRASHED),
-        (OSError("No space left on device"), Reason.CRASHED),
+        (OSError(errno.ENOSPC, "No space left on device"), Reason.CRASHED),
         (KeyboardInterrupt(), Reason.CRASHED),
     ],
     ids=lambda value: f"{type(value).__name__} {value}"[:40],
@@ -53,6 +55,46 @@ def test_classifies_errors(error: BaseException, reason: Reason) -> None:
 @pytest.mark.parametrize("field", ["microBatchSize", "gradientCheckpointing", "zeroStage", "offload"])
 def test_out_of_memory_message_names_remedies(field: str) -> None:
     assert field in classify_error(torch.OutOfMemoryError("CUDA out of memory"))[1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to allocate shared memory(shm) for file </torch_1405_2802365893_0>: No space left on device (28)"),
+        dist.DistBackendError(
+            "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled system error, NCCL version 2.29.7\nLast error:\nError while "
+            "creating shared memory segment /dev/shm/nccl-WU88OE (size 9637888), error: No space left on device (28)"
+        ),
+        RuntimeError(
+            "DataLoader worker (pid 325) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+            "shared memory. Please try to raise your shared memory limit."
+        ),
+        OSError(errno.ENOSPC, "No space left on device", "/dev/shm/psm_2f8a1c"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_full_shared_memory_is_neither_a_lost_peer_nor_a_full_disk(error: BaseException) -> None:
+    reason, message = classify_error(error)
+    assert reason is Reason.OUT_OF_MEMORY
+    assert message.startswith("/dev/shm is full: raise spec.workers.sharedMemory (")
+
+
+def test_shared_memory_of_a_gpu_is_not_that_of_the_pod() -> None:
+    error = RuntimeError("out of resource: shared memory, Required: 151552, Hardware limit: 101376")
+    assert "workers.sharedMemory" not in classify_error(error)[1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/work/cache/prepared/0.arrow"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_full_disk_names_the_scratch_volume(error: BaseException) -> None:
+    reason, message = classify_error(error)
+    assert reason is Reason.CRASHED
+    assert message.startswith("the disk is full: raise spec.workers.scratch.size")
 
 
 def test_shortens_a_long_message() -> None:

@@ -31,6 +31,7 @@ Start = Callable[[str, str], WorkerGroup]
         ("complete", "exit:3", Reason.INVALID_DATA, 3, "rank 3 on node 1 exited with code 3 (a file or row of the data "),
         ("kill:9", "complete", Reason.CRASHED, 2, "rank 2 on node 1 was killed by signal 9 (SIGKILL)"),
         ("kill:11", "complete", Reason.CRASHED, 2, "rank 2 on node 1 was killed by signal 11 (SIGSEGV)"),
+        ("kill:7", "complete", Reason.CRASHED, 2, "rank 2 on node 1 was killed by signal 7 (SIGBUS): if /dev/shm was full, raise w"),
         ("fail:RendezvousFailed:0", "exit:1", Reason.CRASHED, 3, "rank 3 on node 1 exited"),
         ("exit:1", "fail:InvalidData:0", Reason.INVALID_DATA, 3, "rank 3 reports InvalidData"),
         ("fail:Preempted:0", "fail:RendezvousFailed:0", Reason.RENDEZVOUS_FAILED, 3, "rank 3 reports RendezvousFailed"),
