@@ -17,6 +17,8 @@ HTTP_PORT = 9400
 RENDEZVOUS_PORT = 29400
 
 CONTAINER = "trainer"
+WORK_VOLUME = "work"
+SHARED_MEMORY_VOLUME = "shm"
 WORK_DIR = "/work"
 DOCUMENT_DIR = "/etc/finetune"
 DOCUMENT_KEY = "train.json"

@@ -12,7 +12,7 @@ from finetune_operator.builders.metadata import build_metadata
 from finetune_operator.builders.node_affinity import avoid_nodes
 from finetune_operator.builders.placement import Placement
 from finetune_operator.builders.pod_group import join_pod_group
-from finetune_operator.builders.volumes import WORK_VOLUME, build_volumes
+from finetune_operator.builders.volumes import build_volumes
 from finetune_operator.settings import Settings
 from finetune_trainer.protocol.environment import COMPLETES_ONCE, REQUESTED_GPUS
 
@@ -166,7 +166,7 @@ def _environment(job: FineTuneJob) -> list[dict[str, Any]]:
 
 def _init_container(job: FineTuneJob, container: InitContainer, trainer_image: str) -> dict[str, Any]:
     body = container.document()
-    work = {"name": WORK_VOLUME, "mountPath": names.WORK_DIR}
+    work = {"name": names.WORK_VOLUME, "mountPath": names.WORK_DIR}
     return {key: value for key, value in body.items() if value} | {
         "image": container.image or trainer_image,
         "volumeMounts": [work, *body["volumeMounts"]],

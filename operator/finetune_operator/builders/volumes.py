@@ -9,7 +9,6 @@ from finetune_operator.api import FineTuneJob
 from finetune_operator.api.workers import ScratchVolume
 from finetune_operator.builders.uri_references import referenced_claims, referenced_secrets
 
-WORK_VOLUME = "work"
 VolumesWithMounts = list[tuple[dict[str, Any], dict[str, Any]]]
 
 
@@ -28,10 +27,11 @@ def build_volumes(job: FineTuneJob) -> tuple[list[dict[str, Any]], list[dict[str
 def _scratch(job: FineTuneJob) -> VolumesWithMounts:
     document = {"name": "document", "configMap": {"name": names.config_map_name(job)}}
     # The default of 64 MiB of shared memory is too small for data workers and collectives.
-    shared_memory = _empty_dir("Memory", job.spec.workers.shared_memory)
+    shared_memory = {"name": names.SHARED_MEMORY_VOLUME} | _empty_dir("Memory", job.spec.workers.shared_memory)
+    work = {"name": names.WORK_VOLUME} | _work(job.spec.workers.scratch)
     return [
-        ({"name": WORK_VOLUME} | _work(job.spec.workers.scratch), {"name": WORK_VOLUME, "mountPath": names.WORK_DIR}),
-        ({"name": "shm"} | shared_memory, {"name": "shm", "mountPath": "/dev/shm"}),
+        (work, {"name": names.WORK_VOLUME, "mountPath": names.WORK_DIR}),
+        (shared_memory, {"name": names.SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"}),
         (document, {"name": "document", "mountPath": names.DOCUMENT_DIR, "readOnly": True}),
     ]
 

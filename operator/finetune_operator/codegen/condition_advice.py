@@ -207,8 +207,9 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "conditions `Restarting`, `Running` and, after too many failures, `Failed`; a Warning event",
         "The kubelet evicted the pod because a container or a volume exceeded its own limit of disk space. The message names "
         "it.",
-        "Raise `workers.resources.limits.ephemeral-storage` or the volume's `emptyDir.sizeLimit`. The data that a run "
-        "prepares, its snapshots and downloaded models need space in `/work`. The replacement starts with an empty disk.",
+        "Raise the field in the message: `workers.resources.limits.ephemeral-storage`, `workers.scratch.size` or the "
+        "`emptyDir.sizeLimit` of a volume of the template. The data that a run prepares, its snapshots and downloaded models "
+        "need space in `/work`. The replacement starts with an empty disk.",
     ),
     ConditionReason.POD_REJECTED: Advice(
         "conditions `Restarting`, `Running` and, after too many failures, `Failed`; a Warning event",

@@ -11,7 +11,8 @@ EXIT_ADVICE: dict[Reason, Advice] = {
         "conditions `Restarting`, `Running` and, after too many failures, `Failed`",
         "A process ended with an error that no other reason covers, or was killed by a signal.",
         "Read the traceback in the log. A process that was killed by signal 9 often ran out of memory: compare "
-        "`workers.resources.limits.memory` with the memory use of the pod.",
+        "`workers.resources.limits.memory` with the memory use of the pod. Signal 7 can mean that `/dev/shm` is full: raise "
+        "`workers.sharedMemory`. If the message says that the disk is full, raise `workers.scratch.size`.",
     ),
     Reason.INVALID_CONFIGURATION: Advice(
         "condition `Failed`",
@@ -28,10 +29,11 @@ EXIT_ADVICE: dict[Reason, Advice] = {
     ),
     Reason.OUT_OF_MEMORY: Advice(
         "condition `Failed`",
-        "The GPU's or the host's memory is too small for the model, the micro-batch or the data.",
+        "The GPU's or the host's memory, or `/dev/shm`, is too small for the model, the micro-batch or the data. The message "
+        "says which.",
         "Lower `training.microBatchSize`, which does not change the loss, or `data.maxLength`; set "
         "`training.gradientCheckpointing: true`; raise `deepspeed.zeroStage`; set `deepspeed.offload`; or raise "
-        "`workers.resources.limits.memory`.",
+        "`workers.resources.limits.memory`. If `/dev/shm` is full, raise `workers.sharedMemory`.",
     ),
     Reason.NON_FINITE_LOSS: Advice(
         "condition `Failed`",

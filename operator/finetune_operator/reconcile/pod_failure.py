@@ -39,6 +39,7 @@ DISK_LIMIT = re.compile(
     r"|Pod ephemeral local storage usage exceeds the total limit of containers"
 )
 DISK_LIMIT_FIELD = "workers.resources.limits.ephemeral-storage"
+VOLUME_SIZE_FIELDS = {names.WORK_VOLUME: "workers.scratch.size", names.SHARED_MEMORY_VOLUME: "workers.sharedMemory"}
 # Part of the message of an eviction for pressure if the pod uses more than it requested.
 EXCEEDED_REQUEST = "has larger consumption of"
 # The kubelet rejects a pod with these reasons because of the pod's own fields, on every node of the same configuration. Its
@@ -173,7 +174,7 @@ def _from_pod_status(pod: Pod, stopped: ReasonMessage, outcome: Outcome | None) 
 def _disk_remedy(limit: re.Match[str]) -> str:
     volume, container = limit["volume"], limit["container"]
     if volume is not None:
-        return f"raise emptyDir.sizeLimit of the volume {volume}"
+        return f"raise {VOLUME_SIZE_FIELDS.get(volume, f'emptyDir.sizeLimit of the volume {volume}')}"
     if container in (None, names.CONTAINER):
         return f"raise {DISK_LIMIT_FIELD}"
     return f"raise the limit of ephemeral-storage of the sidecar {container}"

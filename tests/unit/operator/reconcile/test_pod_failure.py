@@ -177,6 +177,20 @@ CASES = [
         "raise emptyDir.sizeLimit of the volume cache",
     ),
     Case(
+        "size of the scratch volume",
+        evicted('Usage of EmptyDir volume "work" exceeds the limit "1Gi". ', for_pressure=False),
+        "DiskLimitExceeded",
+        RETRY,
+        "raise workers.scratch.size (Evicted: Usage of EmptyDir",
+    ),
+    Case(
+        "size of shared memory",
+        evicted('Usage of EmptyDir volume "shm" exceeds the limit "1Gi". ', for_pressure=False),
+        "DiskLimitExceeded",
+        RETRY,
+        "raise workers.sharedMemory (Evicted: Usage of EmptyDir",
+    ),
+    Case(
         "device plugin not up after a reboot",
         rejected(
             "UnexpectedAdmissionError",
