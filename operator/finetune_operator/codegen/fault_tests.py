@@ -68,6 +68,7 @@ FAULTS: dict[int, Fault] = {
         "A rank is slower than the others.",
         "It is named in the status and in a metric, and left alone.",
         (
+            f"{_CLUSTER}/test_stragglers.py::test_slow_rank",
             "tests/unit/trainer/tracking/test_stragglers.py::test_first_verdict",
             f"{_TRAINING}/test_stragglers.py::test_names_the_slow_rank",
             "tests/unit/trainer/tracking/test_stragglers.py::test_names_nobody_among_equal_ranks_on_a_loaded_machine",
@@ -139,6 +140,7 @@ FAULTS: dict[int, Fault] = {
         "As `training.lossAnomaly` says: the job fails, the step is skipped, or the run returns to its newest checkpoint and "
         "leaves out the batches since then. The rows of the micro-batch are named.",
         (
+            f"{_CLUSTER}/test_loss_anomalies.py::test_spike",
             f"{_TRAINING}/test_loop.py::test_a_non_finite_loss_ends_the_run",
             f"{_TRAINING}/test_loss_anomalies.py::test_a_skipped_step_changes_nothing",
             f"{_TRAINING}/test_loss_anomalies.py::test_every_world_size_decides_alike",
@@ -202,8 +204,12 @@ FAULTS: dict[int, Fault] = {
     ),
     19: Fault(
         "The files of a rank are missing in a checkpoint.",
-        "It is not committed.",
-        (f"{_CHECKPOINT}/test_commit.py::test_requires_parts_of_all_ranks",),
+        "It is not committed. If a file disappears later, the checkpoint before is used.",
+        (
+            f"{_CLUSTER}/test_storage_faults.py::test_missing_file",
+            f"{_CHECKPOINT}/test_commit.py::test_requires_parts_of_all_ranks",
+            f"{_CHECKPOINT}/test_faults.py::test_falls_back_from_damaged_checkpoint",
+        ),
     ),
     20: Fault(
         "The object storage fails, is slow, or rejects the credentials.",
@@ -225,12 +231,15 @@ FAULTS: dict[int, Fault] = {
         ),
     ),
     22: Fault(
-        "The disk of a node is full.",
+        "The disk of a node, or `/dev/shm`, is full.",
         "The checkpoint fails with the reason, training goes on, and the next checkpoint is stored if there is room. A pod "
-        "that is evicted for its own disk limit has failed.",
+        "that is evicted for its own disk limit has failed. If `/dev/shm` is full, the job fails with the reason OutOfMemory. "
+        "The message names the field that sets the size.",
         (
             f"{_CLUSTER}/test_resource_faults.py::test_disk_limit",
             f"{_CHECKPOINT}/test_faults.py::test_failed_write_of_one_rank_prevents_commit",
+            f"{_TRAINING}/test_failures.py::test_full_disk_names_the_scratch_volume",
+            f"{_TRAINING}/test_failures.py::test_full_shared_memory_is_neither_a_lost_peer_nor_a_full_disk",
         ),
     ),
     23: Fault(
