@@ -12,8 +12,9 @@ from tests.support.reliability import Measure
 @pytest.mark.parametrize("index", [0, 1])
 def test_killed_rank(run: ClusterRun, measure: Measure, index: int) -> None:
     """All ranks restart inside their pods, and the operator counts neither a failure nor a disruption."""
+    run.wait_until_spares_are_ready()
     pods, restarts = run.uids(), run.restarts()
-    with measure.fault(2, f"SIGKILL of the rank in pod {index}", run):
+    with measure.fault(2, f"SIGKILL of the rank in pod {index}, with a spare in each pod", run):
         run.signal_rank(index, signal.SIGKILL)
     assert run.uids() == pods, "no pod is lost"
     assert run.restarts() == restarts

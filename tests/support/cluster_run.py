@@ -114,6 +114,15 @@ class ClusterRun:
         self.wait_for_steps(1, seconds=seconds)
         self.wait_for_checkpoint(self.log.highest_step - CHECKPOINT_EVERY, seconds=60)
 
+    def wait_until_spares_are_ready(self, *, seconds: float = 240) -> None:
+        """Wait until each pod has a spare, which imports at a low priority while the ranks keep the cores busy."""
+
+        def are_ready() -> bool:
+            logs = (self.jobs.kubectl("logs", self.pod(index)["metadata"]["name"]) for index in range(2))
+            return all("a spare process has imported the libraries" in log for log in logs)
+
+        self.wait("a spare in each pod", are_ready, seconds=seconds)
+
     def wait_for_checkpoint(self, step: int, *, seconds: float = 120) -> int:
         """Wait until a checkpoint of this step or a later one is committed; returns its step."""
 
