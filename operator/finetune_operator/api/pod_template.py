@@ -34,7 +34,11 @@ RESERVED_PATHS = (
     "^/(etc(/finetune(-credentials)?(/.*)?)?|dev(/(shm|termination-log)(/.*)?)?|mnt/pvc(/.*)?|work|(proc|sys)(/.*)?)?/?$"
 )
 RESERVED_VOLUMES = "^(work|shm|document|(credentials|claim)-[0-9]+)$"
-RESERVED_PREFIXES = ("finetune-operator.io/", "kueue.x-k8s.io/")
+# Besides the keys of this operator and of Kueue, those that put a pod into another job's gang, and that lift AppArmor.
+RESERVED_KEYS = (
+    "^(finetune-operator[.]io|([^/]*[.])?kueue[.]x-k8s[.]io|scheduling[.]x-k8s[.]io|([^/]*[.])?scheduling[.](k8s[.]io|"
+    "sigs[.]k8s[.]io)|container[.]apparmor[.]security[.]beta[.]kubernetes[.]io)/"
+)
 
 
 class KeySelector(Section):
@@ -184,7 +188,8 @@ class SecurityContext(Section):
     capabilities: list[Annotated[str, Field(max_length=32, pattern="^[A-Z_]+$")]] = Field(
         default_factory=list,
         max_length=16,
-        description="Linux capabilities that a profile allows, such as IPC_LOCK for RDMA; all others are dropped.",
+        description="Linux capabilities that a profile allows; all others are dropped. As the user is not root, only programs "
+        "with file capabilities get them.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -207,10 +212,10 @@ class SecurityContext(Section):
 
 
 def _reserved_keys(field: str) -> Rule:
-    is_free = " && ".join(f"!key.startsWith('{prefix}')" for prefix in RESERVED_PREFIXES)
     return Rule(
-        f"self.{field}.all(key, {is_free})",
-        "keys of finetune-operator.io and kueue.x-k8s.io belong to their controllers: remove them",
+        f"self.{field}.all(key, !key.matches('{RESERVED_KEYS}'))",
+        "keys of finetune-operator.io, kueue.x-k8s.io, pod groups and AppArmor are set by controllers only: remove them, and "
+        "use the fields of scheduling instead",
         field,
     )
 

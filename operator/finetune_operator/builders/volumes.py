@@ -8,6 +8,7 @@ from finetune_operator import names
 from finetune_operator.api import FineTuneJob
 from finetune_operator.api.workers import ScratchVolume
 from finetune_operator.builders.uri_references import referenced_claims, referenced_secrets
+from finetune_trainer.config.storage_schemes import credential_keys
 
 VolumesWithMounts = list[tuple[dict[str, Any], dict[str, Any]]]
 
@@ -51,9 +52,11 @@ def _empty_dir(medium: str | None, size: int | str | None) -> dict[str, Any]:
 
 
 def _credentials(job: FineTuneJob) -> VolumesWithMounts:
+    # Only the keys that storages read, so that a document cannot bring any other Secret, such as a token, into a pod.
+    keys: dict[str, Any] = {"items": [{"key": key, "path": key} for key in credential_keys()], "optional": True}
     return [
         (
-            {"name": f"credentials-{number}", "secret": {"secretName": secret, "defaultMode": 0o440}},
+            {"name": f"credentials-{number}", "secret": {"secretName": secret, "defaultMode": 0o440} | keys},
             {"name": f"credentials-{number}", "mountPath": f"{names.CREDENTIALS_DIR}/{secret}", "readOnly": True},
         )
         for number, secret in enumerate(referenced_secrets(job.spec))

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_operator.api import FineTuneJob
-from finetune_operator.api.pod_template import EnvVar, Volume
+from finetune_operator.api.pod_template import EnvVar, EnvVarSource, Volume
+from finetune_operator.api.scheduling import PRIORITY_LABEL
 from finetune_operator.profiles.model import Profile, matches
+from finetune_trainer.config.storage_schemes import PVC
 from finetune_trainer.config.uris import dotted_path, uri_references
 
 TEMPLATE = "spec.workers.template"
@@ -28,7 +30,21 @@ def violations(job: FineTuneJob, profile: Profile) -> Iterator[str]:
         (f"{TEMPLATE}.serviceAccountName", "service account", template.service_account_name, limits.service_accounts),
         (f"{TEMPLATE}.priorityClassName", "priority class", template.priority_class_name, limits.priority_classes),
         (f"{TEMPLATE}.runtimeClassName", "runtime class", template.runtime_class_name, limits.runtime_classes),
+        (
+            "spec.scheduling.workloadPriorityClass"
+            if job.spec.scheduling.workload_priority_class is not None
+            else f"metadata.labels[{PRIORITY_LABEL}]",
+            "workload priority class",
+            job.workload_priority_class,
+            limits.workload_priority_classes,
+        ),
     ]
+    for secret in template.image_pull_secrets:
+        named.append((f"{TEMPLATE}.imagePullSecrets", "Secret", secret, limits.image_pull_secrets))
+    for key in template.labels:
+        named.append((f"{TEMPLATE}.labels", "label", key, limits.labels))
+    for key in template.annotations:
+        named.append((f"{TEMPLATE}.annotations", "annotation", key, limits.annotations))
     for index, container in enumerate(template.init_containers):
         named.append((f"{TEMPLATE}.initContainers[{index}].image", "image", container.image, limits.images))
     for capability in template.security_context.capabilities:
@@ -36,6 +52,8 @@ def violations(job: FineTuneJob, profile: Profile) -> Iterator[str]:
     for reference in uri_references(job.spec.document(), "spec"):
         field = f"{dotted_path(reference.where)}.credentials"
         named.append((field, "Secret", reference.credentials, limits.credential_secrets))
+        if reference.uri is not None and PVC.matches(reference.uri):
+            yield from _volume_type(profile, dotted_path(reference.field), "persistentVolumeClaim")
     for field, kind, name, patterns in named:
         if name is not None and not matches(patterns, name):
             yield _refusal(profile, field, f"the {kind} {name!r}", patterns)
@@ -44,15 +62,19 @@ def violations(job: FineTuneJob, profile: Profile) -> Iterator[str]:
     yield from _environment(profile, f"{TEMPLATE}.env", template.env)
     for index, container in enumerate(template.init_containers):
         yield from _environment(profile, f"{TEMPLATE}.initContainers[{index}].env", container.env)
+    if workers.scratch.type == "PersistentVolume":
+        yield from _volume_type(profile, "spec.workers.scratch.type", "ephemeral")
     for index, volume in enumerate(template.volumes):
         yield from _volume(profile, f"{TEMPLATE}.volumes[{index}]", volume)
 
 
 def _environment(profile: Profile, field: str, variables: list[EnvVar]) -> Iterator[str]:
     for index, variable in enumerate(variables):
-        source = variable.value_from.secret_key_ref if variable.value_from is not None else None
-        if source is not None:
-            yield from _secret(profile, f"{field}[{index}].valueFrom.secretKeyRef", source.name)
+        source = variable.value_from or EnvVarSource()
+        if source.secret_key_ref is not None:
+            yield from _secret(profile, f"{field}[{index}].valueFrom.secretKeyRef", source.secret_key_ref.name)
+        if source.config_map_key_ref is not None:
+            yield from _volume_type(profile, f"{field}[{index}].valueFrom.configMapKeyRef", "configMap")
 
 
 def _volume(profile: Profile, field: str, volume: Volume) -> Iterator[str]:
@@ -71,14 +93,24 @@ def _source(profile: Profile, field: str, kind: str, content: Any, name_key: str
     if kind == "secret":
         yield from _secret(profile, field, content.get(name_key) if isinstance(content, dict) else None)
         return
-    allowed: list[str] = [*profile.limits.volume_types]
-    if kind not in allowed:
-        yield _refusal(profile, field, f"volumes of the type {kind}", allowed)
-    elif kind == "csi" and isinstance(content, dict) and "nodePublishSecretRef" in content:
+    refusals = list(_volume_type(profile, field, kind))
+    yield from refusals
+    if refusals or not isinstance(content, dict):
+        return
+    if kind == "csi" and "nodePublishSecretRef" in content:
         reference = content["nodePublishSecretRef"]
         yield from _secret(
             profile, f"{field}.nodePublishSecretRef", reference.get("name") if isinstance(reference, dict) else None
         )
+    image = content.get("reference")
+    if kind == "image" and not (isinstance(image, str) and matches(profile.limits.images, image)):
+        yield _refusal(profile, f"{field}.reference", f"the image {image!r}", profile.limits.images)
+
+
+def _volume_type(profile: Profile, field: str, kind: str) -> Iterator[str]:
+    allowed: list[str] = [*profile.limits.volume_types]
+    if kind not in allowed:
+        yield _refusal(profile, field, f"volumes of the type {kind}", allowed)
 
 
 def _secret(profile: Profile, field: str, name: Any) -> Iterator[str]:

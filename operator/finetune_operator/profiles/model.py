@@ -45,7 +45,8 @@ class Limits(Section):
     images: Patterns = Field(default_factory=lambda: ["*"])
     volume_types: list[VolumeType] = Field(
         ["configMap", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim"],
-        description="Types of volumes, also as sources of a projected volume. Volumes with a Secret are decided by secrets.",
+        description="Types of volumes of the template, also as sources of a projected volume, of pvc:// URIs and of scratch. Volumes "
+        "with a Secret are decided by secrets.",
     )
     secrets: Patterns = Field(
         default_factory=list, description="Secrets that volumes and environment variables of the template may read."
@@ -53,16 +54,23 @@ class Limits(Section):
     credential_secrets: Patterns = Field(
         default_factory=lambda: ["*"], description="Secrets that the credentials fields of URIs may name."
     )
+    image_pull_secrets: Patterns = Field(
+        default_factory=lambda: ["*"], description="Secrets for pulling images; containers cannot read them."
+    )
+    labels: Patterns = Field(default_factory=lambda: ["*"], description="Keys of labels in the template.")
+    annotations: Patterns = Field(default_factory=lambda: ["*"], description="Keys of annotations in the template.")
     service_accounts: Patterns = Field(default_factory=lambda: ["default"])
     priority_classes: Patterns = Field(default_factory=lambda: ["*"])
+    workload_priority_classes: Patterns = Field(default_factory=lambda: ["*"])
     runtime_classes: Patterns = Field(default_factory=lambda: ["*"])
     capabilities: list[str] = Field(default_factory=list, description="Linux capabilities, such as IPC_LOCK.")
     host_network: bool = False
 
 
 UNLIMITED = Limits(
-    images=["*"], volume_types=list(get_args(VolumeType)), secrets=["*"], credential_secrets=["*"], service_accounts=["*"],
-    priority_classes=["*"], runtime_classes=["*"], capabilities=["*"], host_network=True,
+    images=["*"], volume_types=list(get_args(VolumeType)), secrets=["*"], credential_secrets=["*"], image_pull_secrets=["*"],
+    labels=["*"], annotations=["*"], service_accounts=["*"], priority_classes=["*"], workload_priority_classes=["*"],
+    runtime_classes=["*"], capabilities=["*"], host_network=True,
 )  # fmt: skip
 
 

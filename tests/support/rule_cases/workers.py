@@ -105,12 +105,16 @@ CASES: tuple[Case, ...] = (
     *(
         Case(
             f"spec.workers.template.{field}",
-            "keys of finetune-operator.io and kueue.x-k8s.io belong",
+            "keys of finetune-operator.io, kueue.x-k8s.io, pod groups and AppArmor",
             template(**{field: {"example.com/job": "a"}}),
             template(**{field: {key: "a"}}),
         )
         for field in ("labels", "annotations")
-        for key in ("finetune-operator.io/job", "kueue.x-k8s.io/queue-name")
+        for key in (
+            "finetune-operator.io/job", "kueue.x-k8s.io/queue-name", "provreq.kueue.x-k8s.io/maxRunDurationSeconds",
+            "scheduling.x-k8s.io/pod-group", "scheduling.k8s.io/group-name", "pod-group.scheduling.sigs.k8s.io/name",
+            "container.apparmor.security.beta.kubernetes.io/trainer",
+        )
     ),
     Case(
         "spec.workers.template.priorityClassName",

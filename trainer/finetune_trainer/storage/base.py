@@ -41,7 +41,8 @@ class Credentials:
         """The keys and values of the Secret for the URI in `uri_field`.
 
         Without a name or a directory of Secrets, those of the environment. Raises ConfigurationError, naming the field
-        `credentials` of the same section, when the Secret is not mounted.
+        `credentials` of the same section, when the Secret is not mounted, and StorageError when it has none of the keys, because
+        Kubernetes mounts a Secret that may be created later as an empty directory.
         """
         if secret is None or self.directory is None:
             return {key: os.environ[key] for key in credential_keys() if os.environ.get(key)}
@@ -51,7 +52,13 @@ class Credentials:
                 f"{credentials_field(uri_field)}: Secret {secret} does not exist: create it in the job's namespace, or correct "
                 "the name"
             )
-        return {file.name: file.read_text().rstrip("\r\n") for file in folder.iterdir() if file.is_file()}
+        values = {file.name: file.read_text().rstrip("\r\n") for file in folder.iterdir() if file.is_file()}
+        if not values:
+            raise StorageError(
+                f"{credentials_field(uri_field)}: Secret {secret} does not exist, or has none of the keys "
+                f"{', '.join(credential_keys())}: create it in the job's namespace, or correct the name"
+            )
+        return values
 
 
 def credentials_field(uri_field: str) -> str:

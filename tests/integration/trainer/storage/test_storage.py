@@ -164,6 +164,11 @@ def test_reads_secrets_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "HF_TOKEN" not in Credentials(tmp_path).read_for("mine", "spec.checkpoint.storage")
     with pytest.raises(ConfigurationError, match=r"spec\.checkpoint\.credentials: Secret other does not exist"):
         Credentials(tmp_path).read_for("other", "spec.checkpoint.storage")
+    (tmp_path / "empty/..data").mkdir(parents=True)
+    with pytest.raises(
+        StorageError, match=r"spec\.checkpoint\.credentials: Secret empty does not exist, or has none of the keys"
+    ):
+        Credentials(tmp_path).read_for("empty", "spec.checkpoint.storage")
 
 
 def test_resolves_relative_folder_against_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

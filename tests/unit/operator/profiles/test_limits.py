@@ -53,7 +53,56 @@ REFUSED: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
         {"volumeTypes": ["csi"], "secrets": ["other"]},
     ),
     ("NFS", volume(nfs={"server": "a", "path": "/"}), f"{VOLUMES}.nfs", {"volumeTypes": ["nfs"]}),
-    ("image volume", volume(image={"reference": "a"}), f"{VOLUMES}.image", {"volumeTypes": ["image"]}),
+    ("image volume", volume(image={"reference": "trainer:2"}), f"{VOLUMES}.image", {"volumeTypes": ["image"]}),
+    (
+        "image of an image volume",
+        volume(image={"reference": "evil:1"}),
+        f"{VOLUMES}.image",
+        {"volumeTypes": ["image"], "images": ["trainer:*", "evil:*"]},
+    ),
+    (
+        "claim of a URI",
+        {"spec.checkpoint.storage": "pvc://data/out"},
+        "spec.checkpoint.storage",
+        {"volumeTypes": ["persistentVolumeClaim"]},
+    ),
+    (
+        "volume for scratch",
+        {"spec.workers.scratch": {"type": "PersistentVolume", "size": "1Gi"}},
+        "spec.workers.scratch.type",
+        {"volumeTypes": ["ephemeral"]},
+    ),
+    (
+        "ConfigMap in the environment",
+        template(env=environment(configMapKeyRef=SECRET)),
+        "spec.workers.template.env[0].valueFrom.configMapKeyRef",
+        {"volumeTypes": ["configMap"]},
+    ),
+    (
+        "Secret for pulling the image",
+        template(imagePullSecrets=["other"]),
+        "spec.workers.template.imagePullSecrets",
+        {"imagePullSecrets": ["other"]},
+    ),
+    ("label", template(labels={"example.com/team": "a"}), "spec.workers.template.labels", {"labels": ["example.com/*"]}),
+    (
+        "annotation",
+        template(annotations={"vault.hashicorp.com/agent-inject": "true"}),
+        "spec.workers.template.annotations",
+        {"annotations": ["vault.hashicorp.com/*"]},
+    ),
+    (
+        "workload priority class",
+        {"spec.scheduling": {"queueName": "a", "workloadPriorityClass": "high"}},
+        "spec.scheduling.workloadPriorityClass",
+        {"workloadPriorityClasses": ["high"]},
+    ),
+    (
+        "workload priority class in a label",
+        {"metadata.labels": {"kueue.x-k8s.io/priority-class": "high"}},
+        "metadata.labels[kueue.x-k8s.io/priority-class]",
+        {"workloadPriorityClasses": ["high"]},
+    ),
     ("Secret volume", volume(secret={"secretName": "other"}), f"{VOLUMES}.secret", {"secrets": ["o*"]}),
     (
         "projected token",
@@ -63,9 +112,9 @@ REFUSED: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
     ),
     (
         "token behind an allowed source",
-        projected(configMap={"name": "a"}, serviceAccountToken={"path": "token"}),
+        projected(downwardAPI={}, serviceAccountToken={"path": "token"}),
         f"{VOLUMES}.projected.sources[0].serviceAccountToken",
-        {"volumeTypes": ["configMap", "serviceAccountToken"]},
+        {"volumeTypes": ["downwardAPI", "serviceAccountToken"]},
     ),
     ("projected Secret", projected(secret={"name": "other"}), f"{VOLUMES}.projected.sources[0].secret", {"secrets": ["other"]}),
     (
@@ -128,6 +177,7 @@ REFUSED: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
 )
 STRICT: dict[str, Any] = {
     "maxNodes": 1, "images": ["trainer:*"], "priorityClasses": [], "runtimeClasses": [], "credentialSecrets": ["storage"],
+    "volumeTypes": ["downwardAPI"], "imagePullSecrets": [], "labels": [], "annotations": [], "workloadPriorityClasses": [],
 }  # fmt: skip
 
 
@@ -147,6 +197,7 @@ CLOSED_BY_DEFAULT = (
     "host path", "inline CSI", "Secret of inline CSI", "NFS", "image volume", "Secret volume", "projected token",
     "token behind an allowed source", "projected Secret", "projected certificate", "Secret in the environment",
     "Secret in the environment of an init container", "service account", "capability", "host network",
+    "image of an image volume",
 )  # fmt: skip
 
 
@@ -235,6 +286,20 @@ def test_pod_never_has_a_token_or_privileges_whatever_the_profile_allows() -> No
     for container in (*spec["containers"], *spec["initContainers"]):
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert "privileged" not in container["securityContext"]
+
+
+def test_credentials_bring_only_keys_of_storages_into_a_pod() -> None:
+    document = parse({"spec.checkpoint.credentials": "default-token-abcde"})
+    [secret] = [
+        volume["secret"] for volume in builders.build_pod(document, 0, Settings())["spec"]["volumes"] if "secret" in volume
+    ]
+    assert secret["secretName"] == "default-token-abcde"
+    assert [item["key"] for item in secret["items"]] == [
+        "HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
+    ]  # fmt: skip
+    assert all(item["path"] == item["key"] for item in secret["items"])
+    assert secret["optional"] is True  # or else kubelet waits for keys that the Secret need not have
 
 
 def test_command_line_has_no_text_of_the_document() -> None:
