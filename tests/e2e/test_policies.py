@@ -171,7 +171,15 @@ def test_deletes_finished_job_after_ttl_and_keeps_model(jobs: Jobs, tmp_path: Pa
 
 
 def test_waits_for_secret(jobs: Jobs) -> None:
-    job = tiny("patient", storage("patient"), steps=5, checkpoint={"credentials": "comes-later"})
+    """The pod gets the keys that storages read, and no other key of the Secret. An init container has the trainer's /work."""
+    prepare = {"name": "prepare", "command": ["sh", "-c", "echo prepared > /work/by-init-container"]}
+    job = tiny(
+        "patient",
+        storage("patient"),
+        steps=5,
+        checkpoint={"credentials": "comes-later"},
+        workers={"template": {"initContainers": [prepare]}},
+    )
     name = jobs.apply(job)
 
     def is_reported() -> bool:
@@ -183,7 +191,15 @@ def test_waits_for_secret(jobs: Jobs) -> None:
     assert "spec.checkpoint.credentials" in message
     assert "comes-later" in message
     assert not jobs.pods(name)
-    jobs.create_secret("comes-later", jobs.secret)
+    jobs.create_secret("comes-later", jobs.secret | {"token": "of a service account"})
+
+    def is_running() -> bool:
+        return any(pod["status"].get("phase") == "Running" for pod in jobs.pods(name).values())
+
+    wait_until(is_running, "its pod runs", seconds=60)
+    script = "ls /etc/finetune-credentials/comes-later && cat /work/by-init-container"
+    printed = jobs.kubectl("exec", f"{name}-0", "--container=trainer", "--", "sh", "-c", script)
+    assert printed.split() == [*sorted(jobs.secret), "prepared"]
     jobs.wait_for_phase(name, "Succeeded", seconds=180)
 
 
