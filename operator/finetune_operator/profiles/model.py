@@ -45,8 +45,8 @@ class Limits(Section):
     images: Patterns = Field(default_factory=lambda: ["*"])
     volume_types: list[VolumeType] = Field(
         ["configMap", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim"],
-        description="Types of volumes of the template, also as sources of a projected volume, of pvc:// URIs and of scratch. Volumes "
-        "with a Secret are decided by secrets.",
+        description="Types of volumes of the template, also as sources of a projected volume, of pvc:// URIs and of scratch. "
+        "Volumes with a Secret are decided by secrets.",
     )
     secrets: Patterns = Field(
         default_factory=list, description="Secrets that volumes and environment variables of the template may read."

@@ -41,8 +41,8 @@ class Credentials:
         """The keys and values of the Secret for the URI in `uri_field`.
 
         Without a name or a directory of Secrets, those of the environment. Raises ConfigurationError, naming the field
-        `credentials` of the same section, when the Secret is not mounted, and StorageError when it has none of the keys, because
-        Kubernetes mounts a Secret that may be created later as an empty directory.
+        `credentials` of the same section, when the Secret is not mounted, and StorageError when it has none of the keys:
+        Kubernetes mounts a Secret that does not exist yet as an empty directory.
         """
         if secret is None or self.directory is None:
             return {key: os.environ[key] for key in credential_keys() if os.environ.get(key)}
