@@ -35,10 +35,10 @@ RESERVED_PATHS = (
 )
 RESERVED_VOLUMES = "^(work|shm|document|(credentials|claim)-[0-9]+)$"
 # Besides the keys of this operator and of Kueue, those that put a pod into another job's gang, and that lift AppArmor.
-RESERVED_KEYS = (
-    "^(finetune-operator[.]io|([^/]*[.])?kueue[.]x-k8s[.]io|scheduling[.]x-k8s[.]io|([^/]*[.])?scheduling[.](k8s[.]io|"
-    "sigs[.]k8s[.]io)|container[.]apparmor[.]security[.]beta[.]kubernetes[.]io)/"
-)
+RESERVED_PREFIXES = (
+    "finetune-operator.io/", "kueue.x-k8s.io/", "provreq.kueue.x-k8s.io/", "scheduling.x-k8s.io/", "scheduling.k8s.io/",
+    "pod-group.scheduling.sigs.k8s.io", "container.apparmor.security.beta.kubernetes.io/",
+)  # fmt: skip
 
 
 class KeySelector(Section):
@@ -212,8 +212,9 @@ class SecurityContext(Section):
 
 
 def _reserved_keys(field: str) -> Rule:
+    is_free = " && ".join(f"!key.startsWith('{prefix}')" for prefix in RESERVED_PREFIXES)
     return Rule(
-        f"self.{field}.all(key, !key.matches('{RESERVED_KEYS}'))",
+        f"self.{field}.all(key, {is_free})",
         "keys of finetune-operator.io, kueue.x-k8s.io, pod groups and AppArmor are set by controllers only: remove them, and "
         "use the fields of scheduling instead",
         field,
