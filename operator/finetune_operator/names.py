@@ -7,7 +7,7 @@ from finetune_trainer.config.storage_schemes import CLAIMS_DIR as CLAIMS_DIR
 
 JOB_LABEL = f"{GROUP}/job"
 NODE_RANK_LABEL = f"{GROUP}/node-rank"
-WORKLOAD_HASH_ANNOTATION = f"{GROUP}/spec-hash"
+SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
 SUSPENDED_ANNOTATION = f"{GROUP}/suspended"
 REVISION_LABEL = f"{GROUP}/revision"
 GENERATION_ANNOTATION = f"{GROUP}/generation"

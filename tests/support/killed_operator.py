@@ -14,6 +14,7 @@ from tests.support.fake_kubernetes import KEY, FakeKubernetesClient, ReconcilerH
 from finetune_operator.api.conditions import format_timestamp
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.job_state import PodContact
+from finetune_operator.controller.workqueue import OutdatedError
 
 MAX_RECONCILES = 40
 READS = frozenset(
@@ -116,6 +117,8 @@ class KilledOperator(ReconcilerHarness):
             except OperatorKilled:
                 self.client.revive()
                 self.restart_operator()
+                continue
+            except OutdatedError:
                 continue
             deleted = [key for key, body in self.client.objects.items() if "deletionTimestamp" in body["metadata"]]
             for key in deleted:

@@ -96,7 +96,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 - apiGroups: [scheduling.k8s.io, scheduling.x-k8s.io, scheduling.volcano.sh]
   resources: [podgroups]
-  verbs: [get, create, patch]
+  verbs: [get, create, patch, delete] # delete is for the PodGroup of a document that was changed
 {{- end -}}
 
 {{/* The operator's permissions for objects that belong to no namespace. */}}

@@ -6,8 +6,11 @@ group and its own way for a pod to name its group.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
+from finetune_operator import names
 from finetune_operator.api import FineTuneJob
 from finetune_operator.api.scheduling import Gang
 from finetune_operator.builders.metadata import build_metadata
@@ -26,24 +29,30 @@ def build_pod_group(job: FineTuneJob) -> dict[str, Any] | None:
     """Build the PodGroup; None for a job without gang scheduling. It has the name of the job.
 
     An elastic job starts when the smallest number of its pods can be bound.
+
+    Kubernetes allows only the number of pods to change. An annotation has the hash of the other fields, with which the operator
+    finds out whether it has to create the PodGroup anew.
     """
     gang, nodes = job.spec.scheduling.gang, job.spec.workers.min_nodes or job.spec.workers.nodes
     if gang is None:
         return None
     priority_class = job.spec.workers.template.priority_class_name
     priority = {"priorityClassName": priority_class} if priority_class else {}
-    spec: dict[str, Any] = {"minMember": nodes}
+    minimum: dict[str, Any] = {"minMember": nodes}
+    fixed: dict[str, Any] = {}
     if gang == "Native":
+        minimum = {"schedulingPolicy": {"gang": {"minCount": nodes}}}
         # The job stops when it loses one pod, so the scheduler may as well preempt all of them.
-        spec = {"schedulingPolicy": {"gang": {"minCount": nodes}}, "disruptionMode": {"all": {}}} | priority
+        fixed = {"disruptionMode": {"all": {}}} | priority
     elif gang == "Volcano":
         queue = job.spec.scheduling.volcano_queue
-        spec |= priority | ({"queue": queue} if queue else {})
+        fixed = priority | ({"queue": queue} if queue else {})
+    digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
     return {
         "apiVersion": API_VERSIONS[gang],
         "kind": "PodGroup",
-        "metadata": build_metadata(job, job.metadata.name),
-        "spec": spec,
+        "metadata": build_metadata(job, job.metadata.name, annotations={names.SPEC_HASH_ANNOTATION: digest}),
+        "spec": minimum | fixed,
     }
 
 

@@ -38,7 +38,7 @@ def build_workload(job: FineTuneJob, settings: Settings, priority: PriorityClass
         job,
         workload_name(job),
         {JOB_UID_LABEL: job.metadata.uid} if job.metadata.uid else {},
-        {names.WORKLOAD_HASH_ANNOTATION: workload_hash(job, settings)},
+        {names.SPEC_HASH_ANNOTATION: workload_hash(job, settings)},
     )
     return {
         "apiVersion": WORKLOAD_API_VERSION,

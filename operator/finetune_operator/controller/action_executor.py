@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from finetune_operator import builders
+from finetune_operator import builders, names
 from finetune_operator.api.conditions import ConditionReason
 from finetune_operator.builders import Placement
 from finetune_operator.client.errors import ApiError
@@ -17,6 +17,7 @@ from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
 from finetune_operator.controller.workload_executor import WorkloadExecutor, retry_delay
+from finetune_operator.controller.workqueue import OutdatedError
 from finetune_operator.reconcile import (
     Action,
     CreateJobResources,
@@ -145,10 +146,32 @@ class ActionExecutor:
             return False
         if owner != job.uid:
             state.create_error = ReasonMessage(ConditionReason.NAME_CONFLICT, _name_conflict(body))
-        elif body["kind"] in ("PodGroup", "NetworkPolicy"):
-            # The number of nodes may change in a suspension, and the operator's settings when it is restarted.
-            await self._patch_spec(body)
+        elif body["kind"] == "NetworkPolicy":
+            await self._patch_spec(body)  # the operator's settings may have changed when it was restarted
+        elif body["kind"] == "PodGroup":
+            await self._update_pod_group(job, body)
         return True
+
+    async def _update_pod_group(self, job: CachedJob, body: dict[str, Any]) -> None:
+        """Update the number of pods of a PodGroup, or delete it if another field has changed, which Kubernetes does not allow.
+
+        Pods that run keep their group: a document changes only while the job has no pods, but the defaults of its profile may
+        change at any time. Raises OutdatedError until a deleted PodGroup is gone; Kubernetes keeps it until its last pod is gone.
+        """
+        metadata = body["metadata"]
+        kind = body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"]
+        existing = (await self._client.get_object(*kind))["metadata"]
+        annotations = existing.get("annotations") or {}
+        is_current = annotations.get(names.SPEC_HASH_ANNOTATION) == metadata["annotations"][names.SPEC_HASH_ANNOTATION]
+        is_being_deleted = "deletionTimestamp" in existing
+        has_pods = any(pod.job_uid == job.uid and not pod.is_finished for pod in self._cache.pods(job.key))
+        if has_pods or (is_current and not is_being_deleted):
+            if is_current:
+                await self._patch_spec(body)
+            return
+        if not is_being_deleted:
+            await self._client.delete_object(*kind, existing["uid"])
+        raise OutdatedError(f"PodGroup {metadata['name']} is created again when the one of the earlier document is gone")
 
     async def _update_network_policy(self, job: CachedJob, state: JobState, body: dict[str, Any] | None) -> None:
         """Create or update the NetworkPolicy of running pods; a failure is no reason to stop them."""

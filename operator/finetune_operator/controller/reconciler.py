@@ -119,8 +119,10 @@ class Reconciler:
         if write_after is not None:
             return _earliest(write_after, plan.requeue_after)
         self.events.record(job, plan.events)
-        retry_after = await self._executor.execute(job, state, plan.actions)
-        self._observer.remember_pods(job, state, observed)
+        try:
+            retry_after = await self._executor.execute(job, state, plan.actions)
+        finally:  # the status counts the pods that had vanished, even if an action fails
+            self._observer.remember_pods(job, state, observed)
         return _earliest(retry_after, plan.requeue_after)
 
 

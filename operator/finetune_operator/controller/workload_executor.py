@@ -75,7 +75,7 @@ class WorkloadExecutor:
         existing = self._cache.workload(job.key, job.uid)
         body = builders.build_workload(document, self._settings, priority)
         if existing is not None:
-            annotations = {names.WORKLOAD_HASH_ANNOTATION: builders.workload_hash(document, self._settings)}
+            annotations = {names.SPEC_HASH_ANNOTATION: builders.workload_hash(document, self._settings)}
             spec = {"priorityClassRef": None} | body["spec"]
             metadata = {"annotations": annotations, "resourceVersion": str(existing.resource_version)}
             await self._patch(job, existing.name, {"metadata": metadata, "spec": spec})

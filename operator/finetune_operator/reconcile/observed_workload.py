@@ -105,7 +105,7 @@ def parse_workload(body: dict[str, Any]) -> Workload:
         job_uid=next((owner["uid"] for owner in metadata.get("ownerReferences") or () if owner.get("controller")), ""),
         generation=metadata.get("generation", 1),
         queue=spec.get("queueName", ""),
-        spec_hash=annotations.get(names.WORKLOAD_HASH_ANNOTATION, ""),
+        spec_hash=annotations.get(names.SPEC_HASH_ANNOTATION, ""),
         active=spec.get("active", True),
         deactivated_by_job=annotations.get(names.SUSPENDED_ANNOTATION) == "true",
         conditions=tuple(_conditions(status.get("conditions") or ())),

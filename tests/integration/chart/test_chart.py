@@ -218,9 +218,9 @@ def test_grants_only_the_required_permissions(render: Render, values: tuple[str,
         ("kueue.x-k8s.io", "workloads", ["create", "delete", "get", "list", "patch", "watch"]),
         ("kueue.x-k8s.io", "workloads/status", ["patch"]),
         ("networking.k8s.io", "networkpolicies", ["create", "get", "patch"]),
-        ("scheduling.k8s.io", "podgroups", ["create", "get", "patch"]),
-        ("scheduling.x-k8s.io", "podgroups", ["create", "get", "patch"]),
-        ("scheduling.volcano.sh", "podgroups", ["create", "get", "patch"]),
+        ("scheduling.k8s.io", "podgroups", ["create", "delete", "get", "patch"]),
+        ("scheduling.x-k8s.io", "podgroups", ["create", "delete", "get", "patch"]),
+        ("scheduling.volcano.sh", "podgroups", ["create", "delete", "get", "patch"]),
         *(CLUSTER_RULES if kind == "ClusterRole" else []),
     ]
     if kind == "Role":

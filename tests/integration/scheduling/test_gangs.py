@@ -70,3 +70,35 @@ def test_suspended_gang_comes_back(jobs: Jobs) -> None:
     jobs.wait(name, "no pods", lambda _: jobs.pods(name) == {})
     jobs.patch(name, {"runPolicy": {"suspend": False}})
     jobs.wait(name, "two bound pods", lambda _: bound(jobs, name) == 2)
+
+
+def pod_group(jobs: Jobs, name: str) -> dict[str, Any]:
+    """The PodGroup of a job."""
+    group: dict[str, Any] = json.loads(jobs.kubectl("get", "podgroups.scheduling.k8s.io", name, "--output=json"))
+    return group
+
+
+def test_changed_gang_comes_back(jobs: Jobs) -> None:
+    """The priority class of a PodGroup cannot change, so a resumed job gets another PodGroup; its number of pods can."""
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 1000}
+    jobs.kubectl("apply", "--filename=-", stdin=json.dumps(priority))
+    name = jobs.apply(gang("gang", "400m"))
+    jobs.wait_for_phase(name, "Running")
+    first = pod_group(jobs, name)
+    jobs.patch(name, {"runPolicy": {"suspend": True}})
+    jobs.wait(name, "no pods", lambda _: jobs.pods(name) == {})
+    more_nodes = {"workers": {"nodes": 4}, "training": {"microBatchSize": 1}}
+    jobs.patch(name, {**more_nodes, "runPolicy": {"suspend": False}})
+    jobs.wait(name, "four bound pods", lambda _: bound(jobs, name) == 4)
+    second = pod_group(jobs, name)
+    assert second["spec"]["schedulingPolicy"] == {"gang": {"minCount": 4}}
+    assert second["metadata"]["uid"] == first["metadata"]["uid"]
+    jobs.patch(name, {"runPolicy": {"suspend": True}})
+    jobs.wait(name, "no pods", lambda _: jobs.pods(name) == {})
+    template = {"template": {"priorityClassName": "urgent"}}
+    jobs.patch(name, {"workers": template | {"nodes": 2}, "runPolicy": {"suspend": False}})
+    jobs.wait(name, "two bound pods", lambda _: bound(jobs, name) == 2, seconds=60)
+    third = pod_group(jobs, name)
+    assert third["spec"]["schedulingPolicy"] == {"gang": {"minCount": 2}}
+    assert (third["spec"]["priorityClassName"], third["spec"]["priority"]) == ("urgent", 1000)
+    assert {pod["spec"]["priority"] for pod in jobs.pods(name).values()} == {1000}

@@ -28,6 +28,7 @@ FLAVOR = {
 }
 QUEUED = {"scheduling": {"queueName": "team-queue"}}
 GANG = {"scheduling": {"gang": "Native"}}
+URGENT = {"workers": {"template": {"priorityClassName": "urgent"}}}
 LARGER = {"workers": {"nodes": 3}, "training": {"batchSize": 24}}
 ELASTIC = {"workers": {"minNodes": 1}}
 RESIZING = {"elastic": {"shrinkAfterSeconds": 10, "growAfterSeconds": 60}}
@@ -174,6 +175,9 @@ SCENARIOS: dict[str, list[Step]] = {
     "gang: crash, more nodes while suspended, complete": [
         put(GANG), run_all, end(1, Reason.CRASHED), run_all, put(GANG, suspend=True), put(GANG | LARGER, suspend=True),
         put(GANG | LARGER), run_all, complete, advance,
+    ],
+    "gang: other priority class while suspended": [
+        put(GANG), run_all, put(GANG | URGENT, suspend=True), put(GANG | URGENT), run_all,
     ],
     "gang: delete": [put(GANG), run_all, delete, advance],
     "elastic: shrink, grow, complete": [

@@ -146,6 +146,19 @@ async def test_pods_that_vanish_before_they_run_are_counted_once() -> None:
     assert harness.client.log.count("delete Pod j-0") == 1
 
 
+async def test_pods_that_vanish_before_an_action_fails_are_counted_once() -> None:
+    harness = await start_job()
+    del harness.client.objects["Pod", "j-1"]
+    harness.sync_cache()
+    harness.client.create_errors["Pod"] = ApiError(500, "", "etcd is unavailable")
+    with pytest.raises(ApiError):
+        await harness.reconcile()
+    harness.client.create_errors.clear()
+    await harness.reconcile()
+    assert harness.status()["pending"]["releases"] == 1
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1"]
+
+
 async def test_pods_that_vanish_while_the_status_is_written_are_counted() -> None:
     harness = await start_job()
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node has room"}

@@ -318,6 +318,61 @@ async def test_pod_group_follows_the_number_of_nodes() -> None:
     assert len(harness.client.pod_names()) == 4
 
 
+async def gang_job() -> ReconcilerHarness:
+    """A job with a gang whose two pods run."""
+    harness = ReconcilerHarness()
+    harness.client.put_job()["spec"]["scheduling"] = {"gang": "Native"}
+    harness.sync_cache()
+    await harness.reconcile()
+    harness.make_ready("j-0", "j-1")
+    return harness
+
+
+def put_gang(harness: ReconcilerHarness, priority_class: str, **run_policy: Any) -> None:
+    """Edit the job: the priority class of its pods and of their PodGroup."""
+    body = harness.client.put_job(**run_policy)
+    body["spec"] |= {"scheduling": {"gang": "Native"}}
+    body["spec"]["workers"]["template"] = {"priorityClassName": priority_class}
+    harness.sync_cache()
+
+
+async def test_pod_group_is_created_again_for_another_priority_class() -> None:
+    """Kubernetes allows no change of the priority class. It keeps the deleted PodGroup until the last pod is gone."""
+    harness = await gang_job()
+    first = harness.client.objects["PodGroup", "j"]
+    put_gang(harness, "urgent", suspend=True)
+    await harness.reconcile()
+    for name in harness.client.pod_names():
+        del harness.client.objects["Pod", name]
+    harness.sync_cache()
+    await harness.reconcile()
+    put_gang(harness, "urgent")
+    first["metadata"]["deletionTimestamp"] = CREATED
+    with pytest.raises(OutdatedError):
+        await harness.reconcile()
+    assert harness.client.pod_names() == []
+    del first["metadata"]["deletionTimestamp"]
+    with pytest.raises(OutdatedError):
+        await harness.reconcile()
+    assert (harness.client.pod_names(), harness.client.log[-1]) == ([], "delete PodGroup j")
+    await harness.reconcile()
+    second = harness.client.objects["PodGroup", "j"]
+    assert second["spec"]["priorityClassName"] == "urgent"
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    assert harness.client.pod_names() == ["j-0", "j-1"]
+
+
+async def test_pods_that_run_keep_their_pod_group() -> None:
+    """The default priority class of a profile has changed: the replacement of a pod joins the group of its peers."""
+    harness = await gang_job()
+    before = harness.client.objects["PodGroup", "j"]["metadata"]
+    harness.client.objects["PodGroup", "j"]["metadata"]["annotations"] = {"finetune-operator.io/spec-hash": "other"}
+    fail_pod(harness, "j-1")
+    await harness.reconcile()
+    assert sorted(harness.client.pod_names()) == ["j-0", "j-1", "j-1-r"]
+    assert harness.client.objects["PodGroup", "j"]["metadata"] is before
+
+
 async def test_label_change_moves_the_job_to_another_queue() -> None:
     harness = ReconcilerHarness()
     body = harness.client.put_job()
