@@ -156,7 +156,7 @@ class ActionExecutor:
         """Update the number of pods of a PodGroup, or delete it if another field has changed, which Kubernetes does not allow.
 
         Pods that run keep their group: a document changes only while the job has no pods, but the defaults of its profile may
-        change at any time. Raises OutdatedError until a deleted PodGroup is gone; Kubernetes keeps it until its last pod is gone.
+        change at any time. Raises OutdatedError until a deleted PodGroup is gone, for which its last pod has to be gone first.
         """
         metadata = body["metadata"]
         kind = body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"]
