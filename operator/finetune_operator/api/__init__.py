@@ -9,6 +9,7 @@ from finetune_operator.api.job import (
     VERSION,
     FineTuneJob,
     FineTuneJobSpec,
+    NodeLimit,
 )
 from finetune_operator.api.run_policy import RunPolicy
 from finetune_operator.api.scheduling import Scheduling
@@ -26,5 +27,6 @@ from finetune_operator.api.workers import Workers
 
 __all__ = [
     "API_VERSION", "GROUP", "KIND", "PLURAL", "SHORT_NAME", "VERSION", "Condition", "ElasticStatus", "Failure", "FineTuneJob",
-    "FineTuneJobSpec", "JobStatus", "PendingPods", "Phase", "Restarts", "RunPolicy", "Scheduling", "Workers", "WorkersStatus",
+    "FineTuneJobSpec", "JobStatus", "NodeLimit", "PendingPods", "Phase", "Restarts", "RunPolicy", "Scheduling", "Workers",
+    "WorkersStatus",
 ]  # fmt: skip

@@ -68,6 +68,8 @@ class ConditionReason(StrEnum):
     RECOVERED = "Recovered"
     RESIZING = "Resizing"
     RUNNING_SMALLER = "RunningSmaller"
+    ADMITTED_SMALLER = "AdmittedSmaller"
+    LIMITED_BY_PROFILE = "LimitedByProfile"
     ALL_NODES = "AllNodes"
     RANKS_RESTARTED = "RanksRestarted"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"

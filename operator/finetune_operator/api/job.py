@@ -86,6 +86,14 @@ class FineTuneJobSpec(TrainSpec):
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
+class NodeLimit(Section):
+    """The limit of a profile that is below the number of nodes in the document of an elastic job."""
+
+    profile: str
+    max_nodes: int
+    requested: int = Field(description="workers.nodes of the document.")
+
+
 class Metadata(Section):
     """The fields of an object's metadata that this project reads; all others are ignored."""
 
@@ -97,6 +105,7 @@ class Metadata(Section):
     labels: dict[str, str] = Field(default_factory=dict)
     generation: int = 0
     revision: str = Field("", description="Digest of the spec before the defaults of a profile were added.")
+    node_limit: NodeLimit | None = Field(None, description="Why workers.nodes is smaller than in the document.")
 
 
 class FineTuneJob(Section):
@@ -117,6 +126,12 @@ class FineTuneJob(Section):
     def workload_priority_class(self) -> str | None:
         """The Kueue WorkloadPriorityClass of the job."""
         return self.spec.scheduling.workload_priority_class or self.metadata.labels.get(PRIORITY_LABEL)
+
+    @property
+    def desired_nodes(self) -> int:
+        """The number of nodes in the document; a profile may have limited spec.workers.nodes to fewer."""
+        limit = self.metadata.node_limit
+        return limit.requested if limit is not None else self.spec.workers.nodes
 
     @cached_property
     def revision(self) -> str:

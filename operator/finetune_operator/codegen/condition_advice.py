@@ -106,6 +106,19 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
         "Nothing, if the cause passes by itself: the run grows again. To give it more nodes, free or add some; to let it be "
         "content with fewer, run `kubectl scale ftj NAME --replicas=N`.",
     ),
+    ConditionReason.ADMITTED_SMALLER: Advice(
+        "condition `Degraded` (True)",
+        "An elastic job was scaled to more nodes than those with which its queue has admitted it. It uses the largest possible "
+        "number within its quota.",
+        "Set `spec.runPolicy.suspend: true`, and `false` when its pods have stopped: the queue then admits the job with all of "
+        "its nodes. Or scale it to the number that it uses.",
+    ),
+    ConditionReason.LIMITED_BY_PROFILE: Advice(
+        "condition `Degraded` (True)",
+        "`spec.workers.nodes` of an elastic job is larger than its [profile](../guides/profiles.md) allows. The run uses the "
+        "largest possible number of nodes within the limit.",
+        "Scale the job to that number with `kubectl scale ftj NAME --replicas=N`, or ask the administrator to allow more.",
+    ),
     ConditionReason.ALL_NODES: Advice(
         "condition `Degraded` (False)", "An elastic job uses all of its nodes again.", "Nothing; this is the normal state."
     ),

@@ -23,8 +23,10 @@ def violations(job: FineTuneJob, profile: Profile) -> Iterator[str]:
     """The sentences for everything in the job that the profile does not allow."""
     workers, limits = job.spec.workers, profile.limits
     template = workers.template
-    if limits.max_nodes is not None and workers.nodes > limits.max_nodes:
-        yield f"spec.workers.nodes: profile {profile.name} allows at most {limits.max_nodes}: use fewer nodes"
+    # An elastic job that may not have all of its nodes runs on fewer (Profiles.apply).
+    field, nodes = ("nodes", workers.nodes) if workers.min_nodes is None else ("minNodes", workers.min_nodes)
+    if limits.max_nodes is not None and nodes > limits.max_nodes:
+        yield f"spec.workers.{field}: profile {profile.name} allows at most {limits.max_nodes}: use fewer nodes"
     named = [
         ("spec.workers.image", "image", workers.image, limits.images),
         (f"{TEMPLATE}.serviceAccountName", "service account", template.service_account_name, limits.service_accounts),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from pydantic import Field, ValidationError
 
-from finetune_operator.api import FineTuneJob
+from finetune_operator.api import FineTuneJob, NodeLimit
 from finetune_operator.profiles.limits import violations
 from finetune_operator.profiles.merge import conflicts, merge
 from finetune_operator.profiles.model import Profile
@@ -57,16 +57,21 @@ class Profiles(Section):
     def apply(self, job: FineTuneJob) -> FineTuneJob:
         """The job with the defaults of its profile; raises ProfileError if the profile does not allow the job as it is written.
 
-        The defaults are an administrator's, so that the limits do not apply to them.
+        The defaults are an administrator's, so that the limits do not apply to them. An elastic job gets as many nodes as are
+        allowed: it may have been scaled while it runs, and must not be left alone for that.
         """
         profile = self._choose(job)
-        errors = [error for limiting in self._limiting(job, profile) for error in violations(job, limiting)]
+        limiting = self._limiting(job, profile)
+        errors = [error for item in limiting for error in violations(job, item)]
         if errors := [*errors, *conflicts(job.spec.workers, profile)]:
             raise ProfileError(*errors)
-        workers = merge(job.spec.workers, profile.defaults)
+        workers, limit = merge(job.spec.workers, profile.defaults), _node_limit(job, limiting)
+        if limit is not None:
+            nodes = max(nodes for nodes in job.spec.allowed_nodes if nodes <= limit.max_nodes)
+            workers = workers.model_copy(update={"nodes": nodes})
         if workers == job.spec.workers:
             return job
-        metadata = job.metadata.model_copy(update={"revision": job.revision})
+        metadata = job.metadata.model_copy(update={"revision": job.revision, "node_limit": limit})
         spec = job.spec.model_copy(update={"workers": workers})
         return FineTuneJob.model_construct(metadata=metadata, spec=spec, status=job.status)
 
@@ -105,3 +110,13 @@ class Profiles(Section):
 
     def _offered(self, namespace: str) -> dict[str, Profile]:
         return {profile.name: profile for profile in self.profiles if profile.is_offered_in(namespace)}
+
+
+def _node_limit(job: FineTuneJob, limiting: list[Profile]) -> NodeLimit | None:
+    """The smallest limit below the number of nodes of a job that no limit refuses; None if there is none."""
+    nodes, limits = job.spec.workers.nodes, [(item.limits.max_nodes, item.name) for item in limiting]
+    smaller = [(max_nodes, name) for max_nodes, name in limits if max_nodes is not None and max_nodes < nodes]
+    if not smaller:
+        return None
+    max_nodes, name = min(smaller)
+    return NodeLimit(profile=name, max_nodes=max_nodes, requested=nodes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from finetune_operator.api.conditions import ConditionReason, ConditionType, format_timestamp, is_true, parse_timestamp
-from finetune_operator.reconcile.group import group_size, grow_time, update_elastic, wanted_nodes
+from finetune_operator.reconcile.group import group_size, grow_time, node_limit, update_elastic, wanted_nodes
 from finetune_operator.reconcile.growth import Resize, growth, pod_limit
 from finetune_operator.reconcile.missing_pods import missing_pods
 from finetune_operator.reconcile.plan import PlanBuilder
@@ -46,7 +46,9 @@ def shrink_time(plan: PlanBuilder) -> str | None:
 def _next_resize(plan: PlanBuilder) -> Resize | None:
     missing, wanted = missing_pods(plan), wanted_nodes(plan)
     if wanted < group_size(plan):
-        return Resize(wanted, f"The job is to use {wanted} nodes.", can_save=not missing)
+        limit = node_limit(plan)
+        message = limit.message if limit is not None else f"The job is to use {_count(wanted)}."
+        return Resize(wanted, message, can_save=not missing)
     if not missing:
         update_elastic(plan, missing_since=None)
         return growth(plan)
@@ -109,13 +111,17 @@ def _replace_first_pod(plan: PlanBuilder, grace_seconds: int | None) -> None:
 
 
 def _report_size(plan: PlanBuilder) -> None:
-    size, wanted, elastic = group_size(plan), wanted_nodes(plan), plan.status.elastic
+    size, wanted, elastic, limit = group_size(plan), wanted_nodes(plan), plan.status.elastic, node_limit(plan)
+    message = f"The run uses {size} of {_count(plan.job.desired_nodes)}."
+    if limit is not None:
+        message += f" {limit.message}"
     if size >= wanted:
-        if is_true(plan.status.conditions, ConditionType.DEGRADED):
+        if limit is not None:
+            plan.set_condition(ConditionType.DEGRADED, True, limit.reason, message)
+        elif is_true(plan.status.conditions, ConditionType.DEGRADED):
             message = f"The run uses all {_count(wanted)}."
             plan.set_condition(ConditionType.DEGRADED, False, ConditionReason.ALL_NODES, message)
         return
-    message = f"The run uses {size} of {_count(wanted)}."
     if elastic is not None and elastic.message:
         message += f" {elastic.message}"
     if pod_limit(plan) > size:

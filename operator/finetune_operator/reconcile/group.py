@@ -7,9 +7,9 @@ from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import ElasticStatus, WorkersStatus
-from finetune_operator.api.conditions import ConditionType
+from finetune_operator.api.conditions import ConditionReason, ConditionType
 from finetune_operator.reconcile.backoff import doubled, jittered
-from finetune_operator.reconcile.observed_pod import Pod
+from finetune_operator.reconcile.observed_pod import Pod, ReasonMessage
 from finetune_operator.reconcile.plan import PlanBuilder
 
 MAX_GROW_PAUSE = 3600.0  # seconds
@@ -17,10 +17,35 @@ MAX_GROW_PAUSE = 3600.0  # seconds
 
 def wanted_nodes(plan: PlanBuilder) -> int:
     """spec.workers.nodes; if a queue has admitted fewer pods, the largest number that those allow."""
+    nodes, admitted = plan.job.spec.workers.nodes, _admitted_nodes(plan)
+    return max((size for size in plan.job.spec.allowed_nodes if size <= admitted), default=nodes)
+
+
+def node_limit(plan: PlanBuilder) -> ReasonMessage | None:
+    """Why the run may not use as many nodes as its document names, even if they are there; None if it may."""
+    job, admitted = plan.job, _admitted_nodes(plan)
+    if admitted < job.spec.workers.nodes:
+        return ReasonMessage(
+            ConditionReason.ADMITTED_SMALLER,
+            f"workers.nodes: the queue {job.queue_name} has admitted {admitted} of {job.spec.workers.nodes} nodes: set "
+            "runPolicy.suspend: true, and false when the pods have stopped, so that it admits all of them.",
+        )
+    limit = job.metadata.node_limit
+    if limit is None:
+        return None
+    return ReasonMessage(
+        ConditionReason.LIMITED_BY_PROFILE,
+        f"workers.nodes: profile {limit.profile} allows at most {limit.max_nodes}: scale the job to {job.spec.workers.nodes}, "
+        "or ask an administrator to allow more.",
+    )
+
+
+def _admitted_nodes(plan: PlanBuilder) -> int:
+    """The number of nodes for which there is quota; spec.workers.nodes without a queue."""
     nodes, workload = plan.job.spec.workers.nodes, plan.observed.workload
-    if plan.job.queue_name is None or workload is None or not 0 < workload.pods < nodes:
+    if plan.job.queue_name is None or workload is None or workload.pods == 0:
         return nodes
-    return max((size for size in plan.job.spec.allowed_nodes if size <= workload.pods), default=nodes)
+    return min(workload.pods, nodes)
 
 
 def group_size(plan: PlanBuilder) -> int:
@@ -72,6 +97,6 @@ def grow_time(plan: PlanBuilder, consecutive: int, resizes: int) -> datetime:
 
 
 def _set_workers(plan: PlanBuilder, ready: int, replicas: int) -> None:
-    desired = plan.job.spec.workers.nodes
+    desired = plan.job.desired_nodes
     selector = f"{names.JOB_LABEL}={plan.observed.name}"
     plan.update_status(workers=WorkersStatus.of(ready, desired, replicas, selector))

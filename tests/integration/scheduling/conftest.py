@@ -7,7 +7,8 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -21,18 +22,38 @@ from tests.support.devcluster.standalone import HOST, Standalone, control_plane,
 from finetune_operator.codegen.crd import CRD_NAME, build_crd
 
 
+@dataclass
+class Operator:
+    """An operator as a process of this machine."""
+
+    plane: Standalone
+    port: int
+    process: ExitStack = field(default_factory=ExitStack)
+
+    def start(self) -> None:
+        """Start the process."""
+        command = [sys.executable, "-m", "finetune_operator", f"--http-address={HOST}", f"--http-port={self.port}"]
+        environment = {"KUBECONFIG": str(self.plane.kubeconfig)}
+        self.process.enter_context(running("operator", command, self.plane.directory, environment))
+
+    def stop(self) -> None:
+        """End the process and wait for its end."""
+        self.process.close()
+
+
 @contextmanager
-def cluster_with_operator(directory: Path) -> Iterator[Standalone]:
-    """A control plane with two fake nodes of two CPUs, and an operator as a process of this machine."""
+def cluster_with_operator(directory: Path) -> Iterator[Operator]:
+    """A control plane with two fake nodes of two CPUs, and an operator."""
     gobuild.build()
     with control_plane(directory) as plane:
         plane.add_nodes({"node-1": "2", "node-2": "2"})
         plane.kubectl("apply", "--filename=-", stdin=json.dumps(build_crd()))
         wait_until_established(plane.kubectl, CRD_NAME)
         [port] = free_ports(1)
-        command = [sys.executable, "-m", "finetune_operator", f"--http-address={HOST}", f"--http-port={port}"]
-        with running("operator", command, directory, {"KUBECONFIG": str(plane.kubeconfig)}):
-            yield plane
+        operator = Operator(plane, port)
+        with operator.process:
+            operator.start()
+            yield operator
 
 
 @contextmanager
@@ -49,10 +70,16 @@ def namespace(plane: Standalone, name: str) -> Iterator[Jobs]:
 
 
 @pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The operator of a cluster."""
+    with cluster_with_operator(tmp_path_factory.mktemp("cluster")) as running_operator:
+        yield running_operator
+
+
+@pytest.fixture(scope="session")
+def plane(operator: Operator) -> Standalone:
     """A cluster with an operator."""
-    with cluster_with_operator(tmp_path_factory.mktemp("cluster")) as running_plane:
-        yield running_plane
+    return operator.plane
 
 
 @pytest.fixture(scope="session")

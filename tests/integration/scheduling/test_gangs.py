@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from tests.support.cluster_jobs import Jobs, tiny
+from tests.support.cluster_queues import queue, quota
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def gang(name: str, cpu: str) -> dict[str, Any]:
+def gang(name: str, cpu: str, **scheduling: str) -> dict[str, Any]:
     """A job with two pods that request this much CPU each."""
     resources = {"requests": {"cpu": cpu}, "limits": {"cpu": 2}}
-    return tiny(name, f"s3://bucket/{name}", nodes=2, scheduling={"gang": "Native"}, workers={"resources": resources})
+    scheduling["gang"] = "Native"
+    return tiny(name, f"s3://bucket/{name}", nodes=2, scheduling=scheduling, workers={"resources": resources})
 
 
 def bound(jobs: Jobs, name: str) -> int:
@@ -23,13 +25,13 @@ def bound(jobs: Jobs, name: str) -> int:
     return len([pod for pod in jobs.pods(name).values() if pod["spec"].get("nodeName")])
 
 
-def occupy(jobs: Jobs, node: str, cpu: str) -> None:
+def occupy(jobs: Jobs, node: str, cpu: str, name: str = "other") -> None:
     """Use CPU of a node with another pod."""
     container = {"name": "c", "image": "none", "resources": {"requests": {"cpu": cpu}}}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "other"},
+        "metadata": {"name": name},
         "spec": {"nodeName": node, "containers": [container]},
     }
     jobs.kubectl("apply", "--filename=-", stdin=json.dumps(pod))
@@ -102,3 +104,49 @@ def test_changed_gang_comes_back(jobs: Jobs) -> None:
     assert third["spec"]["schedulingPolicy"] == {"gang": {"minCount": 2}}
     assert (third["spec"]["priorityClassName"], third["spec"]["priority"]) == ("urgent", 1000)
     assert {pod["spec"]["priority"] for pod in jobs.pods(name).values()} == {1000}
+
+
+@pytest.mark.usefixtures("queues")
+def test_queued_gang_is_admitted_and_then_bound_as_a_whole(jobs: Jobs) -> None:
+    """Kueue decides by quota, the scheduler by the space on nodes; pods exist from the admission on."""
+    occupy(jobs, "node-1", "1200m")
+    with queue(jobs, cpu="2200m") as name:
+        first = jobs.apply(gang("first", "1100m", queueName=name))
+        second = jobs.apply(gang("second", "1100m", queueName=name))
+        jobs.wait(first, "two pods", lambda _: len(jobs.pods(first)) == 2)
+        jobs.wait(first, "the reason", lambda status: status.get("reason") == "Unschedulable")
+        assert (bound(jobs, first), quota(jobs.status(first))) == (0, ("True", "Admitted"))
+        jobs.kubectl("delete", "pod", "other", "--wait=true")
+        jobs.wait(first, "two bound pods", lambda _: bound(jobs, first) == 2)
+        jobs.wait_for_phase(first, "Running")
+        assert jobs.pods(second) == {}
+        jobs.kubectl("delete", "ftj", first, "--wait=true")
+        jobs.wait(second, "two bound pods", lambda _: bound(jobs, second) == 2)
+
+
+def test_elastic_gang(jobs: Jobs) -> None:
+    """No pod is bound where fewer than minNodes fit; the run starts as soon as they do, and grows."""
+    occupy(jobs, "node-1", "1200m", "a")
+    occupy(jobs, "node-2", "1", "b")
+    document = gang("elastic", "900m")
+    spec = document["spec"]
+    spec["workers"] |= {"nodes": 4, "minNodes": 2}
+    spec["training"] |= {"batchSize": 8}
+    spec["runPolicy"] = {
+        "terminationGracePeriodSeconds": 1, "elastic": {"shrinkAfterSeconds": 2, "growAfterSeconds": 1},
+    }  # fmt: skip
+    name = jobs.apply(document)
+    jobs.wait(name, "four pods", lambda _: len(jobs.pods(name)) == 4)
+    time.sleep(5)  # longer than shrinkAfterSeconds
+    assert (bound(jobs, name), pod_group(jobs, name)["spec"]["schedulingPolicy"]) == (0, {"gang": {"minCount": 2}})
+    jobs.kubectl("delete", "pod", "a", "--wait=true")
+
+    def uses(status: dict[str, Any], nodes: int) -> bool:
+        workers = status.get("workers", {})
+        return status.get("phase") == "Running" and workers.get("replicas") == nodes == workers.get("ready")
+
+    jobs.wait(name, "two nodes", lambda status: uses(status, 2))
+    assert jobs.status(name)["reason"] == "RunningSmaller"
+    jobs.kubectl("delete", "pod", "b", "--wait=true")
+    jobs.wait(name, "four nodes", lambda status: uses(status, 4))
+    assert (bound(jobs, name), jobs.status(name)["restarts"]["total"]) == (4, 0)

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from tests.integration.scheduling.conftest import Operator
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.cluster_queues import queue, quota, workload, workload_condition
+from tests.support.pod_statuses import container, terminated
 
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
@@ -33,11 +35,14 @@ def wait_for_pods(jobs: Jobs, name: str) -> dict[str, dict[str, Any]]:
 def complete(jobs: Jobs, name: str) -> None:
     """End the pods of a job, as its trainers would."""
     message = Outcome(reason=Reason.COMPLETE).model_dump_json(by_alias=True, exclude_none=True)
-    terminated = {"exitCode": 0, "reason": "Completed", "message": message}
-    container = {"name": "trainer", "image": "", "imageID": "", "ready": False, "restartCount": 0}
-    status = {"phase": "Succeeded", "containerStatuses": [container | {"state": {"terminated": terminated}}]}
+    status = {"phase": "Succeeded", "containerStatuses": [container("trainer", terminated(0, message=message))]}
     for pod in jobs.pods(name):
-        jobs.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", f"--patch={json.dumps({'status': status})}")
+        write_status(jobs, pod, status)
+
+
+def write_status(jobs: Jobs, pod: str, status: dict[str, Any]) -> None:
+    """Write the status of a pod, as its kubelet does."""
+    jobs.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", f"--patch={json.dumps({'status': status})}")
 
 
 def test_two_jobs_of_which_one_fits(jobs: Jobs) -> None:
@@ -58,6 +63,40 @@ def test_two_jobs_of_which_one_fits(jobs: Jobs) -> None:
         wait_for_pods(jobs, second)
         assert workload_condition(jobs, first, "Finished") == "True"
         jobs.kubectl("delete", "ftj", second, "--wait=true")
+
+
+def test_replaced_pod_has_the_flavor_after_the_operator_was_restarted(jobs: Jobs, operator: Operator) -> None:
+    with queue(jobs, cpu="300m", flavor=FLAVOR) as name:
+        only = jobs.apply(job("only", queueName=name))
+        wait_for_pods(jobs, only)
+        jobs.wait_for_phase(only, "Running")
+        operator.stop()
+        operator.start()
+        write_status(jobs, f"{only}-1", {"phase": "Failed", "containerStatuses": [container("trainer", terminated(1))]})
+        jobs.wait(only, "a replacement", lambda _: f"{only}-1-r" in jobs.pods(only))
+        replacement = jobs.pods(only)[f"{only}-1-r"]
+        assert replacement["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux"}
+        assert FLAVOR["tolerations"][0] in replacement["spec"]["tolerations"]
+        jobs.wait(only, "a restart", lambda status: status["restarts"]["total"] == 1)
+        jobs.wait_for_phase(only, "Running")
+
+
+def test_scaled_job_uses_the_nodes_that_were_admitted(jobs: Jobs) -> None:
+    """The API server refuses a change of `nodes` beside `queueName`, but a label may name the queue, too."""
+    with queue(jobs, cpu="1") as name:
+        workers, policy = {"minNodes": 1}, {"terminationGracePeriodSeconds": 1}
+        document = tiny("label", "s3://bucket/label", nodes=2, workers=workers, training={"batchSize": 8}, runPolicy=policy)
+        document["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": name}
+        scaled = jobs.apply(document)
+        jobs.wait_for_phase(scaled, "Running")
+        jobs.kubectl("scale", "ftj", scaled, "--replicas=4")
+        status = jobs.wait(scaled, "the reason", lambda status: status.get("reason") == "AdmittedSmaller")
+        assert (status["phase"], status["workers"]["summary"], len(jobs.pods(scaled))) == ("Running", "2/4", 2)
+        jobs.patch(scaled, {"runPolicy": {"suspend": True}})
+        jobs.wait(scaled, "no pods", lambda _: jobs.pods(scaled) == {})
+        jobs.patch(scaled, {"runPolicy": {"suspend": False}})
+        jobs.wait(scaled, "four nodes", lambda status: status["workers"]["summary"] == "4/4" and "reason" not in status)
+        assert workload(jobs, scaled)["spec"]["podSets"][0]["count"] == 4
 
 
 def test_preempted_job_comes_back(jobs: Jobs) -> None:

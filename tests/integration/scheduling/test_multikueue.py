@@ -21,9 +21,9 @@ NAMESPACE = "dispatched"
 def worker(tmp_path: Path) -> Iterator[Jobs]:
     """A namespace of the other cluster, with a queue of the same name."""
     with (
-        cluster_with_operator(tmp_path) as plane,
-        kueue(plane.kubeconfig, tmp_path),
-        namespace(plane, NAMESPACE) as jobs,
+        cluster_with_operator(tmp_path) as operator,
+        kueue(operator.plane.kubeconfig, tmp_path),
+        namespace(operator.plane, NAMESPACE) as jobs,
         queue(jobs, cpu="1"),
     ):
         yield jobs

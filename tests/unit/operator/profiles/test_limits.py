@@ -174,6 +174,12 @@ REFUSED: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
         {"runtimeClasses": ["runc"]},
     ),
     ("number of nodes", {"spec.workers.nodes": 2}, "spec.workers.nodes", {"maxNodes": 2}),
+    (
+        "smallest number of nodes",
+        {"spec.workers": {"nodes": 4, "minNodes": 2}, "spec.training.microBatchSize": 1},
+        "spec.workers.minNodes",
+        {"maxNodes": 4},
+    ),
 )
 STRICT: dict[str, Any] = {
     "maxNodes": 1, "images": ["trainer:*"], "priorityClasses": [], "runtimeClasses": [], "credentialSecrets": ["storage"],
@@ -191,6 +197,15 @@ def test_refuses_with_one_sentence_what_the_limits_do_not_allow(
     [sentence] = error.value.errors
     assert sentence.startswith(f"{field}: profile default ")
     assert profiles(**STRICT | allowing).apply(document).spec == document.spec
+
+
+@pytest.mark.parametrize(("nodes", "max_nodes", "allowed"), [(4, 8, 4), (4, 4, 4), (4, 3, 2), (4, 2, 2), (4, 1, 1)], ids=str)
+def test_elastic_job_gets_as_many_nodes_as_are_allowed(nodes: int, max_nodes: int, allowed: int) -> None:
+    """Only numbers of nodes that divide the batch."""
+    batch = {"spec.training.batchSize": 8, "spec.training.microBatchSize": 2}
+    document = parse({"spec.workers": {"nodes": nodes, "minNodes": 1}} | batch)
+    limited = profiles(maxNodes=max_nodes).apply(document)
+    assert (limited.spec.workers.nodes, limited.desired_nodes, limited.revision) == (allowed, nodes, document.revision)
 
 
 CLOSED_BY_DEFAULT = (

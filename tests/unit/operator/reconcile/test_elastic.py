@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from tests.support.elastic_cluster import ElasticCluster
 from tests.support.simulated_cluster import OperatorKilled
 
 from finetune_operator.api.conditions import ConditionType
+from finetune_operator.profiles import Profiles
 from finetune_operator.reconcile import Workload, WorkloadCondition
 from finetune_trainer.protocol.outcome import Reason
 
@@ -164,6 +166,51 @@ def test_uses_no_more_pods_than_the_queue_has_admitted() -> None:
     workload = Workload("w", "u", "job-uid", 1, "q", "", conditions=(reserved, admitted), cluster_queue="c", pods=1)
     cluster.observed["workload"] = workload
     assert cluster.run(60).sizes == [1]
+    assert cluster.condition(ConditionType.DEGRADED) == ("True", "AdmittedSmaller")
+    assert cluster.status.reason == "AdmittedSmaller"
+    assert cluster.message(ConditionType.DEGRADED) == (
+        "The run uses 1 of 2 nodes. workers.nodes: the queue q has admitted 1 of 2 nodes: set runPolicy.suspend: true, and "
+        "false when the pods have stopped, so that it admits all of them."
+    )
+    assert cluster.status.workers.summary == "1/2"
+    cluster.observed["workload"] = replace(workload, pods=2)
+    assert cluster.run(60).sizes == [1, 2]
+    assert cluster.condition(ConditionType.DEGRADED) == ("False", "AllNodes")
+
+
+def limited(cluster: ElasticCluster, max_nodes: int) -> ElasticCluster:
+    """Apply the profile of an administrator to the job, as the operator does with each change of it."""
+    assert cluster.job is not None
+    profiles = Profiles.model_validate({"profiles": [{"name": "team", "namespaces": ["*"], "limits": {"maxNodes": max_nodes}}]})
+    cluster.job = profiles.apply(cluster.job)
+    return cluster
+
+
+def test_goes_on_when_it_is_scaled_beyond_the_limit_of_its_profile() -> None:
+    cluster = ElasticCluster(4, hosts=5)
+    limited(cluster.scale(2), 3).run(60)
+    assert cluster.sizes == [2]
+    limited(cluster.scale(4), 3).run(60)
+    assert cluster.condition(ConditionType.DEGRADED) == ("True", "LimitedByProfile")
+    assert cluster.message(ConditionType.DEGRADED) == (
+        "The run uses 2 of 4 nodes. workers.nodes: profile team allows at most 3: scale the job to 2, or ask an administrator "
+        "to allow more."
+    )
+    assert (cluster.status.workers.summary, cluster.status.workers.desired) == ("2/4", 4)
+    lost = cluster.pods["j-1"].node
+    assert cluster.lose(lost).run(60).sizes == [2]
+    assert {pod.node for pod in cluster.pods.values()}.isdisjoint({lost}), "the lost pod was replaced"
+    limited(cluster.scale(4), 4).run(3 * GROW)
+    assert cluster.sizes == [2, 4]
+    assert cluster.condition(ConditionType.DEGRADED) == ("False", "AllNodes")
+
+
+def test_gets_smaller_when_the_limit_of_its_profile_does() -> None:
+    cluster = ElasticCluster(4, hosts=4).run(60)
+    limited(cluster, 2).run(60)
+    assert cluster.sizes == [4, 2]
+    assert cluster.condition(ConditionType.DEGRADED) == ("True", "LimitedByProfile")
+    assert cluster.status.restarts.total == 0
 
 
 def test_flapping_node_and_killed_operator() -> None:
