@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 from tests.support.cluster_jobs import Jobs, tiny
@@ -35,3 +36,31 @@ def test_disk_limit(jobs: Jobs, measure: Measure) -> None:
     assert "The last one was DiskLimitExceeded on pod disk-limit-0" in condition["message"]
     assert "raise workers.resources.limits.ephemeral-storage" in condition["message"]
     measure.record(22, "a pod exceeds its disk limit", None)
+
+
+def test_full_disk(jobs: Jobs, measure: Measure) -> None:
+    """Checkpoints fail with the reason while training goes on, and one is stored soon after there is room again."""
+    scratch = {"type": "Memory", "size": "64Mi"}  # the only kind of volume here that becomes full without an eviction
+    job = tiny(
+        "full-disk", f"s3://finetune/faults/{uuid.uuid4().hex[:8]}", steps=20000, workers={"scratch": scratch},
+        checkpoint={"everySteps": 20},
+    )  # fmt: skip
+    name = jobs.apply(job)
+    jobs.wait_for_step(name, 40)
+    _in_pod(jobs, name, "head -c 100M /dev/zero > /work/fill || true")
+    jobs.wait(name, "CheckpointHealthy=False", lambda _: jobs.condition(name, "CheckpointHealthy")["status"] == "False")
+    condition = jobs.condition(name, "CheckpointHealthy")
+    assert condition["reason"] == "CheckpointSaveFailed"
+    assert "No space left on device" in condition["message"]
+    assert "workers.scratch.size" in condition["message"]
+    jobs.wait_for_step(name, jobs.status(name)["progress"]["step"] + 40)
+    freed = time.monotonic()
+    _in_pod(jobs, name, "rm /work/fill")
+    jobs.wait(name, "CheckpointHealthy=True", lambda _: jobs.condition(name, "CheckpointHealthy")["status"] == "True")
+    measure.record(22, "the disk of the scratch volume is full for a while", time.monotonic() - freed, 0, 0)
+    assert jobs.status(name)["restarts"]["total"] == 0
+    jobs.kubectl("delete", "ftj", name, "--wait=false")
+
+
+def _in_pod(jobs: Jobs, name: str, script: str) -> None:
+    jobs.kubectl("exec", f"{name}-0", "--", "sh", "-c", script)

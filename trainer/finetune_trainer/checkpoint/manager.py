@@ -67,6 +67,7 @@ class CheckpointManager:
         self._memory = HostMemory()
         self._memory.guard(engine.basic_optimizer)
         self._snapshot_engine = engine.checkpoint_engine = SnapshotEngine(self._memory)
+        engine._copy_recovery_script = lambda folder: None  # nobody uses its scripts, and a full disk would end the run
         self._writer = Writer(
             self._context, self._memory, self._create_manifest, keep_last=config.keep_last,
             timeouts=timeouts or WriterTimeouts(),
@@ -147,10 +148,8 @@ class CheckpointManager:
         self._skipped = None
         self._snapshot_engine.begin(self._engine.module.buffers())
         self._snapshot_engine.save(random_state.capture(), rank_file(self._context.group.rank))
-        scratch = self._context.work_dir / "deepspeed"  # DeepSpeed writes helper scripts here that are never used
-        scratch.mkdir(parents=True, exist_ok=True)
         client_state = {CLIENT_KEY: request.client_state}
-        self._engine.save_checkpoint(str(scratch), tag="snapshot", client_state=client_state, save_latest=False)
+        self._engine.save_checkpoint("unused", tag="snapshot", client_state=client_state, save_latest=False)
         self._pending = PendingSave(
             request.step, self._snapshot_engine.files, blocked=time.monotonic() - started, ranked_steps=request.ranked_steps
         )

@@ -27,13 +27,12 @@ from finetune_trainer.checkpoint.manifest import File, Manifest, Part, checkpoin
 from finetune_trainer.checkpoint.retention import apply_retention
 from finetune_trainer.checkpoint.snapshot import HostMemory
 from finetune_trainer.protocol.events import CheckpointFailed, CheckpointPhase, CheckpointStored
+from finetune_trainer.protocol.full_volumes import SCRATCH_ADVICE
 from finetune_trainer.protocol.heartbeat import BackgroundWork
 from finetune_trainer.protocol.outcome import TrainerError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-SCRATCH_ADVICE = "raise spec.workers.scratch.size, or make room on the disk of /work"
 
 _NICENESS = 10  # of the writer thread, so that training gets the cores first
 

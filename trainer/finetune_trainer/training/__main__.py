@@ -18,7 +18,8 @@ from finetune_trainer.distributed.preemption import Interrupted, PreemptionSigna
 from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.environment import COMPLETES_ONCE
 from finetune_trainer.protocol.events import Alive, Beat, Ended, EventSink, PipeEventSink
-from finetune_trainer.protocol.outcome import EXIT_POLICIES, ConfigurationError, Outcome, TrainerError
+from finetune_trainer.protocol.full_volumes import classify_full_volume
+from finetune_trainer.protocol.outcome import EXIT_POLICIES, ConfigurationError, Outcome, Reason, TrainerError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.launch_context import LaunchContext
 from finetune_trainer.training.recall import recall_outcome
@@ -64,9 +65,7 @@ def _run(arguments: argparse.Namespace, report: EventSink, stop: PreemptionSigna
 
 
 def _failure_outcome(error: BaseException, rank: int) -> Outcome:
-    from finetune_trainer.training.failures import classify_error
-
-    reason, message = classify_error(error)
+    reason, message = _classify_error(error)
     exit_policy = EXIT_POLICIES[reason]
     if isinstance(error, TrainerError | Interrupted):
         log.log(logging.INFO if exit_policy.disruption else logging.ERROR, "%s: %s", reason, message)
@@ -74,6 +73,15 @@ def _failure_outcome(error: BaseException, rank: int) -> Outcome:
     else:
         log.error("%s: %s\n%s", reason, message, "".join(traceback.format_exception(error)))
     return Outcome(reason=reason, message=message, rank=None if exit_policy.disruption else rank)
+
+
+def _classify_error(error: BaseException) -> tuple[Reason, str]:
+    try:
+        from finetune_trainer.training.failures import classify_error
+    except Exception:  # torch cannot be imported, which may be why the rank failed
+        text = f"{type(error).__name__}: {error}"
+        return classify_full_volume(text) or (Reason.CRASHED, f"an unexpected error, the traceback is in the log: {text}")
+    return classify_error(error)
 
 
 def _load_document(path: Path) -> TrainSpec:

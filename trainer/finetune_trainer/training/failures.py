@@ -7,8 +7,8 @@ import re
 import torch
 import torch.distributed as dist
 
-from finetune_trainer.checkpoint.writer import SCRATCH_ADVICE
 from finetune_trainer.distributed.preemption import Interrupted
+from finetune_trainer.protocol.full_volumes import classify_full_volume
 from finetune_trainer.protocol.outcome import Reason, TrainerError
 
 MAX_MESSAGE_CHARACTERS = 2000  # the rest of the termination message needs room too
@@ -17,9 +17,6 @@ _BUGS = (
     TypeError, AttributeError, NameError, LookupError, AssertionError, ImportError, NotImplementedError, RecursionError,
 )  # fmt: skip
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
-_DISK_FULL = re.compile(r"no space left on device", re.IGNORECASE)
-_SHARED_MEMORY = re.compile(r"/dev/shm|shared memory", re.IGNORECASE)
-_BUS_ERROR = re.compile(r"signal: bus error", re.IGNORECASE)  # of a data loader's process
 _LOST_PEER = re.compile(
     r"connection (closed|reset|refused|timed out)|closed by peer|broken pipe|timed out waiting|socket time ?out|gloo|nccl"
     r"|wait timeout|tcpstore|rendezvous",
@@ -36,25 +33,17 @@ def classify_error(error: BaseException) -> tuple[Reason, str]:
     if isinstance(error, TrainerError | Interrupted):
         return error.reason, _shorten(str(error))
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    # NCCL reports a full /dev/shm in the same exception as a lost connection.
-    if _is_shared_memory_full(text):
-        return Reason.OUT_OF_MEMORY, _shorten(f"/dev/shm is full: raise spec.workers.sharedMemory ({text})")
+    # First, because NCCL reports a full /dev/shm in the same exception as a lost connection.
+    if full_volume := classify_full_volume(text):
+        return full_volume[0], _shorten(full_volume[1])
     if _is_out_of_memory(error, text):
         first_line = str(error).partition("\n")[0]
         return Reason.OUT_OF_MEMORY, _shorten(f"out of memory ({first_line or 'on the host'}): {_MEMORY_ADVICE}")
-    if _DISK_FULL.search(text):
-        return Reason.CRASHED, _shorten(f"the disk is full: {SCRATCH_ADVICE} ({text})")
     if _is_lost_peer(error, text):
         return Reason.RENDEZVOUS_FAILED, _shorten(f"the connection to the other ranks failed: {text}")
     if isinstance(error, _BUGS):
         return Reason.INTERNAL_ERROR, _shorten(f"a bug, the traceback is in the log: {text}")
     return Reason.CRASHED, _shorten(f"an unexpected error, the traceback is in the log: {text}")
-
-
-def _is_shared_memory_full(text: str) -> bool:
-    if _SHARED_MEMORY.search(text) is None:
-        return False
-    return _DISK_FULL.search(text) is not None or _BUS_ERROR.search(text) is not None
 
 
 def _is_out_of_memory(error: BaseException, text: str) -> bool:

@@ -108,6 +108,7 @@ def test_failed_write_of_one_rank_prevents_commit(tmp_path: Path, s3_server: s3.
     assert results[0].stored == [1, 3], "training continued and stored the next checkpoint"
     assert "rank 1: " in results[0].failed[2]
     assert "check the disk" in results[0].failed[2]
+    assert not {entry.name for entry in (tmp_path / "work").iterdir()} - {"upload", "recent"}, "nothing else needs the disk"
 
 
 def test_training_continues_during_storage_outage(tmp_path: Path, s3_server: s3.Server, environment: Mapping[str, str]) -> None:

@@ -93,3 +93,16 @@ def test_records_a_run_that_was_stopped_and_resumed(tmp_path: Path) -> None:
     assert [number for number, _ in curves["train/loss"]] == list(range(1, 9))
     assert [number for number, _ in curves["evaluation/perplexity"]] == [3, 6, 8]
     assert curves["train/loss"][-1][1] == pytest.approx(result.outcome.metrics["loss"])
+
+
+def test_a_disk_that_fails_does_not_end_the_run(tmp_path: Path) -> None:
+    storage, folder = open_storage(f"file://{tmp_path}/storage", Credentials()), tmp_path / "work/tensorboard"
+    folder.parent.mkdir()
+    folder.touch()  # no folder can be created here
+    with record_to_tensorboard(lambda event: None, storage, folder.parent) as report:
+        report(step(1, 1.0))
+        folder.unlink()
+        report(step(2, 2.0))
+        report(STORED)
+        report(step(3, 3.0))
+    assert scalars(tmp_path / "storage/tensorboard")["train/loss"] == [(3, 3.0)]
