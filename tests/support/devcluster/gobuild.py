@@ -6,6 +6,7 @@ inputs of the build. An existing file is therefore complete and current, and an 
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from functools import cache as memoized
 from pathlib import Path
 
 from . import packages, paths
-from .errors import ClusterError
+from .errors import ClusterError, run
 
 KUBERNETES = "k8s.io/kubernetes"
 KUEUE = "sigs.k8s.io/kueue"
@@ -192,6 +193,12 @@ def binaries() -> dict[str, Path]:
     """The file of every command, whether it is built or not."""
     modules = (*MODULES, *ON_DEMAND)
     return {command: module.directory() / command for module in modules for command in module.commands}
+
+
+def module_directory(module: Module, required: str) -> Path:
+    """The sources of a Go module that another one requires, downloaded if they are not there."""
+    downloaded = json.loads(run(find_go(), "mod", "download", "-json", required, cwd=module.source))
+    return Path(downloaded["Dir"])
 
 
 def binary(command: str) -> Path:

@@ -49,7 +49,7 @@ def kueue(
     write_pair(certificates, "tls", authority.issue("kueue", addresses=(HOST,)))
     configuration = directory / "configuration.json"
     configuration.write_text(json.dumps(_configuration(webhooks, health, metrics) | (changes or {}), indent=1))
-    components = _module() / "config" / "components"
+    components = _components()
     address = _Address(f"https://{HOST}:{webhooks}", authority)
     definitions = [address.definition(path) for path in sorted((components / "crd" / "bases").glob("*.yaml"))]
     _apply(kubeconfig, definitions, "--server-side", "--force-conflicts")
@@ -117,10 +117,9 @@ def _configuration(webhooks: int, health: int, metrics: int) -> dict[str, Any]:
     }
 
 
-def _module() -> Path:
-    """The directory of the Go module, which contains the manifests."""
-    downloaded = json.loads(run(gobuild.find_go(), "mod", "download", "-json", KUEUE, cwd=KUEUE_MODULE.source))
-    return Path(downloaded["Dir"])
+def _components() -> Path:
+    """The directory of the manifests in the Go module."""
+    return gobuild.module_directory(KUEUE_MODULE, KUEUE) / "config" / "components"
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
