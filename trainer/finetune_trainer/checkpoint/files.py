@@ -34,7 +34,12 @@ def write(content: Any, path: Path, rank: int, *, read_soon: bool) -> File:
             hashing = _HashingFile(file, read_soon)
             # Nothing reads the CRC-32 of the archive: the SHA-256 covers the whole file.
             with cast(Any, serialization).patch({"save.compute_crc32": False}):
-                torch.save(content, cast(IO[bytes], hashing))
+                try:
+                    torch.save(content, cast(IO[bytes], hashing))
+                except RuntimeError as error:  # torch.save hides the cause of a failed write
+                    if hashing.error is None:
+                        raise
+                    raise hashing.error from error
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -65,6 +70,8 @@ class _HashingFile(io.RawIOBase):
 
     def __init__(self, file: io.FileIO, read_soon: bool) -> None:
         self.size = 0
+        self.error: OSError | None = None
+        """The error of a write."""
         self._file = file
         self._read_soon = read_soon
         self._unflushed = 0
@@ -86,8 +93,12 @@ class _HashingFile(io.RawIOBase):
     def _write_all(self, chunk: memoryview) -> None:
         self._digest.update(chunk)
         self._unflushed += len(chunk)
-        while chunk:
-            chunk = chunk[self._file.write(chunk) :]
+        try:
+            while chunk:
+                chunk = chunk[self._file.write(chunk) :]
+        except OSError as error:
+            self.error = error
+            raise
         heartbeat.beat()
         if self._unflushed >= _FLUSH_BYTES:
             self._flush()

@@ -1,8 +1,9 @@
-"""Signs of life of a checkpoint that is being stored."""
+"""Signs of life of a checkpoint that is being stored, and what is reported when the disk is full."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from finetune_trainer.checkpoint.snapshot import HostMemory
 from finetune_trainer.checkpoint.writer import PendingSave, Writer, WriterTimeouts
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.protocol import heartbeat
+from finetune_trainer.protocol.events import CheckpointFailed, Event
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.storage.registry import open_storage
 
@@ -49,3 +51,23 @@ def test_storing_is_a_sign_of_life_only_for_who_waits(tmp_path: Path, monkeypatc
         save.work.wait(save.done)
     assert len(beats) >= 3
     assert save.error is None
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20], ids=["small", "larger than a buffer"])
+def test_a_full_disk_is_reported_with_its_remedy(tmp_path: Path, size: int) -> None:
+    storage, reported = open_storage(f"s3://bucket/{uuid.uuid4().hex}", Credentials()), list[Event]()
+    context = CheckpointContext(storage, {}, ALONE, "first", tmp_path, report=reported.append)
+    writer = Writer(context, HostMemory(), _no_manifest, keep_last=1, timeouts=WriterTimeouts())
+    context.upload_dir.mkdir(parents=True)
+    (context.upload_dir / "weights.pt.partial").symlink_to("/dev/full")
+    save = PendingSave(5, {"weights.pt": torch.zeros(size)}, blocked=0.0)
+    writer._run(save)
+    [failure] = reported
+    assert isinstance(failure, CheckpointFailed)
+    assert (failure.step, failure.message) == (
+        5, "No space left on device (local disk): raise spec.workers.scratch.size, or make room on the disk of /work",
+    )  # fmt: skip
+
+
+def _no_manifest(step: int, files: list[File]) -> Manifest:
+    raise AssertionError("nothing is committed")
