@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from finetune_trainer.agent.preflight import DeviceMeasurement, PairMeasurement
+from finetune_trainer.protocol.gloo_interface import choose_gloo_interface
 
 CHECKED_SIZE = 1024
 MEASURED_SECONDS = 0.5
@@ -130,6 +131,7 @@ def main() -> int:
     for device in devices:
         print(measure_device(device).model_dump_json(by_alias=True), flush=True)
     if options.nodes > 1:
+        choose_gloo_interface(options.master.rpartition(":")[0])
         dist.init_process_group(
             "gloo", init_method=f"tcp://{options.master}", rank=options.node, world_size=options.nodes, timeout=PAIR_TIMEOUT
         )

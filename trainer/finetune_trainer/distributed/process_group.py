@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from finetune_trainer.distributed.devices import choose_device
+from finetune_trainer.protocol.gloo_interface import choose_gloo_interface
 
 COLLECTIVE_TIMEOUT = timedelta(days=7)
 """Longer than any wait: the agents find ranks that hang, and know which of them only wait for another that works."""
@@ -92,6 +93,7 @@ def join(
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
     }
+    choose_gloo_interface(host)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(
         backend, init_method="env://", rank=rank, world_size=size, timeout=timeout,
