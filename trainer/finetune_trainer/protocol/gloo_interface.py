@@ -38,5 +38,5 @@ def _local_address(host: str) -> str:
 def _interface_of(address: str) -> str | None:
     for name, entries in psutil.net_if_addrs().items():
         if address in (entry.address.partition("%")[0] for entry in entries):
-            return name
+            return str(name)
     return None
