@@ -174,22 +174,24 @@ class ResourceClaim(Section):
 
 
 class SecurityContext(Section):
-    """The user of the pod. It is never root, its root file system is read-only, and it cannot gain privileges."""
+    """The user of the pod. Its root file system is read-only, and it cannot gain privileges."""
 
     assign_ids: Literal["Operator", "Cluster"] | None = Field(
         None,
         description="Operator, the default, sets the ids below; Cluster leaves them out, for clusters that assign them, such "
         "as by OpenShift's SecurityContextConstraints.",
     )
-    run_as_user: int | None = Field(None, ge=1, le=2**31 - 1, description="User id; 1000 by default.")
+    run_as_user: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="User id; 1000 by default. Root, 0, only where a profile allows it."
+    )
     run_as_group: int | None = Field(None, ge=0, le=2**31 - 1, description="Group id; 1000 by default.")
     fs_group: int | None = Field(None, ge=0, le=2**31 - 1, description="Group of mounted volumes; 1000 by default.")
     supplemental_groups: list[int] = Field(default_factory=list, max_length=16)
     capabilities: list[Annotated[str, Field(max_length=32, pattern="^[A-Z_]+$")]] = Field(
         default_factory=list,
         max_length=16,
-        description="Linux capabilities that a profile allows; all others are dropped. As the user is not root, only programs "
-        "with file capabilities get them.",
+        description="Linux capabilities that a profile allows, such as IPC_LOCK; all others are dropped. Kubernetes gives "
+        "them to root only.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

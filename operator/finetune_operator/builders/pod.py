@@ -191,7 +191,7 @@ def _container_security_context(job: FineTuneJob) -> dict[str, Any]:
 def _security_context(job: FineTuneJob) -> dict[str, Any]:
     template = job.spec.workers.template.security_context
     result: dict[str, Any] = {
-        "runAsNonRoot": True,
+        "runAsNonRoot": template.run_as_user != 0,
         "fsGroupChangePolicy": "OnRootMismatch",  # otherwise each start changes the owner of every file
         "seccompProfile": {"type": "RuntimeDefault"},
     }

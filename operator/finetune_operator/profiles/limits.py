@@ -61,6 +61,8 @@ def violations(job: FineTuneJob, profile: Profile) -> Iterator[str]:
             yield _refusal(profile, field, f"the {kind} {name!r}", patterns)
     if template.host_network and not limits.host_network:
         yield f"{TEMPLATE}.hostNetwork: profile {profile.name} does not allow the node's network: remove it"
+    if template.security_context.run_as_user == 0 and not limits.run_as_root:
+        yield f"{TEMPLATE}.securityContext.runAsUser: profile {profile.name} does not allow root: use another user id"
     yield from _environment(profile, f"{TEMPLATE}.env", template.env)
     for index, container in enumerate(template.init_containers):
         yield from _environment(profile, f"{TEMPLATE}.initContainers[{index}].env", container.env)

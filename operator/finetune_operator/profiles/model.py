@@ -65,12 +65,13 @@ class Limits(Section):
     runtime_classes: Patterns = Field(default_factory=lambda: ["*"])
     capabilities: list[str] = Field(default_factory=list, description="Linux capabilities, such as IPC_LOCK.")
     host_network: bool = False
+    run_as_root: bool = Field(False, description="Whether runAsUser may be 0.")
 
 
 UNLIMITED = Limits(
     images=["*"], volume_types=list(get_args(VolumeType)), secrets=["*"], credential_secrets=["*"], image_pull_secrets=["*"],
     labels=["*"], annotations=["*"], service_accounts=["*"], priority_classes=["*"], workload_priority_classes=["*"],
-    runtime_classes=["*"], capabilities=["*"], host_network=True,
+    runtime_classes=["*"], capabilities=["*"], host_network=True, run_as_root=True,
 )  # fmt: skip
 
 

@@ -302,6 +302,11 @@ def test_sizes_of_scratch_and_shared_memory() -> None:
     [
         ({}, {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}, {"drop": ["ALL"]}),
         ({"runAsUser": 7, "fsGroup": 0}, {"runAsUser": 7, "runAsGroup": 1000, "fsGroup": 0}, {"drop": ["ALL"]}),
+        (
+            {"runAsUser": 0, "capabilities": ["IPC_LOCK"]},
+            {"runAsNonRoot": False, "runAsUser": 0, "runAsGroup": 1000, "fsGroup": 1000},
+            {"drop": ["ALL"], "add": ["IPC_LOCK"]},
+        ),
         ({"assignIds": "Cluster"}, {}, {"drop": ["ALL"]}),
         (
             {"assignIds": "Cluster", "supplementalGroups": [5], "capabilities": ["IPC_LOCK"]},

@@ -153,6 +153,12 @@ REFUSED: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
         "spec.workers.template.securityContext.capabilities",
         {"capabilities": ["SYS_ADMIN"]},
     ),
+    (
+        "root",
+        template(securityContext={"runAsUser": 0}),
+        "spec.workers.template.securityContext.runAsUser",
+        {"runAsRoot": True},
+    ),
     ("host network", template(hostNetwork=True), "spec.workers.template.hostNetwork", {"hostNetwork": True}),
     ("image", {"spec.workers.image": "evil:1"}, "spec.workers.image", {"images": ["evil:*"]}),
     (
@@ -211,7 +217,7 @@ def test_elastic_job_gets_as_many_nodes_as_are_allowed(nodes: int, max_nodes: in
 CLOSED_BY_DEFAULT = (
     "host path", "inline CSI", "Secret of inline CSI", "NFS", "image volume", "Secret volume", "projected token",
     "token behind an allowed source", "projected Secret", "projected certificate", "Secret in the environment",
-    "Secret in the environment of an init container", "service account", "capability", "host network",
+    "Secret in the environment of an init container", "service account", "capability", "root", "host network",
     "image of an image volume",
 )  # fmt: skip
 
@@ -247,7 +253,6 @@ def test_allows_ordinary_volumes_without_a_file() -> None:
         {"containers": []},
         {"envFrom": [{"secretRef": {"name": "other"}}]},
         {"securityContext": {"privileged": True}},
-        {"securityContext": {"runAsUser": 0}},
         {"securityContext": {"runAsNonRoot": False}},
         {"securityContext": {"seccompProfile": {"type": "Unconfined"}}},
         {"securityContext": {"capabilities": ["sys_admin"]}},
@@ -294,7 +299,7 @@ def test_accepts_only_known_keys_in_a_projected_volume(sources: Any) -> None:
 
 
 def test_pod_never_has_a_token_or_privileges_whatever_the_profile_allows() -> None:
-    wide = profiles(capabilities=["*"], hostNetwork=True, secrets=["*"], serviceAccounts=["*"])
+    wide = profiles(capabilities=["*"], hostNetwork=True, runAsRoot=True, secrets=["*"], serviceAccounts=["*"])
     document = wide.apply(parse(template(serviceAccountName="admin", initContainers=[{"name": "a"}])))
     spec = builders.build_pod(document, 0, Settings())["spec"]
     assert spec["automountServiceAccountToken"] is False
