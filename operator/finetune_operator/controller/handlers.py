@@ -130,7 +130,7 @@ async def run(manager: Manager) -> None:
     namespaces = manager.settings.watched_namespaces
     # kopf's default identity contains the user name, but the user id of a container may have no name.
     os.environ.setdefault("POD_ID", socket.gethostname())
-    restart_failed_watches()
+    restart_failed_watches(manager.resync_needed.set)
     await kopf.operator(
         registry=build_registry(manager),
         settings=build_kopf_settings(manager.settings),

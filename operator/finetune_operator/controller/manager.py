@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_LIST_DELAY = 0.2  # seconds between the first checks that the cache is complete; doubled up to MAX_FIRST_LIST_DELAY
 MAX_FIRST_LIST_DELAY = 30.0
+RESYNC_PAUSE = 5.0  # seconds at least between two resyncs, because watches that end often list all objects, too
 STOP_SECONDS = 2.0  # for the events that still wait when the operator stops
 
 
@@ -61,6 +62,7 @@ class Manager:
         self.has_listed = False
         self.changed_pods: set[JobKey] = set()
         self.workloads_needed = asyncio.Event()
+        self.resync_needed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: web.AppRunner | None = None
         self._clients: list[KubernetesClient] = []
@@ -199,14 +201,17 @@ class Manager:
 
     async def _resync_periodically(self, client: KubernetesClient) -> None:
         while True:
-            await asyncio.sleep(self.settings.resync_interval * random.uniform(1, 1.25))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.resync_interval * random.uniform(1, 1.25)):
+                    await self.resync_needed.wait()
+            self.resync_needed.clear()
             try:
-                changed = await self.resync(client)
+                for key in await self.resync(client):
+                    self.enqueue(key)
             except REQUEST_ERRORS as error:
                 logger.warning("the caches could not be compared with the cluster: %s", error)
-                continue
-            for key in changed:
-                self.enqueue(key)
+                self.resync_needed.set()
+            await asyncio.sleep(RESYNC_PAUSE * random.uniform(1, 1.25))
 
 
 def _exit_on_failure(task: asyncio.Task[None]) -> None:

@@ -30,16 +30,19 @@ class RestartingWatch:
     """A watch of kopf that ends where the original one raises WatchingError; kopf starts every watch that ends again.
 
     The pauses before the end grow, and start over when a watch has ended without an error or lasted for longer than the longest
-    pause.
+    pause. kopf begins every watch with a list, which does not show what was deleted since the watch before it: `on_relist` is
+    called after each list but the first one of its kind.
     """
 
     def __init__(
         self,
         watch: Watch,
+        on_relist: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._watch, self._clock, self._sleep = watch, clock, sleep
+        self._watch, self._on_relist, self._clock, self._sleep = watch, on_relist, clock, sleep
+        self._listed: set[Any] = set()
         self._failures: dict[Any, int] = {}
 
     async def __call__(self, **arguments: Any) -> AsyncIterator[Any]:
@@ -48,6 +51,10 @@ class RestartingWatch:
         try:
             async with aclosing(cast(AsyncGenerator[Any, None], self._watch(**arguments))) as events:
                 async for event in events:
+                    if event is watching.Bookmark.LISTED:
+                        if key in self._listed:
+                            self._on_relist()
+                        self._listed.add(key)
                     yield event
             self._failures.pop(key, None)
             return
@@ -60,7 +67,8 @@ class RestartingWatch:
         await self._sleep(delay)
 
 
-def restart_failed_watches() -> None:
-    """Let all watches of kopf in this process survive error events."""
-    if not isinstance(watching.continuous_watch, RestartingWatch):
-        watching.continuous_watch = RestartingWatch(watching.continuous_watch)
+def restart_failed_watches(on_relist: Callable[[], None]) -> None:
+    """Let all watches of kopf in this process survive error events; see RestartingWatch for `on_relist`."""
+    watch = watching.continuous_watch
+    original = watch._watch if isinstance(watch, RestartingWatch) else watch
+    watching.continuous_watch = RestartingWatch(original, on_relist)

@@ -39,6 +39,20 @@ async def test_resync_removes_deleted_jobs_and_pods(namespaces: str, exists: boo
     assert bool(manager.cache.pods(KEY)) == (not is_removed)
 
 
+async def test_resync_follows_the_restart_of_a_watch() -> None:
+    manager = Manager(Settings())
+    manager.cache.put_pod(pod_body(10))
+    client: Any = FakeKubernetesClient()
+    task = asyncio.create_task(manager._resync_periodically(client))
+    await asyncio.sleep(0.01)
+    assert manager.cache.pods(KEY)
+    manager.resync_needed.set()
+    await asyncio.sleep(0.01)
+    assert not manager.cache.pods(KEY)
+    assert len(manager.queue) == 1
+    task.cancel()
+
+
 async def test_standby_fills_its_cache_but_queues_nothing() -> None:
     standby = Manager(Settings(lease="finetune-system/finetune-operator"))
     standby.enqueue(KEY)

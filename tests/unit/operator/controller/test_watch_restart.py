@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from kopf._cogs.clients.watching import WatchingError
+from kopf._cogs.clients.watching import Bookmark, WatchingError
 
 from finetune_operator.controller.watch_restart import MAX_DELAY, RestartingWatch
 
@@ -26,13 +26,17 @@ class FailingWatch:
         self.pauses.append(seconds)
 
 
+def no_relist() -> None:
+    raise AssertionError("nothing was listed")
+
+
 async def events(watch: RestartingWatch, resource: str = "pods") -> list[str]:
     return [event async for event in watch(resource=resource, namespace=None)]
 
 
 async def test_watch_that_failed_ends_after_growing_pauses() -> None:
     failing = FailingWatch()
-    watch = RestartingWatch(failing.watch, lambda: failing.now, failing.sleep)
+    watch = RestartingWatch(failing.watch, no_relist, lambda: failing.now, failing.sleep)
     for _ in range(10):
         assert await events(watch) == ["event"]
     expected = [1, 2, 4, 8, 16, 30, 30, 30, 30, 30]
@@ -48,9 +52,22 @@ async def test_watch_that_failed_ends_after_growing_pauses() -> None:
 
 async def test_watch_that_ends_by_itself_is_not_delayed_and_ends_the_growth() -> None:
     failing = FailingWatch()
-    watch = RestartingWatch(failing.watch, lambda: failing.now, failing.sleep)
+    watch = RestartingWatch(failing.watch, no_relist, lambda: failing.now, failing.sleep)
     for is_healthy, pauses in ((True, 0), (False, 1), (False, 2), (True, 2), (False, 3)):
         failing.healthy = is_healthy
         assert await events(watch) == ["event"]
         assert len(failing.pauses) == pauses
     assert failing.pauses[-1] <= 1
+
+
+async def test_every_list_but_the_first_of_its_kind_is_reported() -> None:
+    async def watch(**_: object) -> AsyncIterator[object]:
+        yield {"type": None}
+        yield Bookmark.LISTED
+        yield {"type": "MODIFIED"}
+
+    relists: list[str] = []
+    restarting = RestartingWatch(watch, lambda: relists.append("relist"))
+    for resource, count in (("pods", 0), ("finetunejobs", 0), ("pods", 1), ("pods", 2), ("finetunejobs", 3)):
+        assert len(await events(restarting, resource)) == 3
+        assert len(relists) == count
