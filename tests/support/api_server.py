@@ -27,6 +27,7 @@ START_SECONDS = 300.0
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 JOBS = "/apis/finetune-operator.io/v1alpha1/namespaces/default/finetunejobs"
 PODS = "/api/v1/namespaces/default/pods"
+WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/namespaces/default/workloads"
 Body = dict[str, Any]
 
 
@@ -48,6 +49,16 @@ class ApiServer:
         """The objects of a collection."""
         items: list[Body] = (await self.request("GET", path))["items"]
         return items
+
+    async def define(self, definition: Body, path: str) -> None:
+        """Create a custom resource definition, and wait until the collection at `path` can be listed."""
+        await self.request("POST", CRDS, definition)
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                async with self._session.get(self.url + path) as response:
+                    if response.status == 200:
+                        return
+                await asyncio.sleep(0.2)
 
     async def is_ready(self) -> bool:
         """Whether the API server accepts requests for FineTuneJobs."""
@@ -92,6 +103,7 @@ async def running(folder: Path) -> AsyncIterator[ApiServer]:
             f"--service-account-key-file={folder / 'service-accounts.key'}",
             f"--service-account-signing-key-file={folder / 'service-accounts.key'}",
             f"--cert-dir={folder}",
+            *components.POD_GROUPS,
         ],
     }
     processes = []

@@ -9,12 +9,13 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from tests.support import api_proxy, api_server
-from tests.support.api_server import JOBS, PODS, ApiServer
+from tests.support.api_server import JOBS, PODS, WORKLOADS, ApiServer
 from tests.support.simulated_cluster import document
 
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, Outcome, Reason
@@ -24,10 +25,11 @@ JOB = "finetune-operator.io/job"
 PROMETHEUS = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}
 
 
-def job(number: int, **run_policy: Any) -> dict[str, Any]:
-    """The document of a job of two nodes."""
+def job(number: int, sections: dict[str, Any] | None = None, **run_policy: Any) -> dict[str, Any]:
+    """The document of a job of two nodes; `sections` are those of its spec besides the run policy."""
     body = document(**run_policy)
     body["metadata"] = {"name": f"job-{number}", "namespace": "default"}
+    body["spec"] |= sections or {}
     return body
 
 
@@ -91,9 +93,65 @@ class Kubelets:
                 state = {"terminated": terminated}
                 await self._patch(pod, {"phase": phase, "containerStatuses": [container | {"state": state}]})
 
+    async def wait_for_pods(self, job: str, count: int, seconds: float) -> None:
+        """Wait until this many pods were created for each of the two nodes of a job."""
+        async with asyncio.timeout(seconds):
+            while True:
+                if all(len(self.created.get((job, rank), ())) >= count for rank in ("0", "1")):
+                    return
+                await asyncio.sleep(0.1)
+
     async def _patch(self, pod: dict[str, Any], status: dict[str, Any]) -> None:
         with contextlib.suppress(AssertionError):  # the operator has deleted the pod
             await self._server.request("PATCH", f"{PODS}/{pod['metadata']['name']}/status", {"status": status})
+
+
+class Kueue:
+    """Takes the role of Kueue, without the proxy: it admits every Workload, and evicts one as a test says."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+
+    async def run(self) -> None:
+        """Admit Workloads without quota until cancelled."""
+        while True:
+            for workload in await self._server.list(WORKLOADS):
+                conditions = _conditions(workload)
+                if "Finished" not in conditions and conditions.get("QuotaReserved", {}).get("status") != "True":
+                    await self._set_conditions(workload, {"QuotaReserved": "True", "Admitted": "True", "Evicted": "False"})
+            await asyncio.sleep(0.1)
+
+    async def evict(self, job: str) -> None:
+        """Ask a job to give its quota back."""
+        is_evicted = False
+        while not is_evicted:
+            for workload in await self._server.list(WORKLOADS):
+                if workload["metadata"]["labels"][JOB] == job:
+                    is_evicted = await self._set_conditions(workload, {"Evicted": "True"})
+
+    async def _set_conditions(self, workload: dict[str, Any], statuses: dict[str, str]) -> bool:
+        """Write conditions and an admission; False if the operator has written the Workload meanwhile."""
+        conditions = _conditions(workload)
+        for condition_type, status in statuses.items():
+            if condition_type in conditions or status == "True":
+                conditions[condition_type] = {
+                    "type": condition_type, "status": status, "reason": "Preempted", "message": "in a test",
+                    "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                }  # fmt: skip
+        admission = {"clusterQueue": "gpus", "podSetAssignments": [{"name": "main", "count": 2}]}
+        patch = {
+            "metadata": {"resourceVersion": workload["metadata"]["resourceVersion"]},
+            "status": {"conditions": list(conditions.values()), "admission": admission},
+        }
+        try:
+            await self._server.request("PATCH", f"{WORKLOADS}/{workload['metadata']['name']}/status", patch)
+        except AssertionError:
+            return False
+        return True
+
+
+def _conditions(workload: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {item["type"]: item for item in workload.get("status", {}).get("conditions", ())}
 
 
 async def wait_for(server: ApiServer, phases: dict[str, str], seconds: float, log: Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from .gobuild import binary
 
 GANG_SCHEDULING = "--feature-gates=GenericWorkload=true"  # beta in this version, so it is off unless it is asked for
+POD_GROUPS = (GANG_SCHEDULING, "--runtime-config=scheduling.k8s.io/v1beta1=true")  # for an API server
 Command = list[str | Path]
 
 
@@ -31,8 +32,7 @@ def api_server(pki: Path, etcd_url: str, address: str, services: str, issuer: st
         f"--bind-address={address}",
         f"--advertise-address={address}",
         f"--service-cluster-ip-range={services}",
-        GANG_SCHEDULING,
-        "--runtime-config=scheduling.k8s.io/v1beta1=true",
+        *POD_GROUPS,
         f"--client-ca-file={pki / 'ca.crt'}",
         f"--tls-cert-file={pki / 'apiserver.crt'}",
         f"--tls-private-key-file={pki / 'apiserver.key'}",

@@ -117,6 +117,13 @@ def _configuration(webhooks: int, health: int, metrics: int) -> dict[str, Any]:
     }
 
 
+def workload_definition() -> dict[str, Any]:
+    """The custom resource definition of Workloads with its stored version only, which works without Kueue."""
+    [definition] = _documents(_components() / "crd" / "bases" / "kueue.x-k8s.io_workloads.yaml")
+    definition["spec"]["versions"] = [version for version in definition["spec"]["versions"] if version["storage"]]
+    return definition
+
+
 def _components() -> Path:
     """The directory of the manifests in the Go module."""
     return gobuild.module_directory(KUEUE_MODULE, KUEUE) / "config" / "components"
