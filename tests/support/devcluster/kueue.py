@@ -23,6 +23,7 @@ from .standalone import HOST, free_ports, running, wait_until
 
 FRAMEWORK = "FineTuneJob.v1alpha1.finetune-operator.io"
 KINDS = ("workloads", "clusterqueues", "cohorts", "resourceflavors")  # most tests queue no other objects than FineTuneJobs
+_CONVERTED_KINDS = ("localqueues", "clusterqueues", "cohorts", "workloads", "multikueueclusters")
 _WEBHOOK_KINDS = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")
 
 # Kueue reads the certificate of its metrics from a fixed path, so $1 takes the place of /etc in a mount namespace of its own.
@@ -81,9 +82,9 @@ class _Address:
         self._url, self._bundle = url, base64.b64encode(authority.pem.encode()).decode()
 
     def definition(self, path: Path) -> dict[str, Any]:
-        """A custom resource definition, whose versions Kueue converts if there are several."""
+        """A custom resource definition; Kueue converts the versions of those for which its manifests name a webhook."""
         [definition] = _documents(path)
-        if len(definition["spec"]["versions"]) > 1:
+        if definition["spec"]["names"]["plural"] in _CONVERTED_KINDS:
             webhook = {"clientConfig": self._client("/convert"), "conversionReviewVersions": ["v1"]}
             definition["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
         return definition
