@@ -38,7 +38,10 @@ class WorkersStatus(Section):
 
     ready: int = 0
     desired: int = Field(0, description="spec.workers.nodes.")
-    replicas: int = Field(0, description="Number of nodes that the run uses now; 0 while the job has no pods.")
+    replicas: int = Field(
+        0,
+        description="Number of nodes that the run uses now; while the job stops, the number of pods that have not stopped yet.",
+    )
     summary: str = Field("0/0", description="ready/desired, for kubectl get.")
     selector: str | None = Field(None, description="Label selector of the pods, for the scale subresource.")
 

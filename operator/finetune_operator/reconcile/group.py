@@ -83,9 +83,9 @@ def set_ready_pods(plan: PlanBuilder, ready: int) -> None:
     _set_workers(plan, ready, group_size(plan))
 
 
-def set_no_pods(plan: PlanBuilder) -> None:
-    """Update status.workers of a job whose pods are all deleted."""
-    _set_workers(plan, 0, 0)
+def set_stopping_pods(plan: PlanBuilder) -> None:
+    """Update status.workers of a job whose pods are all being deleted."""
+    _set_workers(plan, 0, len([pod for pod in plan.observed.pods if not pod.is_finished]))
 
 
 def grow_time(plan: PlanBuilder, consecutive: int, resizes: int) -> datetime:

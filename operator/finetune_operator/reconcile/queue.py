@@ -7,11 +7,12 @@ while the Workload is admitted, and quota is given back when the last pod has st
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from finetune_operator.api.conditions import ConditionReason, ConditionType, find_condition, is_true, parse_timestamp
-from finetune_operator.reconcile.managed_by import queues_job
+from finetune_operator.api.scheduling import MULTIKUEUE_MANAGER
+from finetune_operator.reconcile.managed_by import manager, queues_job, report_stopped
 from finetune_operator.reconcile.observed_workload import Workload
 from finetune_operator.reconcile.plan import (
     DeleteWorkload,
@@ -26,6 +27,8 @@ REQUEUED_BY_EVICTION = ("Preempted", "NodeFailures")
 """Eviction reasons after which Kueue considers the job again at once; after others it waits for a back-off or a person."""
 
 DEACTIVATED = "Deactivated"
+REMOTE_STOP_MARGIN = timedelta(seconds=30)
+"""For the eviction to reach the other cluster, and the end of the pods to be noticed there."""
 
 
 def wait_for_admission(plan: PlanBuilder) -> bool:
@@ -67,7 +70,9 @@ def sync_workload(plan: PlanBuilder) -> None:
     elif workload.active == _is_suspended(plan) and (workload.active or workload.deactivated_by_job):
         plan.add_action(SetWorkloadActive(workload.name, not workload.active))
     elif workload.is_evicted and workload.has_quota:
-        if not _has_active_pods(plan):
+        if not _has_active_pods(plan) and not _stops_in_other_cluster(plan, workload):
+            if manager(plan) == MULTIKUEUE_MANAGER:
+                report_stopped(plan, _obstacle(plan, observed.job.queue_name, workload)[1])
             _update_status(plan, workload, _released(workload, observed.now))
     elif not workload.has_quota and workload.spec_hash != observed.workload_hash:
         plan.add_action(EnsureWorkload())
@@ -132,6 +137,20 @@ def _is_suspended(plan: PlanBuilder) -> bool:
 def _has_active_pods(plan: PlanBuilder) -> bool:
     """Whether a pod may still use the resources of its node."""
     return any(not pod.is_finished for pod in plan.observed.pods)
+
+
+def _stops_in_other_cluster(plan: PlanBuilder, workload: Workload) -> bool:
+    """Whether pods may still save a checkpoint in the cluster in which MultiKueue runs the job.
+
+    Without quota MultiKueue deletes the job there, and may run it in a third cluster, where it would find its storage in use.
+    It copies no status from a cluster that does not answer, or after it has deleted the job there because it was suspended, so
+    the wait ends with the grace period.
+    """
+    evicted = workload.condition("Evicted")
+    if manager(plan) != MULTIKUEUE_MANAGER or evicted is None or plan.status.workers.replicas == 0:
+        return False
+    grace = timedelta(seconds=plan.job.spec.run_policy.termination_grace_period_seconds)
+    return not plan.requeue_at(parse_timestamp(evicted.last_transition_time) + grace + REMOTE_STOP_MARGIN)
 
 
 def _update_status(plan: PlanBuilder, workload: Workload, updated: Workload) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.reconcile.group import reset_size, set_no_pods
+from finetune_operator.reconcile.group import reset_size, set_stopping_pods
 from finetune_operator.reconcile.plan import PlanBuilder
 from finetune_operator.reconcile.pod_failure import parse_outcome
 from finetune_operator.reconcile.progress import record_outcome
@@ -16,7 +16,7 @@ def stop_pods(plan: PlanBuilder) -> None:
         if pod.index == 0 and outcome is not None:
             record_outcome(plan, outcome)
     plan.update_status(start_time=None, eta=None, pending=None)
-    set_no_pods(plan)
+    set_stopping_pods(plan)
     reset_size(plan)
 
 

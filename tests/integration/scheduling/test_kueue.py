@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from tests.integration.scheduling.conftest import Operator
 from tests.support.cluster_jobs import Jobs, tiny
 from tests.support.cluster_queues import queue, quota, workload, workload_condition
+from tests.support.fake_kubelet import complete, write_status
 from tests.support.pod_statuses import container, terminated
-
-from finetune_trainer.protocol.outcome import Outcome, Reason
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("queues")]
 
@@ -30,19 +28,6 @@ def wait_for_pods(jobs: Jobs, name: str) -> dict[str, dict[str, Any]]:
     """Wait until both pods of a job exist."""
     jobs.wait(name, "two pods", lambda _: len(jobs.pods(name)) == 2)
     return jobs.pods(name)
-
-
-def complete(jobs: Jobs, name: str) -> None:
-    """End the pods of a job, as its trainers would."""
-    message = Outcome(reason=Reason.COMPLETE).model_dump_json(by_alias=True, exclude_none=True)
-    status = {"phase": "Succeeded", "containerStatuses": [container("trainer", terminated(0, message=message))]}
-    for pod in jobs.pods(name):
-        write_status(jobs, pod, status)
-
-
-def write_status(jobs: Jobs, pod: str, status: dict[str, Any]) -> None:
-    """Write the status of a pod, as its kubelet does."""
-    jobs.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", f"--patch={json.dumps({'status': status})}")
 
 
 def test_two_jobs_of_which_one_fits(jobs: Jobs) -> None:

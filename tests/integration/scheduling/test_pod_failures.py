@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.support.cluster_jobs import Jobs, tiny
+from tests.support.fake_kubelet import write_status
 from tests.support.pod_statuses import RUNNING, conditions, container, evicted, terminated
 from tests.support.sidecar_injection import LABELS, SIDECAR, sidecar_injection
 
@@ -30,12 +30,6 @@ def run_pod(jobs: Jobs, document: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, pod
 
 
-def write_status(jobs: Jobs, pod: dict[str, Any], status: dict[str, Any]) -> None:
-    """Write the status of a pod, as its kubelet does."""
-    patch = json.dumps({"status": status})
-    jobs.kubectl("patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=merge", f"--patch={patch}")
-
-
 def beside_sidecar(trainer: dict[str, Any]) -> dict[str, Any]:
     """The status of a pod of which only the trainer container has terminated."""
     statuses = [container("trainer", trainer), container(SIDECAR, RUNNING)]
@@ -55,7 +49,7 @@ def is_replaced(jobs: Jobs, name: str, pod: dict[str, Any]) -> bool:
 def test_crash_beside_a_living_sidecar_is_counted(jobs: Jobs) -> None:
     with sidecar_injection(jobs):
         name, pod = run_pod(jobs, job("crash"))
-        write_status(jobs, pod, beside_sidecar(terminated(1)))
+        write_status(jobs, pod["metadata"]["name"], beside_sidecar(terminated(1)))
         status = jobs.wait(name, "a restart", restarts(1))
         assert (status["restarts"]["failures"], status["failure"]["reason"]) == (1, "Crashed")
         jobs.wait(name, "a new pod", lambda _: is_replaced(jobs, name, pod))
@@ -65,7 +59,7 @@ def test_completes_beside_a_living_sidecar(jobs: Jobs) -> None:
     outcome = Outcome(reason=Reason.COMPLETE, model="s3://bucket/complete/model").model_dump_json(by_alias=True)
     with sidecar_injection(jobs):
         name, pod = run_pod(jobs, job("complete"))
-        write_status(jobs, pod, beside_sidecar(terminated(0, "Completed", outcome)))
+        write_status(jobs, pod["metadata"]["name"], beside_sidecar(terminated(0, "Completed", outcome)))
         status = jobs.wait_for_phase(name, "Succeeded")
     assert status["model"] == "s3://bucket/complete/model"
     jobs.wait(name, "no pod", lambda _: not jobs.pods(name))
@@ -75,7 +69,9 @@ def test_program_that_exits_at_once_is_no_success(jobs: Jobs) -> None:
     """An image whose entrypoint wraps or replaces the trainer: the pod is Succeeded, but nothing was trained."""
     with sidecar_injection(jobs):
         name, pod = run_pod(jobs, job("wrapped", backoffLimit=0))
-        write_status(jobs, pod, beside_sidecar(terminated(0, "Completed", "hello")) | {"phase": "Succeeded"})
+        write_status(
+            jobs, pod["metadata"]["name"], beside_sidecar(terminated(0, "Completed", "hello")) | {"phase": "Succeeded"}
+        )
         status = jobs.wait_for_phase(name, "Failed")
     assert (status["failure"]["reason"], status["failure"]["exitCode"]) == ("OutcomeMissing", 0)
 
@@ -84,7 +80,7 @@ def test_rule_ends_the_job_by_exit_code(jobs: Jobs) -> None:
     rule = {"action": "Fail", "onExitCodes": {"operator": "In", "values": [42]}}
     with sidecar_injection(jobs):
         name, pod = run_pod(jobs, job("rule", failurePolicy={"rules": [rule]}))
-        write_status(jobs, pod, beside_sidecar(terminated(42)))
+        write_status(jobs, pod["metadata"]["name"], beside_sidecar(terminated(42)))
         jobs.wait_for_phase(name, "Failed")
     assert "(failurePolicy rule 1: Fail on exit code 42)" in jobs.condition(name, "Failed")["message"]
 
@@ -105,5 +101,5 @@ def restarts_after(jobs: Jobs, status: dict[str, Any]) -> dict[str, Any]:
     """The restarts of a job whose pod ends with this status."""
     with sidecar_injection(jobs):
         name, pod = run_pod(jobs, job("evicted"))
-        write_status(jobs, pod, status)
+        write_status(jobs, pod["metadata"]["name"], status)
         return dict(jobs.wait(name, "a restart", restarts(1))["restarts"])

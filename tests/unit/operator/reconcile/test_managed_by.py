@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.support.simulated_queue import QUEUE, QueuedCluster
 
-from finetune_operator.api import JobStatus
+from finetune_operator.api import JobStatus, WorkersStatus
 from finetune_operator.api.conditions import ConditionType
 
 
@@ -37,4 +37,27 @@ def test_multikueue_job_gives_quota_back_when_it_is_evicted() -> None:
     cluster.reconcile_until_stable()
     cluster.admit().evict_workload().reconcile()
     assert cluster.workload_condition("QuotaReserved") == ("False", "Pending")
-    assert cluster.condition(ConditionType.QUOTA_RESERVED) is None
+    assert (cluster.status.phase, cluster.status.reason) == ("Pending", "Evicted")
+    assert cluster.condition(ConditionType.QUOTA_RESERVED) == ("False", "Evicted")
+
+
+@pytest.mark.parametrize(
+    ("name", "pods", "seconds", "is_released"),
+    [
+        ("its pods save a checkpoint in the other cluster", 2, 0, False),
+        ("one of them is slow", 1, 40, False),
+        ("the last one has stopped", 0, 0, True),
+        ("the other cluster does not answer", 2, 61, True),
+    ],
+)
+def test_multikueue_job_keeps_its_quota_until_it_has_stopped(name: str, pods: int, seconds: int, is_released: bool) -> None:
+    policy = {"terminationGracePeriodSeconds": 30}
+    manager = "kueue.x-k8s.io/multikueue"
+    cluster = QueuedCluster().edit(managedBy=manager, scheduling={"queueName": QUEUE}, runPolicy=policy)
+    cluster.reconcile_until_stable()
+    cluster.admit().evict_workload()
+    cluster.status = JobStatus(phase="Running", workers=WorkersStatus.of(0, 2, pods, None))
+    plan = cluster.advance(seconds).reconcile()
+    assert cluster.workload_condition("QuotaReserved")[0] == ("False" if is_released else "True")
+    assert cluster.status.phase == ("Pending" if is_released else "Running")
+    assert plan.requeue_after == (None if is_released else 60 - seconds)

@@ -16,8 +16,11 @@ def test_suspend_deletes_pods_and_resume_creates_them() -> None:
     assert [type(action) for action in plan.actions] == [DeletePod, DeletePod]
     assert (cluster.status.phase, cluster.status.start_time) == ("Suspended", None)
     assert cluster.message(ConditionType.SUSPENDED) == "2 pods are saving a checkpoint and terminating."
-    cluster.fail(0, Reason.PREEMPTED).fail(1, Reason.PREEMPTED).reconcile_until_stable()
-    assert cluster.pods == {}
+    assert (cluster.status.workers.summary, cluster.status.workers.replicas) == ("0/2", 2)
+    cluster.fail(0, Reason.PREEMPTED).reconcile()
+    assert cluster.status.workers.replicas == 1, "the pod that has not stopped yet"
+    cluster.fail(1, Reason.PREEMPTED).reconcile_until_stable()
+    assert (cluster.pods, cluster.status.workers.replicas) == ({}, 0)
     assert cluster.status.restarts.total == 0, "pods that a suspension deletes do not count as failures"
     assert cluster.condition(ConditionType.SUSPENDED) == ("True", "Suspended")
     assert "set runPolicy.suspend: false" in cluster.message(ConditionType.SUSPENDED)
