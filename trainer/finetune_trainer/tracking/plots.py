@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from finetune_trainer.tracking.history import FEW_SHOT, History
 
@@ -51,12 +52,14 @@ def plot_metrics(history: History, path: Path) -> None:
         return
     columns = min(3, len(plots))
     rows = math.ceil(len(plots) / columns)
-    figure = _new_figure(4 * columns, 3 * rows)
+    figure = _new_grid(rows, columns)
     for number, (title, curves) in enumerate(plots, start=1):
         axes = figure.add_subplot(rows, columns, number)
         for name, curve in curves.items():
             label = name.partition("[")[2].rstrip("]")[:MAX_LABEL_CHARACTERS] or name
             axes.plot(*zip(*curve, strict=True), marker=".", label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_title(title)
         axes.set_xlabel("optimizer step")
         if len(curves) > 1:
@@ -98,6 +101,18 @@ def plot_confusion(table: Mapping[str, Any], path: Path) -> None:
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", color=color, fontsize="small")
     figure.savefig(path, dpi=100)
+
+
+def _new_grid(rows: int, columns: int) -> Figure:
+    """An empty figure for plots of 4 x 3 inches."""
+    # Matplotlib's constrained layout takes three times as long as drawing, and these plots have no labels of unknown size.
+    width, height = 4.0 * columns, 3.0 * rows
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(
+        left=0.6 / width, right=1 - 0.15 / width, bottom=0.5 / height, top=1 - 0.35 / height, wspace=0.23, hspace=0.4
+    )
+    return figure
 
 
 def _new_figure(width: float, height: float) -> Figure:
