@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,13 @@ class LearningResult:
     """The share of the training time in which the first rank waited for data."""
 
 
-def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes: Any) -> LearningResult:
+def learn(
+    folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, run: Callable[..., list[Any]] = ranks.run, **changes: Any
+) -> LearningResult:
     """Train on the rows, a fifth of which is held out, from scratch unless `model` has a source.
 
     Columns have the names of their roles, and several tasks are trained on the same rows. Other sections of the document are
-    merged with `changes`.
+    merged with `changes`. `run` starts the ranks. If `changes` say nothing else, a step is one micro-batch on each rank.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -63,6 +65,7 @@ def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes
     tasks = changes.get("objective", {}).get("tasks", [])
     scratch = {"initialization": "Scratch", "config": BERT, "tokenizer": {"train": {"vocabSize": 600}}}
     model = changes.pop("model", {})
+    batch_size = changes.get("training", {}).get("batchSize", 16)
     document: dict[str, Any] = {
         "model": model if "source" in model else scratch | model,
         "data": {
@@ -71,7 +74,7 @@ def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes
             "maxLength": 128,
         },
         "training": {
-            "maxSteps": 60, "batchSize": 16, "microBatchSize": 8, "logEverySteps": 20,
+            "maxSteps": 60, "batchSize": batch_size, "microBatchSize": batch_size // size, "logEverySteps": 20,
             "optimizer": {"learningRate": 3e-3}, "schedule": {"warmupSteps": 5},
         },
         "evaluation": {"atStart": True},
@@ -79,7 +82,7 @@ def learn(folder: Path, rows: Sequence[dict[str, Any]], size: int = 1, **changes
     }  # fmt: skip
     path = folder / "train.json"
     path.write_text(json.dumps(merge(document, changes)))
-    heard = ranks.run(launch.run_rank, size, path)
+    heard = run(launch.run_rank, size, path)
     assert [one.code for one in heard] == [0] * size, heard[0].outcome.message
     evaluations = [event.metrics for event in heard[0].events if event.event == "evaluated"]
     losses = [event.progress.loss for event in heard[0].events if event.event == "step"]

@@ -45,13 +45,22 @@ def run(target: Callable[..., Any], size: int, *arguments: Any, timeout: float =
     return [value for _, value in results]
 
 
+def run_here(target: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
+    """The same for a single rank, in this process: for scripts that run once, in which a server would only import all again."""
+    assert size == 1
+    import torch
+
+    _set_environment()
+    torch.set_num_threads(1)
+    return [target(Place(0, 1, f"127.0.0.1:{free_ports(1)[0]}"), *arguments)]
+
+
 def start(target: Callable[..., Any], size: int, *arguments: Any) -> tuple[list[Any], list[Connection]]:
     """Start the ranks without waiting for them.
 
     Returns the processes and for each a connection that receives (True, result) or (False, traceback).
     """
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ["OMP_NUM_THREADS"] = "1"
+    _set_environment()
     _context.set_forkserver_preload(list(PRELOADED))
     master = f"127.0.0.1:{free_ports(1)[0]}"
     processes, connections = [], []
@@ -63,6 +72,11 @@ def start(target: Callable[..., Any], size: int, *arguments: Any) -> tuple[list[
         processes.append(process)
         connections.append(receiving)
     return processes, connections
+
+
+def _set_environment() -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _receive(connection: Connection, deadline: float) -> tuple[bool, Any]:

@@ -19,7 +19,7 @@ from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.protocol.outcome import Outcome, Reason
 
 TIMEOUT_SECONDS = 600
-STEPS = 120
+STEPS = 40
 
 
 class Node:
@@ -90,7 +90,7 @@ def losses(folder: Path) -> dict[int, float]:
 
 @pytest.mark.timeout(1200)
 def test_two_nodes_one_node_two_nodes(tmp_path: Path) -> None:
-    changes = {"training": {"maxSteps": STEPS}, "checkpoint": {"everySteps": 1000}, "evaluation": {"everySteps": 60}}
+    changes = {"training": {"maxSteps": STEPS}, "checkpoint": {"everySteps": 1000}, "evaluation": {"everySteps": 20}}
     calm, elastic = tmp_path / "calm", tmp_path / "elastic"
     for folder in (calm, elastic):
         folder.mkdir()
@@ -103,8 +103,7 @@ def test_two_nodes_one_node_two_nodes(tmp_path: Path) -> None:
         assert first.stop().reason is Reason.PREEMPTED, first.log_file.read_text()
         first.start(1)
         first.wait_for_log("resumed from step ")
-        for step in (20, 30, 40):
-            first.wait_for_log(f"step {step}/{STEPS}")
+        first.wait_for_log(f"step 15/{STEPS}")
         assert first.stop().reason is Reason.PREEMPTED, first.log_file.read_text()
         first.start(2)
         outcomes = [first.outcome(), second.outcome()]

@@ -39,7 +39,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from finetune_operator.codegen.crd import build_crd
-from tests.support import corpora
+from tests.support import corpora, ranks
 from tests.support.learning import learn
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
@@ -49,8 +49,9 @@ if __name__ == "__main__":
     assert '"biasTuning"' in schema
     assert "options for BiasTuning have no effect with another method" in schema
     result = learn(
-        Path(sys.argv[1]), corpora.texts(40), model={"config": GPT2},
-        training={"maxSteps": 40, "optimizer": {"learningRate": 0.02}},
+        Path(sys.argv[1]), corpora.texts(40), run=ranks.run_here, model={"config": GPT2},
+        data={"maxLength": 48},
+        training={"maxSteps": 50, "optimizer": {"learningRate": 0.02}},
         method={"type": "BiasTuning", "biasTuning": {"embeddings": True}},
     )
     files = len(list(result.model.glob("*.safetensors")))

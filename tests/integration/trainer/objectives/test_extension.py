@@ -55,13 +55,14 @@ LEARN = """
 import json, sys
 from pathlib import Path
 from finetune_operator.codegen.crd import build_crd
-from tests.support import corpora
+from tests.support import corpora, ranks
 from tests.support.learning import LLAMA, learn
 
 if __name__ == "__main__":
     assert "tailLM" in json.dumps(build_crd())
     trained = learn(
-        Path(sys.argv[1]), corpora.texts(40), model={"config": LLAMA}, training={"maxSteps": 30},
+        Path(sys.argv[1]), corpora.texts(40), run=ranks.run_here, model={"config": LLAMA},
+        training={"maxSteps": 30},
         objective={"type": "TailLM", "tailLM": {"tokens": 1}},
     )
     print(json.dumps([trained.before["loss"], trained.after["loss"]]))
