@@ -20,6 +20,8 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 PREBUILT_LABEL = "kueue.x-k8s.io/prebuilt-workload-name"
 """Set by MultiKueue on the copy of a job in another cluster: the name of the Workload that it created there."""
+ORIGIN_LABEL = "kueue.x-k8s.io/multikueue-origin"
+"""Set by MultiKueue on the same copy, which it deletes when the job has ended."""
 
 
 class Scheduling(Section):

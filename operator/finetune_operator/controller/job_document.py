@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from finetune_operator.api import FineTuneJob
-from finetune_operator.api.scheduling import PREBUILT_LABEL, PRIORITY_LABEL, QUEUE_LABEL
+from finetune_operator.api.scheduling import ORIGIN_LABEL, PREBUILT_LABEL, PRIORITY_LABEL, QUEUE_LABEL
 from finetune_operator.profiles import ProfileError, Profiles
 from finetune_trainer.config import explain
+
+KUEUE_LABELS = (QUEUE_LABEL, PRIORITY_LABEL, PREBUILT_LABEL, ORIGIN_LABEL)
 
 
 class ValidationResult(NamedTuple):
@@ -58,4 +60,4 @@ class JobDocument:
 def queue_labels(metadata: dict[str, Any]) -> dict[str, str]:
     """The labels of a job that Kueue defines."""
     labels = metadata.get("labels") or {}
-    return {name: value for name, value in labels.items() if name in (QUEUE_LABEL, PRIORITY_LABEL, PREBUILT_LABEL)}
+    return {name: value for name, value in labels.items() if name in KUEUE_LABELS}

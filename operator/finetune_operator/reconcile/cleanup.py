@@ -17,6 +17,7 @@ from finetune_operator.api.conditions import (
     is_finished,
     parse_timestamp,
 )
+from finetune_operator.api.scheduling import ORIGIN_LABEL
 from finetune_operator.reconcile.failed_pods import delete_retained, delete_superseded
 from finetune_operator.reconcile.plan import DeleteJob, DeletePod, PlanBuilder
 
@@ -87,6 +88,18 @@ def _delete_leftovers(plan: PlanBuilder) -> None:
         delete_superseded(plan)
     if status.phase == "Succeeded" and run_policy is not None and run_policy.keep_failed_pods != "Always":
         delete_retained(plan)
-    time_to_live = run_policy.ttl_seconds_after_finished if run_policy is not None else None
-    if time_to_live is not None and plan.requeue_at(completion_time + timedelta(seconds=time_to_live)):
+    delete_expired(plan)
+
+
+def delete_expired(plan: PlanBuilder) -> None:
+    """Delete a finished job after its time to live.
+
+    The copy of a job that MultiKueue has created in this cluster is left to MultiKueue: it would create a copy that is gone
+    before it has read its end again, so that the job would run twice.
+    """
+    job, completion_time = plan.observed.job, plan.status.completion_time
+    if job is None or completion_time is None or ORIGIN_LABEL in job.metadata.labels:
+        return
+    time_to_live = job.spec.run_policy.ttl_seconds_after_finished
+    if time_to_live is not None and plan.requeue_at(parse_timestamp(completion_time) + timedelta(seconds=time_to_live)):
         plan.add_action(DeleteJob())

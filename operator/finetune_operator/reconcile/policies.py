@@ -57,6 +57,8 @@ def reconcile(observed: ObservedState, timings: ReconcileTimings | None = None) 
     if not managed_by.skip_job_of_other_controller(plan):
         _forget_deleted_pods(plan)
         _apply_policies(plan)
+    elif managed_by.queues_job(plan):
+        cleanup.delete_expired(plan)
     queue.sync_workload(plan)
     if plan.owns_status:
         status_reason.set_reason(plan)

@@ -75,11 +75,16 @@ def job(name: str, **scheduling: str) -> dict[str, Any]:
     return tiny(name, f"s3://bucket/{name}", nodes=2, scheduling={"queueName": QUEUE} | scheduling, runPolicy=policy)
 
 
-def dispatch(clusters: Clusters, **scheduling: str) -> None:
-    """Run a job in the other cluster."""
+def dispatched(**scheduling: str) -> dict[str, Any]:
+    """A job that MultiKueue runs in the other cluster."""
     document = job("job", **scheduling)
     document["spec"]["managedBy"] = "kueue.x-k8s.io/multikueue"
-    clusters.manager.apply(document)
+    return document
+
+
+def dispatch(clusters: Clusters, **scheduling: str) -> None:
+    """Run a job in the other cluster."""
+    clusters.manager.apply(dispatched(**scheduling))
     clusters.manager.wait_for_phase("job", "Running")
 
 
@@ -113,6 +118,19 @@ def test_ends_in_both_clusters(clusters: Clusters) -> None:
     assert manager.status("job") == status
     finished = [item for item in workload(manager, "job")["status"]["conditions"] if item["type"] == "Finished"]
     assert [item["reason"] for item in finished] == ["Succeeded"]
+
+
+def test_is_deleted_after_its_time_to_live(clusters: Clusters) -> None:
+    """The copy is left to MultiKueue, which would create it again."""
+    manager, worker = clusters
+    document = dispatched()
+    document["spec"]["runPolicy"]["ttlSecondsAfterFinished"] = 5
+    manager.apply(document)
+    manager.wait_for_phase("job", "Running")
+    complete(worker, "job")
+    manager.wait_for_phase("job", "Succeeded")
+    manager.kubectl("wait", "ftj/job", "--for=delete", "--timeout=60s")
+    worker.kubectl("wait", "ftj/job", "--for=delete", "--timeout=60s")
 
 
 def test_evicted_in_the_other_cluster_comes_back(clusters: Clusters) -> None:

@@ -7,6 +7,7 @@ from tests.support.simulated_queue import QUEUE, QueuedCluster
 
 from finetune_operator.api import JobStatus, WorkersStatus
 from finetune_operator.api.conditions import ConditionType
+from finetune_operator.reconcile import DeleteJob
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,30 @@ def test_multikueue_job_keeps_its_quota_until_it_has_stopped(name: str, pods: in
     assert cluster.workload_condition("QuotaReserved")[0] == ("False" if is_released else "True")
     assert cluster.status.phase == ("Pending" if is_released else "Running")
     assert plan.requeue_after == (None if is_released else 60 - seconds)
+
+
+def ended(manager: str | None, labels: dict[str, str]) -> QueuedCluster:
+    """A job that has succeeded, and has a time to live of 60 seconds."""
+    policy = {"ttlSecondsAfterFinished": 60}
+    cluster = QueuedCluster().edit(managedBy=manager, scheduling={"queueName": QUEUE}, runPolicy=policy)
+    assert cluster.job is not None
+    cluster.job = cluster.job.model_copy(update={"metadata": cluster.job.metadata.model_copy(update={"labels": labels})})
+    cluster.status = JobStatus(phase="Succeeded", completion_time="2026-01-01T12:00:00Z")
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("name", "manager", "labels", "is_deleted"),
+    [
+        ("this operator", None, {}, True),
+        ("MultiKueue, in the cluster of the user", "kueue.x-k8s.io/multikueue", {}, True),
+        ("MultiKueue, in the cluster in which it ran", None, {"kueue.x-k8s.io/multikueue-origin": "multikueue"}, False),
+        ("another controller", "example.com/controller", {}, False),
+    ],
+)
+def test_who_deletes_a_job_after_its_time_to_live(
+    name: str, manager: str | None, labels: dict[str, str], is_deleted: bool
+) -> None:
+    cluster = ended(manager, labels)
+    assert DeleteJob() not in cluster.advance(59).reconcile().actions
+    assert (DeleteJob() in cluster.advance(1).reconcile().actions) == is_deleted
