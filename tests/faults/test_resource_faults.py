@@ -57,8 +57,9 @@ def test_full_disk(jobs: Jobs, measure: Measure) -> None:
     freed = time.monotonic()
     _in_pod(jobs, name, "rm /work/fill")
     jobs.wait(name, "CheckpointHealthy=True", lambda _: jobs.condition(name, "CheckpointHealthy")["status"] == "True")
-    measure.record(22, "the disk of the scratch volume is full for a while", time.monotonic() - freed, 0, 0)
+    seconds = time.monotonic() - freed
     assert jobs.status(name)["restarts"]["total"] == 0
+    measure.record(22, "/work is full for a while, seconds from new room to the next checkpoint", seconds, 0, 0)
     jobs.kubectl("delete", "ftj", name, "--wait=false")
 
 

@@ -170,6 +170,7 @@ FAULTS: dict[int, Fault] = {
             f"{_CONTROLLER}/test_action_executor.py::test_raises_temporary_api_errors",
             f"{_CONTROLLER}/test_reconciler.py::test_stale_cache_does_not_create_pods_twice",
             f"{_CONTROLLER}/test_status_writer.py::test_stale_job_is_not_written",
+            f"{_CONTROLLER}/test_manager.py::test_resync_follows_the_restart_of_a_watch",
             f"{_CONTROLLER}/test_workqueue.py::test_retry_delay_grows_and_does_not_block_other_keys",
         ),
     ),
