@@ -329,8 +329,9 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ConditionReason.CHECKPOINT_SAVE_FAILED: Advice(
         "condition `CheckpointHealthy` (False)",
         "The newest checkpoint could not be written. Training continues and the next checkpoint is tried at its usual time.",
-        "Make the storage reachable again; the message names the address and the error. Until then a failure costs the work "
-        "since the last stored checkpoint.",
+        "Make the storage reachable again, or make room where the message says; it has the address or the file, and the error. "
+        "`workers.scratch.size`, the size of `/work`, can change while the job is suspended. Until then a failure costs the "
+        "work since the last stored checkpoint.",
     ),
     ConditionReason.FINISHED: Advice(
         "conditions `PodsReady`, `Running`, `Restarting` and `Suspended` (False)",

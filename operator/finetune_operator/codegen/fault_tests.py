@@ -245,6 +245,7 @@ FAULTS: dict[int, Fault] = {
             f"{_CLUSTER}/test_resource_faults.py::test_disk_limit",
             f"{_CLUSTER}/test_resource_faults.py::test_full_disk",
             f"{_CHECKPOINT}/test_faults.py::test_failed_write_of_one_rank_prevents_commit",
+            f"{_CHECKPOINT}/test_writer.py::test_a_full_disk_is_reported_with_its_remedy",
             f"{_TRAINING}/test_failures.py::test_full_disk_names_the_scratch_volume",
             f"{_TRAINING}/test_failures.py::test_full_shared_memory_is_neither_a_lost_peer_nor_a_full_disk",
         ),
