@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from tests.integration.scheduling.conftest import Operator
 from tests.support.cluster_jobs import Jobs, tiny
-from tests.support.cluster_queues import queue, quota, workload, workload_condition
+from tests.support.cluster_queues import apply, queue, quota, workload, workload_condition
 from tests.support.fake_kubelet import complete, write_status
 from tests.support.pod_statuses import container, terminated
 
@@ -64,6 +65,24 @@ def test_replaced_pod_has_the_flavor_after_the_operator_was_restarted(jobs: Jobs
         assert FLAVOR["tolerations"][0] in replacement["spec"]["tolerations"]
         jobs.wait(only, "a restart", lambda status: status["restarts"]["total"] == 1)
         jobs.wait_for_phase(only, "Running")
+
+
+def test_resumed_job_runs_on_the_flavor_that_admits_it_again(jobs: Jobs) -> None:
+    with queue(jobs, cpu="300m", flavor=FLAVOR) as name:
+        moved = jobs.apply(job("moved", queueName=name))
+        wait_for_pods(jobs, moved)
+        cluster_queue = f"clusterqueue.kueue.x-k8s.io/{jobs.namespace}-{name}"
+        other = {"name": f"{jobs.namespace}-other"}
+        apply(jobs, {"kind": "ResourceFlavor", "metadata": other, "spec": {"nodeLabels": {"kubernetes.io/hostname": "node-2"}}})
+        replace_name = [{"op": "replace", "path": "/spec/resourceGroups/0/flavors/0/name", "value": other["name"]}]
+        jobs.patch(moved, {"runPolicy": {"suspend": True}})
+        jobs.wait(moved, "no pods", lambda _: jobs.pods(moved) == {})
+        jobs.kubectl("patch", cluster_queue, "--type=json", f"--patch={json.dumps(replace_name)}")
+        jobs.patch(moved, {"runPolicy": {"suspend": False}})
+        for pod in wait_for_pods(jobs, moved).values():
+            assert pod["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "node-2"}
+            assert FLAVOR["tolerations"][0] not in pod["spec"]["tolerations"]
+    jobs.kubectl("delete", "resourceflavor.kueue.x-k8s.io", other["name"], "--timeout=60s")
 
 
 def test_scaled_job_uses_the_nodes_that_were_admitted(jobs: Jobs) -> None:
