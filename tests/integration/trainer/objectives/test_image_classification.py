@@ -260,7 +260,7 @@ def test_trains_from_a_folder_with_the_images_of_the_pipeline(tmp_path: Path) ->
             "type": "ImageClassification",
             "imageClassification": {"augmentation": {"randomCrop": {"minimumArea": 0.7}}},
         },
-        training={"maxSteps": 250, "batchSize": 32, "microBatchSize": 32, "optimizer": {"learningRate": 2e-3}},
+        training={"maxSteps": 100, "batchSize": 32, "microBatchSize": 32, "optimizer": {"learningRate": 2e-3}},
     )  # fmt: skip
     assert trained.before["accuracy"] < 0.2
     assert trained.after["accuracy"] > 0.75
@@ -275,7 +275,7 @@ def test_trains_an_exported_model_with_other_labels(tmp_path: Path) -> None:
     rows = [row | {"label": "even" if row["label"] % 2 == 0 else "odd"} for row in corpora.digits(300)]
     second = learn(
         tmp_path / "second", rows, model={"source": f"file://{first.model}"}, objective={"type": "ImageClassification"},
-        training={"maxSteps": 60},
+        training={"maxSteps": 30},
     )  # fmt: skip
     assert second.before["accuracy"] < 0.65
     assert second.after["accuracy"] > 0.75

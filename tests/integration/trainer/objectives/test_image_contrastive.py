@@ -172,10 +172,10 @@ def test_training_improves_the_metrics(tmp_path: Path) -> None:
                 "augmentation": {"randomCrop": {"minimumArea": 0.7}, "colorJitter": {"brightness": 0.2}}
             },
         },
-        training={"maxSteps": 150, "batchSize": 64, "microBatchSize": 64, "optimizer": {"learningRate": 2e-3}},
+        training={"maxSteps": 75, "batchSize": 64, "microBatchSize": 64, "optimizer": {"learningRate": 2e-3}},
     )  # fmt: skip
     assert trained.before["recall@1"] < 0.2
-    assert trained.after["recall@1"] > 0.45
+    assert trained.after["recall@1"] > 0.35
     embed = pipeline("image-feature-extraction", str(trained.model))
     picture = Image.open(io.BytesIO(base64.b64decode(ROWS[0]["image"]))).convert("RGB")
     assert np.array(embed(picture)).shape == (1, 17, VIT["hidden_size"])

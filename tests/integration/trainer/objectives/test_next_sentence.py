@@ -210,7 +210,7 @@ def test_training_improves_the_metrics(tmp_path: Path) -> None:
     # With the usual initial weights so narrow a model takes long to see anything in its first token.
     trained = learn(
         tmp_path, corpora.numbered(), objective={"type": "NextSentence"}, data={"maxLength": 64},
-        model={"config": BERT | {"initializer_range": 0.2}}, training={"maxSteps": 150, "batchSize": 32, "microBatchSize": 32},
+        model={"config": BERT | {"initializer_range": 0.2}}, training={"maxSteps": 100, "batchSize": 32, "microBatchSize": 32},
     )  # fmt: skip
     assert trained.before["masked.accuracy"] < 0.03
     assert trained.after["masked.accuracy"] > 0.06

@@ -205,10 +205,10 @@ def test_sentence_transformers_computes_the_same_embeddings(family: Any, pooling
 def test_training_improves_the_metrics(tmp_path: Path) -> None:
     trained = learn(
         tmp_path, corpora.pairs(), objective={"type": "TextContrastive"}, data={"maxLength": 64},
-        training={"maxSteps": 80, "batchSize": 32, "microBatchSize": 16},
+        training={"maxSteps": 50, "batchSize": 32, "microBatchSize": 16},
     )  # fmt: skip
     assert trained.before["recall@1"] < 0.4
-    assert trained.after["recall@1"] > 0.55
+    assert trained.after["recall@1"] > 0.5
     assert trained.after["mrr"] > trained.before["mrr"] + 0.2
     embed = pipeline("feature-extraction", str(trained.model))
     assert np.array(embed("def f(self):")).shape[-1] == BERT["hidden_size"]
