@@ -33,10 +33,10 @@ CONFIGURATION: dict[str, Any] = {
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
     """A cluster with an operator and this Kueue."""
     with (
-        cluster_with_operator(tmp_path_factory.mktemp("strict")) as plane,
-        kueue(plane.kubeconfig, plane.directory, CONFIGURATION, (*KINDS, "pods")),
+        cluster_with_operator(tmp_path_factory.mktemp("strict")) as operator,
+        kueue(operator.plane.kubeconfig, operator.plane.directory, CONFIGURATION, (*KINDS, "pods")),
     ):
-        yield plane
+        yield operator.plane
 
 
 @pytest.fixture
