@@ -16,7 +16,12 @@ from tests.support.installation import NAMESPACE, RELEASE
 
 INSTALLED_BY = "helm"
 STORAGE = "s3://finetune/{name}"
-SHORTER = {"training": {"maxSteps": 80}, "evaluation": {"everySteps": 40}}  # a third of the sample's steps
+# A sixth of the sample's steps, on a part of its files.
+SHORTER = {
+    "training": {"maxSteps": 40},
+    "evaluation": {"everySteps": 20},
+    "data": {"train": [{"source": "file:///usr/lib/python3.11/[a-e]*.py", "format": "Text"}]},
+}
 
 
 def query(cluster: Any, expression: str) -> list[dict[str, Any]]:
@@ -76,7 +81,7 @@ def test_sample_recovers_from_lost_pod_and_exports_model(jobs: Jobs, tmp_path: P
     assert resumed, "training resumed"
     assert resumed[0] >= saved, "from the newest checkpoint"
     assert status["progress"]["percent"] == 100
-    assert status["metrics"]["evalLoss"] < 6.5, "an untrained model of 2048 tokens has 7.6"
+    assert status["metrics"]["evalLoss"] < 7.0, "an untrained model of 2048 tokens has 7.6"
 
     run_uninterrupted(jobs, f"{name}-uninterrupted")
     interrupted, uninterrupted = loss_curve(jobs, name, tmp_path), loss_curve(jobs, f"{name}-uninterrupted", tmp_path)

@@ -25,6 +25,7 @@ class Limits:
     end_grace: float = 15.0  # for the other agents to read how the run ended before agent 0 closes the store
     max_reconnect_pause: float = 5.0  # between two tries to reach the store
     max_in_place_restarts: int = 3  # without a new step in between
+    spare_delay: float = 5.0  # between the first step and the start of the spare process: a run may be over by then
     spare_niceness: int = 10  # of the spare process while it imports the libraries, so that training gets the cores first
 
 

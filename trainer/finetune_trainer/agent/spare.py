@@ -91,7 +91,7 @@ class Spare:
     def prepare(self) -> None:
         """Start the fork server when it is due, and see how it is; call this regularly while ranks run."""
         if self._server is None:
-            if self._starts_left and self._is_check_due() and self._record.exists():
+            if self._starts_left and self._is_check_due() and self._record_age() >= self._settings.limits.spare_delay:
                 self._start()
             return
         if not self._is_ready:
@@ -130,6 +130,13 @@ class Spare:
             self._server.kill()
             self._server.wait()
             self._server = None
+
+    def _record_age(self) -> float:
+        """Seconds since the ranks have left the record; -1 without one."""
+        try:
+            return max(0.0, time.time() - self._record.stat().st_mtime)
+        except FileNotFoundError:
+            return -1.0
 
     def _is_check_due(self) -> bool:
         now = time.monotonic()

@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
         work_dir=tmp_path / "work",
         cache_dir=tmp_path,
         rank_module="fake_rank",
-        limits=Limits(kill_grace=0.1, exit_grace=0.3),
+        limits=Limits(kill_grace=0.1, exit_grace=0.3, spare_delay=0.0),
     )
 
 

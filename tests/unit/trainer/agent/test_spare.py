@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -306,3 +307,15 @@ def test_a_gpu_session_cannot_be_forked(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def _own_threads() -> tuple[str, ...]:
     return tuple({(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()})
+
+
+def test_a_run_that_is_over_soon_has_no_spare(settings: Settings) -> None:
+    limits = dataclasses.replace(settings.limits, spare_delay=60.0)
+    own = spare.Spare(dataclasses.replace(settings, limits=limits), dict(os.environ))
+    ImportRecord(modules=["json"]).write(settings.work_dir)
+    own.prepare()
+    assert own.pid is None
+    earlier = time.time() - 61
+    os.utime(ImportRecord.path(settings.work_dir), (earlier, earlier))
+    wait_for(lambda: own.prepare() or own.pid is not None, "the spare of a longer run")
+    own.close()
