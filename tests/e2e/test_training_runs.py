@@ -16,11 +16,15 @@ from tests.support.installation import NAMESPACE, RELEASE
 
 INSTALLED_BY = "helm"
 STORAGE = "s3://finetune/{name}"
-# A sixth of the sample's steps, on a part of its files.
+# A sixth of the steps of the sample, each on a quarter of its tokens, from a part of its files.
 SHORTER = {
-    "training": {"maxSteps": 40},
+    "training": {"maxSteps": 40, "batchSize": 8, "microBatchSize": 4},
     "evaluation": {"everySteps": 20},
-    "data": {"train": [{"source": "file:///usr/lib/python3.11/[a-e]*.py", "format": "Text"}]},
+    "data": {
+        "train": [{"source": "file:///usr/lib/python3.11/*.py", "format": "Text"}],
+        "evaluationFraction": 0.05,
+        "maxLength": 128,
+    },
 }
 
 
