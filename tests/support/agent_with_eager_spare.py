@@ -1,8 +1,8 @@
 """The agent's own command line, but its spare process imports at once, and at the agent's priority.
 
 Usually the spare imports some seconds after the first step and at the lowest priority, so that it does not slow training down.
-On a machine with other work a test or a benchmark would wait for it for minutes. Start this file with `python -P`: modules of its
-folder must not hide others.
+On a machine with other work a test or a benchmark would wait for it for minutes. Start this file with `python -P`: modules of
+its folder must not hide others.
 """
 
 import dataclasses
