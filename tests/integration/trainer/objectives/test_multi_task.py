@@ -107,26 +107,28 @@ def test_models_share_one_encoder() -> None:
 def test_training_improves_the_metrics(tmp_path: Path) -> None:
     tasks = [
         TASKS[0],
-        {"name": "habits", "type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
+        {"name": "topics", "type": "SequenceClassification", "sequenceClassification": {"problem": "MultiLabel"}},
     ]
-    habits = tmp_path / "habits.jsonl"
-    habits.write_text("".join(json.dumps(row) + "\n" for row in corpora.by_habit()))
+    topics = tmp_path / "topics.jsonl"
+    rows = [{"text": row["text"], "label": [row["label"]]} for row in corpora.by_package()]
+    topics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sources = [
         {"source": f"file://{tmp_path}/rows.jsonl", "task": "package"},
-        {"source": f"file://{habits}", "task": "habits"},
+        {"source": f"file://{topics}", "task": "topics"},
     ]
     trained = learn(
         tmp_path, corpora.by_package(), objective={"type": "MultiTask", "tasks": tasks}, data={"train": sources},
         training={"maxSteps": 250},
     )  # fmt: skip
-    assert trained.before["package.accuracy"] < 0.4 < 0.55 < trained.after["package.accuracy"]
-    assert trained.before["habits.microF1"] < 0.3 < 0.45 < trained.after["habits.microF1"]
-    assert trained.after["loss"] == pytest.approx(trained.after["package.loss"] + trained.after["habits.loss"])
-    folders = [trained.model / name for name in ("package", "habits")]
+    assert trained.before["package.accuracy"] < 0.4 < 0.6 < trained.after["package.accuracy"]
+    # All four topics for every row would be 0.4.
+    assert trained.before["topics.microF1"] < 0.45 < 0.6 < trained.after["topics.microF1"]
+    assert trained.after["loss"] == pytest.approx(trained.after["package.loss"] + trained.after["topics.loss"])
+    folders = [trained.model / name for name in ("package", "topics")]
     text = corpora.by_package()[0]["text"]
     answers = [pipeline("text-classification", str(folder))(text, truncation=True)[0]["label"] for folder in folders]
     assert answers[0] in corpora.PACKAGES
-    assert answers[1] in ("returns", "raises", "loops")
+    assert answers[1] in corpora.PACKAGES
     encoders = [AutoModelForSequenceClassification.from_pretrained(folder).bert.state_dict() for folder in folders]
     assert all(torch.equal(weight, encoders[1][name]) for name, weight in encoders[0].items())
 
