@@ -68,6 +68,10 @@ class FineTuneJobSpec(TrainSpec):
         batch_of_node = training.micro_batch_size * workers.processes_per_node
         return tuple(n for n in range(smallest, workers.nodes + 1) if training.batch_size % (batch_of_node * n) == 0)
 
+    def largest_size(self, most: int) -> int | None:
+        """The largest of the allowed numbers of nodes that is not above `most`; None if all are."""
+        return max((nodes for nodes in self.allowed_nodes if nodes <= most), default=None)
+
     def train_document(self) -> dict[str, Any]:
         """The part of the spec that the trainer reads, as in YAML: with the defaults, without absent fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(TrainSpec.model_fields))

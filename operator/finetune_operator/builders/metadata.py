@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from finetune_operator import names
@@ -28,6 +30,11 @@ def build_metadata(
     if job.metadata.uid:  # `finetune render` has documents without a uid
         result["ownerReferences"] = [owner_reference(job)]
     return result
+
+
+def spec_hash(content: Any) -> str:
+    """The value of the annotation that tells whether an object still has the content that the operator decides."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def labels(job: FineTuneJob) -> dict[str, str]:

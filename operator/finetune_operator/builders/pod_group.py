@@ -6,14 +6,12 @@ group and its own way for a pod to name its group.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
 from finetune_operator.api.scheduling import Gang
-from finetune_operator.builders.metadata import build_metadata
+from finetune_operator.builders.metadata import build_metadata, spec_hash
 
 API_VERSIONS: dict[Gang, str] = {
     "Native": "scheduling.k8s.io/v1beta1",
@@ -47,11 +45,10 @@ def build_pod_group(job: FineTuneJob) -> dict[str, Any] | None:
     elif gang == "Volcano":
         queue = job.spec.scheduling.volcano_queue
         fixed = priority | ({"queue": queue} if queue else {})
-    digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
     return {
         "apiVersion": API_VERSIONS[gang],
         "kind": "PodGroup",
-        "metadata": build_metadata(job, job.metadata.name, annotations={names.SPEC_HASH_ANNOTATION: digest}),
+        "metadata": build_metadata(job, job.metadata.name, annotations={names.SPEC_HASH_ANNOTATION: spec_hash(fixed)}),
         "spec": minimum | fixed,
     }
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator import names
 from finetune_operator.api import GROUP, KIND, FineTuneJob
 from finetune_operator.api.scheduling import PREBUILT_LABEL
-from finetune_operator.builders.metadata import build_metadata
+from finetune_operator.builders.metadata import build_metadata, spec_hash
 from finetune_operator.builders.pod import all_containers, build_pod
 from finetune_operator.builders.quantity import parse_quantity
 from finetune_operator.settings import Settings
@@ -72,7 +71,7 @@ def workload_name(job: FineTuneJob) -> str:
 def workload_hash(job: FineTuneJob, settings: Settings) -> str:
     """Identifies all of the Workload's spec that the operator decides."""
     content = [job.queue_name, job.workload_priority_class, job.metadata.labels.get(PREBUILT_LABEL), _pod_sets(job, settings)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return spec_hash(content)
 
 
 def adoption_patch(job: FineTuneJob, settings: Settings) -> dict[str, Any]:

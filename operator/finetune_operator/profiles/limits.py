@@ -97,18 +97,17 @@ def _source(profile: Profile, field: str, kind: str, content: Any, name_key: str
     if kind == "secret":
         yield from _secret(profile, field, content.get(name_key) if isinstance(content, dict) else None)
         return
-    refusals = list(_volume_type(profile, field, kind))
-    yield from refusals
-    if refusals or not isinstance(content, dict):
-        return
-    if kind == "csi" and "nodePublishSecretRef" in content:
+    if kind not in profile.limits.volume_types or not isinstance(content, dict):
+        yield from _volume_type(profile, field, kind)
+    elif kind == "csi" and "nodePublishSecretRef" in content:
         reference = content["nodePublishSecretRef"]
         yield from _secret(
             profile, f"{field}.nodePublishSecretRef", reference.get("name") if isinstance(reference, dict) else None
         )
-    image = content.get("reference")
-    if kind == "image" and not (isinstance(image, str) and matches(profile.limits.images, image)):
-        yield _refusal(profile, f"{field}.reference", f"the image {image!r}", profile.limits.images)
+    elif kind == "image":
+        image, allowed = content.get("reference"), profile.limits.images
+        if not isinstance(image, str) or not matches(allowed, image):
+            yield _refusal(profile, f"{field}.reference", f"the image {image!r}", allowed)
 
 
 def _volume_type(profile: Profile, field: str, kind: str) -> Iterator[str]:

@@ -67,7 +67,8 @@ class Profiles(Section):
             raise ProfileError(*errors)
         workers, limit = merge(job.spec.workers, profile.defaults), _node_limit(job, limiting)
         if limit is not None:
-            nodes = max(nodes for nodes in job.spec.allowed_nodes if nodes <= limit.max_nodes)
+            nodes = job.spec.largest_size(limit.max_nodes)
+            assert nodes is not None, "minNodes is within the limit"
             workers = workers.model_copy(update={"nodes": nodes})
         if workers == job.spec.workers:
             return job

@@ -65,7 +65,7 @@ def _smaller_size(plan: PlanBuilder, missing: int) -> int | None:
     if plan.job.spec.workers.min_nodes is None:
         return None
     present = group_size(plan) - missing
-    return max((nodes for nodes in plan.job.spec.allowed_nodes if nodes <= present), default=None)
+    return plan.job.spec.largest_size(present)
 
 
 def _shrink_after(plan: PlanBuilder) -> timedelta:

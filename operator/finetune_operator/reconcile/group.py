@@ -17,8 +17,7 @@ MAX_GROW_PAUSE = 3600.0  # seconds
 
 def wanted_nodes(plan: PlanBuilder) -> int:
     """spec.workers.nodes; if a queue has admitted fewer pods, the largest number that those allow."""
-    nodes, admitted = plan.job.spec.workers.nodes, _admitted_nodes(plan)
-    return max((size for size in plan.job.spec.allowed_nodes if size <= admitted), default=nodes)
+    return plan.job.spec.largest_size(_admitted_nodes(plan)) or plan.job.spec.workers.nodes
 
 
 def node_limit(plan: PlanBuilder) -> ReasonMessage | None:

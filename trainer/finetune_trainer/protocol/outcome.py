@@ -76,6 +76,9 @@ EXIT_POLICIES: dict[Reason, ExitPolicy] = {
 REASON_OF_EXIT_CODE = {exit_policy.exit_code: reason for reason, exit_policy in EXIT_POLICIES.items()}
 
 
+UNEXPECTED_ERROR = "an unexpected error, the traceback is in the log"
+
+
 class TrainerError(Exception):
     """An error with a known reason; the message is one sentence with the cause and the remedy."""
 

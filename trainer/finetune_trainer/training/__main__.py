@@ -19,7 +19,7 @@ from finetune_trainer.protocol import heartbeat
 from finetune_trainer.protocol.environment import COMPLETES_ONCE
 from finetune_trainer.protocol.events import Alive, Beat, Ended, EventSink, PipeEventSink
 from finetune_trainer.protocol.full_volumes import classify_full_volume
-from finetune_trainer.protocol.outcome import EXIT_POLICIES, ConfigurationError, Outcome, Reason, TrainerError
+from finetune_trainer.protocol.outcome import EXIT_POLICIES, UNEXPECTED_ERROR, ConfigurationError, Outcome, Reason, TrainerError
 from finetune_trainer.storage.base import Credentials
 from finetune_trainer.training.launch_context import LaunchContext
 from finetune_trainer.training.recall import recall_outcome
@@ -80,7 +80,7 @@ def _classify_error(error: BaseException) -> tuple[Reason, str]:
         from finetune_trainer.training.failures import classify_error
     except Exception:  # torch cannot be imported, which may be why the rank failed
         text = f"{type(error).__name__}: {error}"
-        return classify_full_volume(text) or (Reason.CRASHED, f"an unexpected error, the traceback is in the log: {text}")
+        return classify_full_volume(text) or (Reason.CRASHED, f"{UNEXPECTED_ERROR}: {text}")
     return classify_error(error)
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from finetune_trainer.distributed.preemption import Interrupted
 from finetune_trainer.protocol.full_volumes import classify_full_volume
-from finetune_trainer.protocol.outcome import Reason, TrainerError
+from finetune_trainer.protocol.outcome import UNEXPECTED_ERROR, Reason, TrainerError
 
 MAX_MESSAGE_CHARACTERS = 2000  # the rest of the termination message needs room too
 
@@ -43,7 +43,7 @@ def classify_error(error: BaseException) -> tuple[Reason, str]:
         return Reason.RENDEZVOUS_FAILED, _shorten(f"the connection to the other ranks failed: {text}")
     if isinstance(error, _BUGS):
         return Reason.INTERNAL_ERROR, _shorten(f"a bug, the traceback is in the log: {text}")
-    return Reason.CRASHED, _shorten(f"an unexpected error, the traceback is in the log: {text}")
+    return Reason.CRASHED, _shorten(f"{UNEXPECTED_ERROR}: {text}")
 
 
 def _is_out_of_memory(error: BaseException, text: str) -> bool:
