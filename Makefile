@@ -6,7 +6,7 @@ BIN := .venv/bin
 HELM ?= $(shell command -v helm || PYTHONPATH=tests/support $(BIN)/python -c "from devcluster.gobuild import binary; print(binary('helm'))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults soak check lint format generate docs lock bench clean
+.PHONY: help setup run test slow faults soak check lint format generate docs lock bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -23,8 +23,11 @@ run: setup ## train a small model on two local nodes, without Kubernetes
 	test -s .finetune/data/stdlib.jsonl || $(BIN)/python examples/stdlib_data.py .finetune/data/stdlib.jsonl
 	$(BIN)/finetune run examples/pretrain-stdlib.yaml
 
-test: setup lint cluster-build ## run everything: lint, unit, integration and end-to-end tests on a real cluster
-	$(BIN)/pytest --numprocesses 2
+test: setup lint cluster-build ## run lint, unit, integration and end-to-end tests on a real cluster
+	$(BIN)/pytest --numprocesses 2 -m "not slow"
+
+slow: setup cluster-build ## run the slow tests: more documents, ranks and families, and training until models are good
+	$(BIN)/pytest --numprocesses 2 -m slow
 
 faults: setup cluster-build ## break things on a real cluster while jobs train, and check that every run survives
 	$(BIN)/pytest --timeout=1800 tests/faults
