@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,6 +21,14 @@ def wait_for(
         assert time.monotonic() < deadline, f"{description}: not within {seconds:.0f} s"
         time.sleep(pause)
     return value
+
+
+async def reached(condition: Callable[[], object], seconds: float = TIMEOUT_SECONDS) -> None:
+    """Let other tasks run until a condition is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition is not true within {seconds:.0f} s"
+        await asyncio.sleep(0.001)
 
 
 def wait_until(condition: Callable[[], object], description: str, *, seconds: float = 60) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.support.agents import Agent, CreateCluster, is_alive, outcomes
+from tests.support.agents import LIMITS, Agent, CreateCluster, is_alive, outcomes
 from tests.support.waiting import wait_for
 
 from finetune_trainer.protocol.outcome import EXIT_POLICIES, Reason
@@ -74,9 +75,9 @@ def test_replaced_agent_that_still_lives_leaves_the_run_to_its_replacement(creat
 
 
 def test_all_nodes_end_with_first_cause(create_cluster: CreateCluster) -> None:
-    cluster = create_cluster(
-        {0: ["fail:RendezvousFailed:0"], 1: ["train"], 2: ["train"], 3: ["fail:InvalidData:0.3"]}, per_node=2
-    )
+    limits = replace(LIMITS, cause_delay=10.0)  # on a machine with other work the second rank may start much later
+    behaviors = {0: ["fail:RendezvousFailed:0"], 1: ["train"], 2: ["train"], 3: ["fail:InvalidData:0.3"]}
+    cluster = create_cluster(behaviors, per_node=2, limits=limits)
     agents = cluster.start_all()
     assert outcomes(agents) == [(Reason.INVALID_DATA, 3, 1)] * 2
     assert {agent.wait().message for agent in agents} == {"rank 3 reports InvalidData"}

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.support.fake_kubernetes import job_body
+from tests.support.waiting import reached
 
 from finetune_operator.client.errors import ApiError
 from finetune_operator.controller import event_recorder
@@ -158,8 +159,8 @@ async def test_runs_until_cancelled(job: CachedJob) -> None:
     server = EventServer()
     recorder = new_recorder(server)
     task = asyncio.create_task(recorder.run())
-    for event in (CRASHED, RESUMED):
+    for number, event in enumerate((CRASHED, RESUMED), start=1):
         recorder.record(job, [event])
-        await asyncio.sleep(0.01)
+        await reached(lambda number=number: len(server.counts()) == number)
     assert set(server.counts()) == {"Crashed", "Resumed"}
     task.cancel()

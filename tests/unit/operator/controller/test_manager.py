@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.support.fake_kubernetes import KEY, FakeKubernetesClient, job_body, pod_body
+from tests.support.waiting import reached
 
 from finetune_operator.client.types import JobKey
 from finetune_operator.controller.manager import Manager
@@ -47,8 +48,7 @@ async def test_resync_follows_the_restart_of_a_watch() -> None:
     await asyncio.sleep(0.01)
     assert manager.cache.pods(KEY)
     manager.resync_needed.set()
-    await asyncio.sleep(0.01)
-    assert not manager.cache.pods(KEY)
+    await reached(lambda: not manager.cache.pods(KEY))
     assert len(manager.queue) == 1
     task.cancel()
 

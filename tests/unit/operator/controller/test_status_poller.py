@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import tracemalloc
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from aiohttp import web
 from tests.support.fake_kubernetes import job_body, pod_body
+from tests.support.waiting import reached
 
 from finetune_operator.controller.informer_cache import InformerCache
 from finetune_operator.controller.status_poller import StatusPoller
@@ -25,8 +27,22 @@ def owned_pod(**changes: Any) -> dict[str, Any]:
     return body
 
 
-async def poll(text: str, pod: dict[str, Any], job: dict[str, Any] | None = None) -> list[RunStatus]:
-    """The run statuses that a poller receives within a few intervals."""
+async def run(poller: StatusPoller, results: Collection[object] | None, count: int = 1) -> None:
+    """Run a poller until it has added so many results, or for a few intervals if nothing is to be requested."""
+    task = asyncio.create_task(poller.run())
+    if results is None:
+        await asyncio.sleep(0.1)
+    else:
+        await reached(lambda: len(results) >= count)
+    assert not task.done(), "the poller goes on"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def poll(
+    text: str, pod: dict[str, Any], job: dict[str, Any] | None = None, is_requested: bool = True
+) -> list[RunStatus]:  # fmt: skip
+    """The run statuses that a poller receives from a pod, which it requests or not."""
 
     async def progress(_request: web.Request) -> web.Response:
         return web.Response(text=text, status=200 if text else 503)
@@ -36,15 +52,14 @@ async def poll(text: str, pod: dict[str, Any], job: dict[str, Any] | None = None
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    cache, received = InformerCache(), []
+    cache, received, results = InformerCache(), [], []
     cache.put_job(job or job_body(1))
     cache.put_pod(pod)
-    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port=runner.addresses[0][1])
-    task = asyncio.create_task(poller.run())
-    await asyncio.sleep(0.1)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    port = runner.addresses[0][1]
+    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port, on_poll=results.append)
+    await run(poller, results if is_requested else None)
     await runner.cleanup()
+    assert bool(results) == is_requested
     return received
 
 
@@ -75,7 +90,7 @@ FINISHED["status"] = {"phase": "Succeeded", "completionTime": "2026-01-01T12:00:
     ids=["finished", "no address", "not owned", "being deleted", "job finished"],
 )
 async def test_does_not_poll_pod(pod: dict[str, Any], job: dict[str, Any] | None) -> None:
-    assert await poll('{"activity": "Training"}', pod, job) == []
+    assert await poll('{"activity": "Training"}', pod, job, is_requested=False) == []
 
 
 STATUS = b'{"activity": "Training", "progress": {"step": 3}}'
@@ -100,18 +115,12 @@ async def poll_bytes(*parts: bytes, results: set[str] | None = None) -> list[Run
     cache.put_job(job_body(1))
     cache.put_pod(owned_pod())
     port = server.sockets[0].getsockname()[1]
-    results = set() if results is None else results
-    on_poll = results.add
-    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port, on_poll=on_poll)
-    task = asyncio.create_task(poller.run())
-    for _ in range(100):
-        await asyncio.sleep(0.2)
-        if results:
-            break
-    assert not task.done(), "the poller goes on"
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    polls: list[str] = []
+    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port, on_poll=polls.append)
+    await run(poller, polls, 3)
     server.close()
+    if results is not None:
+        results.update(polls)
     return received
 
 
@@ -203,12 +212,11 @@ async def test_unreachable_pod_does_not_stop_poller() -> None:
     cache.put_job(job_body(1))
     cache.put_pod(pod)
     received: list[RunStatus] = []
-    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port=1)
-    task = asyncio.create_task(poller.run())
-    await asyncio.sleep(0.05)
-    assert not task.done()
-    task.cancel()
+    results: list[str] = []
+    poller = StatusPoller(cache, 0.01, lambda _job, _uid, run: received.append(run), port=1, on_poll=results.append)
+    await run(poller, results)
     assert received == []
+    assert set(results) == {"unreachable"}
 
 
 @pytest.mark.parametrize(
@@ -262,10 +270,7 @@ async def test_reports_which_pods_answer(
         on_contact=lambda _job, uid, has_answered: contacts.append((uid, has_answered)),
         may_be_lost=lambda _pod: changes.get("lost", False),
     )
-    task = asyncio.create_task(poller.run())
-    await asyncio.sleep(0.1)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await run(poller, contacts if expected else None)
     await runner.cleanup()
     assert set(contacts) == {("pod-uid", has_answered) for has_answered in expected}
     if index:

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 from tests.support.fake_kubernetes import KEY, job_body
+from tests.support.waiting import reached
 
 from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.client.types import JobKey
@@ -93,25 +94,17 @@ async def watching(kueue: Kueue) -> AsyncIterator[InformerCache]:
         await runner.cleanup()
 
 
-async def eventually(condition: Any) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the condition did not become true")
-
-
 async def test_follows_changes() -> None:
     kueue = Kueue()
     kueue.items = [body(5)]
     async with watching(kueue) as cache:
-        await eventually(lambda: cache.workload(KEY, "job-uid") is not None)
+        await reached(lambda: cache.workload(KEY, "job-uid") is not None)
         assert cache.workload_state("team") == (True, None)
         admitted = {"type": "Admitted", "status": "True", "lastTransitionTime": "2026-01-01T12:00:00Z"}
         await kueue.send("MODIFIED", body(8, conditions=[admitted]), parts=3)
-        await eventually(lambda: (workload := cache.workload(KEY, "job-uid")) is not None and workload.may_run)
+        await reached(lambda: (workload := cache.workload(KEY, "job-uid")) is not None and workload.may_run)
         await kueue.send("DELETED", body(9))
-        await eventually(lambda: cache.workload(KEY, "job-uid") is None)
+        await reached(lambda: cache.workload(KEY, "job-uid") is None)
         assert kueue.changed == [KEY] * 4, "the list, the end of the wait for it, and two events"
         assert kueue.queries[1] == {
             "labelSelector": "finetune-operator.io/job", "watch": "true", "resourceVersion": "7", "timeoutSeconds": "600",
@@ -122,13 +115,13 @@ async def test_lists_again_after_the_watch_has_ended_or_expired() -> None:
     kueue = Kueue()
     kueue.items = [body(5)]
     async with watching(kueue) as cache:
-        await eventually(lambda: cache.workload(KEY, "job-uid") is not None)
+        await reached(lambda: cache.workload(KEY, "job-uid") is not None)
         kueue.items = []
         await kueue.events.put(None)
-        await eventually(lambda: cache.workload(KEY, "job-uid") is None)
+        await reached(lambda: cache.workload(KEY, "job-uid") is None)
         kueue.items = [body(12, uid="other")]
         await kueue.send("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})
-        await eventually(lambda: cache.workload(KEY, "job-uid") is not None)
+        await reached(lambda: cache.workload(KEY, "job-uid") is not None)
 
 
 @pytest.mark.parametrize(("status", "words"), [(404, "not installed"), (403, "may not read Workloads")])
@@ -137,7 +130,7 @@ async def test_reports_missing_kueue_until_it_is_installed(status: int, words: s
     kueue = Kueue()
     kueue.list_status = status
     async with watching(kueue) as cache:
-        await eventually(lambda: cache.workload_state("team")[1] is not None)
+        await reached(lambda: cache.workload_state("team")[1] is not None)
         synced, error = cache.workload_state("team")
         assert synced
         assert error is not None
@@ -145,7 +138,7 @@ async def test_reports_missing_kueue_until_it_is_installed(status: int, words: s
         assert words in error.message
         assert kueue.changed == [KEY], "a repeated error changes nothing"
         kueue.list_status = 200
-        await eventually(lambda: cache.workload_state("team") == (True, None))
+        await reached(lambda: cache.workload_state("team") == (True, None))
 
 
 async def test_keeps_workloads_while_the_api_server_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +146,9 @@ async def test_keeps_workloads_while_the_api_server_fails(monkeypatch: pytest.Mo
     kueue = Kueue()
     kueue.items = [body(5)]
     async with watching(kueue) as cache:
-        await eventually(lambda: cache.workload(KEY, "job-uid") is not None)
+        await reached(lambda: cache.workload(KEY, "job-uid") is not None)
         kueue.list_status = 500
         await kueue.events.put(None)
-        await eventually(lambda: kueue.lists > 2)
+        await reached(lambda: kueue.lists > 2)
         assert cache.workload(KEY, "job-uid") is not None
         assert cache.workload_state("team") == (True, None)

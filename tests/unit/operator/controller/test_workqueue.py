@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.support.waiting import reached
 
 from finetune_operator.controller.workqueue import JITTER, OutdatedError, WorkQueue
 
@@ -24,14 +25,6 @@ async def running(queue: WorkQueue[str], process: Process, workers: int = 2) -> 
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(5000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("the condition never became true")
-
-
 async def test_processes_waiting_key_once() -> None:
     queue: WorkQueue[str] = WorkQueue()
     calls: list[str] = []
@@ -43,7 +36,7 @@ async def test_processes_waiting_key_once() -> None:
         queue.add(key)
     assert len(queue) == 2
     async with running(queue, process):
-        await wait_for(lambda: len(queue) == 0)
+        await reached(lambda: len(queue) == 0)
         await asyncio.sleep(0.01)
     assert calls == ["a", "b"]
 
@@ -69,7 +62,7 @@ async def test_processes_key_again_if_added_during_processing() -> None:
         await asyncio.sleep(0.01)
         assert calls == 1
         proceed.set()
-        await wait_for(lambda: calls == 2)
+        await reached(lambda: calls == 2)
         await asyncio.sleep(0.01)
     assert (calls, max_active) == (2, 1)
 
@@ -84,7 +77,7 @@ async def test_processes_different_keys_concurrently() -> None:
     async with running(queue, process, workers=3), asyncio.timeout(5):
         for key in "abc":
             queue.add(key)
-        await wait_for(lambda: len(queue) == 0 and queue.oldest_wait() == 0)
+        await reached(lambda: len(queue) == 0 and queue.oldest_wait() == 0)
 
 
 async def test_retry_delay_grows_and_does_not_block_other_keys() -> None:
@@ -104,10 +97,10 @@ async def test_retry_delay_grows_and_does_not_block_other_keys() -> None:
 
     async with running(queue, process, workers=1):
         queue.add("bad")
-        await wait_for(lambda: len(times) == 1)
+        await reached(lambda: len(times) == 1)
         queue.add("bad")  # an event must not shorten the retry delay
         queue.add("good")
-        await wait_for(lambda: len(times) == 5)
+        await reached(lambda: len(times) == 5)
     delays = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert all(delay >= expected * 0.9 for delay, expected in zip(delays, (0.01, 0.02, 0.04, 0.04), strict=True))
     assert (others, len(errors)) == (["good"], 4)
@@ -124,28 +117,30 @@ async def test_news_end_the_delay_of_a_key_with_outdated_data() -> None:
 
     async with running(queue, process):
         queue.add("a")
-        await wait_for(lambda: len(calls) == 1)
+        await reached(lambda: len(calls) == 1)
         await asyncio.sleep(0.02)
         assert len(calls) == 1, "without news the delay applies"
         queue.add("a")
-        await wait_for(lambda: len(calls) == 2)
+        await reached(lambda: len(calls) == 2)
         queue.add("a")
-        await wait_for(lambda: len(calls) == 3)
+        await reached(lambda: len(calls) == 3)
 
 
 @pytest.mark.parametrize("error", [OutdatedError("changed"), OSError("no response")], ids=["outdated", "failing"])
 async def test_retries_without_news_become_rare(error: Exception) -> None:
     queue: WorkQueue[str] = WorkQueue(initial_delay=0.01)
-    calls: list[str] = []
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
 
-    async def process(key: str) -> None:
-        calls.append(key)
+    async def process(_key: str) -> None:
+        times.append(loop.time())
         raise error
 
     async with running(queue, process):
         queue.add("a")
-        await asyncio.sleep(0.5)
-    assert 4 <= len(calls) <= 7, "0.01 + 0.02 + 0.04 + 0.08 + 0.16 + 0.32 s, plus jitter"
+        await reached(lambda: len(times) == 6)
+    delays = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(delay >= expected * 0.9 for delay, expected in zip(delays, (0.01, 0.02, 0.04, 0.08, 0.16), strict=True))
 
 
 async def test_success_resets_the_delay() -> None:
@@ -160,7 +155,7 @@ async def test_success_resets_the_delay() -> None:
     async with running(queue, process):
         for expected in (5, 10, 15):
             queue.add("a")
-            await wait_for(lambda count=expected: len(calls) == count)  # type: ignore[misc]
+            await reached(lambda count=expected: len(calls) == count)  # type: ignore[misc]
 
 
 async def test_waits_as_long_as_the_error_asks_for() -> None:
@@ -175,7 +170,7 @@ async def test_waits_as_long_as_the_error_asks_for() -> None:
 
     async with running(queue, process):
         queue.add("a")
-        await wait_for(lambda: len(times) == 2)
+        await reached(lambda: len(times) == 2)
     assert times[1] - times[0] >= 0.1
 
 
@@ -192,7 +187,7 @@ async def test_keys_that_failed_together_are_not_retried_together() -> None:
     task = asyncio.create_task(queue.run(20, process))
     for key in range(20):
         queue.add(key)
-    await wait_for(lambda: all(len(calls) == 2 for calls in times.values()) and len(times) == 20)
+    await reached(lambda: all(len(calls) == 2 for calls in times.values()) and len(times) == 20)
     task.cancel()
     delays = [second - first for first, second in times.values()]
     assert min(delays) >= 0.4
@@ -210,10 +205,10 @@ async def test_earlier_add_overrides_requeue_delay() -> None:
     async with running(queue, process):
         queue.add("soon")
         queue.add("late")
-        await wait_for(lambda: calls.count("soon") == 2)
+        await reached(lambda: calls.count("soon") == 2)
         assert calls.count("late") == 1
         queue.add("late")
-        await wait_for(lambda: calls.count("late") == 2)
+        await reached(lambda: calls.count("late") == 2)
 
 
 @pytest.mark.parametrize(("first", "second"), [(60.0, 0.01), (0.01, 60.0)])
@@ -227,7 +222,7 @@ async def test_earlier_of_two_delays_applies(first: float, second: float) -> Non
     async with running(queue, process):
         queue.add_after("a", first)
         queue.add_after("a", second)
-        await wait_for(lambda: calls == ["a"])
+        await reached(lambda: calls == ["a"])
 
 
 async def test_reports_oldest_wait() -> None:
