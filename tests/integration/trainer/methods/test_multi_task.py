@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tests.support import corpora, launch, ranks
 from tests.support.learning import BERT, LearningResult, learn
+from tests.support.slow import slow
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from finetune_trainer.models.tokenizer_training import train_tokenizer
@@ -90,14 +91,15 @@ def test_exports_what_was_trained_for_each_task(name: str, encoder: Path, tmp_pa
     assert all(torch.equal(weight, encoders[1][key]) for key, weight in encoders[0].items())
 
 
-def test_resumes_a_stopped_run_exactly(encoder: Path, tmp_path: Path) -> None:
-    size, changes = CASES["LoRA"]
+@pytest.mark.parametrize("size", [1, slow(2)])
+def test_resumes_a_stopped_run_exactly(size: int, encoder: Path, tmp_path: Path) -> None:
+    _, changes = CASES["LoRA"]
     uninterrupted = train(encoder, tmp_path, size, changes | {"evaluation": {"atStart": False}})
     document = json.loads((tmp_path / "train.json").read_text())
     document["checkpoint"]["storage"] = f"file://{tmp_path}/broken/storage"
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/train.json").write_text(json.dumps(document))
-    stopped = ranks.run(launch.run_rank, size, tmp_path / "broken/train.json", {1: (signal.SIGTERM, 2)})
+    stopped = ranks.run(launch.run_rank, size, tmp_path / "broken/train.json", {size - 1: (signal.SIGTERM, 2)})
     assert [rank.outcome.reason for rank in stopped] == [Reason.PREEMPTED] * size
     resumed = ranks.run(launch.run_rank, size, tmp_path / "broken/train.json")
     assert [rank.code for rank in resumed] == [0] * size

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.support import exports, ranks
+from tests.support.slow import slow
 
 from finetune_trainer.training.engine import merge
 
@@ -30,11 +32,19 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
         for stage in (0, 1, 3)
     },
 }
+QUICK = (
+    "LoRA with a new head", "IA3", "Bottleneck with a new head", "PromptTuning", "QLoRA", "layer decay",
+    "unfreezing at stage 3",
+)  # fmt: skip
 
 
-def test_resumes_from_the_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [QUICK, slow([name for name in CASES if name not in QUICK])], ids=["each method", "other stages and settings"]
+)
+def test_resumes_from_the_checkpoint(names: Sequence[str], tmp_path: Path) -> None:
     cases = []
-    for name, (model, stage, changes) in CASES.items():
+    for name in names:
+        model, stage, changes = CASES[name]
         folder = tmp_path / name
         common = {
             "model": SOURCE, "deepspeed": {"zeroStage": stage},
@@ -43,7 +53,7 @@ def test_resumes_from_the_checkpoint(tmp_path: Path) -> None:
         cases.append((folder, model, merge(common, changes)))
     same_size = ranks.run(exports.train_attempts, 2, cases, ("first", "second"))[0]
     fewer_ranks = ranks.run(exports.train_attempts, 1, cases, ("third",))[0]
-    for name, (first, second), [third] in zip(CASES, same_size, fewer_ranks, strict=True):
+    for name, (first, second), [third] in zip(names, same_size, fewer_ranks, strict=True):
         losses, logits = first
         assert len(losses) == 4
         assert second[0] == losses[2:], name

@@ -12,6 +12,7 @@ import torch
 import trl
 from tests.support import corpora, learning, tiny
 from tests.support.learning import learn
+from tests.support.slow import slow
 from tokenizers import processors
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, pipeline
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -304,7 +305,7 @@ def test_fingerprint_depends_on_all_that_changes_examples() -> None:
     assert len({str(objective(**way).encoder.fingerprint) for way in ways}) == len(ways)
 
 
-@pytest.mark.parametrize("form", ["Messages", "PromptCompletion"])
+@pytest.mark.parametrize("form", ["Messages", slow("PromptCompletion")])
 def test_training_improves_the_metrics(form: str, tmp_path: Path) -> None:
     chosen = {"objective": {"type": "InstructionTuning", "instructionTuning": {"format": form}}}
     rows = corpora.conversations() if form == "Messages" else [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.support import corpora, tiny
 from tests.support.learning import BERT, learn
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
@@ -104,6 +105,7 @@ def test_models_share_one_encoder() -> None:
     assert sum(p.numel() for p in learner.parameters()) == sum(p.numel() for p in body.parameters()) + heads - tied.numel()
 
 
+@pytest.mark.slow
 def test_training_improves_the_metrics(tmp_path: Path) -> None:
     tasks = [
         TASKS[0],
@@ -137,10 +139,16 @@ def test_token_classification_and_question_answering_share_an_encoder(tmp_path: 
     tasks = [{"name": "words", "type": "TokenClassification"}, {"name": "answers", "type": "QuestionAnswering"}]
     rows = [tagged | asked for tagged, asked in zip(corpora.tagged(20), corpora.asked(20), strict=True)]
     trained = learn(
-        tmp_path, rows, objective={"type": "MultiTask", "tasks": tasks}, data={"maxLength": 64}, training={"maxSteps": 3}
+        tmp_path, rows, objective={"type": "MultiTask", "tasks": tasks}, data={"maxLength": 64}, training={"maxSteps": 10}
     )
+    assert trained.after["words.loss"] < trained.before["words.loss"] - 0.1
+    assert trained.after["answers.loss"] < trained.before["answers.loss"] - 0.1
     assert trained.after["loss"] == pytest.approx(trained.after["words.loss"] + trained.after["answers.loss"])
     assert {"words.microF1", "answers.exactMatch"} <= trained.after.keys()
+    words, answers = (load_file(trained.model / name / "model.safetensors") for name in ("words", "answers"))
+    encoder = [name for name in words if name.startswith("bert.")]
+    assert len(encoder) > 30
+    assert all(torch.equal(words[name], answers[name]) for name in encoder)
     documents = [json.loads((trained.model / name / "training/document.json").read_text()) for name in ("words", "answers")]
     alone = [config.TrainSpec.model_validate(document) for document in documents]
     assert [one.objective.type for one in alone] == ["TokenClassification", "QuestionAnswering"]

@@ -15,6 +15,7 @@ import torch
 from tests.support import corpora, launch, learning, ranks, tiny
 from tests.support.learning import learn
 from tests.support.methods import apply_method
+from tests.support.slow import slow
 from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 from trl import DPOConfig, DPOTrainer
 
@@ -262,7 +263,7 @@ def test_interrupted_run_has_the_history_of_an_uninterrupted_one(tmp_path: Path)
         rows.write_text("".join(json.dumps(row) + "\n" for row in corpora.preferences(20)))
         document = launch.write_document(
             folder, objective=CHANGES["objective"], data={"train": [{"source": f"file://{rows}"}], "maxLength": 64},
-            training={"maxSteps": 16},
+            training={"maxSteps": 8},
         )  # fmt: skip
         heard = [ranks.run(launch.run_rank, 1, document, interruptions)[0]]
         if interruptions:
@@ -274,7 +275,7 @@ def test_interrupted_run_has_the_history_of_an_uninterrupted_one(tmp_path: Path)
     assert '"margin"' in histories[0]
 
 
-@pytest.mark.parametrize("method", ["Full", "LoRA", "Bottleneck"])
+@pytest.mark.parametrize("method", ["Full", "LoRA", slow("Bottleneck")])
 def test_zero_stage_3_gives_the_same_losses(method: str, tmp_path: Path) -> None:
     start = tmp_path / "start"
     model().save_pretrained(start)
@@ -293,7 +294,8 @@ def test_zero_stage_3_gives_the_same_losses(method: str, tmp_path: Path) -> None
     assert runs[1].after == pytest.approx(runs[0].after, rel=1e-3, abs=1e-3)
 
 
-def test_training_improves_the_metrics(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "rate"), [("Full", 2e-4), slow("LoRA", 5e-4)])
+def test_training_improves_the_metrics(method: str, rate: float, tmp_path: Path) -> None:
     pairs = corpora.preferences()
     both = [{"prompt": row["prompt"], "completion": row[answer]} for row in pairs for answer in ("chosen", "rejected")]
     taught = {"type": "InstructionTuning", "instructionTuning": {"format": "PromptCompletion"}}
@@ -303,17 +305,16 @@ def test_training_improves_the_metrics(tmp_path: Path) -> None:
         | {answer: [{"role": "assistant", "content": row[answer]}] for answer in ("chosen", "rejected")}
         for row in pairs
     ]
-    for method, rate in (("Full", 2e-4), ("LoRA", 5e-4)):
-        trained = learn(
-            tmp_path / method, spoken, model={"source": f"file://{start.model}"}, method={"type": method},
-            objective=CHANGES["objective"] | {"preferenceTuning": {"beta": 0.5}},
-            training={"maxSteps": 30, "optimizer": {"learningRate": rate}},
-        )  # fmt: skip
-        assert trained.before == {
-            "loss": pytest.approx(math.log(2), abs=1e-6), "accuracy": 0, "margin": 0, "chosenReward": 0, "rejectedReward": 0
-        }  # fmt: skip
-        assert trained.after["accuracy"] > 0.95
-        assert trained.after["margin"] > 0.5
-        asked = [{"role": "user", "content": "May I call email: _hidden?\n"}]
-        answer = pipeline("text-generation", str(trained.model))(asked, max_new_tokens=16, do_sample=False)
-        assert answer[0]["generated_text"][-1]["content"] == "No,", "the short answer that it was taught to prefer"
+    trained = learn(
+        tmp_path / "tuned", spoken, model={"source": f"file://{start.model}"}, method={"type": method},
+        objective=CHANGES["objective"] | {"preferenceTuning": {"beta": 0.5}},
+        training={"maxSteps": 30, "optimizer": {"learningRate": rate}},
+    )  # fmt: skip
+    assert trained.before == {
+        "loss": pytest.approx(math.log(2), abs=1e-6), "accuracy": 0, "margin": 0, "chosenReward": 0, "rejectedReward": 0
+    }  # fmt: skip
+    assert trained.after["accuracy"] > 0.95
+    assert trained.after["margin"] > 0.5
+    asked = [{"role": "user", "content": "May I call email: _hidden?\n"}]
+    answer = pipeline("text-generation", str(trained.model))(asked, max_new_tokens=16, do_sample=False)
+    assert answer[0]["generated_text"][-1]["content"] == "No,", "the short answer that it was taught to prefer"

@@ -284,12 +284,14 @@ def test_rejects_tokenizer_without_offsets() -> None:
         objective(ByT5Tokenizer())
 
 
+@pytest.mark.slow  # finding answers takes 200 steps; test_predict.py trains on shorter texts
 def test_training_improves_the_metrics(tmp_path: Path) -> None:
     rows = corpora.asked(150)
     trained = learn(tmp_path, rows, objective={"type": "QuestionAnswering"}, training={"maxSteps": 200})
     assert trained.before["exactMatch"] < 0.1
     assert trained.after["exactMatch"] > 0.65
-    assert trained.before["f1[answerable]"] < 0.2 < 0.4 < trained.after["f1[answerable]"]
+    assert trained.before["f1[answerable]"] < 0.2
+    assert trained.after["f1[answerable]"] > 0.4
     reader, tokenizer = (
         AutoModelForQuestionAnswering.from_pretrained(trained.model),
         AutoTokenizer.from_pretrained(trained.model),

@@ -218,6 +218,7 @@ def test_rejects_unusable_translators(make: Make, translators: dict[str, Any], t
     )
 
 
+@pytest.mark.slow
 def test_a_model_learns_words_that_only_copies_contain(translators: dict[str, Any], tmp_path: Path) -> None:
     def rows(words: dict[str, str]) -> list[dict[str, Any]]:
         random = np.random.default_rng(3)

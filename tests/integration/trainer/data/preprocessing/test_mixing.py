@@ -199,6 +199,7 @@ def test_rejects_replay_without_rows(tmp_path: Path) -> None:
         prepared(tmp_path, {"alpha": numbered("alpha", 5), "beta": [{"text": ""}]}, "MaskedLM", replay=0.1)
 
 
+@pytest.mark.slow
 def test_learns_a_rare_label_with_balanced_labels(tmp_path: Path) -> None:
     """Nine of ten functions are from one package; a model that always predicts it has a mean recall of one half."""
     counts = {"asyncio": 450, "unittest": 50}
