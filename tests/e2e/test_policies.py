@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from tests.support.cluster_jobs import SECRET, Jobs, tiny
 from tests.support.sidecar_injection import LABELS, SIDECAR, sidecar_injection
 from tests.support.waiting import wait_until
@@ -18,6 +21,35 @@ SESSION = uuid.uuid4().hex[:8]
 def storage(name: str) -> str:
     """Storage URI of a job, unique to the test session, because a job resumes from checkpoints that it finds."""
     return f"s3://finetune/policies-{SESSION}/{name}"
+
+
+@pytest.fixture(scope="module")
+def injected(jobs: Jobs) -> Iterator[dict[str, Any]]:
+    """The template of a pod into which a sidecar is injected."""
+    with sidecar_injection(jobs):
+        yield {"labels": LABELS}
+
+
+@pytest.fixture(scope="module")
+def failing(jobs: Jobs, injected: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Jobs that cannot succeed, by what is wrong; they run at the same time."""
+    jobs.create_secret("nowhere", jobs.secret | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    rows = ['{"text": "a good row"}', '{"text": "a bad one'] * 3
+    keys = tmp_path_factory.mktemp("keys")
+    jobs.store(storage("malformed"), keys).put("data/rows.jsonl", "\n".join(rows).encode())
+    data = {"train": [{"source": storage("malformed") + "/data/*.jsonl", "credentials": SECRET}]}
+    rule = {"action": "Retry", "onReasons": ["InvalidConfiguration"]}
+    policy = {"backoffLimit": 1, "failurePolicy": {"rules": [rule]}}
+    missing = "s3://no-such-bucket/model"
+    documents = {
+        "endpoint": tiny(
+            "unreachable", storage("unreachable"), checkpoint={"credentials": "nowhere"}, runPolicy={"backoffLimit": 1}
+        ),
+        "bucket": tiny("no-bucket", missing),
+        "bucket, retried": tiny("sidecar-failed", missing, workers={"template": injected}, runPolicy=policy),
+        "data": tiny("malformed", storage("malformed"), data=data),
+    }
+    return {problem: jobs.apply(document) for problem, document in documents.items()}
 
 
 def wait_for_failure(jobs: Jobs, name: str, *, seconds: float = 120) -> tuple[str, str]:
@@ -42,7 +74,7 @@ def test_suspends_and_resumes_from_checkpoint(jobs: Jobs) -> None:
 
     jobs.patch(name, {"runPolicy": {"suspend": False}})
     jobs.wait_for_phase(name, "Running")
-    jobs.wait_for_step(name, stopped_at + 50)
+    jobs.wait_for_step(name, stopped_at + 5)
     [resumed_at] = re.findall(r"resumed from step (\d+)", jobs.kubectl("logs", f"{name}-0"))
     assert int(resumed_at) >= stopped_at
     assert jobs.status(name)["restarts"]["total"] == 0, "a suspension does not count as a restart"
@@ -82,9 +114,11 @@ def test_mistyped_image_is_named_and_can_be_corrected_while_suspended(jobs: Jobs
     """The gang is released meanwhile, and nothing counts as a failure."""
     image = jobs.cluster.image("trainer")
     policy = {"pendingTimeoutSeconds": 5, "terminationGracePeriodSeconds": 1}
-    name = jobs.apply(tiny("typo", storage("typo"), nodes=2, workers={"image": f"{image}-typo"}, runPolicy=policy))
-    jobs.wait(name, "its reason", lambda status: status.get("reason") in ("ErrImagePull", "ImagePullBackOff"))
-    message = jobs.condition(name, "PodsReady")["message"]
+    workers = {"image": f"{image}-typo"}
+    name = jobs.apply(tiny("typo", storage("typo"), nodes=2, steps=5, workers=workers, runPolicy=policy))
+    status = jobs.wait(name, "its reason", lambda status: status.get("reason") in ("ErrImagePull", "ImagePullBackOff"))
+    # Of the same status: the pods are released some seconds later.
+    [message] = [condition["message"] for condition in status["conditions"] if condition["type"] == "PodsReady"]
     assert "cannot pull its image: " in message
     assert f"{image}-typo" in message
     jobs.wait(name, "its release", lambda status: "retryTime" in status.get("pending", {}), seconds=60)
@@ -103,16 +137,9 @@ def test_mistyped_image_is_named_and_can_be_corrected_while_suspended(jobs: Jobs
     jobs.kubectl("delete", "ftj", name)
 
 
-def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs) -> None:
+def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs, failing: dict[str, str]) -> None:
     """An unreachable endpoint may recover, so the pod is retried within backoffLimit."""
-    jobs.create_secret("nowhere", jobs.secret | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
-    job = tiny(
-        "unreachable",
-        storage("unreachable"),
-        checkpoint={"credentials": "nowhere"},
-        runPolicy={"backoffLimit": 1},
-    )
-    reason, message = wait_for_failure(jobs, jobs.apply(job), seconds=240)
+    reason, message = wait_for_failure(jobs, failing["endpoint"], seconds=240)
     assert reason == "BackoffLimitExceeded"
     assert "StorageUnavailable" in message
     assert "spec.checkpoint.storage" in message
@@ -124,17 +151,9 @@ def test_replaces_failed_pod_until_backoff_limit(jobs: Jobs) -> None:
     assert "spec.checkpoint.storage" in jobs.kubectl("logs", "unreachable-0-r")
 
 
-def test_failure_beside_a_living_sidecar_is_retried_by_rule(jobs: Jobs) -> None:
+def test_failure_beside_a_living_sidecar_is_retried_by_rule(jobs: Jobs, failing: dict[str, str]) -> None:
     """The pods stay Running because their sidecar lives on. Without the rule the job would fail at the first failure."""
-    rule = {"action": "Retry", "onReasons": ["InvalidConfiguration"]}
-    job = tiny(
-        "sidecar-failed",
-        "s3://no-such-bucket/model",
-        workers={"template": {"labels": LABELS}},
-        runPolicy={"backoffLimit": 1, "failurePolicy": {"rules": [rule]}},
-    )
-    with sidecar_injection(jobs):
-        reason, message = wait_for_failure(jobs, jobs.apply(job), seconds=240)
+    reason, message = wait_for_failure(jobs, failing["bucket, retried"], seconds=240)
     assert reason == "BackoffLimitExceeded"
     assert "no-such-bucket" in message
     assert "(failurePolicy rule 1: Retry on reason InvalidConfiguration)" in message
@@ -143,11 +162,10 @@ def test_failure_beside_a_living_sidecar_is_retried_by_rule(jobs: Jobs) -> None:
     wait_until(lambda: not jobs.pods("sidecar-failed"), "its pods, whose sidecars live on, are deleted", seconds=90)
 
 
-def test_completes_beside_a_living_sidecar(jobs: Jobs) -> None:
-    job = tiny("sidecar-complete", storage("sidecar-complete"), steps=5, workers={"template": {"labels": LABELS}})
-    with sidecar_injection(jobs):
-        name = jobs.apply(job)
-        jobs.wait_for_phase(name, "Succeeded", seconds=240)
+@pytest.mark.slow
+def test_completes_beside_a_living_sidecar(jobs: Jobs, injected: dict[str, Any]) -> None:
+    name = jobs.apply(tiny("sidecar-complete", storage("sidecar-complete"), steps=5, workers={"template": injected}))
+    jobs.wait_for_phase(name, "Succeeded", seconds=240)
     pod = jobs.pods(name)[f"{name}-0"]
     states = {status["name"]: set(status["state"]) for status in pod["status"]["containerStatuses"]}
     assert (pod["status"]["phase"], states) == ("Running", {"trainer": {"terminated"}, SIDECAR: {"running"}})
@@ -162,15 +180,7 @@ def test_fails_at_deadline(jobs: Jobs) -> None:
     assert "activeDeadlineSeconds" in message
 
 
-def test_deletes_finished_job_after_ttl_and_keeps_model(jobs: Jobs, tmp_path: Path) -> None:
-    name = jobs.apply(tiny("short-lived", storage("short-lived"), steps=5, runPolicy={"ttlSecondsAfterFinished": 3}))
-    wait_until(lambda: name not in jobs.kubectl("get", "ftj", "--output=name"), "the job is deleted", seconds=180)
-    model = [entry.path for entry in jobs.store(storage(name), tmp_path).list("model")]
-    assert any(path.endswith("model.safetensors") for path in model)
-    wait_until(lambda: not jobs.pods(name), "its pods are deleted")
-
-
-def test_waits_for_secret(jobs: Jobs) -> None:
+def test_waits_for_secret_and_is_deleted_after_ttl_but_not_its_model(jobs: Jobs, tmp_path: Path) -> None:
     """The pod gets the keys that storages read, and no other key of the Secret. An init container has the trainer's /work."""
     prepare = {"name": "prepare", "command": ["sh", "-c", "echo prepared > /work/by-init-container"]}
     job = tiny(
@@ -179,6 +189,7 @@ def test_waits_for_secret(jobs: Jobs) -> None:
         steps=5,
         checkpoint={"credentials": "comes-later"},
         workers={"template": {"initContainers": [prepare]}},
+        runPolicy={"ttlSecondsAfterFinished": 3},
     )
     name = jobs.apply(job)
 
@@ -200,7 +211,11 @@ def test_waits_for_secret(jobs: Jobs) -> None:
     script = "ls /etc/finetune-credentials/comes-later && cat /work/by-init-container"
     printed = jobs.kubectl("exec", f"{name}-0", "--container=trainer", "--", "sh", "-c", script)
     assert printed.split() == [*sorted(jobs.secret), "prepared"]
-    jobs.wait_for_phase(name, "Succeeded", seconds=180)
+
+    wait_until(lambda: name not in jobs.kubectl("get", "ftj", "--output=name"), "the job is deleted", seconds=180)
+    model = [entry.path for entry in jobs.store(storage(name), tmp_path).list("model")]
+    assert any(path.endswith("model.safetensors") for path in model)
+    wait_until(lambda: not jobs.pods(name), "its pods are deleted")
 
 
 def test_invalid_spec_that_passes_the_schema_fails_at_once(jobs: Jobs) -> None:
@@ -211,8 +226,8 @@ def test_invalid_spec_that_passes_the_schema_fails_at_once(jobs: Jobs) -> None:
     assert not jobs.pods(name)
 
 
-def test_missing_bucket_fails_at_once(jobs: Jobs) -> None:
-    name = jobs.apply(tiny("no-bucket", "s3://no-such-bucket/model"))
+def test_missing_bucket_fails_at_once(jobs: Jobs, failing: dict[str, str]) -> None:
+    name = failing["bucket"]
     reason, message = wait_for_failure(jobs, name)
     assert reason == "InvalidConfiguration"
     assert "spec.checkpoint.storage" in message
@@ -220,16 +235,13 @@ def test_missing_bucket_fails_at_once(jobs: Jobs) -> None:
     assert jobs.status(name)["restarts"]["total"] == 0
 
 
-def test_malformed_data_fails_at_once_with_file_and_line(jobs: Jobs, tmp_path: Path) -> None:
-    rows = ['{"text": "a good row"}', '{"text": "a bad one'] * 3
-    jobs.store(storage("malformed"), tmp_path).put("data/rows.jsonl", "\n".join(rows).encode())
-    data = {"train": [{"source": storage("malformed") + "/data/*.jsonl", "credentials": SECRET}]}
-    name = jobs.apply(tiny("malformed", storage("malformed"), data=data))
-    reason, message = wait_for_failure(jobs, name)
+def test_malformed_data_fails_at_once_with_file_and_line(jobs: Jobs, failing: dict[str, str]) -> None:
+    reason, message = wait_for_failure(jobs, failing["data"])
     assert reason == "InvalidData"
     assert "rows.jsonl:2" in message
 
 
+@pytest.mark.slow
 def test_does_not_touch_checkpoints_of_another_run(jobs: Jobs, tmp_path: Path) -> None:
     first = jobs.apply(tiny("seed-one", storage("seeds"), steps=10))
     jobs.wait_for_phase(first, "Succeeded", seconds=180)

@@ -1,4 +1,4 @@
-"""Agents as real processes, whose ranks are real processes too (`fake_rank`).
+"""Agents as real processes, whose ranks are real processes too: `fake_rank`, or the trainer.
 
 Importing torch takes longer than a test, so one process imports it once and forks every agent. It is not the fork server of
 `ranks`, which has to import much more.
@@ -11,12 +11,12 @@ import multiprocessing
 import os
 import signal
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tests.support.waiting import wait_for
+from tests.support.waiting import TIMEOUT_SECONDS, wait_for
 
 from finetune_trainer.agent.ports import free_ports
 from finetune_trainer.agent.settings import Limits, Settings
@@ -26,7 +26,10 @@ from finetune_trainer.config.preflight import PreflightConfig
 from finetune_trainer.protocol.outcome import Outcome, Reason, RunStatus
 
 FAKE_RANK = Path(__file__).parent
-LIMITS = Limits(poll_interval=0.05, share_interval=0.2, cause_delay=0.5, kill_grace=0.2, end_grace=3.0, max_reconnect_pause=0.5)
+FAKE_RANKS = {"PYTHONPATH": str(FAKE_RANK)}
+REAL_RANKS = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+REAL_RANK_SECONDS = 600.0  # until one has imported its libraries or finished its run on a machine with other work
+LIMITS = Limits(poll_interval=0.05, share_interval=0.2, cause_delay=0.5, kill_grace=0.2, max_reconnect_pause=0.5)
 
 
 class ForkServer:
@@ -39,9 +42,9 @@ class ForkServer:
         self._process.start()
         child_pipe.close()
 
-    def start(self, settings: Settings) -> int:
-        """Fork an agent; returns its pid."""
-        self._pipe.send(("start", settings))
+    def start(self, settings: Settings, environment: Mapping[str, str], log_file: Path | None = None) -> int:
+        """Fork an agent with these environment variables, whose output goes to a file if there is one; returns its pid."""
+        self._pipe.send(("start", settings, dict(environment), log_file))
         pid: int = self._pipe.recv()
         return pid
 
@@ -59,14 +62,16 @@ class ForkServer:
 def _fork_agents(pipe: Connection) -> None:
     from finetune_trainer.agent import cli
 
-    os.environ["PYTHONPATH"] = str(FAKE_RANK)
     while True:
         try:
             match pipe.recv():
-                case ("start", settings):
+                case ("start", settings, environment, log_file):
                     pid = os.fork()
                     if pid == 0:
                         pipe.close()
+                        os.environ.update(environment)
+                        if log_file is not None:
+                            _write_output_to(log_file)
                         stops = StopSignals()
                         stops.install()
                         os._exit(cli.run(settings, stops))
@@ -78,13 +83,22 @@ def _fork_agents(pipe: Connection) -> None:
             return
 
 
-class Agent:
-    """A started agent."""
+def _write_output_to(file: Path) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
 
-    def __init__(self, fork_server: ForkServer, settings: Settings) -> None:
-        self.settings = settings
+
+class Agent:
+    """A started agent, whose ranks are fakes."""
+
+    def __init__(
+        self, fork_server: ForkServer, settings: Settings, environment: Mapping[str, str] = FAKE_RANKS,
+        log_file: Path | None = None, patience: float = TIMEOUT_SECONDS,
+    ) -> None:  # fmt: skip
+        self.settings, self._patience = settings, patience
         self._fork_server = fork_server
-        self.pid = fork_server.start(settings)
+        self.pid = fork_server.start(settings, environment, log_file)
         self.exit_code: int | None = None
 
     @property
@@ -104,7 +118,7 @@ class Agent:
 
     def wait_for_exit(self) -> int:
         """The exit code of an agent that ends by itself."""
-        wait_for(lambda: self.has_ended, f"the end of agent {self.settings.node_rank}")
+        wait_for(lambda: self.has_ended, f"the end of agent {self.settings.node_rank}", self._patience)
         assert self.exit_code is not None
         return self.exit_code
 
@@ -122,6 +136,56 @@ class Agent:
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.settings.http_port}{path}", timeout=5) as answer:
             return str(answer.read().decode())
+
+
+class RealAgent(Agent):
+    """A started agent whose ranks run the trainer. Its files are in the folder of the document, which all nodes share."""
+
+    def __init__(
+        self, fork_server: ForkServer, document: Path, store_port: int, *, node: int = 0, nodes: int = 1, per_node: int = 1,
+        limits: Limits,
+    ) -> None:  # fmt: skip
+        folder = document.parent
+        starts = len(list(folder.glob(f"agent-{node}-*.log")))
+        self._log_file = folder / f"agent-{node}-{starts}.log"
+        self._log_file.touch()
+        settings = Settings(
+            document=document,
+            namespace="tests",
+            job="tiny",
+            node_rank=node,
+            nodes=nodes,
+            processes_per_node=per_node,
+            rendezvous_host="127.0.0.1",
+            rendezvous_port=store_port,
+            work_dir=folder / f"work-{node}",
+            cache_dir=folder / "cache",
+            http_port=0,
+            termination_log=folder / f"termination-{node}",
+            limits=limits,
+        )
+        super().__init__(fork_server, settings, REAL_RANKS, self._log_file, REAL_RANK_SECONDS)
+
+    @property
+    def log(self) -> str:
+        """The output of the agent and its ranks."""
+        return self._log_file.read_text()
+
+    def wait_for_log(self, text: str, count: int = 1) -> None:
+        """Wait until the log has a text, so many times."""
+
+        def look() -> bool:
+            has_ended = self.has_ended  # looked up first: the last lines are written before the end
+            is_logged = self.log.count(text) >= count
+            assert is_logged or not has_ended, self.log
+            return is_logged
+
+        wait_for(look, text, REAL_RANK_SECONDS)
+
+    def stop(self) -> Outcome:
+        """Stop the agent as the deletion of its pod does; returns its outcome."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
 
 
 class Cluster:

@@ -281,39 +281,43 @@ def runs_with_factors(place: Place, cases: list[tuple[dict[str, Any], Factors, l
     return results
 
 
-def stop_and_resume(place: Place, changes: dict[str, Any], signaled_rank: int, signaled_step: int) -> dict[str, Any]:
-    """Send SIGTERM to one rank during one step, then resume from the saved state in a new loop."""
+def stop_and_resume(place: Place, changes: dict[str, Any], signals: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """For each pair, send SIGTERM to this rank during this step, then resume from the saved state in a new loop."""
     with joined(place) as group:
-        run = build_run(group, tiny.spec(**changes), tiny.llama())
-        loop, checkpoints = run.loop, run.checkpoints
-        original_batches = loop.batches.training
+        return [_stop_and_resume(group, changes, *pair) for pair in signals]
 
-        def interrupted_batches(finished_steps: int, skipped: SkippedBatches) -> Iterator[list[MicroBatch]]:
-            for step, micro_batches in enumerate(original_batches(finished_steps, skipped), start=finished_steps + 1):
-                if step == signaled_step and place.rank == signaled_rank:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield micro_batches
 
-        loop.batches.training = interrupted_batches
-        loop.stop.install()
-        try:
-            loop.run()
-            ended = "Complete"
-        except Preempted as error:
-            ended = str(error)
-        stopped = list(checkpoints.saved_steps)
-        if ended != "Complete":
-            loop.batches.training, loop.stop = original_batches, PreemptionSignal()
-            loop.state = TrainState.from_dict(checkpoints.states[-1]) if checkpoints.states else TrainState()
-            loop.run()
-        steps = [event.progress.step for event in run.events if event.event == "step"]
-        return {
-            "ended": ended,
-            "stopped": stopped,
-            "saved": checkpoints.saved_steps,
-            "steps": steps,
-            "history": loop.state.history.to_dict(),
-        }
+def _stop_and_resume(group: ProcessGroup, changes: dict[str, Any], signaled_rank: int, signaled_step: int) -> dict[str, Any]:
+    run = build_run(group, tiny.spec(**changes), tiny.llama())
+    loop, checkpoints = run.loop, run.checkpoints
+    original_batches = loop.batches.training
+
+    def interrupted_batches(finished_steps: int, skipped: SkippedBatches) -> Iterator[list[MicroBatch]]:
+        for step, micro_batches in enumerate(original_batches(finished_steps, skipped), start=finished_steps + 1):
+            if step == signaled_step and group.rank == signaled_rank:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield micro_batches
+
+    loop.batches.training = interrupted_batches
+    loop.stop.install()
+    try:
+        loop.run()
+        ended = "Complete"
+    except Preempted as error:
+        ended = str(error)
+    stopped = list(checkpoints.saved_steps)
+    if ended != "Complete":
+        loop.batches.training, loop.stop = original_batches, PreemptionSignal()
+        loop.state = TrainState.from_dict(checkpoints.states[-1]) if checkpoints.states else TrainState()
+        loop.run()
+    steps = [event.progress.step for event in run.events if event.event == "step"]
+    return {
+        "ended": ended,
+        "stopped": stopped,
+        "saved": checkpoints.saved_steps,
+        "steps": steps,
+        "history": loop.state.history.to_dict(),
+    }
 
 
 def evaluate_row_counts(place: Place, counts: list[int], stage: int) -> list[EvaluationResult | None]:

@@ -113,7 +113,10 @@ async def wait_for_finished_workloads(server: ApiServer, jobs: set[str]) -> None
             await asyncio.sleep(0.2)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.25], ids=["no faults", "every fourth request"])
+@pytest.mark.parametrize(
+    "rate",
+    [pytest.param(0.0, id="no faults", marks=pytest.mark.slow), pytest.param(0.25, id="every fourth request")],
+)
 async def test_jobs_converge_without_duplicates_and_orphans(tmp_path: Path, rate: float) -> None:
     async with api_server.running(tmp_path) as server:
         await server.define(await asyncio.to_thread(workload_definition), WORKLOADS)

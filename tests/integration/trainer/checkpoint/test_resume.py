@@ -12,7 +12,14 @@ from tests.support.checkpoints import Attempt, AttemptResult, run_attempt
 
 @pytest.mark.parametrize(
     ("stage", "precision", "kind"),
-    [(0, "fp32", "file"), (1, "fp32", "s3"), (2, "fp32", "file"), (3, "fp32", "s3"), (1, "bf16", "file"), (3, "bf16", "s3")],
+    [
+        (0, "fp32", "file"),
+        (1, "fp32", "s3"),
+        (3, "fp32", "s3"),
+        (1, "bf16", "file"),
+        pytest.param(2, "fp32", "file", marks=pytest.mark.slow),
+        pytest.param(3, "bf16", "s3", marks=pytest.mark.slow),
+    ],
 )
 def test_resumed_losses_match_uninterrupted_run(
     tmp_path: Path, s3_server: s3.Server, stage: int, precision: str, kind: str

@@ -13,10 +13,10 @@ from tests.support.checkpoints import Attempt, run_attempt
 @pytest.mark.parametrize(
     ("before", "after", "tolerance"),
     [
-        pytest.param((2, 1, "fp32"), (1, 1, "fp32"), 1e-4, id="two ranks to one"),
+        pytest.param((2, 1, "fp32"), (1, 1, "fp32"), 1e-4, id="two ranks to one", marks=pytest.mark.slow),
         pytest.param((1, 2, "fp32"), (2, 2, "fp32"), 1e-4, id="one rank to two"),
         pytest.param((2, 3, "fp32"), (1, 3, "fp32"), 1e-4, id="stage 3 on fewer ranks"),
-        pytest.param((1, 3, "fp32"), (2, 3, "fp32"), 1e-4, id="stage 3 on more ranks"),
+        pytest.param((1, 3, "fp32"), (2, 3, "fp32"), 1e-4, id="stage 3 on more ranks", marks=pytest.mark.slow),
         pytest.param((2, 2, "fp32"), (1, 1, "fp32"), 1e-4, id="stage 2 to 1 on fewer ranks"),
         pytest.param((2, 0, "fp32"), (1, 0, "fp32"), 1e-4, id="stage 0 on fewer ranks"),
         pytest.param((2, 1, "fp32"), (2, 1, "bf16"), 5e-2, id="bfloat16 from float32"),

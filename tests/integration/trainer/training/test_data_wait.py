@@ -23,8 +23,10 @@ IMAGES = {
 
 @pytest.mark.parametrize(
     ("corpus", "most", "changes"),
-    [(corpora.texts, 40, TEXTS), (corpora.digits, 200, IMAGES)],
-    ids=["masked words", "augmented images"],
+    [
+        pytest.param(corpora.texts, 40, TEXTS, id="masked words"),
+        pytest.param(corpora.digits, 200, IMAGES, id="augmented images", marks=pytest.mark.slow),
+    ],
 )
 def test_training_waits_little_for_data(
     tmp_path: Path, corpus: Callable[[int], list[dict[str, Any]]], most: int, changes: dict[str, Any]

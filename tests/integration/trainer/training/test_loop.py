@@ -11,6 +11,9 @@ from tests.support import ranks, tiny, training
 
 STEPS = 6
 RATES = [0.0, 0.005, 0.01, 0.0075, 0.005, 0.0025]
+STAGES = pytest.mark.parametrize(
+    "stages", [pytest.param([1, 3], id="stages 1 and 3"), pytest.param([0, 2], id="stages 0 and 2", marks=pytest.mark.slow)]
+)
 
 
 def changes(stage: int, micro: int, **training_changes: Any) -> dict[str, Any]:
@@ -20,7 +23,7 @@ def changes(stage: int, micro: int, **training_changes: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_layout_gives_the_same_curve(size: int) -> None:
     cases = [changes(stage, micro) for stage, micro in itertools.product(range(4), {1, 8 // size})]
     cases += [changes(stage, 2, gradientCheckpointing=True) for stage in (0, 3)]
@@ -28,8 +31,9 @@ def test_every_layout_gives_the_same_curve(size: int) -> None:
     _assert_reference_curve("llama", size, cases)
 
 
-def test_tied_weights_give_the_same_curve() -> None:
-    _assert_reference_curve("gpt2", 2, [changes(stage, 1) for stage in range(4)])
+@STAGES
+def test_tied_weights_give_the_same_curve(stages: list[int]) -> None:
+    _assert_reference_curve("gpt2", 2, [changes(stage, 1) for stage in stages])
 
 
 def _assert_reference_curve(model: str, size: int, cases: list[dict[str, Any]]) -> None:
@@ -39,8 +43,9 @@ def _assert_reference_curve(model: str, size: int, cases: list[dict[str, Any]]) 
             assert point == pytest.approx(expected_point, rel=1e-4), case
 
 
-def test_bfloat16_stays_close_to_float32() -> None:
-    cases = [changes(stage, 1, precision="BFloat16") for stage in range(4)]
+@STAGES
+def test_bfloat16_stays_close_to_float32(stages: list[int]) -> None:
+    cases = [changes(stage, 1, precision="BFloat16") for stage in stages]
     expected = training.reference_curve(tiny.llama(), tiny.spec(**cases[0]), RATES)
     for case, curve in zip(cases, ranks.run(training.loss_curves, 2, "llama", cases)[0], strict=True):
         for (loss, norm), (expected_loss, expected_norm) in zip(curve, expected, strict=True):
@@ -48,10 +53,11 @@ def test_bfloat16_stays_close_to_float32() -> None:
             assert norm == pytest.approx(expected_norm, rel=5e-2), case
 
 
-def test_a_non_finite_loss_ends_the_run() -> None:
+@STAGES
+def test_a_non_finite_loss_ends_the_run(stages: list[int]) -> None:
     diverging = {"optimizer": {"learningRate": 1e30}, "schedule": {"type": "Constant"}, "maxGradientNorm": 0, "maxSteps": 20}
-    cases: list[dict[str, Any]] = [{"training": diverging, "deepspeed": {"zeroStage": stage}} for stage in range(4)]
-    cases += [{"training": diverging | {"precision": "BFloat16"}, "deepspeed": {"zeroStage": stage}} for stage in (1, 2)]
+    cases: list[dict[str, Any]] = [{"training": diverging, "deepspeed": {"zeroStage": stage}} for stage in stages]
+    cases.append({"training": diverging | {"precision": "BFloat16"}, "deepspeed": {"zeroStage": stages[0] + 1}})
     results = ranks.run(training.non_finite_errors, 2, cases)
     assert results[0] == results[1], "the ranks disagreed"
     for case, (sentence, saved) in zip(cases, results[0], strict=True):
@@ -64,13 +70,13 @@ def test_a_non_finite_loss_ends_the_run() -> None:
         assert expected in sentence
 
 
-@pytest.mark.parametrize(("signaled_rank", "signaled_step"), [(0, 3), (1, 1), (1, 6)])
-def test_a_signal_on_one_rank_stops_all_ranks_at_the_same_step(signaled_rank: int, signaled_step: int) -> None:
-    results = ranks.run(training.stop_and_resume, 2, changes(1, 2), signaled_rank, signaled_step)
-    for result in results:
-        assert result["stopped"] == ([signaled_step - 1] if signaled_step > 1 else [])
-        assert result["saved"] == [*result["stopped"], STEPS]
-        assert f"step {signaled_step - 1}" in result["ended"]
-    assert results[0]["steps"] == list(range(1, STEPS + 1))
-    uninterrupted = ranks.run(training.stop_and_resume, 2, changes(1, 2), -1, 0)[0]
-    assert results[0]["history"] == uninterrupted["history"]
+def test_a_signal_on_one_rank_stops_all_ranks_at_the_same_step() -> None:
+    signals = [(0, 3), (1, 1), (1, 6)]  # rank and step
+    first, second = ranks.run(training.stop_and_resume, 2, changes(1, 2), [(-1, 0), *signals])
+    for (_, signaled_step), *results in zip(signals, first[1:], second[1:], strict=True):
+        for result in results:
+            assert result["stopped"] == ([signaled_step - 1] if signaled_step > 1 else [])
+            assert result["saved"] == [*result["stopped"], STEPS]
+            assert f"step {signaled_step - 1}" in result["ended"]
+        assert results[0]["steps"] == list(range(1, STEPS + 1))
+        assert results[0]["history"] == first[0]["history"], "that of the run without a signal"

@@ -31,21 +31,27 @@ ROW = 305
 FACTORS = {"NaN": math.nan, "infinite": math.inf, "spike": 30.0}
 
 
+EVERY_STAGE = [
+    (changes(0), "spike"), (changes(1), "NaN"), (changes(2), "spike"), (changes(3), "infinite"),
+    (changes(2, precision="BFloat16"), "spike"),
+]  # fmt: skip
+OFFLOADED = changes(3) | {"deepspeed": {"zeroStage": 3, "offload": {"optimizer": "CPU", "parameters": "CPU"}}}
+OTHER_LAYOUTS = [
+    (changes(0), "NaN"), (changes(1), "spike"), (changes(3), "spike"), (OFFLOADED, "NaN"),
+    (changes(1, precision="BFloat16"), "spike"), (changes(3, precision="BFloat16"), "spike"),
+]  # fmt: skip
+
+
 @pytest.mark.timeout(700)
-def test_a_skipped_step_changes_nothing() -> None:
+@pytest.mark.parametrize(
+    "layouts", [EVERY_STAGE, pytest.param(OTHER_LAYOUTS, marks=pytest.mark.slow)], ids=["every stage", "other layouts"]
+)
+def test_a_skipped_step_changes_nothing(layouts: list[tuple[dict[str, Any], str]]) -> None:
     """The steps after it are, to the last bit, those of a run without its batch, at every stage and precision."""
-    layouts: list[tuple[dict[str, Any], str]] = [
-        ({"stage": 0}, "spike"), ({"stage": 1}, "NaN"), ({"stage": 1}, "spike"), ({"stage": 2}, "spike"),
-        ({"stage": 3}, "infinite"), ({"stage": 3}, "spike"), ({"stage": 0}, "NaN"),
-        *(({"stage": stage, "precision": "BFloat16"}, "spike") for stage in (1, 2, 3)),
-    ]  # fmt: skip
     cases: list[tuple[dict[str, Any], dict[int, float], list[list[int]]]] = []
     for layout, kind in layouts:
-        cases.append((changes(**layout), {ROW: FACTORS[kind]}, []))
-        cases.append((changes(steps=STEPS - 1, **layout), {}, [[2, 1]]))
-    offloaded = changes(3) | {"deepspeed": {"zeroStage": 3, "offload": {"optimizer": "CPU", "parameters": "CPU"}}}
-    cases.append((offloaded, {ROW: math.nan}, []))
-    cases.append((offloaded | {"training": changes(steps=STEPS - 1)["training"]}, {}, [[2, 1]]))
+        cases.append((layout, {ROW: FACTORS[kind]}, []))
+        cases.append((layout | {"training": layout["training"] | {"maxSteps": STEPS - 1}}, {}, [[2, 1]]))
     first, second = ranks.run(training.runs_with_factors, 2, cases, timeout=600)
     for (case, _, _), skipping, without in zip(cases[::2], first[::2], first[1::2], strict=True):
         assert skipping.error is None, case
@@ -55,7 +61,7 @@ def test_a_skipped_step_changes_nothing() -> None:
     assert [result.anomalies for result in first] == [result.anomalies for result in second], "the ranks disagreed"
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_world_size_decides_alike(size: int) -> None:
     cases: list[tuple[dict[str, Any], dict[int, float], list[list[int]]]] = [
         (changes(action=action), {ROW: factor}, []) for action in ("SkipStep", "Fail") for factor in FACTORS.values()
@@ -119,8 +125,10 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
     assert f"the loss became inf with {tmp_path}/rows.jsonl:42 (" in results[0].outcome.message
 
 
+# The row is in the batch of step 7.
+@pytest.mark.parametrize("steps", [9, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("action", ["SkipStep", "RollBack"])
-def test_a_stopped_and_resumed_run_has_the_same_history(tmp_path: Path, action: str) -> None:
+def test_a_stopped_and_resumed_run_has_the_same_history(tmp_path: Path, action: str, steps: int) -> None:
     straight = ranks.run(launch.run_rank, 2, write_document(tmp_path / "straight", action))
     assert [result.code for result in straight] == [0, 0]
     found = [event for event in straight[0].events if event.event == "loss_anomaly_found"]
@@ -130,17 +138,16 @@ def test_a_stopped_and_resumed_run_has_the_same_history(tmp_path: Path, action: 
     assert (found[-1].anomalies.roll_backs > 0) == (action == "RollBack")
     expected = read_history(tmp_path / "straight")
     assert any("anomaly" in point for point in expected)
-    for steps in (5, 9):  # the row is in the batch of step 7
-        folder = tmp_path / f"stopped after {steps}"
-        document = write_document(folder, action)
-        if action == "SkipStep":
-            stopped = ranks.run(launch.run_rank, 2, document, {1: (signal.SIGTERM, steps)})
-            assert [result.code for result in stopped] == [EXIT_POLICIES[Reason.PREEMPTED].exit_code] * 2
-        else:  # a stop on request would store a checkpoint, to which the run would return
-            with pytest.raises(AssertionError, match="the process died"):
-                ranks.run(launch.run_rank, 2, document, dict.fromkeys((0, 1), (signal.SIGKILL, steps)))
-        assert [result.code for result in ranks.run(launch.run_rank, 2, document)] == [0, 0]
-        assert _without(folder, read_history(folder)) == _without(tmp_path / "straight", expected)
+    folder = tmp_path / "stopped"
+    document = write_document(folder, action)
+    if action == "SkipStep":
+        stopped = ranks.run(launch.run_rank, 2, document, {1: (signal.SIGTERM, steps)})
+        assert [result.code for result in stopped] == [EXIT_POLICIES[Reason.PREEMPTED].exit_code] * 2
+    else:  # a stop on request would store a checkpoint, to which the run would return
+        with pytest.raises(AssertionError, match="the process died"):
+            ranks.run(launch.run_rank, 2, document, dict.fromkeys((0, 1), (signal.SIGKILL, steps)))
+    assert [result.code for result in ranks.run(launch.run_rank, 2, document)] == [0, 0]
+    assert _without(folder, read_history(folder)) == _without(tmp_path / "straight", expected)
 
 
 def _without(folder: Path, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
