@@ -3,83 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support import launch, ranks
+from tests.support.agents import ForkServer, RealAgent
 
 from finetune_trainer.agent.ports import free_ports
-from finetune_trainer.protocol.outcome import Outcome, Reason
+from finetune_trainer.agent.settings import Limits
+from finetune_trainer.protocol.outcome import Reason
 
-TIMEOUT_SECONDS = 600
 STEPS = 40
+LIMITS = Limits(spare_delay=3600.0)  # no rank restarts in place
+StartAgent = Callable[[Path, int, int], RealAgent]
 
 
-class Node:
-    """The agents of one node, one after the other, each with one rank."""
-
-    def __init__(self, folder: Path, index: int, rendezvous_port: int) -> None:
-        self.folder, self.index, self.rendezvous_port = folder, index, rendezvous_port
-        self.termination_log = folder / f"termination-{index}"
-        self.starts = 0
-        self.log_file = Path()
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, nodes: int) -> None:
-        """Start an agent for a run on this many nodes."""
-        self.starts += 1
-        self.log_file = self.folder / f"agent-{self.index}-{self.starts}.log"
-        command = [
-            sys.executable, "-m", "finetune_trainer.agent", "--document", str(self.folder / "train.json"),
-            "--job", "tests/elastic", "--node-rank", str(self.index), "--nodes", str(nodes), "--processes-per-node", "1",
-            "--rendezvous", f"127.0.0.1:{self.rendezvous_port}", "--work-dir", str(self.folder / f"work-{self.index}"),
-            "--cache-dir", str(self.folder / "cache"), "--http-port", "0", "--termination-log", str(self.termination_log),
-        ]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-        with self.log_file.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-
-    def wait_for_log(self, text: str) -> None:
-        """Wait until the log of the present agent and its rank has a text."""
-        assert self.process is not None
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while text not in self.log_file.read_text():
-            assert self.process.poll() is None, self.log_file.read_text()
-            assert time.monotonic() < deadline, self.log_file.read_text()
-            time.sleep(0.02)
-
-    def outcome(self) -> Outcome:
-        """The outcome of the present agent, when it ends."""
-        assert self.process is not None
-        self.process.wait(TIMEOUT_SECONDS)
-        return Outcome.model_validate_json(self.termination_log.read_bytes())
-
-    def stop(self) -> Outcome:
-        """Stop the agent as the deletion of its pod does; returns its outcome."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.outcome()
-
-
-@contextmanager
-def two_nodes(folder: Path) -> Iterator[list[Node]]:
-    """Two nodes whose agents are started by the test, and stopped at its end."""
+@pytest.fixture
+def start(fork_server: ForkServer) -> Iterator[StartAgent]:
+    """Start the agent of a node, with one rank, for a run of a document on this many nodes."""
     [port] = free_ports(1)
-    nodes = [Node(folder, index, port) for index in (0, 1)]
-    try:
-        yield nodes
-    finally:
-        for node in nodes:
-            if node.process is not None:
-                node.process.kill()
-                node.process.wait()
+    agents = []
+
+    def start_agent(document: Path, node: int, nodes: int) -> RealAgent:
+        agents.append(RealAgent(fork_server, document, port, node=node, nodes=nodes, limits=LIMITS))
+        return agents[-1]
+
+    yield start_agent
+    for agent in agents:
+        agent.kill()
 
 
 def losses(folder: Path) -> dict[int, float]:
@@ -89,26 +41,24 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.timeout(1200)
-def test_two_nodes_one_node_two_nodes(tmp_path: Path) -> None:
+def test_two_nodes_one_node_two_nodes(start: StartAgent, tmp_path: Path) -> None:
     changes = {"training": {"maxSteps": STEPS}, "checkpoint": {"everySteps": 1000}, "evaluation": {"everySteps": 20}}
     calm, elastic = tmp_path / "calm", tmp_path / "elastic"
     for folder in (calm, elastic):
         folder.mkdir()
         launch.write_document(folder, **changes)
     assert [result.code for result in ranks.run(launch.run_rank, 2, calm / "train.json")] == [0, 0]
-    with two_nodes(elastic) as (first, second):
-        first.start(2)
-        second.start(2)
-        first.wait_for_log(f"step 5/{STEPS}")
-        assert first.stop().reason is Reason.PREEMPTED, first.log_file.read_text()
-        first.start(1)
-        first.wait_for_log("resumed from step ")
-        first.wait_for_log(f"step 15/{STEPS}")
-        assert first.stop().reason is Reason.PREEMPTED, first.log_file.read_text()
-        first.start(2)
-        outcomes = [first.outcome(), second.outcome()]
-        assert [outcome.reason for outcome in outcomes] == [Reason.COMPLETE, Reason.COMPLETE], first.log_file.read_text()
-        assert "resumed from step " in first.log_file.read_text()
-        assert second.starts == 1, "the second agent waited for the run"
+    document = elastic / "train.json"
+    first, second = start(document, 0, 2), start(document, 1, 2)
+    first.wait_for_log(f"step 5/{STEPS}")
+    assert first.stop().reason is Reason.PREEMPTED, first.log
+    first = start(document, 0, 1)
+    first.wait_for_log("resumed from step ")
+    first.wait_for_log(f"step 15/{STEPS}")
+    assert first.stop().reason is Reason.PREEMPTED, first.log
+    first = start(document, 0, 2)
+    # The second agent has waited for the run meanwhile.
+    assert [agent.wait().reason for agent in (first, second)] == [Reason.COMPLETE, Reason.COMPLETE], first.log
+    assert "resumed from step " in first.log
     assert losses(elastic) == pytest.approx(losses(calm), rel=1e-3)
     assert len(losses(elastic)) == STEPS
