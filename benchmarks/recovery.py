@@ -24,11 +24,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from paired import Benchmark, Figure, Sample, free_port
 
 from finetune_trainer.config import TrainSpec
@@ -93,8 +94,18 @@ def running(command: list[str], folder: Path) -> Iterator[Job]:
     try:
         yield Job(process, log)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # Both end their ranks, which have sessions of their own, when they are asked to; a kill would leave them running, and
+        # their processor time would count as that of others.
+        ranks = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for rank in ranks:
+            with suppress(psutil.NoSuchProcess):
+                rank.kill()
 
 
 def descendants(pid: int, text: str) -> list[int]:

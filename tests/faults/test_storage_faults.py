@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tests.support.cluster_run import CHECKPOINT_EVERY, ClusterRun
@@ -76,17 +77,20 @@ def _damage(
     """Damage a file of the newest checkpoint, and replace the pod that has a copy of it."""
     run.wait("two checkpoints", lambda: len(committed_steps(run.storage)) > 1)
     # Nothing is stored while the storage is unavailable, which lasts until the new pod runs.
-    with measure.fault(number, case, run, steps_lost=20 * CHECKPOINT_EVERY):
+    with measure.fault(number, case, run, steps_lost=20 * CHECKPOINT_EVERY) as injection:
         with storage_proxy.broken("unavailable"):  # no newer checkpoint may replace the damaged one
             run.wait("a failed save", lambda: run.condition("CheckpointHealthy")[0] == "False")
             step = committed_steps(run.storage)[0]
             manifest = read_manifest(run.storage, step)
             assert manifest is not None
             damage(f"{manifest.folder}/mp_rank_00_model_states.pt")
-            deleted = run.uids()[0]
+            deleted, ranks = run.uids()[0], run.rank_pids(0)
             run.delete_pod(0, "--grace-period=0", "--force")  # a new pod has no copy of the checkpoint on its node
-            # Until all ranks are gone, the storage must not accept what they still try to save.
             run.wait_for_new_pod(0, deleted)
+            # The processes of a pod that is deleted by force live on for a moment and still try to commit a newer checkpoint.
+            run.wait("the end of the old rank", lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
         run.wait("a newer checkpoint", lambda: max(committed_steps(run.storage), default=0) > step, seconds=240)
+    resumed = [entry.step for entry in run.log.entries if entry.is_resume and entry.time > injection.time]
+    assert resumed[0] < step, f"the run was resumed from step {resumed[0]}, and the damaged checkpoint is that of step {step}"
     rejected = [entry.path for entry in run.storage.list("rejected")]
     assert [path for path in rejected if f"step-{step:08}" in path], rejected

@@ -52,7 +52,8 @@ than since the last checkpoint, and that nothing restarts that the fault did not
 Measured by `make faults` on two nodes of a Kubernetes cluster that share two processor cores with everything else, with
 a run of small steps and a checkpoint every five steps. Seconds are from the fault to the next completed step: the
 median, and the range of all runs. Steps lost are optimizer steps that were computed again, at most. False kills are
-restarts that the fault does not explain.
+restarts that the fault does not explain. One run meets most of these faults one after another, and pauses between
+restarts that follow each other closely grow; the seconds include them, most of all where a node is lost or tainted (4, 8).
 
 {measurements}
 
