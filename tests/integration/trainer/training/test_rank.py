@@ -112,9 +112,11 @@ def test_reports_errors_before_training(changes: dict[str, Any], reason: Reason 
 
 def test_rejects_the_storage_of_another_run(tmp_path: Path) -> None:
     assert ranks.run(launch.run_rank, 1, launch.write_document(tmp_path))[0].code == 0
+    stored = {file: file.read_bytes() for file in (tmp_path / "storage").rglob("*") if file.is_file()}
     result = ranks.run(launch.run_rank, 1, launch.write_document(tmp_path, training={"seed": 7}))[0]
     assert result.outcome.reason is Reason.INVALID_CONFIGURATION
-    assert "seed" in result.outcome.message
+    assert "spec.training.seed" in result.outcome.message
+    assert {file: file.read_bytes() for file in (tmp_path / "storage").rglob("*") if file.is_file()} == stored
 
 
 def test_a_lost_peer_is_reported_as_rendezvous_failure(tmp_path: Path) -> None:
