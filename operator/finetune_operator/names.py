@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.api import GROUP, FineTuneJob
+from finetune_operator.api import GROUP
 from finetune_trainer.config.storage_schemes import CLAIMS_DIR as CLAIMS_DIR
 
 JOB_LABEL = f"{GROUP}/job"
@@ -12,10 +12,12 @@ SUSPENDED_ANNOTATION = f"{GROUP}/suspended"
 REVISION_LABEL = f"{GROUP}/revision"
 GENERATION_ANNOTATION = f"{GROUP}/generation"
 NODES_ANNOTATION = f"{GROUP}/nodes"
+DOCUMENT_ANNOTATION = f"{GROUP}/document"
 
 HTTP_PORT = 9400
 RENDEZVOUS_PORT = 29400
 
+SERVICE = "finetune-trainers"
 CONTAINER = "trainer"
 WORK_VOLUME = "work"
 SHARED_MEMORY_VOLUME = "shm"
@@ -44,11 +46,3 @@ def pod_names(job: str, index: int) -> tuple[str, str]:
 def pod_hostname(job: str, index: int) -> str:
     """Host name of the pod of one node, which does not change when the pod is replaced."""
     return pod_name(job, index)
-
-
-def config_map_name(job: FineTuneJob) -> str:
-    """Name of the ConfigMap with the trainer's part of the document.
-
-    It has the digest of its content, so that the pods of a changed document cannot start with the ConfigMap of the old one.
-    """
-    return f"{job.metadata.name}-{job.train_revision}"

@@ -87,9 +87,7 @@ def _delete_and_check_objects(jobs: Jobs, name: str) -> None:
     jobs.kubectl("delete", "ftj", name)
 
     def is_deleted() -> bool:
-        listed = jobs.kubectl(
-            "get", "pods,services,configmaps,networkpolicies", f"--selector=finetune-operator.io/job={name}", "--output=name"
-        )
+        listed = jobs.kubectl("get", "pods,networkpolicies", f"--selector=finetune-operator.io/job={name}", "--output=name")
         return not listed.strip()
 
     wait_until(is_deleted, "the objects of the deleted job are deleted")

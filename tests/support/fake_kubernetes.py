@@ -128,14 +128,11 @@ class FakeKubernetesClient:
             if grace_seconds == 0:
                 self.force_deleted.append(name)
 
-    async def delete_config_map(self, _namespace: str, name: str) -> None:
-        self.log.append(f"delete ConfigMap {name}")
-        self.objects.pop(("ConfigMap", name), None)
-
     async def delete_job(self, key: JobKey, _uid: str) -> None:
         self.log.append(f"delete FineTuneJob {key.name}")
 
     async def get_object(self, _api_version: str, kind: str, _namespace: str | None, name: str) -> dict[str, Any]:
+        self._fail(f"get_{kind.lower()}")
         if (kind, name) not in self.objects:
             raise ApiError(404, "NotFound", f"{name} not found")
         return self.objects[kind, name]

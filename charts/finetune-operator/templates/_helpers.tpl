@@ -71,9 +71,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [services]
   verbs: [get, create]
-- apiGroups: [""]
-  resources: [configmaps]
-  verbs: [get, create, delete] # delete is for the ConfigMap of a document that was changed
 {{- if .Values.rbac.readSecrets }}
 - apiGroups: [""]
   resources: [secrets]

@@ -7,7 +7,7 @@ import json
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finetune_operator.api.run_policy import RunPolicy
 from finetune_operator.api.scheduling import PRIORITY_LABEL, QUEUE_LABEL, Scheduling
@@ -16,6 +16,7 @@ from finetune_operator.api.transition_rules import transition_rules
 from finetune_operator.api.workers import Workers
 from finetune_trainer.config import TrainSpec
 from finetune_trainer.config.base import Rule, Section
+from finetune_trainer.config.uris import UriReference, uri_references
 
 GROUP = "finetune-operator.io"
 VERSION = "v1alpha1"
@@ -24,6 +25,7 @@ PLURAL = "finetunejobs"
 SHORT_NAME = "ftj"
 API_VERSION = f"{GROUP}/{VERSION}"
 DIGEST_LENGTH = 10
+MAX_SPEC_CHARACTERS = 200_000  # the trainer's part is in an annotation of each pod; all annotations have at most 256 KiB
 
 
 class FineTuneJobSpec(TrainSpec):
@@ -57,6 +59,17 @@ class FineTuneJobSpec(TrainSpec):
         *transition_rules(),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_size(cls, data: Any) -> Any:
+        size = len(json.dumps(data, default=str)) if isinstance(data, dict) else 0
+        if size > MAX_SPEC_CHARACTERS:
+            raise ValueError(
+                f"has {size} characters as JSON, more than the {MAX_SPEC_CHARACTERS} that pods can get: shorten its longest "
+                "texts or lists"
+            )
+        return data
+
     @property
     def allowed_nodes(self) -> tuple[int, ...]:
         """The numbers of nodes on which the run can train: one, or for an elastic job all that divide the batch, ascending.
@@ -70,6 +83,8 @@ class FineTuneJobSpec(TrainSpec):
 
     def largest_size(self, most: int) -> int | None:
         """The largest of the allowed numbers of nodes that is not above `most`; None if all are."""
+        if most >= self.workers.nodes:
+            return self.workers.nodes
         return max((nodes for nodes in self.allowed_nodes if nodes <= most), default=None)
 
     def train_document(self) -> dict[str, Any]:
@@ -147,14 +162,14 @@ class FineTuneJob(Section):
         return self.metadata.revision or self.spec.digest(*TrainSpec.model_fields, "workers", "scheduling")
 
     @cached_property
-    def train_revision(self) -> str:
-        """The digest of the part of the spec that the trainer reads."""
-        return self.spec.digest(*TrainSpec.model_fields)
+    def uri_references(self) -> tuple[UriReference, ...]:
+        """The sections of the spec with a URI or a Secret for one."""
+        return tuple(uri_references(self.spec.document(), "spec"))
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "size(self.metadata.name) <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            "not a valid name for pods and a Service: use at most 50 characters of a-z, 0-9 and -, beginning with a letter",
+            "not a valid name for pods: use at most 50 characters of a-z, 0-9 and -, beginning with a letter",
             "metadata.name",
         ),
     )

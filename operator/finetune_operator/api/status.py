@@ -169,12 +169,6 @@ class JobStatus(Section):
         max_length=4096,
         description="Names of the failed pods that were replaced and are kept for their logs, at most one for each node.",
     )
-    config_maps: list[str] = Field(
-        default_factory=list,
-        max_length=64,
-        description="Names of the ConfigMaps with the part of the document that the trainer reads: the current one, and those "
-        "of earlier documents that may still exist.",
-    )
     counted_terminated_pods: list[str] = Field(
         default_factory=list,
         max_length=8192,

@@ -6,11 +6,11 @@ from typing import Any
 
 from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.event import JobReference, build_event, build_event_series
-from finetune_operator.builders.job_resources import build_config_map, build_service
 from finetune_operator.builders.network_policy import build_network_policy
 from finetune_operator.builders.placement import Placement, merge_placement
-from finetune_operator.builders.pod import build_pod
+from finetune_operator.builders.pod import Peer, build_pod
 from finetune_operator.builders.pod_group import build_pod_group
+from finetune_operator.builders.service import build_service
 from finetune_operator.builders.workload import (
     PriorityClass,
     adoption_obstacle,
@@ -23,7 +23,7 @@ from finetune_operator.builders.workload import (
 from finetune_operator.settings import Settings
 
 __all__ = [
-    "JobReference", "Placement", "PriorityClass", "adoption_obstacle", "adoption_patch", "build_config_map", "build_event",
+    "JobReference", "Peer", "Placement", "PriorityClass", "adoption_obstacle", "adoption_patch", "build_event",
     "build_event_series", "build_job_resources", "build_network_policy", "build_pod", "build_pod_group", "build_service",
     "build_workload", "build_workload_spec", "merge_placement", "render", "workload_hash", "workload_name",
 ]  # fmt: skip
@@ -34,10 +34,10 @@ def render(job: FineTuneJob, settings: Settings | None = None) -> list[dict[str,
     settings = settings or Settings()
     pods = [build_pod(job, index, settings) for index in range(job.spec.workers.nodes)]
     workload = [build_workload(job, settings, None)] if job.queue_name is not None else []
-    return [*workload, *build_job_resources(job, settings), *pods]
+    return [*workload, build_service(job.metadata.namespace), *build_job_resources(job, settings), *pods]
 
 
 def build_job_resources(job: FineTuneJob, settings: Settings) -> list[dict[str, Any]]:
-    """Build the objects that must exist before the pods: Service, ConfigMap, and perhaps NetworkPolicy and PodGroup."""
+    """Build the objects of a job that must exist before its pods: its NetworkPolicy and its PodGroup, if it has them."""
     optional = (build_network_policy(job, settings), build_pod_group(job))
-    return [build_service(job), build_config_map(job), *(body for body in optional if body is not None)]
+    return [body for body in optional if body is not None]

@@ -9,6 +9,13 @@ from typing import Any
 from finetune_operator import names
 from finetune_operator.api import API_VERSION, KIND, FineTuneJob
 
+COMMON_LABELS = {
+    "app.kubernetes.io/name": "finetune-trainer",
+    "app.kubernetes.io/component": "trainer",
+    "app.kubernetes.io/managed-by": "finetune-operator",
+}
+"""The labels of all trainer pods, which their Service selects by."""
+
 
 def build_metadata(
     job: FineTuneJob,
@@ -39,13 +46,7 @@ def spec_hash(content: Any) -> str:
 
 def labels(job: FineTuneJob) -> dict[str, str]:
     """The label the operator selects by, and the labels that Kubernetes recommends."""
-    return {
-        names.JOB_LABEL: job.metadata.name,
-        "app.kubernetes.io/name": "finetune-trainer",
-        "app.kubernetes.io/instance": job.metadata.name,
-        "app.kubernetes.io/component": "trainer",
-        "app.kubernetes.io/managed-by": "finetune-operator",
-    }
+    return {names.JOB_LABEL: job.metadata.name, "app.kubernetes.io/instance": job.metadata.name} | COMMON_LABELS
 
 
 def owner_reference(job: FineTuneJob) -> dict[str, Any]:

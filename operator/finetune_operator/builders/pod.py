@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune_operator import names
 from finetune_operator.api import FineTuneJob
@@ -19,18 +20,26 @@ from finetune_trainer.protocol.environment import COMPLETES_ONCE, REQUESTED_GPUS
 USER_ID = 1000
 
 
+class Peer(NamedTuple):
+    """What a pod has in common with those that it will meet: the image, and the document as JSON."""
+
+    image: str
+    document: str
+
+
 def build_pod(
     job: FineTuneJob, index: int, settings: Settings, placement: Placement | None = None, *, is_alternate: bool = False,
-    image: str = "", nodes: int | None = None, avoided_nodes: Sequence[str] = (), last_resort_nodes: Sequence[str] = (),
+    peer: Peer | None = None, nodes: int | None = None, avoided_nodes: Sequence[str] = (),
+    last_resort_nodes: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Build the pod of node `index`, with the alternate name if the failed pod with the other name is kept.
 
     `nodes` is the number of nodes that the run uses, by default all of them. Only the agent of the first pod reads it.
     spec.workers.template adds to the pod; its schema is the list of fields that a user may set. `placement` is the decision of
-    the queue that admitted the job, `image` that of peers that run already, if it must be the same. The pod must not run on the
+    the queue that admitted the job, and `peer` is set if other pods of the job run already. The pod must not run on the
     Kubernetes nodes `avoided_nodes`, and on `last_resort_nodes` only if no other node has room.
     """
-    image = image or job.spec.workers.image or settings.trainer_image
+    peer = peer or Peer(job.spec.workers.image or settings.trainer_image, train_document(job))
     placement, nodes = placement or Placement(), nodes or job.spec.workers.nodes
     template = job.spec.workers.template
     labels = template.labels | placement.labels | {names.NODE_RANK_LABEL: str(index), names.REVISION_LABEL: job.revision}
@@ -43,6 +52,7 @@ def build_pod(
             "prometheus.io/path": "/metrics",
             names.GENERATION_ANNOTATION: str(job.metadata.generation),
             names.NODES_ANNOTATION: str(nodes),
+            names.DOCUMENT_ANNOTATION: peer.document,
         }
     )
     name = names.pod_name(job.metadata.name, index, is_alternate=is_alternate)
@@ -57,7 +67,7 @@ def build_pod(
         "schedulerName": template.scheduler_name,
         "topologySpreadConstraints": _topology_spread(job),
         "resourceClaims": [claim.document() for claim in template.resource_claims],
-        "initContainers": [_init_container(job, container, image) for container in template.init_containers],
+        "initContainers": [_init_container(job, container, peer.image) for container in template.init_containers],
         # Without this policy a pod in the node's network would not resolve the names of its peers.
         **({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if template.host_network else {}),
     }
@@ -68,13 +78,13 @@ def build_pod(
         "spec": {
             "restartPolicy": "Never",
             "hostname": names.pod_hostname(job.metadata.name, index),
-            "subdomain": job.metadata.name,
+            "subdomain": names.SERVICE,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
             "securityContext": _security_context(job),
             "tolerations": _tolerations(job, placement),
-            "containers": [_container(job, index, settings, image, nodes) | {"volumeMounts": mounts}],
+            "containers": [_container(job, index, settings, peer.image, nodes) | {"volumeMounts": mounts}],
             "volumes": pod_volumes,
         }
         | {key: value for key, value in optional.items() if value},
@@ -82,6 +92,11 @@ def build_pod(
     join_pod_group(job, pod)
     _use_admitted_resources(pod, placement)
     return pod
+
+
+def train_document(job: FineTuneJob) -> str:
+    """The trainer's part of the document as JSON, with the defaults: those of another version of the trainer may differ."""
+    return json.dumps(job.spec.train_document(), ensure_ascii=False, separators=(",", ":"))
 
 
 def all_containers(pod_spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -106,7 +121,7 @@ def agent_command(job: FineTuneJob, index: int, nodes: int) -> list[str]:
         "node-rank": index,
         "nodes": max(nodes, index + 1),
         "processes-per-node": workers.processes_per_node,
-        "rendezvous": f"{names.pod_hostname(name, 0)}.{name}.{namespace}.svc:{names.RENDEZVOUS_PORT}",
+        "rendezvous": f"{names.pod_hostname(name, 0)}.{names.SERVICE}.{namespace}.svc:{names.RENDEZVOUS_PORT}",
         "work-dir": names.WORK_DIR,
         "http-port": names.HTTP_PORT,
         "credentials-dir": names.CREDENTIALS_DIR,

@@ -26,7 +26,8 @@ def build_volumes(job: FineTuneJob) -> tuple[list[dict[str, Any]], list[dict[str
 
 
 def _scratch(job: FineTuneJob) -> VolumesWithMounts:
-    document = {"name": "document", "configMap": {"name": names.config_map_name(job)}}
+    annotation = {"fieldPath": f"metadata.annotations['{names.DOCUMENT_ANNOTATION}']"}
+    document = {"name": "document", "downwardAPI": {"items": [{"path": names.DOCUMENT_KEY, "fieldRef": annotation}]}}
     # The default of 64 MiB of shared memory is too small for data workers and collectives.
     shared_memory = {"name": names.SHARED_MEMORY_VOLUME} | _empty_dir("Memory", job.spec.workers.shared_memory)
     work = {"name": names.WORK_VOLUME} | _work(job.spec.workers.scratch)
@@ -59,7 +60,7 @@ def _credentials(job: FineTuneJob) -> VolumesWithMounts:
             {"name": f"credentials-{number}", "secret": {"secretName": secret, "defaultMode": 0o440} | keys},
             {"name": f"credentials-{number}", "mountPath": f"{names.CREDENTIALS_DIR}/{secret}", "readOnly": True},
         )
-        for number, secret in enumerate(referenced_secrets(job.spec))
+        for number, secret in enumerate(referenced_secrets(job))
     ]
 
 
@@ -69,5 +70,5 @@ def _claims(job: FineTuneJob) -> VolumesWithMounts:
             {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}},
             {"name": f"claim-{number}", "mountPath": f"{names.CLAIMS_DIR}/{claim}", "readOnly": not is_written},
         )
-        for number, (claim, is_written) in enumerate(referenced_claims(job.spec).items())
+        for number, (claim, is_written) in enumerate(referenced_claims(job).items())
     ]

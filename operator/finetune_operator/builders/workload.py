@@ -117,4 +117,5 @@ def _pod_sets(job: FineTuneJob, settings: Settings) -> list[dict[str, Any]]:
     del pod["spec"]["hostname"]
     metadata = {key: pod["metadata"][key] for key in ("labels", "annotations") if key in pod["metadata"]}
     metadata["labels"] = {key: value for key, value in metadata["labels"].items() if key != names.NODE_RANK_LABEL}
+    del metadata["annotations"][names.DOCUMENT_ANNOTATION]  # it decides nothing about admission
     return [{"name": POD_SET, "count": job.spec.workers.nodes, "template": {"metadata": metadata, "spec": pod["spec"]}}]

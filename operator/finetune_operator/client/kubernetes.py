@@ -16,7 +16,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from finetune_operator.client.errors import ApiError, NotLeaderError, decode, error_of
-from finetune_operator.client.paths import CORE, JOBS, LEASES, PATHS, collection, object_path, resource_of, resource_path
+from finetune_operator.client.paths import CORE, EVENTS, JOBS, LEASES, collection, object_path, resource_of, resource_path
 from finetune_operator.client.types import JobKey, ListSnapshot, NodeState
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -58,7 +58,7 @@ class KubernetesClient:
         return await self._request("POST", object_path(collection(body), body["metadata"]["namespace"]), body)
 
     async def get_object(self, api_version: str, kind: str, namespace: str | None, name: str) -> Body:
-        """An object of an API group. ApiError 404 if it does not exist."""
+        """An object. ApiError 404 if it does not exist."""
         return await self._request("GET", object_path(resource_path(api_version, kind), namespace, name))
 
     async def patch_object(
@@ -113,7 +113,7 @@ class KubernetesClient:
 
     async def patch_event(self, namespace: str, name: str, patch: Body) -> None:
         """Apply a merge patch to an event. ApiError 404 if the event has expired."""
-        path = object_path(PATHS["Event"], namespace, name)
+        path = object_path(EVENTS, namespace, name)
         await self._request("PATCH", path, patch, content_type="application/merge-patch+json")
 
     async def controller_uid(self, body: Body) -> str:
@@ -129,10 +129,6 @@ class KubernetesClient:
         """Delete a pod if it still has this UID, with its own grace period by default; 0 does not wait for its node."""
         options = {"gracePeriodSeconds": grace_seconds} if grace_seconds is not None else {}
         await self._delete(object_path(f"{CORE}/pods", namespace, name), uid, **options)
-
-    async def delete_config_map(self, namespace: str, name: str) -> None:
-        """Delete a ConfigMap if it exists."""
-        await self._delete(object_path(f"{CORE}/configmaps", namespace, name))
 
     async def delete_job(self, key: JobKey, uid: str) -> None:
         """Delete a job if it still has this UID; the garbage collector deletes the objects it owns."""
@@ -159,7 +155,7 @@ class KubernetesClient:
         """The Warning events about a pod (events.k8s.io/v1); empty without the permission to list events."""
         query = urlencode({"fieldSelector": f"regarding.uid={uid},type=Warning"})
         try:
-            body = await self._request("GET", f"{object_path(PATHS['Event'], namespace)}?{query}")
+            body = await self._request("GET", f"{object_path(EVENTS, namespace)}?{query}")
         except ApiError as error:
             if error.status != 403:
                 raise

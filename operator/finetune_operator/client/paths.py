@@ -9,22 +9,22 @@ from finetune_operator.api import GROUP, PLURAL, VERSION
 
 JOBS = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 CORE = "/api/v1"
-EVENTS = "/apis/events.k8s.io/v1"
+EVENTS = "/apis/events.k8s.io/v1/events"
 LEASES = "/apis/coordination.k8s.io/v1/leases"
-PATHS = {"Service": f"{CORE}/services", "ConfigMap": f"{CORE}/configmaps", "Pod": f"{CORE}/pods", "Event": f"{EVENTS}/events"}
 
 
 def collection(body: dict[str, Any]) -> str:
     """The path of all objects of the kind of an object."""
-    return PATHS.get(body["kind"]) or resource_path(body["apiVersion"], body["kind"])
+    return resource_path(body["apiVersion"], body["kind"])
 
 
 def resource_path(api_version: str, kind: str) -> str:
-    """The path of all objects of a kind in an API group; every kind that the operator uses has a regular plural."""
+    """The path of all objects of a kind; every kind that the operator uses has a regular plural."""
+    root = CORE if api_version == "v1" else f"/apis/{api_version}"
     singular = kind.lower()
     if singular.endswith("y"):
-        return f"/apis/{api_version}/{singular[:-1]}ies"
-    return f"/apis/{api_version}/{singular}{'es' if singular.endswith('s') else 's'}"
+        return f"{root}/{singular[:-1]}ies"
+    return f"{root}/{singular}{'es' if singular.endswith('s') else 's'}"
 
 
 def object_path(prefix: str, namespace: str | None, *rest: str) -> str:

@@ -21,7 +21,7 @@ class Advice(NamedTuple):
 CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ConditionReason.SUSPENDED: Advice(
         "conditions `Suspended`, `PodsReady` and `Running`; a Normal event",
-        "`spec.runPolicy.suspend` is `true`. The pods store a checkpoint and stop; the Service and the ConfigMap stay.",
+        "`spec.runPolicy.suspend` is `true`. The pods store a checkpoint and stop.",
         "Set `spec.runPolicy.suspend: false` to continue from the newest checkpoint.",
     ),
     ConditionReason.RESUMED: Advice(
@@ -136,7 +136,8 @@ CONDITION_ADVICE: dict[ConditionReason, Advice] = {
     ),
     ConditionReason.NAME_CONFLICT: Advice(
         "condition `PodsReady` (False)",
-        "A Pod, Service or ConfigMap with the name that this job needs exists already and belongs to something else.",
+        "A Pod, NetworkPolicy or PodGroup with the name that this job needs, or the Service `finetune-trainers` of its "
+        "namespace, exists already and belongs to something else.",
         "Delete that object, or apply the job under another `metadata.name`.",
     ),
     ConditionReason.PREVIOUS_PODS_TERMINATING: Advice(

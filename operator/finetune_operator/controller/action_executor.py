@@ -11,18 +11,18 @@ from typing import Any
 
 from finetune_operator import builders, names
 from finetune_operator.api.conditions import ConditionReason
-from finetune_operator.builders import Placement
+from finetune_operator.builders import Peer, Placement
 from finetune_operator.client.errors import ApiError
 from finetune_operator.client.kubernetes import KubernetesClient
 from finetune_operator.controller.informer_cache import CachedJob, InformerCache
 from finetune_operator.controller.job_state import JobState
+from finetune_operator.controller.service_keeper import ServiceKeeper
 from finetune_operator.controller.workload_executor import WorkloadExecutor, retry_delay
 from finetune_operator.controller.workqueue import OutdatedError
 from finetune_operator.reconcile import (
     Action,
     CreateJobResources,
     CreatePod,
-    DeleteConfigMap,
     DeleteJob,
     DeletePod,
     DeleteWorkload,
@@ -51,6 +51,7 @@ class ActionExecutor:
     ) -> None:
         self._cache, self._client, self._settings, self._clock = cache, client, settings, clock
         self._workloads = WorkloadExecutor(cache, client, settings)
+        self._services = ServiceKeeper(client, clock)
 
     async def execute(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> float | None:
         """Execute all actions. Returns the seconds until the next reconcile, or None if only a change requires one.
@@ -85,14 +86,13 @@ class ActionExecutor:
         return REPORT_ERROR_SECONDS
 
     async def _create_all(self, job: CachedJob, state: JobState, actions: tuple[Action, ...]) -> None:
-        """Delete and create the objects that pods need, then execute the other actions."""
+        """Create the objects that pods need, then execute the other actions."""
         others = []
         for action in actions:
-            if isinstance(action, DeleteConfigMap):
-                await self._execute_one(job, state, action)
-            elif not isinstance(action, CreateJobResources):
+            if not isinstance(action, CreateJobResources):
                 others.append(action)
             elif job.document is not None:
+                state.create_error = await self._services.ensure(job.key.namespace)
                 bodies = builders.build_job_resources(job.document, self._settings)
                 await asyncio.gather(*(self._create(job, state, body, action.may_exist) for body in bodies))
                 state.has_network_policy = True
@@ -103,9 +103,10 @@ class ActionExecutor:
             case CreatePod() if job.document is not None and state.create_error is None:
                 placement = state.placement if job.document.queue_name is not None else Placement()
                 assert placement is not None, "the observer reads the placement before pods may be created"
+                peer = await self._peer(job, action.peer) if action.peer else None
                 body = builders.build_pod(
                     job.document, action.index, self._settings, placement, is_alternate=action.is_alternate,
-                    image=action.image, nodes=action.nodes, avoided_nodes=action.avoided_nodes,
+                    peer=peer, nodes=action.nodes, avoided_nodes=action.avoided_nodes,
                     last_resort_nodes=action.last_resort_nodes,
                 )  # fmt: skip
                 await self._create(job, state, body)
@@ -113,12 +114,16 @@ class ActionExecutor:
                 await self._client.delete_pod(job.key.namespace, name, uid, 0 if force else grace_seconds)
             case UpdateNetworkPolicy() if job.document is not None and not state.has_network_policy:
                 await self._update_network_policy(job, state, builders.build_network_policy(job.document, self._settings))
-            case DeleteConfigMap(name):
-                await self._client.delete_config_map(job.key.namespace, name)
             case DeleteJob():
                 await self._client.delete_job(job.key, job.uid)
             case EnsureWorkload() | SetWorkloadActive() | UpdateWorkloadStatus() | DeleteWorkload():
                 await self._workloads.execute(job, state, action)
+
+    async def _peer(self, job: CachedJob, pod_name: str) -> Peer:
+        """What a new pod has in common with this one. ApiError 404 if it does not exist any more."""
+        pod = await self._client.get_object("v1", "Pod", job.key.namespace, pod_name)
+        [image] = [item["image"] for item in pod["spec"]["containers"] if item["name"] == names.CONTAINER]
+        return Peer(image, pod["metadata"]["annotations"][names.DOCUMENT_ANNOTATION])
 
     async def _create(self, job: CachedJob, state: JobState, body: dict[str, Any], may_exist: bool = False) -> None:
         """Create an object, unless the job already owns it; a name conflict becomes the create error.

@@ -22,7 +22,7 @@ class SecretCache:
 
     async def missing_secrets(self, job: FineTuneJob) -> tuple[MissingSecret, ...]:
         """The Secrets that fields of the job name and that do not exist."""
-        namespace, referenced = job.metadata.namespace, referenced_secrets(job.spec)
+        namespace, referenced = job.metadata.namespace, referenced_secrets(job)
         exists = await asyncio.gather(*(self._exists(namespace, name) for name in referenced))
         missing = []
         for (name, field), secret_exists in zip(referenced.items(), exists, strict=True):

@@ -14,7 +14,7 @@ from finetune_operator.api.pod_template import EnvVar, EnvVarSource, Volume
 from finetune_operator.api.scheduling import PRIORITY_LABEL
 from finetune_operator.profiles.model import Profile, matches
 from finetune_trainer.config.storage_schemes import PVC
-from finetune_trainer.config.uris import dotted_path, uri_references
+from finetune_trainer.config.uris import dotted_path
 
 TEMPLATE = "spec.workers.template"
 
@@ -51,7 +51,7 @@ def violations(job: FineTuneJob, profile: Profile) -> Iterator[str]:
         named.append((f"{TEMPLATE}.initContainers[{index}].image", "image", container.image, limits.images))
     for capability in template.security_context.capabilities:
         named.append((f"{TEMPLATE}.securityContext.capabilities", "capability", capability, limits.capabilities))
-    for reference in uri_references(job.spec.document(), "spec"):
+    for reference in job.uri_references:
         field = f"{dotted_path(reference.where)}.credentials"
         named.append((field, "Secret", reference.credentials, limits.credential_secrets))
         if reference.uri is not None and PVC.matches(reference.uri):

@@ -15,6 +15,7 @@ from finetune_operator.profiles.model import Profile
 from finetune_trainer.config.base import Rule, Section, explain
 
 DEFAULT = "default"
+NO_PROFILE = Profile(name=DEFAULT)
 
 
 class ProfileError(Exception):
@@ -107,7 +108,7 @@ class Profiles(Section):
         for profile in self.profiles:
             if profile.is_made_for(namespace):
                 return profile
-        return self._offered(namespace).get(DEFAULT, Profile(name=DEFAULT))
+        return self._offered(namespace).get(DEFAULT, NO_PROFILE)
 
     def _offered(self, namespace: str) -> dict[str, Profile]:
         return {profile.name: profile for profile in self.profiles if profile.is_offered_in(namespace)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -46,8 +45,8 @@ class Pod:
     `disruption` is the reason why Kubernetes stopped or rejected the pod, and `conditions` are the conditions of a pod that has
     ended or ends. `node_lost_since` is the time at which Kubernetes marked the pod because its node was not ready.
     `deletion_deadline` is set on a pod that is being deleted, to the end of its grace period.
-    `revision` and `generation` are those of the job when the pod was created, `nodes` is the number of nodes that the run had
-    then, 0 if it is unknown, and `image` that of its trainer container.
+    `revision` and `generation` are those of the job when the pod was created, and `nodes` is the number of nodes that the run
+    had then, 0 if it is unknown.
     """
 
     name: str
@@ -71,7 +70,6 @@ class Pod:
     node_lost_since: datetime | None = None
     revision: str = ""
     generation: int = 0
-    image: str = ""
     nodes: int = 0
     resource_version: int = field(default=0, compare=False)
 
@@ -129,7 +127,6 @@ def parse_pod(body: dict[str, Any]) -> Pod:
         node_lost_since=_node_lost_since(conditions),
         revision=(metadata.get("labels") or {}).get(names.REVISION_LABEL, ""),
         generation=_integer(annotations.get(names.GENERATION_ANNOTATION)),
-        image=_image(spec),
         nodes=_integer(annotations.get(names.NODES_ANNOTATION)),
         resource_version=int(metadata.get("resourceVersion") or 0),
     )
@@ -140,13 +137,6 @@ def _node_rank(metadata: dict[str, Any]) -> int:
     if rank is None or not (rank.isascii() and rank.isdecimal()):
         raise InvalidPodError(f"its label {names.NODE_RANK_LABEL} is {rank!r} and not the number of a node")
     return int(rank)
-
-
-def _image(spec: dict[str, Any]) -> str:
-    for container in spec.get("containers") or ():
-        if container.get("name") == names.CONTAINER:
-            return sys.intern(str(container.get("image") or ""))  # most pods have one of a few images
-    return ""
 
 
 def _integer(text: str | None) -> int:

@@ -17,9 +17,9 @@ MIN_REQUEUE_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class CreateJobResources:
-    """Create the Service and the ConfigMap, which pods need, and the NetworkPolicy and the PodGroup, if the job has them.
+    """Create what the pods of a job need: the Service of its namespace, and its NetworkPolicy and its PodGroup, if it has them.
 
-    `may_exist` is true if they were created before: a quota that they use up themselves rejects a second request for them.
+    `may_exist` is true if the latter were created before: a quota that they use up rejects a second request for them.
     """
 
     may_exist: bool = False
@@ -29,15 +29,15 @@ class CreateJobResources:
 class CreatePod:
     """Create the pod of one node, under its alternate name if the failed pod with the other name is kept.
 
-    `nodes` is the number of nodes that the run uses. `image` is that of its peers, which another version of the operator may
-    have created; empty if there are none. The pod must not run on `avoided_nodes`, and on `last_resort_nodes` only if no other
-    node has room.
+    `nodes` is the number of nodes that the run uses. `peer` is the name of a pod that the new one will meet, and whose image
+    and document it gets, because another version of the operator may have created it; empty if there is none. The pod must
+    not run on `avoided_nodes`, and on `last_resort_nodes` only if no other node has room.
     """
 
     index: int
     nodes: int
     is_alternate: bool = False
-    image: str = ""
+    peer: str = ""
     avoided_nodes: tuple[str, ...] = ()
     last_resort_nodes: tuple[str, ...] = ()
 
@@ -58,13 +58,6 @@ class DeletePod:
     uid: str
     force: bool = False
     grace_seconds: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteConfigMap:
-    """Delete a ConfigMap that no pod reads any more."""
-
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +98,7 @@ class DeleteWorkload:
 
 
 WorkloadAction = EnsureWorkload | SetWorkloadActive | UpdateWorkloadStatus | DeleteWorkload
-Action = CreateJobResources | CreatePod | UpdateNetworkPolicy | DeletePod | DeleteConfigMap | DeleteJob | WorkloadAction
+Action = CreateJobResources | CreatePod | UpdateNetworkPolicy | DeletePod | DeleteJob | WorkloadAction
 EventType = Literal["Normal", "Warning"]
 
 

@@ -62,21 +62,21 @@ def _create_pods(plan: PlanBuilder, missing: list[int]) -> None:
     if not has_started:
         plan.update_status(start_time=format_timestamp(plan.observed.now))
     plan.add_action(CreateJobResources(may_exist=has_started))
-    image = _image_of_peers(plan)
+    peer = _peer(plan)
     avoided, last_resort = avoided_names(plan, last_resort=False), avoided_names(plan, last_resort=True)
     for index in missing:
         is_alternate = has_alternate_name(plan, index)
-        plan.add_action(CreatePod(index, group_size(plan), is_alternate, image, avoided, last_resort))
+        plan.add_action(CreatePod(index, group_size(plan), is_alternate, peer, avoided, last_resort))
 
 
-def _image_of_peers(plan: PlanBuilder) -> str:
-    """The image that the job's pods run with, or "" if none will meet the new ones.
+def _peer(plan: PlanBuilder) -> str:
+    """Name of the first pod that the new ones will meet, or "" if there is none.
 
-    The default image may have changed since they were created, with the operator or with a profile, and ranks of two versions
-    of the trainer must not run together.
+    The default image and the defaults of the document may have changed since it was created, with the operator or with a
+    profile, and ranks of two versions of the trainer must not run together.
     """
-    peers = (pod for pod in plan.pods if pod.image and not pod.is_finished and not pod.is_being_deleted)
-    return next((pod.image for pod in sorted(peers, key=lambda pod: pod.index)), "")
+    peers = [pod for pod in plan.pods if not pod.is_finished and not pod.is_being_deleted]
+    return min(peers, key=lambda pod: pod.index).name if peers else ""
 
 
 def _create_pods_for_growth(plan: PlanBuilder, members: list[Pod]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from finetune_operator import names
 from finetune_operator.api.conditions import ConditionReason, ConditionType
 from finetune_operator.reconcile.group import set_ready_pods
 from finetune_operator.reconcile.observed_pod import Pod
-from finetune_operator.reconcile.plan import DeleteConfigMap, PlanBuilder
+from finetune_operator.reconcile.plan import PlanBuilder
 
 
 def replace_outdated_pods(plan: PlanBuilder) -> bool:
@@ -17,7 +16,6 @@ def replace_outdated_pods(plan: PlanBuilder) -> bool:
     """
     outdated = [pod for pod in plan.observed.pods if _is_outdated(plan, pod)]
     if not outdated:
-        _use_current_config_map(plan)
         return False
     plan.mark_for_deletion(*plan.observed.pods)
     plan.update_status(eta=None)
@@ -38,18 +36,3 @@ def _is_outdated(plan: PlanBuilder, pod: Pod) -> bool:
     """
     was_edited = pod.generation != plan.job.metadata.generation
     return was_edited and pod.revision not in ("", plan.job.revision)
-
-
-def _use_current_config_map(plan: PlanBuilder) -> None:
-    """Record the ConfigMap that new pods read, and delete those that only pods of earlier documents have read.
-
-    They are deleted before pods are created, so they are gone when there are pods, and until then they are deleted again.
-    """
-    current = names.config_map_name(plan.job)
-    earlier = [name for name in plan.status.config_maps if name != current]
-    if plan.observed.pods:
-        earlier = []
-    for name in earlier:
-        plan.add_action(DeleteConfigMap(name))
-    if plan.status.config_maps != [*earlier, current]:
-        plan.update_status(config_maps=[*earlier, current])

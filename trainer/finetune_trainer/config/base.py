@@ -61,6 +61,12 @@ def _holds(rule: Rule, context: cel.Context) -> bool:
     return _compile(rule.expression).execute(context) is True
 
 
+@functools.cache
+def _conjunction(rules: tuple[Rule, ...]) -> Any:
+    """One program for all rules of a section, except for those that compare it with its stored version."""
+    return cel.compile(" && ".join(f"({rule.expression})" for rule in rules if not rule.is_transition) or "true")
+
+
 class Section(BaseModel):
     """The base class of every object in the document."""
 
@@ -73,13 +79,19 @@ class Section(BaseModel):
         """The section as in YAML: camelCase, with defaults, without absent fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """The section itself, which is immutable: pydantic would copy default sections for every document."""
+        return self
+
     @model_validator(mode="after")
     def _validate_rules(self) -> Self:
         if not self.rules:
             return self
         document = self.document()
-        # The conversion to CEL's types takes much longer than a rule, so all rules of a section share one.
         context = cel.Context({"self": document})
+        # To start a program takes much longer than to evaluate a rule, so all rules are evaluated at once if they hold.
+        if _conjunction(self.rules).execute(context) is True:
+            return self
         errors: list[InitErrorDetails] = []
         for rule in self.rules:
             if not rule.is_transition and not _holds(rule, context):

@@ -25,7 +25,7 @@ DELETED = ("job-6", "job-7")
 CORE = "/api/v1/namespaces/default"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
 POD_GROUPS = "/apis/scheduling.k8s.io/v1beta1/namespaces/default/podgroups"
-OWNED = (PODS, POLICIES, POD_GROUPS, WORKLOADS, f"{CORE}/services", f"{CORE}/configmaps")
+OWNED = (PODS, POLICIES, POD_GROUPS, WORKLOADS)
 
 
 async def live(server: ApiServer, proxy: ApiProxy, folder: Path) -> None:

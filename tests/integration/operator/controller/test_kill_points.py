@@ -224,7 +224,7 @@ async def test_methods_that_do_not_count_as_writes_only_read() -> None:
     verbs: list[str] = []
     nobody = ApiClient(Configuration(host="http://127.0.0.1:1"))
     client = KubernetesClient(nobody, on_request=lambda verb, _resource, _status: verbs.append(verb))
-    pod = {"kind": "Pod", "metadata": {"name": "j-0", "namespace": "team"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "j-0", "namespace": "team"}}
     for name in READS:
         method = getattr(client, name)
         arguments: dict[str, Any] = {"key": KEY, "body": pod, "api_version": "v1"}

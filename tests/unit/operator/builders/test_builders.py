@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.simulated_cluster import document
 
-from finetune_operator import builders, names
+from finetune_operator import builders
 from finetune_operator.api import FineTuneJob
 from finetune_operator.builders.uri_references import referenced_claims, referenced_secrets
 from finetune_operator.settings import Settings
@@ -40,9 +40,9 @@ def container(**changes: Any) -> dict[str, Any]:
 def test_renders_all_objects_in_order_with_their_owner() -> None:
     objects = builders.render(job(nodes=3))
     assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
-        ("Service", "j"), ("ConfigMap", names.config_map_name(job(nodes=3))), ("Pod", "j-0"), ("Pod", "j-1"), ("Pod", "j-2"),
+        ("Service", "finetune-trainers"), ("Pod", "j-0"), ("Pod", "j-1"), ("Pod", "j-2"),
     ]  # fmt: skip
-    for item in objects:
+    for item in objects[1:]:
         (owner,) = item["metadata"]["ownerReferences"]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("job-uid", True, True)
         assert item["metadata"]["namespace"] == "team"
@@ -56,23 +56,40 @@ def test_renders_a_document_without_uid_without_owner() -> None:
     assert all("ownerReferences" not in item["metadata"] for item in builders.render(FineTuneJob.model_validate(body)))
 
 
-def test_service_publishes_pods_that_are_not_ready() -> None:
-    spec = builders.build_service(job())["spec"]
+def test_service_of_a_namespace_selects_all_trainer_pods_ready_or_not() -> None:
+    service = builders.build_service("team")
+    assert "ownerReferences" not in service["metadata"], "it stays when a job is deleted"
+    assert service["metadata"]["namespace"] == "team"
+    spec = service["spec"]
     assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
-    assert spec["selector"] == {"finetune-operator.io/job": "j"}
+    template = {"labels": {"app.kubernetes.io/component": "mine"}}
+    for body in (pod(), pod(index=1, workers__template=template)):
+        assert spec["selector"].items() <= body["metadata"]["labels"].items()
+        assert body["spec"]["subdomain"] == service["metadata"]["name"]
 
 
-def test_config_map_contains_the_trainers_part_of_the_document() -> None:
-    spec = job().spec
-    text = builders.build_config_map(job())["data"]["train.json"]
+def test_pod_reads_the_trainers_part_of_the_document() -> None:
+    spec, body = job().spec, pod()
+    [volume] = [item for item in body["spec"]["volumes"] if "downwardAPI" in item]
+    [mount] = [item for item in body["spec"]["containers"][0]["volumeMounts"] if item["name"] == volume["name"]]
+    [item] = volume["downwardAPI"]["items"]
+    assert (mount["mountPath"], item["path"]) == ("/etc/finetune", "train.json")
+    key = "finetune-operator.io/document"
+    assert item["fieldRef"] == {"fieldPath": f"metadata.annotations['{key}']"}
     fields = spec.model_dump(by_alias=True, include=set(TrainSpec.model_fields))
-    assert TrainSpec.model_validate_json(text) == TrainSpec.model_validate(fields)
+    assert TrainSpec.model_validate_json(body["metadata"]["annotations"][key]) == TrainSpec.model_validate(fields)
+
+
+def test_replacement_gets_image_and_document_of_its_peers() -> None:
+    body = builders.build_pod(job(), 1, Settings(trainer_image="trainer:2"), peer=builders.Peer("trainer:1", '{"a": 1}'))
+    assert body["spec"]["containers"][0]["image"] == "trainer:1"
+    assert body["metadata"]["annotations"]["finetune-operator.io/document"] == '{"a": 1}'
 
 
 def test_command_line_of_the_agent() -> None:
     assert " ".join(container(index=1, workers__processesPerNode=2)["command"]) == (
         "python -m finetune_trainer.agent --document /etc/finetune/train.json --job team/j --run-id job-uid --node-rank 1 "
-        "--nodes 2 --processes-per-node 2 --rendezvous j-0.j.team.svc:29400 --work-dir /work --http-port 9400 "
+        "--nodes 2 --processes-per-node 2 --rendezvous j-0.finetune-trainers.team.svc:29400 --work-dir /work --http-port 9400 "
         "--credentials-dir /etc/finetune-credentials --termination-log /dev/termination-log "
         '--hang-limits {"startSeconds":1800,"stepSeconds":600,"evaluationSeconds":1800,"saveSeconds":1800}'
     )
@@ -95,7 +112,7 @@ def test_tells_the_ranks_how_many_gpus_the_pod_requests(resources: dict[str, Any
 
 def test_dns_name_and_termination() -> None:
     spec = pod(index=1, runPolicy__terminationGracePeriodSeconds=7)["spec"]
-    assert (spec["hostname"], spec["subdomain"]) == ("j-1", "j")
+    assert (spec["hostname"], spec["subdomain"]) == ("j-1", "finetune-trainers")
     assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"]) == ("Never", 7)
     assert container()["terminationMessagePath"] == "/dev/termination-log"
 
@@ -115,6 +132,7 @@ def test_meets_the_restricted_pod_security_level() -> None:
 
 def test_annotations_for_prometheus_and_readiness_probe() -> None:
     annotations = pod()["metadata"]["annotations"]
+    del annotations["finetune-operator.io/document"]
     assert annotations == {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": "9400",
@@ -158,15 +176,15 @@ def test_mounts_each_secret_and_claim_once() -> None:
         "/mnt/pvc/models": False, "/mnt/pvc/data": True, "/mnt/pvc/out": False, "/mnt/pvc/words": True,
         "/mnt/pvc/back": True,
     }  # fmt: skip
-    spec = job(**changes).spec
-    assert referenced_secrets(spec) == {
+    changed = job(**changes)
+    assert referenced_secrets(changed) == {
         "hub.token": "spec.model.credentials",
         "other": "spec.data.evaluation[0].credentials",
         "words": "spec.data.augmentation.synonyms.credentials",
         "there": "spec.data.augmentation.backTranslation.forward.credentials",
         "s3": "spec.checkpoint.credentials",
     }
-    assert referenced_claims(spec) == {"models": True, "data": False, "out": True, "words": False, "back": False}
+    assert referenced_claims(changed) == {"models": True, "data": False, "out": True, "words": False, "back": False}
 
 
 def test_sets_image_and_resources() -> None:
@@ -175,8 +193,6 @@ def test_sets_image_and_resources() -> None:
     custom = container(workers__image="mine:2", workers__resources=limits)
     assert (custom["image"], custom["resources"]["limits"]) == ("mine:2", {"nvidia.com/gpu": 8, "memory": "64Gi"})
     assert "imagePullPolicy" not in custom
-    beside_peers = builders.build_pod(job(workers__image="mine:2"), 0, Settings(), image="mine:1")
-    assert beside_peers["spec"]["containers"][0]["image"] == "mine:1"
     always = builders.build_pod(job(), 0, Settings(image_pull_policy="Always"))
     assert always["spec"]["containers"][0]["imagePullPolicy"] == "Always"
 
@@ -257,29 +273,21 @@ def test_replacement_has_another_name_and_the_same_host_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "changes_pods", "changes_config_map"),
+    ("changes", "changes_pods"),
     [
-        ({}, False, False),
-        ({"runPolicy__backoffLimit": 9}, False, False),
-        ({"workers__processesPerNode": 1}, False, False),  # the default
-        ({"workers__image": "mine:2"}, True, False),
-        ({"workers__nodes": 1}, False, False),  # only the first pod is replaced
-        ({"training__maxSteps": 9}, True, True),
-        ({"checkpoint__credentials": "other"}, True, True),
+        ({}, False),
+        ({"runPolicy__backoffLimit": 9}, False),
+        ({"workers__processesPerNode": 1}, False),  # the default
+        ({"workers__image": "mine:2"}, True),
+        ({"workers__nodes": 1}, False),  # only the first pod is replaced
+        ({"training__maxSteps": 9}, True),
+        ({"checkpoint__credentials": "other"}, True),
     ],
 )
-def test_revision_follows_what_pods_are_made_from(
-    changes: dict[str, Any], changes_pods: bool, changes_config_map: bool
-) -> None:
+def test_revision_follows_what_pods_are_made_from(changes: dict[str, Any], changes_pods: bool) -> None:
     label = "finetune-operator.io/revision"
     before, after = pod(), pod(**changes)
     assert (before["metadata"]["labels"][label] != after["metadata"]["labels"][label]) == changes_pods
-    maps = [
-        next(volume["configMap"]["name"] for volume in body["spec"]["volumes"] if volume["name"] == "document")
-        for body in (before, after)
-    ]
-    assert (maps[0] != maps[1]) == changes_config_map
-    assert maps[1] == builders.build_config_map(job(**changes))["metadata"]["name"]
 
 
 def test_sizes_of_scratch_and_shared_memory() -> None:

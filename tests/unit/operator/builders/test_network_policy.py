@@ -60,7 +60,7 @@ def test_selects_the_pods_and_is_deleted_with_the_job() -> None:
 )
 def test_is_built_before_the_pods(name: str, settings: Settings, template: dict[str, Any], is_built: bool) -> None:
     kinds = [body["kind"] for body in builders.render(job(**template), settings)]
-    assert kinds == ["Service", "ConfigMap", *(["NetworkPolicy"] if is_built else []), "Pod", "Pod"]
+    assert kinds == ["Service", *(["NetworkPolicy"] if is_built else []), "Pod", "Pod"]
 
 
 @dataclass(frozen=True)

@@ -84,4 +84,4 @@ def test_job_without_gang_has_no_pod_group() -> None:
 
 def test_render_lists_pod_group_before_pods() -> None:
     kinds = [item["kind"] for item in builders.render(job({"gang": "Native", "queueName": "team"}))]
-    assert kinds == ["Workload", "Service", "ConfigMap", "PodGroup", "Pod", "Pod", "Pod"]
+    assert kinds == ["Workload", "Service", "PodGroup", "Pod", "Pod", "Pod"]

@@ -109,7 +109,7 @@ def test_render_prints_the_objects_of_a_job(job_file: str, capsys: pytest.Captur
     assert main(["render", job_file]) == 0
     objects = list(yaml.safe_load_all(capsys.readouterr().out))
     assert [(item["kind"], item["metadata"]["name"]) for item in objects] == [
-        ("Service", "tiny"), ("ConfigMap", objects[1]["metadata"]["name"]), ("Pod", "tiny-0"), ("Pod", "tiny-1"),
+        ("Service", "finetune-trainers"), ("Pod", "tiny-0"), ("Pod", "tiny-1"),
     ]  # fmt: skip
 
 

@@ -65,11 +65,11 @@ async def running_server(request_timeout: float = 5.0) -> AsyncIterator[tuple[Se
         await runner.cleanup()
 
 
-POD = {"kind": "Pod", "metadata": {"name": "j-0", "namespace": "team"}}
+POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "j-0", "namespace": "team"}}
 KUEUE = "kueue.x-k8s.io/v1beta2"
 WORKLOADS = f"/apis/{KUEUE}/namespaces/team/workloads"
 WORKLOAD = {"apiVersion": KUEUE, "kind": "Workload", "metadata": {"name": "w", "namespace": "team"}}
-NEW_EVENT = {"kind": "Event", "metadata": {"name": "j.1", "namespace": "team"}}
+NEW_EVENT = {"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "j.1", "namespace": "team"}}
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "j", "namespace": "team"}}
 POD_GROUP = {"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup", "metadata": {"name": "j", "namespace": "team"}}
 POD_PATH = "/api/v1/namespaces/team/pods/j-0"
@@ -217,7 +217,6 @@ async def test_deleting_absent_object_succeeds() -> None:
         server.status = 404
         await client.delete_pod("team", "j-0", "u")
         await client.delete_job(KEY, "u")
-        await client.delete_config_map("team", "j")
 
 
 @pytest.mark.parametrize(

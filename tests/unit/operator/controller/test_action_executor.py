@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.fake_kubernetes import ReconcilerHarness, start_job
-from tests.support.simulated_cluster import job
 
-from finetune_operator import names
 from finetune_operator.client.errors import ApiError
 from finetune_operator.controller.action_executor import REPORT_ERROR_SECONDS
 
@@ -24,18 +22,24 @@ async def reconcile_after(harness: ReconcilerHarness, seconds: float) -> float |
     return await harness.reconcile()
 
 
-@pytest.mark.parametrize("kind", ["Service", "ConfigMap", "NetworkPolicy", "Pod"])
-async def test_reports_name_conflict(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("Service", "finetune-trainers", "Service finetune-trainers exists but does not select the pods of jobs"),
+        ("NetworkPolicy", "j", "NetworkPolicy j exists but does not belong to this job"),
+        ("Pod", "j-0", "Pod j-0 exists but does not belong to this job"),
+    ],
+)
+async def test_reports_name_conflict(kind: str, name: str, message: str) -> None:
     harness = ReconcilerHarness(network_policy_peers=PEERS)
-    name = {"Pod": "j-0", "Service": "j", "NetworkPolicy": "j", "ConfigMap": names.config_map_name(job())}[kind]
-    harness.client.objects[kind, name] = {"kind": kind, "metadata": {"name": name, "uid": "x", "labels": {}}}
+    harness.client.objects[kind, name] = {"kind": kind, "metadata": {"name": name, "uid": "x", "labels": {}}, "spec": {}}
     harness.client.put_job()
     harness.cache.put_job(harness.client.objects["FineTuneJob", "j"])
     assert await harness.reconcile() == REPORT_ERROR_SECONDS
     retry_after = await harness.reconcile()
     condition = harness.condition("PodsReady")
     assert condition["reason"] == "NameConflict"
-    assert f"{kind} {name} exists but does not belong to this job" in condition["message"]
+    assert message in condition["message"]
     if kind != "Pod":
         assert harness.client.pod_names() == []
     del harness.client.objects[kind, name]
@@ -80,8 +84,8 @@ async def test_rejected_pod_is_reported_and_retried_with_growing_pauses(status: 
 
 
 async def test_job_restarts_although_its_own_objects_use_up_the_quota() -> None:
-    harness = await start_job()
-    harness.client.quota = {"Service": 1, "ConfigMap": 1}
+    harness = await start_job(network_policy_peers=PEERS)
+    harness.client.quota = {"Service": 1, "NetworkPolicy": 1}
     harness.make_ready("j-0", "j-1")
     await harness.reconcile()
     body = harness.client.objects["Pod", "j-1"]
@@ -93,8 +97,8 @@ async def test_job_restarts_although_its_own_objects_use_up_the_quota() -> None:
 
 
 async def test_job_resumes_although_its_own_objects_use_up_the_quota() -> None:
-    harness = await start_job()
-    harness.client.quota = {"Service": 1, "ConfigMap": 1}
+    harness = await start_job(network_policy_peers=PEERS)
+    harness.client.quota = {"Service": 1, "NetworkPolicy": 1}
     for suspend in (True, False):
         harness.client.put_job(suspend=suspend)
         harness.sync_cache()
@@ -108,9 +112,9 @@ async def test_job_resumes_although_its_own_objects_use_up_the_quota() -> None:
 
 
 async def test_operator_without_its_cache_finds_pods_that_use_up_the_quota() -> None:
-    harness = await start_job()
-    harness.client.quota = {"Service": 1, "ConfigMap": 1, "Pod": 2}
-    harness.restart_operator()
+    harness = await start_job(network_policy_peers=PEERS)
+    harness.client.quota = {"Service": 1, "NetworkPolicy": 1, "Pod": 2}
+    harness.restart_operator(network_policy_peers=PEERS)
     harness.cache.put_job(harness.client.objects["FineTuneJob", "j"])  # the cache has none of its pods yet
     assert await harness.reconcile() is None
     harness.sync_cache()
@@ -118,17 +122,39 @@ async def test_operator_without_its_cache_finds_pods_that_use_up_the_quota() -> 
     assert harness.condition("PodsReady")["reason"] == "PodsStarting"
 
 
-async def test_deleted_service_is_created_again_with_the_next_pod() -> None:
-    harness = await start_job()
+async def crash_pod_1(harness: ReconcilerHarness, seconds: float) -> list[str]:
+    """Let the second pod of a running job crash after some time. Returns the names of the objects that are created then."""
     harness.make_ready("j-0", "j-1")
     await harness.reconcile()
-    del harness.client.objects["Service", "j"]
     body = harness.client.objects["Pod", "j-1"]
     body["status"] = CRASHED
     harness.cache.put_pod(harness.client.bump_version(body))
     harness.client.log.clear()
-    await harness.reconcile()
-    assert [entry for entry in harness.client.log if entry.startswith("create")] == ["create Service j", "create Pod j-1-r"]
+    await reconcile_after(harness, seconds)
+    return [entry for entry in harness.client.log if entry.startswith("create")]
+
+
+async def test_deleted_service_is_created_again_with_the_next_pod() -> None:
+    harness = await start_job()
+    del harness.client.objects["Service", "finetune-trainers"]
+    assert await crash_pod_1(harness, 11) == ["create Service finetune-trainers", "create Pod j-1-r"]
+
+
+async def test_service_is_looked_up_once_for_many_pods() -> None:
+    harness = await start_job()
+    harness.client.fail_next["get_service"] = ApiError(500, "", "not to be asked for")
+    assert await crash_pod_1(harness, 9) == ["create Pod j-1-r"]
+
+
+async def test_pod_that_an_upgraded_operator_replaces_is_like_its_peer() -> None:
+    harness = await start_job(trainer_image="trainer:1")
+    annotations = harness.client.objects["Pod", "j-0"]["metadata"]["annotations"]
+    annotations["finetune-operator.io/document"] = '{"the": "earlier document"}'
+    harness.restart_operator(trainer_image="trainer:2")
+    await crash_pod_1(harness, 0)
+    replacement = harness.client.objects["Pod", "j-1-r"]
+    assert replacement["spec"]["containers"][0]["image"] == "trainer:1"
+    assert replacement["metadata"]["annotations"]["finetune-operator.io/document"] == '{"the": "earlier document"}'
 
 
 async def test_kept_pods_make_room_in_a_quota_of_all_pods() -> None:

@@ -36,7 +36,7 @@ def fail_and_recover(cluster: SimulatedCluster, index: int) -> SimulatedCluster:
 def test_replacement_runs_next_to_failed_pod() -> None:
     cluster = SimulatedCluster().run_all_pods()
     plan = cluster.advance(1000).fail(1).reconcile()
-    assert plan.actions == (CreateJobResources(may_exist=True), CreatePod(1, 2, is_alternate=True)), (
+    assert plan.actions == (CreateJobResources(may_exist=True), CreatePod(1, 2, is_alternate=True, peer="j-0")), (
         "without waiting for the failed pod to disappear"
     )
     assert plan.status.retained_pods == ["j-1"]
@@ -116,7 +116,7 @@ def test_pod_is_replaced_when_it_has_stopped() -> None:
     assert (cluster.status.phase, cluster.status.restarts.failures) == ("Restarting", 1)
     assert cluster.reconcile().actions == ()
     cluster.update_pod(1, phase="Failed")
-    assert cluster.reconcile().actions == (CreateJobResources(may_exist=True), CreatePod(1, 2, is_alternate=True))
+    assert cluster.reconcile().actions == (CreateJobResources(may_exist=True), CreatePod(1, 2, is_alternate=True, peer="j-0"))
     assert (cluster.status.retained_pods, cluster.status.restarts.failures) == (["j-1"], 1)
     cluster.make_ready(1).reconcile_until_stable()
     assert sorted(cluster.pods) == ["j-0", "j-1", "j-1-r"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tests.support.simulated_cluster import SimulatedCluster
 
-from finetune_operator import names
 from finetune_operator.api.conditions import ConditionType
-from finetune_operator.reconcile import CreatePod, DeleteConfigMap
+from finetune_operator.reconcile import CreatePod
 
 
 def images(cluster: SimulatedCluster) -> set[str]:
@@ -63,29 +62,3 @@ def test_keeps_pods_whose_digest_another_version_of_the_operator_computed() -> N
     for index in (0, 1):
         cluster.update_pod(index, revision="", generation=-1)
     assert cluster.reconcile_until_stable().actions == (), "the version before this one set no revision"
-
-
-def test_replaces_the_config_map_when_the_trainers_part_changed() -> None:
-    cluster = SimulatedCluster().run_all_pods()
-    assert cluster.job is not None
-    [first] = cluster.status.config_maps
-    assert first == names.config_map_name(cluster.job)
-    training = cluster.job.spec.training.model_copy(update={"max_steps": 99})
-    spec = cluster.job.spec.model_copy(update={"training": training})
-    metadata = cluster.job.metadata.model_copy(update={"generation": 2})
-    cluster.job = cluster.job.model_copy(update={"spec": spec, "metadata": metadata})
-    for cached in ("revision", "train_revision"):
-        cluster.job.__dict__.pop(cached, None)
-    plan = cluster.reconcile()
-    assert DeleteConfigMap(first) not in plan.actions, "the pods of the old document still read it"
-    cluster.pods.clear()
-    second = names.config_map_name(cluster.job)
-    assert DeleteConfigMap(first) in cluster.plan().actions
-    cluster.status = cluster.plan().status  # the operator is killed after this write
-    plan = cluster.reconcile()
-    assert plan.status.config_maps == [first, second]
-    assert plan.actions.index(DeleteConfigMap(first)) < min(
-        index for index, action in enumerate(plan.actions) if isinstance(action, CreatePod)
-    )
-    cluster.reconcile_until_stable()
-    assert cluster.status.config_maps == [second] != [first]
