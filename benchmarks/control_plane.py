@@ -9,17 +9,26 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import aiohttp
 from kubernetes.aio import client, config
 from paired import free_port
+from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_operator.api import GROUP, PLURAL
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests/support"))
+
+from devcluster import gobuild, standalone  # noqa: E402
+from devcluster.definitions import wait_until_established  # noqa: E402
+from devcluster.standalone import Standalone  # noqa: E402
+
 TIMEOUT_SECONDS = 300.0
 
 Body = dict[str, Any]
@@ -106,9 +115,28 @@ async def wait_until(condition: Callable[[], Awaitable[bool]], pause: float = 0.
         await asyncio.sleep(pause)
 
 
+class Operator(NamedTuple):
+    """A running operator."""
+
+    pid: int
+    port: int
+
+    async def requests(self) -> Counter[str]:
+        """The number of requests that it has sent to the API server, by verb and resource, such as "POST pods"."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            text = await answer.text()
+        counts: Counter[str] = Counter()
+        for family in text_string_to_metric_families(text):
+            if family.name == "finetune_operator_api_requests":
+                for sample in family.samples:
+                    if sample.name.endswith("_total"):
+                        counts[f"{sample.labels['verb']} {sample.labels['resource']}"] += int(sample.value)
+        return counts
+
+
 @contextlib.asynccontextmanager
-async def operator(kubeconfig: Path, namespace: str) -> AsyncIterator[int]:
-    """Run the operator with default settings for one namespace in a separate process; yields its pid."""
+async def operator(kubeconfig: Path, namespace: str) -> AsyncIterator[Operator]:
+    """Run the operator with default settings for one namespace in a separate process."""
     port = free_port()
     with tempfile.TemporaryFile("w+") as log:
         process = await asyncio.create_subprocess_exec(
@@ -128,7 +156,7 @@ async def operator(kubeconfig: Path, namespace: str) -> AsyncIterator[int]:
 
         try:
             await wait_until(is_listening, pause=0.1)
-            yield process.pid
+            yield Operator(process.pid, port)
         finally:
             if process.returncode is None:
                 process.terminate()
@@ -143,31 +171,15 @@ def peak_mib(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def fake_nodes(count: int) -> Iterator[tuple[Path, Body]]:
-    """Add fake nodes to the development cluster; yields its kubeconfig and the pod template that selects the nodes.
-
-    If the cluster is not running, it is started, and stopped at the end.
-    """
-    sys.path.insert(0, str(ROOT / "tests/support"))
-    from devcluster import kwok, process
-    from devcluster.definitions import wait_until_established
-    from devcluster.session import running
-
-    with running() as cluster:
-        if not cluster.own:
-            sys.exit("the fake nodes need the development cluster: unset KUBECONFIG.")
-        if process.pid("kwok") is not None:
-            sys.exit("fake nodes are already in use: wait until the other benchmark ends.")
-        installed = ("--all-namespaces", "--selector=app.kubernetes.io/name=finetune-operator", "--output=name")
-        if cluster.kubectl("get", "deployments", *installed).strip():
-            sys.exit("an operator is installed in the cluster and would distort the results: remove it first.")
-        cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={ROOT / 'manifests/crds'}")
-        wait_until_established(cluster.kubectl, f"{PLURAL}.{GROUP}")
-        try:
-            kwok.start(count)
-            yield cluster.kubeconfig, {"nodeSelector": kwok.SELECTOR, "tolerations": [kwok.TOLERATION]}
-        finally:
-            kwok.stop()
+def control_plane(nodes: int) -> Iterator[Standalone]:
+    """Run a control plane of its own, with the custom resource of this project and fake nodes on which pods run at once."""
+    gobuild.build()
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, standalone.control_plane(Path(directory)) as plane:
+        plane.kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests/crds'}")
+        wait_until_established(plane.kubectl, f"{PLURAL}.{GROUP}")
+        plane.add_nodes({f"fake-{number}": "64" for number in range(nodes)})
+        plane.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=60s")
+        yield plane
 
 
 async def _exists(api: Api, path: str) -> bool:

@@ -1,9 +1,11 @@
-"""Time from jobs to running pods, compared with creating the same Services and pods directly.
+"""Time from jobs to running pods, compared with creating the pods directly.
 
-The pods run on fake nodes (kwok), so the API server, the scheduler and the operator are measured. The control plane has its
-default settings. The peer creates the objects that the operator would create. Our side creates FineTuneJobs, and the operator
-runs as a separate process. Both sides send the same number of concurrent requests, and the time is measured from the first
-request until the last pod is Running. Only our side creates ConfigMaps.
+A control plane of its own (etcd, API server, controller manager, scheduler) with default settings runs for the benchmark; kwok
+plays the kubelets, so pods run as soon as they are bound. The peer creates the Service and the pods that the operator would
+create. Our side creates FineTuneJobs; the operator runs as a separate process with its default settings. Both send the same
+number of concurrent requests, and the time is measured from the first request until the last pod is Running.
+
+The operator's requests and processor time are also reported: they depend less on the machine than the rate.
 
     .venv/bin/python benchmarks/jobs_to_running.py [--jobs 300] [--pairs 3] [--json FILE]
 """
@@ -14,10 +16,21 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from control_plane import TIMEOUT_SECONDS, Api, Body, connected, fake_nodes, namespace, operator, peak_mib, wait_until
+from control_plane import (
+    TIMEOUT_SECONDS,
+    Api,
+    Body,
+    Operator,
+    Standalone,
+    connected,
+    control_plane,
+    namespace,
+    operator,
+    peak_mib,
+    wait_until,
+)
 from paired import Benchmark, Figure, Limit, Sample, cpu_seconds
 
 from finetune_operator import builders
@@ -25,14 +38,20 @@ from finetune_operator.api import API_VERSION, GROUP, KIND, PLURAL, VERSION, Fin
 from finetune_operator.settings import Settings
 
 PODS_PER_JOB = 2
+RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 FIGURES = (
     Figure("pods_per_second", "pods Running, from the first request to the last pod", "pods/s", at_least=0.8),
     Figure("seconds", "time until all pods were Running", "s"),
+    Figure("api_server_cpu_ms", "processor time of the API server and etcd per job", "ms"),
 )
-LIMITS = (Limit("operator_peak_mib", "operator's peak resident memory", "MiB", at_most=300),)
+LIMITS = (
+    Limit("writes", "write requests of the operator per job until every status said Running", "requests", at_most=4),
+    Limit("operator_cpu_ms", "processor time of the operator per job", "ms", at_most=10),
+    Limit("operator_peak_mib", "operator's peak resident memory", "MiB", at_most=300),
+)
 
 
-def document(index: int, namespace_name: str, template: Body) -> Body:
+def document(index: int, namespace_name: str) -> Body:
     """Build a job of two pods."""
     return {
         "apiVersion": API_VERSION,
@@ -42,11 +61,7 @@ def document(index: int, namespace_name: str, template: Body) -> Body:
             "model": {"source": "hf://org/model"},
             "data": {"train": [{"source": "s3://bucket/data/*.jsonl"}]},
             "checkpoint": {"storage": f"s3://bucket/job-{index:04d}"},
-            "workers": {
-                "nodes": PODS_PER_JOB,
-                "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
-                "template": template,
-            },
+            "workers": {"nodes": PODS_PER_JOB, "resources": RESOURCES},
         },
     }
 
@@ -54,47 +69,53 @@ def document(index: int, namespace_name: str, template: Body) -> Body:
 class Turn:
     """One measurement in a new namespace."""
 
-    def __init__(self, api: Api, namespace_name: str, documents: list[Body]) -> None:
-        self._api, self._documents = api, documents
+    def __init__(self, api: Api, namespace_name: str, jobs: int, pids: Mapping[str, int]) -> None:
+        self._api, self._namespace, self._count, self._pids = api, namespace_name, jobs, pids
         self._core = f"/api/v1/namespaces/{namespace_name}"
         self._jobs = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace_name}/{PLURAL}"
-        self._pods = PODS_PER_JOB * len(documents)
+        self._pods = PODS_PER_JOB * jobs
         self._running: dict[str, float] = {}  # time at which each pod was Running
         self._all_running = asyncio.Event()
 
     async def create_directly(self) -> Sample:
-        """Measure the peer: each Service and then its pods, as the operator creates them, concurrently for all jobs."""
+        """Measure the peer: the Service, then all pods concurrently."""
         settings = Settings()  # the defaults, as for the operator
-        jobs = [builders.render(FineTuneJob.model_validate(body), settings) for body in self._documents]
+        documents = [FineTuneJob.model_validate(document(index, self._namespace)) for index in range(self._count)]
+        pods = [body for job in documents for body in builders.render(job, settings) if body["kind"] == "Pod"]
+        service = builders.build_service(self._namespace)
 
-        async def create(objects: list[Body]) -> None:
-            for kind, path in (("Service", "services"), ("Pod", "pods")):
-                bodies = [body for body in objects if body["kind"] == kind]
-                await asyncio.gather(*(self._api.create(f"{self._core}/{path}", body) for body in bodies))
+        async def send() -> None:
+            await self._api.create(f"{self._core}/services", service)
+            await _gather(self._api.create(f"{self._core}/pods", body) for body in pods)
 
-        return await self._measure(lambda: _gather(create(objects) for objects in jobs))
+        return await self._measure(send)
 
-    async def create_by_operator(self, kubeconfig: Path, namespace_name: str, settle: float) -> Sample:
+    async def create_by_operator(self, operator: Operator, settle: float) -> Sample:
         """Measure our side: create the jobs only."""
-        async with operator(kubeconfig, namespace_name) as pid:
-            await asyncio.sleep(2)  # until its watches are established
-            started, cpu = time.monotonic(), cpu_seconds(pid)
-            sample = await self._measure(lambda: _gather(self._api.create(self._jobs, body) for body in self._documents))
-            cpu = cpu_seconds(pid) - cpu
-            await wait_until(self._all_statuses_are_running)
-            status_seconds = time.monotonic() - started
-            await asyncio.sleep(settle)
-            return sample | {
-                "operator_peak_mib": peak_mib(pid),
-                "operator_cpu_seconds": cpu,
-                "seconds_until_every_status_said_running": status_seconds,
-            }
+        await asyncio.sleep(2)  # until the operator's watches are established
+        before, started, cpu = await operator.requests(), time.monotonic(), cpu_seconds(operator.pid)
+        sample = await self._measure(
+            lambda: _gather(self._api.create(self._jobs, document(index, self._namespace)) for index in range(self._count))
+        )
+        await wait_until(self._all_statuses_are_running)
+        status_seconds, cpu = time.monotonic() - started, cpu_seconds(operator.pid) - cpu
+        requests = await operator.requests() - before
+        await asyncio.sleep(settle)
+        writes = sum(count for request, count in requests.items() if not request.startswith("GET"))
+        return sample | {
+            "writes": writes / self._count,
+            "operator_cpu_ms": 1000 * cpu / self._count,
+            "operator_peak_mib": peak_mib(operator.pid),
+            "seconds_until_every_status_said_running": status_seconds,
+            "requests": dict(requests.most_common()),
+        }
 
     async def _measure(self, send: Callable[[], Awaitable[None]]) -> Sample:
         listed = await self._api.get(f"{self._core}/pods")
         assert listed is not None
         assert not listed["items"], "the namespace is not new"
         watch = asyncio.create_task(self._watch(listed["metadata"]["resourceVersion"]))
+        cpu = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
         started = time.monotonic()
         try:
             await send()
@@ -108,9 +129,12 @@ class Turn:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
         times = sorted(moment - started for moment in self._running.values())
+        used = {name: cpu_seconds(pid) - cpu[name] for name, pid in self._pids.items()}
         return {
             "seconds": times[-1],
             "pods_per_second": self._pods / times[-1],
+            "api_server_cpu_ms": 1000 * (used["kube-apiserver"] + used["etcd"]) / self._count,
+            "cpu_seconds": used,
             "seconds_until_all_requests_were_answered": sent,
             "seconds_until_first_pod": times[0],
             "seconds_until_half_of_the_pods": times[len(times) // 2],
@@ -134,28 +158,31 @@ async def _gather(calls: Iterable[Awaitable[None]]) -> None:
 class Sides:
     """Both sides; each measurement gets a new namespace."""
 
-    def __init__(self, kubeconfig: Path, template: Body, options: argparse.Namespace) -> None:
-        self._kubeconfig, self._template, self._options = kubeconfig, template, options
+    def __init__(self, plane: Standalone, options: argparse.Namespace) -> None:
+        self._plane, self._options = plane, options
         self._number = 0
 
     def peer(self) -> Sample:
-        """Create Services and pods directly."""
-        return asyncio.run(self._measure(lambda turn, _: turn.create_directly()))
+        """Create the Service and the pods directly."""
+        return asyncio.run(self._measure(lambda turn, _: turn.create_directly(), self._plane.pids))
 
     def ours(self) -> Sample:
-        """Create jobs, for which the operator creates Services, ConfigMaps and pods."""
+        """Create jobs, for which the operator creates pods."""
 
-        def measure_turn(turn: Turn, namespace_name: str) -> Awaitable[Sample]:
-            return turn.create_by_operator(self._kubeconfig, namespace_name, self._options.settle)
+        async def create(turn: Turn, namespace_name: str) -> Sample:
+            async with operator(self._plane.kubeconfig, namespace_name) as process:
+                return await turn.create_by_operator(process, self._options.settle)
 
-        return asyncio.run(self._measure(measure_turn))
+        return asyncio.run(self._measure(create, self._plane.pids))
 
-    async def _measure(self, side: Callable[[Turn, str], Awaitable[Sample]]) -> Sample:
+    async def _measure(self, side: Callable[[Turn, str], Awaitable[Sample]], pids: Mapping[str, int]) -> Sample:
         self._number += 1
         namespace_name = f"bench-{os.getpid()}-{self._number}"
-        async with connected(self._kubeconfig, self._options.concurrency) as api, namespace(api, namespace_name):
-            documents = [document(index, namespace_name, self._template) for index in range(self._options.jobs)]
-            sample = await side(Turn(api, namespace_name, documents), namespace_name)
+        async with (
+            connected(self._plane.kubeconfig, self._options.concurrency) as api,
+            namespace(api, namespace_name),
+        ):
+            sample = await side(Turn(api, namespace_name, self._options.jobs, pids), namespace_name)
         # Let the control plane's queues (garbage collector, endpoints) drain before the next turn.
         await asyncio.sleep(self._options.pause)
         return sample
@@ -169,16 +196,13 @@ def main() -> None:
     parser.add_argument("--fake-nodes", type=int, default=10, help="nodes for the pods (default: %(default)s)")
     parser.add_argument("--pause", type=float, default=15, help="seconds to wait after each turn (default: %(default)s)")
     parser.add_argument(
-        "--settle",
-        type=float,
-        default=10,
-        help="seconds to wait before reading the peak memory (default: %(default)s)",
+        "--settle", type=float, default=10, help="seconds before the peak memory is read (default: %(default)s)"
     )
     benchmark = Benchmark("From jobs to running pods", parser, "kopf", "kubernetes", "pydantic", "aiohttp")
     options = benchmark.config
-    with fake_nodes(options.fake_nodes) as (kubeconfig, template):
-        sides = Sides(kubeconfig, template, options)
-        title = f"{options.jobs} jobs of {PODS_PER_JOB} pods, compared with creating the same Services and pods directly"
+    with control_plane(options.fake_nodes) as plane:
+        sides = Sides(plane, options)
+        title = f"{options.jobs} jobs of {PODS_PER_JOB} pods, compared with creating the pods directly"
         benchmark.measure(title, sides.peer, sides.ours, FIGURES, LIMITS, alone=False)
     benchmark.finish()
 

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import components, kwok, probe
@@ -28,10 +28,11 @@ SERVICES = "10.111.0.0/16"
 
 @dataclass(frozen=True)
 class Standalone:
-    """A running control plane; `directory` holds its files and logs."""
+    """A running control plane; `directory` holds its files and logs, `pids` the process ids by component."""
 
     directory: Path
     kubeconfig: Path
+    pids: dict[str, int] = field(default_factory=dict)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl as an administrator and return its output."""
@@ -68,7 +69,7 @@ def control_plane(directory: Path) -> Iterator[Standalone]:
             ("etcd", components.etcd(directory / "etcd", f"http://{HOST}:{etcd}", f"http://{HOST}:{peers}")),
             ("kube-apiserver", _api_server(directory, f"http://{HOST}:{etcd}", api)),
         ):
-            processes.enter_context(running(name, command, directory))
+            plane.pids[name] = processes.enter_context(running(name, command, directory)).pid
         context = probe.client_context(directory / "ca.crt", directory / "admin.crt", directory / "admin.key")
         wait_until("the API server is ready", lambda: probe.responds(f"{server}/readyz", context))
         for name, command in (
@@ -76,7 +77,7 @@ def control_plane(directory: Path) -> Iterator[Standalone]:
             ("kube-scheduler", _scheduler(directory, scheduler)),
             ("kwok", _kwok(directory, fakes)),
         ):
-            processes.enter_context(running(name, command, directory))
+            plane.pids[name] = processes.enter_context(running(name, command, directory)).pid
         account = f"{server}/api/v1/namespaces/default/serviceaccounts/default"
         wait_until("the default service account exists", lambda: probe.responds(account, context))
         yield plane
