@@ -70,7 +70,7 @@ class Turn:
     """One measurement in a new namespace."""
 
     def __init__(self, api: Api, namespace_name: str, jobs: int, pids: Mapping[str, int]) -> None:
-        self._api, self._namespace, self._count, self._pids = api, namespace_name, jobs, pids
+        self._api, self.namespace, self._count, self._pids = api, namespace_name, jobs, pids
         self._core = f"/api/v1/namespaces/{namespace_name}"
         self._jobs = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace_name}/{PLURAL}"
         self._pods = PODS_PER_JOB * jobs
@@ -80,9 +80,9 @@ class Turn:
     async def create_directly(self) -> Sample:
         """Measure the peer: the Service, then all pods concurrently."""
         settings = Settings()  # the defaults, as for the operator
-        documents = [FineTuneJob.model_validate(document(index, self._namespace)) for index in range(self._count)]
+        documents = [FineTuneJob.model_validate(document(index, self.namespace)) for index in range(self._count)]
         pods = [body for job in documents for body in builders.render(job, settings) if body["kind"] == "Pod"]
-        service = builders.build_service(self._namespace)
+        service = builders.build_service(self.namespace)
 
         async def send() -> None:
             await self._api.create(f"{self._core}/services", service)
@@ -95,7 +95,7 @@ class Turn:
         await asyncio.sleep(2)  # until the operator's watches are established
         before, started, cpu = await operator.requests(), time.monotonic(), cpu_seconds(operator.pid)
         sample = await self._measure(
-            lambda: _gather(self._api.create(self._jobs, document(index, self._namespace)) for index in range(self._count))
+            lambda: _gather(self._api.create(self._jobs, document(index, self.namespace)) for index in range(self._count))
         )
         await wait_until(self._all_statuses_are_running)
         status_seconds, cpu = time.monotonic() - started, cpu_seconds(operator.pid) - cpu
@@ -164,25 +164,25 @@ class Sides:
 
     def peer(self) -> Sample:
         """Create the Service and the pods directly."""
-        return asyncio.run(self._measure(lambda turn, _: turn.create_directly(), self._plane.pids))
+        return asyncio.run(self._measure(lambda turn: turn.create_directly()))
 
     def ours(self) -> Sample:
         """Create jobs, for which the operator creates pods."""
 
-        async def create(turn: Turn, namespace_name: str) -> Sample:
-            async with operator(self._plane.kubeconfig, namespace_name) as process:
+        async def create(turn: Turn) -> Sample:
+            async with operator(self._plane.kubeconfig, turn.namespace) as process:
                 return await turn.create_by_operator(process, self._options.settle)
 
-        return asyncio.run(self._measure(create, self._plane.pids))
+        return asyncio.run(self._measure(create))
 
-    async def _measure(self, side: Callable[[Turn, str], Awaitable[Sample]], pids: Mapping[str, int]) -> Sample:
+    async def _measure(self, side: Callable[[Turn], Awaitable[Sample]]) -> Sample:
         self._number += 1
         namespace_name = f"bench-{os.getpid()}-{self._number}"
         async with (
             connected(self._plane.kubeconfig, self._options.concurrency) as api,
             namespace(api, namespace_name),
         ):
-            sample = await side(Turn(api, namespace_name, self._options.jobs, pids), namespace_name)
+            sample = await side(Turn(api, namespace_name, self._options.jobs, self._plane.pids))
         # Let the control plane's queues (garbage collector, endpoints) drain before the next turn.
         await asyncio.sleep(self._options.pause)
         return sample

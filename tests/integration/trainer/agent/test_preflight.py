@@ -57,7 +57,7 @@ def test_a_node_that_fails_leaves_and_the_others_wait_for_its_replacement(
 def test_nodes_are_measured_at_every_size_of_a_run_and_not_at_restarts_in_place(
     create_cluster: CreateCluster, tmp_path: Path
 ) -> None:
-    """A smaller run leaves the third agent waiting, so its check must not wait for that one."""
+    """A smaller run leaves the third agent waiting, so its check must not wait for that one. Then the run grows again."""
     (tmp_path / "benchmark.json").write_text("{}")
     cluster = create_cluster({0: ["train"], 1: ["train"], 2: ["train"]}, nodes=3, preflight=UNEQUAL)
     agents = cluster.start_all()
@@ -74,15 +74,17 @@ def test_nodes_are_measured_at_every_size_of_a_run_and_not_at_restarts_in_place(
     cluster.record(0, 1)
     assert not any(measured(tmp_path, node) for node in range(3))
 
-    agents[0].signal(signal.SIGTERM)
-    assert agents[0].wait().reason is Reason.PREEMPTED
-    agents[0] = cluster.start(0, nodes=2)
-    wait_for(lambda: cluster.attempts(0) == 3, "a run on two nodes", CHECK_SECONDS)
-    [device, pair] = [json.loads(line) for line in measured(tmp_path, 0)]
-    assert device["isExact"]
-    assert pair["peer"] == 1
+    for nodes in (2, 3):
+        (tmp_path / "work-0/preflight.jsonl").unlink(missing_ok=True)
+        agents[0].signal(signal.SIGTERM)
+        assert agents[0].wait().reason is Reason.PREEMPTED
+        agents[0] = cluster.start(0, nodes=nodes)
+        wait_for(lambda nodes=nodes: cluster.attempts(0) == nodes + 1, f"a run on {nodes} nodes", CHECK_SECONDS)
+        [device, *pairs] = [json.loads(line) for line in measured(tmp_path, 0)]
+        assert device["isExact"]
+        assert sorted(pair["peer"] for pair in pairs) == list(range(1, nodes))
     cluster.finish()
-    assert outcomes(agents[:2]) == [(Reason.COMPLETE, None, None)] * 2
+    assert outcomes(agents) == [(Reason.COMPLETE, None, None)] * 3
 
 
 @pytest.mark.timeout(300)
